@@ -1,0 +1,122 @@
+"""The commands `probinfer demo | inspect | score`: arguments in, exit status out. Sits on top; each command imports what it needs.
+
+Exit status: 0 done; 1 the operating system refused (a file that cannot be read or written); 2 a wrong call or one of
+probinfer's own errors, said in one line; 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from probinfer.errors import ProbinferError
+
+DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (without the program's name; `None` means the process's own) and return its exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except ProbinferError as error:
+        return _fail(str(error), WRONG)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output closed it, as `| head` does; nobody is left to tell
+        sys.stdout = open(os.devnull, "w")
+        return REFUSED
+    except OSError as error:
+        return _fail(str(error), REFUSED)
+    return DONE
+
+
+def _fail(text: str, status: int) -> int:
+    line = " ".join(text.split())
+    print(f"probinfer: {line}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="probinfer", description="Posteriors that can be trusted, predictors that can be deployed."
+    )
+    parser.add_argument("--version", action="version", version=f"probinfer {version('probinfer')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="fit, check, save and score a real example, and draw it",
+        description="Radon in 919 Minnesota houses: fit a hierarchical regression, print its verdict, save the predictor, "
+        "score the houses held out, and draw the predictions.",
+    )
+    demo.add_argument(
+        "--output", type=Path, default=Path("probinfer-demo"), metavar="DIR", help="folder to write to (%(default)s)"
+    )
+    demo.set_defaults(command=_demo)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="say what a saved predictor or posterior holds",
+        description="Print what a saved predictor (a folder) or a saved posterior (a .nc file) holds and how far to trust it.",
+    )
+    inspect.add_argument("path", type=Path, metavar="PATH", help="predictor folder or posterior .nc file")
+    inspect.set_defaults(command=_inspect)
+
+    score = commands.add_parser(
+        "score",
+        help="predict every row of a table",
+        description="Read a table (CSV or Parquet) in chunks, predict every row, write mean, sd, interval and Monte Carlo error.",
+    )
+    score.add_argument("path", type=Path, metavar="PATH", help="predictor folder")
+    score.add_argument("input", type=Path, metavar="INPUT", help="table to read, .csv or .parquet")
+    score.add_argument("output", type=Path, metavar="OUTPUT", help="table to write, .csv or .parquet")
+    score.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
+    score.add_argument("--chunk-rows", type=_positive, metavar="N", help="rows held in memory at a time")
+    score.set_defaults(command=_score)
+    return parser
+
+
+def _level(text: str) -> float:
+    try:
+        level = float(text)
+    except ValueError:
+        level = float("nan")
+    if not 0 < level < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a probability between 0 and 1, such as 0.9")
+    return level
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from probinfer.demo.run import run
+
+    run(options.output)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    if options.path.is_file() and options.path.suffix == ".nc":
+        print(_posterior_card(options.path))
+        return
+    from probinfer.predict.artifact import card
+
+    print(card(options.path))
+
+
+def _posterior_card(path: Path) -> str:
+    raise NotImplementedError
+
+
+def _score(options: argparse.Namespace) -> None:
+    from probinfer.deploy.score import score
+
+    given = {"level": options.level, "chunk_rows": options.chunk_rows}
+    score(options.path, options.input, options.output, **{k: v for k, v in given.items() if v is not None})

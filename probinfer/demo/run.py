@@ -1,0 +1,111 @@
+"""`probinfer demo`: fit, check, save, score and draw, with the seconds of every stage. Imports the public names, as a user would."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import probinfer as pi
+from probinfer.demo import picture
+from probinfer.demo.baselines import pooled, rmse, unpooled
+from probinfer.demo.radon import OUTCOME, PREDICTORS, as_data, radon, read_houses, split
+from probinfer.deploy.score import score
+
+LEVEL = 0.9
+
+
+def run(output: Path, method: object | None = None) -> None:
+    """Run the demo and leave in `output` the saved predictor, the tables and the picture. `method` None: NUTS as it comes."""
+    began = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    houses = read_houses()
+    train, test = split(houses)
+    print(f"Radon in {len(houses)} houses of {houses['county'].nunique()} Minnesota counties.")
+    print(f"{len(train)} houses to learn from, {len(test)} held out.")
+
+    with stage("Fit a hierarchical regression"):
+        posterior = pi.infer(radon, as_data(train), method, seed=1)
+    print(posterior.report)
+    print(posterior.summary(["intercept", "uranium_effect", "floor_effect", "county_sd", "sigma"]).to_string())
+
+    with stage("Save the predictor"):
+        predictor = pi.Predictor(posterior, outcome=OUTCOME)
+        predictor.save(output / "predictor")
+
+    test[PREDICTORS].to_csv(output / "houses.csv", index=False)
+    with stage(f"Score the {len(test)} held-out houses"):
+        score(output / "predictor", output / "houses.csv", output / "predictions.csv", level=LEVEL)
+    scored = pd.read_csv(output / "predictions.csv").assign(log_radon=test[OUTCOME].to_numpy())
+
+    _compare(scored, train, test)
+    drawn = True
+    with stage("Draw the predictions"):
+        try:
+            picture.draw(output / "predictions.png", scored, county_levels(predictor, train), LEVEL)
+        except pi.MissingExtra as error:
+            drawn = False
+            print(f"no picture: {error}")
+    _close(output, drawn, time.perf_counter() - began)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Announce a stage, and say how many seconds it took."""
+    print(f"\n── {name}", flush=True)
+    began = time.perf_counter()
+    yield
+    print(f"   {time.perf_counter() - began:.1f} s", flush=True)
+
+
+def county_levels(predictor: "pi.Predictor", train: pd.DataFrame) -> pd.DataFrame:
+    """One row a county: its uranium, its houses, the mean they measured, and the level that the model estimates for a basement.
+
+    The level's interval is that of the mean, so it is made from the epistemic standard deviation.
+    """
+    counties = train.groupby("county", as_index=False).agg(
+        log_uranium=("log_uranium", "first"),
+        houses=("floor", "size"),
+        radon=(OUTCOME, "mean"),
+        upstairs=("floor", "mean"),
+    )
+    basement = predictor.predict(_rows(counties, floor=0))
+    above = predictor.predict(_rows(counties, floor=1))
+    observed = counties["radon"] - counties["upstairs"] * (above.mean - basement.mean)
+    half_width = 1.645 * basement.epistemic_sd
+    return counties.assign(observed=observed, mean=basement.mean, half_width=half_width)
+
+
+def _rows(counties: pd.DataFrame, floor: int) -> dict[str, np.ndarray]:
+    return {
+        "county": counties["county"].to_numpy(),
+        "floor": np.full(len(counties), floor),
+        "log_uranium": counties["log_uranium"].to_numpy(),
+    }
+
+
+def _compare(scored: pd.DataFrame, train: pd.DataFrame, test: pd.DataFrame) -> None:
+    measured = scored[OUTCOME].to_numpy()
+    inside = scored[OUTCOME].between(scored["lower"], scored["upper"])
+    error = np.sqrt(LEVEL * (1 - LEVEL) / len(scored))
+    print(f"\n{LEVEL:.0%} intervals hold {inside.sum()} of {len(scored)} houses: {inside.mean():.3f}", end="")
+    print(f" (binomial standard error {error:.3f})")
+    print("Root mean squared error of log radon:")
+    print(f"  hierarchical                     {rmse(scored['mean'].to_numpy(), measured):.4f}")
+    print(f"  pooled: one line for all         {rmse(pooled(train, test), measured):.4f}")
+    print(f"  unpooled: each county by itself  {rmse(unpooled(train, test), measured):.4f}")
+
+
+def _close(output: Path, drawn: bool, seconds: float) -> None:
+    print(f"\nDone in {seconds:.1f} s. In {output}:")
+    print("  predictor/        the saved predictor; ask `probinfer inspect` what it holds")
+    print("  houses.csv        the held-out houses, without their radon")
+    print("  predictions.csv   what the predictor says about them; the same as")
+    print(
+        f"                    probinfer score {output}/predictor {output}/houses.csv {output}/predictions.csv --level {LEVEL}"
+    )
+    if drawn:
+        print("  predictions.png   the picture: open it next")
+    print(f"The model is one file to copy and change: {Path(radon.__code__.co_filename)}")
