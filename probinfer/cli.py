@@ -1,4 +1,4 @@
-"""The commands `probinfer demo | inspect | score`: arguments in, exit status out. Sits on top; each command imports what it needs.
+"""The commands `probinfer demo | inspect | score`: arguments in, exit status out. On top; imports as it needs.
 
 Exit status: 0 done; 1 the operating system refused (a file that cannot be read or written); 2 a wrong call or one of
 probinfer's own errors, said in one line; 130 interrupted.
@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="fit, check, save and score a real example, and draw it",
-        description="Radon in 919 Minnesota houses: fit a hierarchical regression, print its verdict, save the predictor, "
-        "score the houses held out, and draw the predictions.",
+        description="Radon in 919 Minnesota houses: fit a hierarchical regression, print its verdict, save the "
+        "predictor, score the houses held out, and draw the predictions.",
     )
     demo.add_argument(
         "--output", type=Path, default=Path("probinfer-demo"), metavar="DIR", help="folder to write to (%(default)s)"
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser(
         "inspect",
         help="say what a saved predictor or posterior holds",
-        description="Print what a saved predictor (a folder) or a saved posterior (a .nc file) holds and how far to trust it.",
+        description="Print what a saved predictor (a folder) or posterior (a .nc file) holds and how far to trust it.",
     )
     inspect.add_argument("path", type=Path, metavar="PATH", help="predictor folder or posterior .nc file")
     inspect.set_defaults(command=_inspect)
@@ -69,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser(
         "score",
         help="predict every row of a table",
-        description="Read a table (CSV or Parquet) in chunks, predict every row, write mean, sd, interval and Monte Carlo error.",
+        description="Read a table (CSV or Parquet) in chunks, predict every row, and write mean, sd, interval and "
+        "Monte Carlo error.",
     )
     score.add_argument("path", type=Path, metavar="PATH", help="predictor folder")
     score.add_argument("input", type=Path, metavar="INPUT", help="table to read, .csv or .parquet")

@@ -33,8 +33,8 @@ STATIONS = (
 def imports_of(source: str, module: tuple[str, ...]) -> list[tuple[int, tuple[str, ...]]]:
     """Line and dotted name, without the leading "probinfer", of all that a module imports from the package.
 
-    `module` is the module's own place below the package, ("predict", "mixture") for probinfer/predict/mixture.py. Imports
-    inside functions and under TYPE_CHECKING count too: an arrow back is an arrow back.
+    `module` is the module's own place below the package, ("predict", "mixture") for probinfer/predict/mixture.py.
+    Imports inside functions and under TYPE_CHECKING count too: an arrow back is an arrow back.
     """
     found = []
     for node in ast.walk(ast.parse(source)):

@@ -1,1 +1,1 @@
-"""The example behind `probinfer demo`: radon in Minnesota houses. Start reading in radon.py; copy it for your own model."""
+"""The example behind `probinfer demo`: radon in Minnesota houses. Read radon.py first; copy it for your own model."""

@@ -1,20 +1,20 @@
-"""Least squares, the two regressions that the hierarchical model stands between: one line for all counties, one level for each."""
+"""Two least-squares regressions to compare with: one line for all counties, a level for each. numpy, pandas."""
 
 import numpy as np
 import pandas as pd
 
 
 def pooled(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
-    """Predictions of log_radon for `test` from one regression on uranium and floor that ignores which county a house is in."""
+    """Predictions of log_radon for `test` from one regression on uranium and floor, whatever the county."""
     coefficients, *_ = np.linalg.lstsq(_design(train), train["log_radon"].to_numpy(), rcond=None)
     return _design(test) @ coefficients
 
 
 def unpooled(train: pd.DataFrame, test: pd.DataFrame, minimum: int = 2) -> np.ndarray:
-    """Predictions of log_radon for `test` from a regression with a separate level for every county and one floor effect.
+    """Predictions of log_radon for `test` from a regression with a level for every county and one floor effect.
 
-    A county's level is the mean over its own houses of log_radon - floor effect · floor. Counties with fewer than `minimum`
-    houses in `train` have no level worth the name and take the pooled prediction.
+    A county's level is the mean over its own houses of log_radon - floor effect · floor. Counties with fewer than
+    `minimum` houses in `train` have no level worth the name and take the pooled prediction.
     """
     groups = train.groupby("county")
     centred = train[["floor", "log_radon"]] - groups[["floor", "log_radon"]].transform("mean")

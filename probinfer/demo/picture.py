@@ -1,4 +1,4 @@
-"""The demo's picture: predictions with intervals for the houses held out, and what each county's level leans on. Needs matplotlib."""
+"""The demo's picture: predictions with intervals, and what each county's level leans on. Imports matplotlib."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ ACTION_LEVEL = 4.0  # pCi/L: the radon activity from which the EPA advises to ac
 def draw(path: Path, scored: pd.DataFrame, counties: pd.DataFrame, level: float) -> None:
     """Write the picture as a PNG.
 
-    `scored`: one row a held-out house, with log_radon, mean, lower, upper. `counties`: one row a county, with log_uranium,
-    houses (in training), observed (mean of its houses adjusted to the basement), and mean, sd of its estimated level.
+    `scored`: one row a held-out house, with log_radon, mean, lower, upper. `counties`: one row a county, with
+    log_uranium, houses (in training), observed (mean of its houses adjusted to the basement), and mean, sd of its
+    estimated level.
     """
     try:
         from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""`probinfer demo`: fit, check, save, score and draw, with the seconds of every stage. Imports the public names, as a user would."""
+"""`probinfer demo`: fit, check, save, score, draw, and time each stage. Imports the public names, as a user would."""
 
 import time
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ LEVEL = 0.9
 
 
 def run(output: Path, method: object | None = None) -> None:
-    """Run the demo and leave in `output` the saved predictor, the tables and the picture. `method` None: NUTS as it comes."""
+    """Run the demo; leave predictor, tables and picture in `output`. `method` None: NUTS as it comes."""
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     houses = read_houses()
@@ -61,7 +61,8 @@ def stage(name: str) -> Iterator[None]:
 
 
 def county_levels(predictor: "pi.Predictor", train: pd.DataFrame) -> pd.DataFrame:
-    """One row a county: its uranium, its houses, the mean they measured, and the level that the model estimates for a basement.
+    """One row a county: uranium, houses, the mean measured in them, and the level that the model estimates for a
+    basement.
 
     The level's interval is that of the mean, so it is made from the epistemic standard deviation.
     """
@@ -104,7 +105,8 @@ def _close(output: Path, drawn: bool, seconds: float) -> None:
     print("  houses.csv        the held-out houses, without their radon")
     print("  predictions.csv   what the predictor says about them; the same as")
     print(
-        f"                    probinfer score {output}/predictor {output}/houses.csv {output}/predictions.csv --level {LEVEL}"
+        f"                    probinfer score {output}/predictor {output}/houses.csv {output}/predictions.csv"
+        f" --level {LEVEL}"
     )
     if drawn:
         print("  predictions.png   the picture: open it next")
