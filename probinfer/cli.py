@@ -18,16 +18,17 @@ DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; `None` means the process's own) and return its exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
+        sys.stdout.flush()
     except ProbinferError as error:
         return _fail(str(error), WRONG)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output closed it, as `| head` does; nobody is left to tell
-        sys.stdout = open(os.devnull, "w")
+    except BrokenPipeError:  # the reader of our output closed it, as `| head` does: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit needs somewhere to go
         return REFUSED
     except OSError as error:
         return _fail(str(error), REFUSED)
@@ -40,12 +41,13 @@ def _fail(text: str, status: int) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line; `command` of the parsed arguments is the function that runs the command."""
+    program = argparse.ArgumentParser(
         prog="probinfer", description="Posteriors that can be trusted, predictors that can be deployed."
     )
-    parser.add_argument("--version", action="version", version=f"probinfer {version('probinfer')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    program.add_argument("--version", action="version", version=f"probinfer {version('probinfer')}")
+    commands = program.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     demo = commands.add_parser(
         "demo",
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
     score.add_argument("--chunk-rows", type=_positive, metavar="N", help="rows held in memory at a time")
     score.set_defaults(command=_score)
-    return parser
+    return program
 
 
 def _level(text: str) -> float:

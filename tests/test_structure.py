@@ -131,7 +131,7 @@ print(json.dumps({"changed": changed, "modules": sorted(set(sys.modules) - loade
 
 @pytest.fixture(scope="module")
 def effect_of_import() -> dict:
-    """What a fresh process finds changed, and which modules were added, by `import probinfer` after jax, numpyro, numpy."""
+    """What `import probinfer` changes in a fresh process that has jax and numpyro, and which modules it adds."""
     result = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=True, timeout=120)
     return json.loads(result.stdout)
 
