@@ -1,0 +1,1 @@
+"""The models, data and answers of the 26 reference posteriors; see registry.py."""
