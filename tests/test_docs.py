@@ -10,6 +10,7 @@ import pytest
 
 import probinfer
 from probinfer import cli
+from probinfer.posterior import diagnose, hamiltonian
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -99,3 +100,23 @@ def test_the_readme_has_the_two_commands_and_ci_runs_the_second():
     shown = [code.strip() for _, code in blocks(readme, "sh")]
     assert shown[:2] == ["pip install uv && uv run probinfer demo", "uv run pytest"]
     assert re.search(r"^stage \w+ uv run pytest$", (ROOT / ".ci" / "run").read_text("utf-8"), flags=re.MULTILINE)
+
+
+def test_the_verdicts_thresholds_are_those_of_the_code():
+    text = (ROOT / "docs" / "concepts.md").read_text("utf-8")
+    rows = {
+        row[0]: row[1:] for row in (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|"))
+    }
+    for name, doubtful, bad in (
+        ("largest R-hat", diagnose.R_HAT_DOUBTFUL, diagnose.R_HAT_BAD),
+        (
+            "smallest effective sample size, bulk and tail, a chain",
+            diagnose.ESS_PER_CHAIN_DOUBTFUL,
+            diagnose.ESS_PER_CHAIN_BAD,
+        ),
+        ("share of divergent draws", hamiltonian.DIVERGENT_DOUBTFUL, hamiltonian.DIVERGENT_BAD),
+        ("share of trees that ended at the depth limit", hamiltonian.SATURATED_DOUBTFUL, None),
+        ("energy fraction of missing information (BFMI)", hamiltonian.BFMI_DOUBTFUL, None),
+    ):
+        assert rows[name][0].split()[-1] == str(doubtful), name
+        assert bad is None or rows[name][1].split()[-1] == str(bad), name

@@ -42,14 +42,14 @@ def _houses(axes: Any, scored: pd.DataFrame, level: float) -> None:
     place = np.arange(len(scored))
     radon, mean, lower, upper = (np.exp(scored[name]) for name in ("log_radon", "mean", "lower", "upper"))
     inside = (radon >= lower) & (radon <= upper)
-    axes.vlines(place, lower, upper, color=PALE, linewidth=2.4, zorder=1, label=f"{level:.0%} interval")
+    axes.vlines(place, lower, upper, color=PALE, linewidth=2.0, zorder=1, label=f"{level:.0%} interval")
     axes.plot(place, mean, color=BLUE, linewidth=1.6, zorder=2, label="prediction")
     axes.scatter(place[inside], radon[inside], s=14, color=BLUE, zorder=3, linewidth=0, label="measured, inside")
     axes.scatter(
         place[~inside], radon[~inside], s=30, color=ORANGE, zorder=3, marker="D", linewidth=0, label="measured, outside"
     )
-    axes.axhline(ACTION_LEVEL, color=GREY, linewidth=0.9, linestyle=(0, (5, 4)), zorder=0)
-    axes.text(len(place) * 1.005, ACTION_LEVEL, "EPA\naction\nlevel", color=GREY, fontsize=8, va="center")
+    axes.axhline(ACTION_LEVEL, color=GREY, linewidth=0.8, linestyle=(0, (5, 4)), zorder=1.5)
+    axes.text(len(place) + 3, ACTION_LEVEL, "EPA\naction\nlevel", color=GREY, fontsize=8, va="center")
     axes.set_yscale("log")
     axes.set_yticks([0.1, 0.3, 1, 3, 10, 30], ["0.1", "0.3", "1", "3", "10", "30"])
     axes.minorticks_off()
