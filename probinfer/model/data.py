@@ -1,0 +1,100 @@
+"""User data in, checked arrays and constants out. Imports numpy only; no model is looked at here."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from probinfer.errors import DataError
+
+
+class CheckedData(NamedTuple):
+    """Data that passed every check: `arrays` become arguments of the compiled program, `constants` are part of it."""
+
+    arrays: dict[str, np.ndarray]
+    constants: dict[str, Any]
+
+
+def check_data(data: Any) -> CheckedData:
+    """Sort data into arrays and constants, refusing what no inference can use.
+
+    `data` is a mapping from name to value, or a data frame (anything with `columns` and `__getitem__`), whose
+    columns are the values. Python integers, booleans and None are constants (sizes and switches, which may decide
+    shapes); floats and array-likes are arrays: floats as float64, integers as int64.
+
+    Raises DataError, naming the entry, for text, dates, complex or missing values, NaN and infinity.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    constants: dict[str, Any] = {}
+    for name, value in _items(data):
+        if value is None or isinstance(value, bool | int | np.bool_ | np.integer):
+            constants[name] = value.item() if isinstance(value, np.generic) else value
+            continue
+        array = _to_array(name, value)
+        if array.ndim == 0 and array.dtype.kind in "iub":
+            constants[name] = array.item()
+        else:
+            arrays[name] = array
+    return CheckedData(arrays, constants)
+
+
+def _items(data: Any) -> list[tuple[str, Any]]:
+    if data is None:
+        return []
+    if isinstance(data, Mapping):
+        items = list(data.items())
+    elif hasattr(data, "columns") and hasattr(data, "__getitem__"):
+        items = [(column, data[column]) for column in data.columns]
+    else:
+        raise DataError(
+            f"data came as {type(data).__name__}; wanted a dict of arrays or a data frame, "
+            'one entry for each argument of the model, such as {"X": X, "y": y}.'
+        )
+    for name, _ in items:
+        if not isinstance(name, str):
+            raise DataError(f"data has the key {name!r}; wanted strings, the names of the model's arguments.")
+    return items
+
+
+def _to_array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise DataError(f"{name} has {int(value.mask.sum())} masked entries; fill or drop them first.")
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{name} cannot be read as one array ({error}); are its rows of different lengths?") from None
+    if array.dtype.kind == "O":
+        array = _from_objects(name, array)
+    if array.dtype.kind in "iub":
+        if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+            raise DataError(f"{name} holds integers beyond 2**63 - 1; pass them as floats.")
+        return array if array.dtype.kind == "b" else array.astype(np.int64)
+    if array.dtype.kind != "f":
+        example = array.flat[0] if array.size else array.dtype
+        raise DataError(
+            f"{name} holds {_KINDS.get(array.dtype.kind, str(array.dtype))}, for example {example!r}; wanted numbers. "
+            "Code levels as integers first, for example with pandas.factorize."
+        )
+    array = array.astype(np.float64)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = f" at {name}[{', '.join(map(str, first))}]" if first else ""
+        raise DataError(
+            f"{name} has {int(bad.sum())} of {array.size} entries that are NaN or infinite, the first{where} "
+            f"({array[first]}); drop or impute those rows first."
+        )
+    return array
+
+
+def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
+    for index, entry in np.ndenumerate(array):
+        if not isinstance(entry, bool | int | float | np.number | np.bool_):
+            missing = entry is None or "NA" in type(entry).__name__
+            came = "a missing value" if missing else f"{_KINDS.get(np.asarray(entry).dtype.kind, 'an object')}"
+            todo = "drop or impute those rows" if missing else "code levels as integers (pandas.factorize) "
+            raise DataError(f"{name}{list(index)} is {entry!r}, {came}; wanted numbers: {todo.strip()} first.")
+    return np.asarray(array.tolist())
+
+
+_KINDS = {"U": "text", "S": "bytes", "M": "dates", "m": "time spans", "c": "complex numbers", "O": "objects"}

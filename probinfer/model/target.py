@@ -1,0 +1,179 @@
+"""A bound model as a log density on R^d, in one flat vector, with the way back to its named sites."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probinfer.errors import ModelError
+from probinfer.model.model import BoundModel, Site
+from probinfer.model.trace import is_latent, log_densities, pointwise_log_density, unconstrained_shape, user_error
+
+_CHUNK_BYTES = 64 * 2**20  # of back-transformed draws computed at once: bounds memory, and is enough to keep XLA busy
+
+
+class Target:
+    """log p(z | data) on R^d, where z stacks the latent sites, each mapped to the real line by NumPyro's `biject_to`.
+
+        log p(z) = sum over sites of log density at theta(z), plus log |d theta / d z|
+
+    The functions of jax arrays (`log_density`, `value_and_grad`) take `inputs`, the data on the device, as an argument:
+    so a compiled program serves other data of the same shapes. `fingerprint` names the program.
+
+    Args:
+        bound: a model bound to its data, without discrete latents.
+        float64: compute in double precision. Posteriors with Gaussian processes, differential equations or nearly
+            collinear predictors need it.
+    """
+
+    def __init__(self, bound: BoundModel, *, float64: bool = True) -> None:
+        self.bound = bound
+        self.float64 = float64
+        self.latents, self.deterministics, self.coords = bound.latents, bound.deterministics, bound.coords
+        self._layout = _Layout(bound, float64)
+        self.dim = self._layout.dim
+        with self.precision():
+            self.dtype = np.dtype(jnp.result_type(float))
+            self.inputs = {name: jnp.asarray(value) for name, value in bound.arrays.items()}
+            with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
+                program = jax.make_jaxpr(self.value_and_grad)(
+                    jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs
+                )
+        self.fingerprint = _fingerprint(program)
+        self._compiled: dict[str, Callable] = {}
+
+    def precision(self) -> Any:
+        """Context in which every use of this target's functions belongs: sets JAX's precision for this thread only."""
+        return jax.enable_x64(self.float64)
+
+    def log_density(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        """Log density at one point z (d,), up to the constant that the model leaves out."""
+        terms = log_densities(self.bound.simulate_unconstrained(self._layout.split(z), inputs))
+        return sum(terms.values(), start=jnp.zeros((), z.dtype)).astype(z.dtype)
+
+    def value_and_grad(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Log density and its gradient at one point z (d,)."""
+        return jax.value_and_grad(self.log_density)(z, inputs)
+
+    def constrain(self, positions: np.ndarray, *, deterministics: bool = True) -> dict[str, np.ndarray]:
+        """Named values at many points: (..., d) to one (..., *shape) array for each latent and deterministic site.
+
+        Computed in chunks of bounded size, so that memory beyond the result does not grow with the number of draws.
+        """
+
+        def at(z: jax.Array, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
+            return {site.name: trace[site.name]["value"] for site in wanted}
+
+        wanted = (*self.latents, *(self.deterministics if deterministics else ()))
+        values = self._map(f"constrain {deterministics}", at, positions)
+        return {site.name: values[site.name] for site in wanted}
+
+    def pointwise_log_likelihood(self, positions: np.ndarray) -> dict[str, np.ndarray] | None:
+        """log p(y_n | z) at many points, for each observed site: (..., d) to (..., *batch shape). None without one."""
+        if not self.bound.observed:
+            return None
+
+        def at(z: jax.Array, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
+            return {site.name: pointwise_log_density(trace[site.name]) for site in self.bound.observed}
+
+        return self._map("log likelihood", at, positions)
+
+    def site_log_densities(self, z: np.ndarray) -> dict[str, float]:
+        """Log density of each site at one point, for telling which of them is not finite."""
+
+        def at(z: jax.Array, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            return log_densities(self.bound.simulate_unconstrained(self._layout.split(z), inputs))
+
+        return {name: float(value) for name, value in self._map("sites", at, z).items()}
+
+    def initial_position(self, generator: np.random.Generator, radius: float) -> np.ndarray:
+        """A point drawn uniformly from (-radius, radius) in each unconstrained coordinate."""
+        return generator.uniform(-radius, radius, self.dim)
+
+    def coordinate_names(self) -> list[str]:
+        """For each unconstrained coordinate, the site that it belongs to."""
+        return [name for name, shape in self._layout.shapes.items() for _ in range(int(np.prod(shape)))]
+
+    @property
+    def observed_data(self) -> dict[str, np.ndarray]:
+        """Observed values by site name, where the data hold them."""
+        arguments = self.bound.observed_arguments
+        return {
+            site.name: self.bound.arrays[arguments[site.name]]
+            for site in self.bound.observed
+            if arguments[site.name] in self.bound.arrays
+        }
+
+    @property
+    def constant_data(self) -> dict[str, np.ndarray]:
+        """All other data by name."""
+        outcomes = set(self.bound.observed_arguments.values())
+        numbers = {k: np.asarray(v) for k, v in self.bound.constants.items() if v is not None}
+        return {name: value for name, value in {**self.bound.arrays, **numbers}.items() if name not in outcomes}
+
+    def dims_of(self, name: str) -> tuple[str, ...]:
+        """Names of the axes of a site."""
+        sites = (*self.latents, *self.deterministics, *self.bound.observed)
+        return next(site.dims for site in sites if site.name == name)
+
+    def _map(self, name: str, function: Callable, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Apply a function of one point to many, compiled once, in chunks."""
+        positions = np.asarray(positions)
+        lead = positions.shape[:-1]
+        flat = positions.reshape(-1, self.dim)
+        with self.precision():
+            shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
+            per_point = 8 * max(1, sum(int(np.prod(s.shape)) for s in shapes.values()))
+            chunk = max(1, min(len(flat), _CHUNK_BYTES // per_point))
+            if name not in self._compiled:
+                self._compiled[name] = jax.jit(jax.vmap(function, in_axes=(0, None)))
+            out = {key: np.empty((len(flat), *s.shape), s.dtype) for key, s in shapes.items()}
+            for start in range(0, len(flat), chunk):
+                part = flat[start : start + chunk]
+                padded = np.concatenate([part, np.broadcast_to(part[:1], (chunk - len(part), self.dim))])
+                computed = self._compiled[name](padded.astype(self.dtype), self.inputs)
+                for key, values in computed.items():
+                    out[key][start : start + len(part)] = np.asarray(values)[: len(part)]
+        return {key: value.reshape((*lead, *value.shape[1:])) for key, value in out.items()}
+
+
+class _Layout:
+    """Where each latent site lies in the flat vector."""
+
+    def __init__(self, bound: BoundModel, float64: bool) -> None:
+        if bound.discrete:
+            raise ModelError(f"The latent sites {', '.join(bound.discrete)} are discrete: there is no flat density.")
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+        def run(inputs: Mapping[str, Any]) -> list:
+            trace = bound.simulate({}, inputs)
+            self.shapes = {name: unconstrained_shape(site) for name, site in trace.items() if is_latent(site)}
+            return []
+
+        with jax.enable_x64(float64):
+            jax.eval_shape(run, bound.arrays)
+        self.dim = sum(int(np.prod(shape)) for shape in self.shapes.values())
+
+    def split(self, z: jax.Array) -> dict[str, jax.Array]:
+        values, start = {}, 0
+        for name, shape in self.shapes.items():
+            size = int(np.prod(shape))
+            values[name] = z[start : start + size].reshape(shape)
+            start += size
+        return values
+
+
+def _fingerprint(program: Any) -> str:
+    """Hash of a traced program: its operations and the values of its constants, but not its arguments."""
+    digest = hashlib.sha256(str(program).encode())
+    for constant in program.consts:
+        digest.update(np.asarray(constant).tobytes())
+    return digest.hexdigest()
+
+
+__all__ = ["Site", "Target"]

@@ -1,0 +1,146 @@
+"""Running a NumPyro function under handlers: placeholders, transforms, log densities, errors. No data checks here."""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from numpyro import distributions as dist
+from numpyro import handlers
+from numpyro.distributions.transforms import biject_to
+
+from probinfer.errors import DataError, ModelError, ProbinferError
+from probinfer.model.index_bounds import index_bounds
+
+Site = Mapping[str, Any]
+
+
+def run_handlers(fn: Callable, data: Mapping[str, Any], substitute_fn: Callable[[Site], Any]) -> dict[str, Any]:
+    """One run of a NumPyro function, with `substitute_fn` deciding the value of each unobserved site."""
+    with handlers.seed(rng_seed=0), handlers.substitute(substitute_fn=substitute_fn):
+        return handlers.trace(fn).get_trace(**data)
+
+
+def log_densities(trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Log density of every sample site of a trace, summed over its entries; Jacobian factors are among them."""
+    terms = {}
+    for name, site in trace.items():
+        if site["type"] == "sample":
+            term = jnp.sum(pointwise_log_density(site))
+            terms[name] = term if site["scale"] is None else term * site["scale"]
+    return terms
+
+
+def pointwise_log_density(site: Site) -> jax.Array:
+    """Log density of one sample site, one entry for each element of its batch shape."""
+    intermediates = site["intermediates"]
+    return site["fn"].log_prob(site["value"], *([intermediates] if intermediates else []))
+
+
+def is_latent(site: Site) -> bool:
+    """A sample site whose value is unknown."""
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def is_factor(site: Site) -> bool:
+    """A numpyro.factor, or another observed site that is no data."""
+    return isinstance(site["fn"], dist.Unit) or bool(site["infer"].get("is_auxiliary", False))
+
+
+def is_discrete(site: Site) -> bool:
+    """A latent site on a countable set."""
+    return bool(site["fn"].is_discrete)
+
+
+def placeholder(site: Site) -> Any:
+    """A value inside the support of a latent site, at no cost: the image of zero. None leaves other sites alone."""
+    if not is_latent(site):
+        return None
+    fn = site["fn"]
+    if is_discrete(site):
+        return jnp.zeros(fn.shape(), dtype=jnp.result_type(int))
+    transform = _transform(site)
+    return transform(jnp.zeros(transform.inverse_shape(fn.shape())))
+
+
+def unconstrained_shape(site: Site) -> tuple[int, ...]:
+    """Shape of a latent site in unconstrained space; a simplex of three entries has two."""
+    return tuple(_transform(site).inverse_shape(jnp.shape(site["value"])))
+
+
+def constrain_with_jacobian(site: Site, unconstrained: Any) -> Any:
+    """The site's value at an unconstrained point; log |d value / d point| is added to the model as a factor.
+
+    Goes inside the model because a support may depend on other sites, and because numpyro's scan hides its sites.
+    """
+    fn, transform = site["fn"], _transform(site)
+    z = scan_aware(site, transform.inverse_shape(fn.shape()), unconstrained)
+    value = transform(z)
+    if fn.support is dist.constraints.real:
+        return value
+    log_jacobian = transform.log_abs_det_jacobian(z, value)
+    surplus = jnp.ndim(log_jacobian) - (jnp.ndim(value) - len(fn.event_shape))
+    if surplus > 0:
+        log_jacobian = jnp.sum(log_jacobian, axis=tuple(range(-surplus, 0)))
+    numpyro.factor(f"_{site['name']}_log_jacobian", log_jacobian)
+    return value
+
+
+def scan_aware(site: Site, shape: tuple[int, ...], value: Any) -> Any:
+    """Inside numpyro's scan the substituted value carries the time axis: take the step at hand."""
+    step = site["infer"].get("_scan_current_index", None)
+    return value[step] if step is not None and jnp.ndim(value) > len(shape) else value
+
+
+def trace_index_bounds(run: Callable[[dict], dict], arrays: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Valid range of every integer array that indexes something in a traced model (see index_bounds.py)."""
+
+    def everything(named: dict[str, Any]) -> Any:
+        trace = run(named)
+        computed = [site["value"] for site in trace.values() if site["type"] in ("sample", "deterministic")]
+        return computed, log_densities(trace)
+
+    shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in arrays.items()}
+    return index_bounds(jax.make_jaxpr(everything)(shapes), sorted(arrays))
+
+
+@contextlib.contextmanager
+def user_error(fn: Callable, data: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what the user's function raises into one sentence with its line and the shapes of the data."""
+    passed_on = (ProbinferError, jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+    try:
+        yield
+    except (*passed_on, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        shapes = {name: jnp.shape(value) for name, value in data.items()}
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        lengths = {shape[0] for shape in shapes.values() if shape}
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        text = f"The model raised {reason.rstrip('.')}{_line_of(error, fn)}. Shapes of the data: {listed or 'no data'}."
+        if len(lengths) > 1 and isinstance(error, TypeError | ValueError):
+            raise DataError(
+                f"{text} Row counts differ ({', '.join(map(str, sorted(lengths)))}): entries that describe the same "
+                "observations need one row for each. Were missing values dropped in one only?"
+            ) from None
+        raise ModelError(text) from None
+
+
+def _line_of(error: BaseException, fn: Callable) -> str:
+    """Where in the user's own file it happened: the last frame of the file that holds the function."""
+    code = getattr(fn, "__code__", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
+    return f" at line {frames[-1].lineno}, `{frames[-1].line}`" if frames else ""
+
+
+def _transform(site: Site) -> Any:
+    try:
+        return biject_to(site["fn"].support)
+    except NotImplementedError:
+        raise ModelError(
+            f"Site {site['name']!r} ({type(site['fn']).__name__}) has the support {site['fn'].support}, which has no "
+            "transform to the real line. Reparameterise it."
+        ) from None
