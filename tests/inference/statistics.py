@@ -33,18 +33,20 @@ def assert_within_mcse(
     ess: np.ndarray | None = None,
     checks: int | None = None,
     false_alarm: float = FALSE_ALARM,
+    error: np.ndarray | float = 0.0,
     resolution: float | None = None,
     names: str = "",
 ) -> None:
     """The draws' means agree with the exact expectations, within Monte Carlo error.
 
-    |mean - exact| <= t * sd / sqrt(ess), t the two-sided quantile of Student's t at false_alarm / checks with ess / 4
-    degrees of freedom. (A quarter, because an ESS is itself estimated: chains with autocorrelation up to 0.97 and 250
-    draws keep the stated rate, see test_statistics.py.)
+    |mean - exact| <= t * sqrt(sd^2 / ess + error^2), t the two-sided quantile of Student's t at
+    false_alarm / checks with ess / 4 degrees of freedom. (A quarter, because an ESS is itself estimated: chains of 250
+    draws with autocorrelation up to 0.97 keep the stated rate, see test_statistics.py.)
 
     draws: (chain, draw, *shape); of a function of the parameters, if its expectation is what is known: an indicator
     for a probability, a squared deviation for a variance. exact: broadcastable to shape. ess: shape, found from the
     draws when left out. checks: comparisons that share false_alarm; the number of scalars here when left out.
+    error: standard error of `exact`, when it is itself the answer of a long run.
     resolution: largest tolerance allowed, in standard deviations of the draws.
     """
     draws = np.asarray(draws, dtype=np.float64)
@@ -54,7 +56,8 @@ def assert_within_mcse(
     sd = draws.std(axis=(0, 1), ddof=1)
     assert (sd > 0).all(), f"{names}: {np.sum(sd == 0)} of {sd.size} scalars never moved"
     checks = max(exact.size, 1) if checks is None else checks
-    tolerance = stats.t.isf(false_alarm / checks / 2, df=np.maximum(ess / 4, 1)) * sd / np.sqrt(ess)
+    bound = stats.t.isf(false_alarm / checks / 2, df=np.maximum(ess / 4, 1))
+    tolerance = bound * np.sqrt(sd**2 / ess + np.square(error))
     if resolution is not None:
         coarse = np.max(tolerance / sd)
         assert coarse <= resolution, (
