@@ -124,8 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"`python -m benchmarks.accuracy --seed {options.seed}`",
             circumstances("probinfer", "jax", "numpyro"),
             "Matches: every mean within 4 joint Monte Carlo standard errors or 0.1 sd of the reference, every 90%"
-            " interval within 20% of its width. Leapfrogs are those after warm-up. References: posteriordb (BSD 3-Clause) and"
-            " long runs of its Stan programs.",
+            " interval within 20% of its width. Leapfrogs are those after warm-up. The references are posteriordb's"
+            " (BSD 3-Clause) and long runs of its Stan programs.",
             "\n".join([HEADER, *(result.row() for result in results)]),
             summary(results),
         ]
