@@ -91,6 +91,10 @@ class Target:
 
         return {name: float(value) for name, value in self._map("sites", at, z).items()}
 
+    def gradient_at(self, z: np.ndarray) -> np.ndarray:
+        """Gradient of the log density at one point (d,)."""
+        return self._map("gradient", lambda z, inputs: {"g": self.value_and_grad(z, inputs)[1]}, z)["g"]
+
     def initial_position(self, generator: np.random.Generator, radius: float) -> np.ndarray:
         """A point drawn uniformly from (-radius, radius) in each unconstrained coordinate."""
         return generator.uniform(-radius, radius, self.dim)

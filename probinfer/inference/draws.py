@@ -1,0 +1,34 @@
+"""What every method returns: points in the target's space, what was seen on the way, and how the run ended."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+class Outcome(enum.Enum):
+    """How a run ended."""
+
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws from (an approximation of) the posterior, unconstrained.
+
+    positions: (chain, draw, d) for Markov chains, (sample, d) for methods whose draws are independent.
+    stats: one array over `sample_dims` for each statistic, under ArviZ's names (lp, diverging, tree_depth, ...).
+    seconds: wall time of each stage.
+    settings: the method's settings, ready for JSON.
+    """
+
+    positions: np.ndarray
+    stats: Mapping[str, np.ndarray]
+    method: str
+    settings: Mapping[str, Any]
+    outcome: Outcome = Outcome.COMPLETED
+    sample_dims: tuple[str, ...] = ("chain", "draw")
+    seconds: Mapping[str, float] = field(default_factory=dict)

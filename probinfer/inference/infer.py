@@ -1,0 +1,87 @@
+"""The verb: model and data in, posterior out."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from probinfer.errors import MethodError
+from probinfer.inference.draws import Draws
+from probinfer.inference.mcmc.nuts import NUTS
+from probinfer.inference.method import Method, Run, check_fits
+from probinfer.inference.progress import make_progress
+from probinfer.model.model import BoundModel, Model
+from probinfer.model.target import Target
+
+METHODS: tuple[type, ...] = (NUTS,)
+
+
+def draw(
+    model: Any, data: Any = None, method: Method | None = None, *, seed: Any = 0, progress: bool = True
+) -> tuple[Draws, Target, dict[str, Any]]:
+    """Draws, the target they are from, and where they come from (attributes for the result). `infer` without its last step."""
+    began = time.perf_counter()
+    key = key_words(seed)
+    model = model if isinstance(model, Model) else Model(model)
+    chosen = NUTS() if method is None else method
+    bound = model.bind(data)
+    check_fits(chosen, bound, METHODS)
+    target = Target(bound, float64=chosen.float64)
+    traced = time.perf_counter() - began
+    line = make_progress(progress)
+    try:
+        draws = chosen.run(target, Run(key, line))
+    finally:
+        line.close()
+    attributes = {
+        "method": draws.method,
+        "settings": json.dumps(dict(draws.settings)),
+        "seed": json.dumps(seed if isinstance(seed, int) else [int(word) for word in key]),
+        "data_hash": data_hash(bound),
+        "model_name": getattr(model.fn, "__name__", type(model).__name__),
+        "model_fingerprint": target.fingerprint,
+        "versions": json.dumps(_versions()),
+        "outcome": draws.outcome.value,
+        "seconds": json.dumps({"trace": traced, **draws.seconds, "total": time.perf_counter() - began}),
+    }
+    return draws, target, attributes
+
+
+def key_words(seed: Any) -> np.ndarray:
+    """Two words of 32 bits from an int or a jax key."""
+    if isinstance(seed, bool) or seed is None:
+        raise MethodError(f"seed is {seed!r}; wanted a whole number or a jax key.")
+    if isinstance(seed, int | np.integer):
+        if seed < 0:
+            raise MethodError(f"seed is {seed}; wanted a whole number, 0 or more, or a jax key.")
+        return np.random.SeedSequence(int(seed)).generate_state(2, np.uint32)
+    if isinstance(seed, jax.Array) and jax.dtypes.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        seed = jax.random.key_data(seed)
+    words = np.asarray(seed)
+    if words.dtype != np.uint32 or words.ndim != 1 or not 1 <= words.size <= 4:
+        raise MethodError(f"seed came as {type(seed).__name__}; wanted a whole number or one jax key, such as 0.")
+    return np.random.SeedSequence([int(word) for word in words]).generate_state(2, np.uint32)
+
+
+def data_hash(bound: BoundModel) -> str:
+    """SHA-256 of the data: names, types, shapes, values."""
+    digest = hashlib.sha256(json.dumps(_plain(bound.constants), sort_keys=True, default=str).encode())
+    for name, array in sorted(bound.arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _plain(constants: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in constants.items()}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("probinfer", "jax", "jaxlib", "numpyro", "numpy", "arviz-base", "arviz-stats")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}

@@ -1,0 +1,89 @@
+"""A block of draws of one chain as one compiled program; how many draws is decided at run time, so it compiles once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from probinfer.inference.mcmc import step_size as steps
+from probinfer.inference.mcmc.counter_random import threefry
+from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.step_size import DualAveraging
+from probinfer.inference.mcmc.tree import Draw, TreeInfo, transition
+
+ROWS = 100  # the most draws that one call returns
+
+
+class ChainState(NamedTuple):
+    """What the next draw of a chain needs. `iteration` counts draws since the start and, with `key`, names the random numbers."""
+
+    q: jax.Array
+    key: jax.Array  # (2,) uint32
+    iteration: jax.Array  # uint32
+    step: DualAveraging
+
+
+class BlockControl(NamedTuple):
+    """Run-time settings of a block."""
+
+    count: jax.Array  # draws wanted, at most ROWS
+    budget: jax.Array  # gradients after which to return early, with fewer draws
+    adapt: jax.Array  # bool: let the step size adapt
+    target_accept: jax.Array
+
+
+class BlockResult(NamedTuple):
+    """Rows 0..done-1 are filled. Gradients are along the metric, log densities those of the draws."""
+
+    done: jax.Array
+    q: jax.Array
+    g: jax.Array
+    log_density: jax.Array
+    step_size: jax.Array
+    info: TreeInfo
+    start_log_density: jax.Array
+    start_gradient: jax.Array
+
+
+def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[..., tuple[ChainState, BlockResult]]:
+    """The function to compile: (state, control, metric, inputs) -> (state, result), for a target's `value_and_grad(q, inputs)`."""
+
+    def block(
+        state: ChainState, control: BlockControl, metric: Metric, inputs: Any
+    ) -> tuple[ChainState, BlockResult]:
+        def density(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return value_and_grad(q, inputs)
+
+        dtype = state.q.dtype
+        log_density, gradient = density(state.q)
+        here = Draw(state.q, metric.pullback(gradient), log_density)
+
+        def draw(carry: tuple) -> tuple:
+            here, step, iteration, result, gradients = carry
+            key = threefry((state.key[0], state.key[1]), iteration, jnp.uint32(0))
+            size = jnp.exp(jnp.where(control.adapt, step.log_step, step.log_average))
+            here, info = transition(density, metric, here, size, key, max_depth)
+            adapted = steps.update(step, info.symmetric_acceptance, control.target_accept)
+            step = jax.tree.map(lambda new, old: jnp.where(control.adapt, new, old), adapted, step)
+            row = (here.q, here.g, here.log_density, size, info)
+            stored = (result.q, result.g, result.log_density, result.step_size, result.info)
+            stored = jax.tree.map(lambda all_, one: all_.at[result.done].set(one), stored, row)
+            result = BlockResult(result.done + 1, *stored, result.start_log_density, result.start_gradient)
+            return here, step, iteration + jnp.uint32(1), result, gradients + info.steps
+
+        def unfinished(carry: tuple) -> jax.Array:
+            *_, result, gradients = carry
+            return (result.done < control.count) & (gradients < control.budget)
+
+        scalar, vector = jnp.zeros(ROWS, dtype), jnp.zeros((ROWS, dim), dtype)
+        flag, whole = jnp.zeros(ROWS, bool), jnp.zeros(ROWS, jnp.int32)
+        info = TreeInfo(scalar, scalar, whole, whole, flag, flag, scalar, scalar)
+        empty = BlockResult(jnp.int32(0), vector, vector, scalar, scalar, info, log_density, gradient)
+        here, step, iteration, result, _ = lax.while_loop(
+            unfinished, draw, (here, state.step, state.iteration, empty, jnp.int32(0))
+        )
+        return ChainState(here.q, state.key, iteration, step), result
+
+    return block

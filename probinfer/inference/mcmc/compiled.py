@@ -1,0 +1,37 @@
+"""Compiled blocks, kept for the life of the process: the same model on new data of the same shapes compiles once."""
+
+from collections import OrderedDict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from probinfer.inference.mcmc import step_size as steps
+from probinfer.inference.mcmc.block import BlockControl, ChainState, make_block
+from probinfer.inference.mcmc.metric import Metric
+from probinfer.model.target import Target
+
+_KEPT = 32  # programs, each a few hundred kB
+_cache: OrderedDict[tuple, Any] = OrderedDict()
+
+
+def compiled_block(target: Target, rank: int, max_depth: int) -> Any:
+    """The executable of `make_block` for this target. The key is the traced program itself, so it cannot be stale."""
+    key = (target.fingerprint, rank, max_depth, jax.default_backend())
+    if key in _cache:
+        _cache.move_to_end(key)
+        return _cache[key]
+    with target.precision():
+
+        def shape(*size: int, dtype: Any = target.dtype) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(size, dtype)
+
+        step = jax.eval_shape(lambda: steps.start(1.0, target.dtype))
+        state = ChainState(shape(target.dim), shape(2, dtype=jnp.uint32), shape(dtype=jnp.uint32), step)
+        control = BlockControl(shape(dtype=jnp.int32), shape(dtype=jnp.int32), shape(dtype=bool), shape())
+        metric = Metric(shape(target.dim), shape(target.dim, rank), shape(rank))
+        block = make_block(target.value_and_grad, target.dim, max_depth)
+        _cache[key] = jax.jit(block).lower(state, control, metric, target.inputs).compile()
+    while len(_cache) > _KEPT:
+        _cache.popitem(last=False)
+    return _cache[key]

@@ -1,0 +1,188 @@
+"""The No-U-Turn sampler: settings, warm-up schedule, draws."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from probinfer.errors import MethodError
+from probinfer.inference.draws import Draws, Outcome
+from probinfer.inference.mcmc import step_size as steps
+from probinfer.inference.mcmc.block import BlockControl, ChainState
+from probinfer.inference.mcmc.chains import Chains, stack
+from probinfer.inference.mcmc.compiled import compiled_block
+from probinfer.inference.mcmc.metric import Metric, fit, identity
+from probinfer.inference.method import Need, Run, check_start
+from probinfer.model.target import Target
+
+_DEFAULT_WARMUP = 400
+_WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up after which the metric is fitted anew
+_MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the transient is forgotten
+_FIRST_STEP = 0.1
+_RADII = (2.0,) * 60 + (0.5,) * 20 + (0.1,) * 19 + (0.0,)  # tried in turn for an initial point
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """No-U-Turn sampler: Hamiltonian Monte Carlo that chooses the length of its trajectories. The default method.
+
+    Warm-up fits a metric by Fisher divergence (from draws and gradients, pooled over chains) and a step size by dual
+    averaging; then every chain draws with both held fixed.
+
+    Args:
+        chains: independent chains, each from its own initial point; 4 let the report see whether they agree.
+        draws: draws kept, per chain.
+        warmup: draws spent on adaptation, per chain; None takes 400.
+        target_accept: mean acceptance that the step size aims at, in (0, 1). Raise it (0.95, 0.99) when draws diverge.
+        max_tree_depth: a trajectory has at most 2**max_tree_depth steps.
+        low_rank: directions in which the metric may be far from diagonal; None takes all up to 32 dimensions, 16 above.
+        float64: compute in double precision.
+
+    Raises:
+        MethodError: a setting is out of range.
+
+    Fails on posteriors whose curvature varies strongly (funnels: divergences), with several modes far apart (chains
+    disagree: R-hat), or with discrete latent sites (refused).
+
+    Hoffman & Gelman (2014); Betancourt (2017).
+
+    >>> NUTS(draws=500).chains
+    4
+    """
+
+    chains: int = 4
+    draws: int = 1000
+    warmup: int | None = None
+    target_accept: float = 0.8
+    max_tree_depth: int = 10
+    low_rank: int | None = None
+    float64: bool = True
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
+
+    def __post_init__(self) -> None:
+        _check_whole("chains", self.chains, 1)
+        _check_whole("draws", self.draws, 1)
+        if self.warmup is not None:
+            _check_whole("warmup", self.warmup, 0)
+        _check_whole("max_tree_depth", self.max_tree_depth, 1, 20)
+        if self.low_rank is not None:
+            _check_whole("low_rank", self.low_rank, 0)
+        if not (isinstance(self.target_accept, int | float) and 0 < self.target_accept < 1):
+            raise MethodError(f"NUTS: target_accept is {self.target_accept!r}; wanted a number in (0, 1), such as 0.8.")
+
+    def run(self, target: Target, run: Run) -> Draws:
+        """Draw from the target; see `probinfer.infer`."""
+        clock = time.perf_counter
+        began = clock()
+        rank = min(target.dim, self.low_rank if self.low_rank is not None else (32 if target.dim <= 32 else 16))
+        block = compiled_block(target, rank, self.max_tree_depth)
+        compiled = clock()
+        chains, metric = self._start(block, target, run.key, rank)
+        warmup = _DEFAULT_WARMUP if self.warmup is None else self.warmup
+        total = warmup + self.draws
+
+        metric = self._warm_up(chains, metric, warmup, total, run)
+        if chains.interrupted:
+            run.progress.close()
+            raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
+        warm = clock()
+        blocks = chains.advance(
+            self.draws, metric, adapt=False, progress=run.progress, label="sampling", done=warmup, total=total
+        )
+        run.progress.close()
+        positions = stack(blocks, lambda block: block.q)
+        if positions.shape[1] == 0:
+            raise KeyboardInterrupt("Interrupted before every chain had its first draw.")
+        return Draws(
+            positions=positions,
+            stats={
+                "lp": stack(blocks, lambda block: block.log_density),
+                "acceptance_rate": stack(blocks, lambda block: block.info.acceptance),
+                "step_size": stack(blocks, lambda block: block.step_size),
+                "tree_depth": stack(blocks, lambda block: block.info.depth),
+                "n_steps": stack(blocks, lambda block: block.info.steps),
+                "diverging": stack(blocks, lambda block: block.info.diverging),
+                "reached_max_treedepth": stack(blocks, lambda block: block.info.saturated),
+                "energy": stack(blocks, lambda block: block.info.energy),
+                "energy_error": stack(blocks, lambda block: block.info.energy_error),
+            },
+            method="NUTS",
+            settings={**asdict(self), "warmup": warmup},
+            outcome=Outcome.INTERRUPTED if chains.interrupted else Outcome.COMPLETED,
+            seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
+        )
+
+    def _start(self, block: object, target: Target, key: np.ndarray, rank: int) -> tuple[Chains, Metric]:
+        """Chains at initial points where the log density and its gradient are finite, and the first metric."""
+        plain = identity(target.dim, rank)
+        plain = Metric(*(np.asarray(part, target.dtype) for part in plain))
+        none = BlockControl(np.int32(0), np.int32(0), np.bool_(False), target.dtype.type(0.8))
+        states, gradients = [], []
+        with target.precision():
+            first_step = jax.tree.map(np.asarray, steps.start(_FIRST_STEP, target.dtype))
+            for seed in np.random.SeedSequence(key.tolist()).spawn(self.chains):
+                generator = np.random.default_rng(seed)
+                chain_key = generator.integers(0, 2**32, 2, dtype=np.uint32)
+                for radius in _RADII:
+                    position = target.initial_position(generator, radius).astype(target.dtype)
+                    state = ChainState(position, chain_key, np.uint32(0), first_step)
+                    _, result = block(state, none, plain, target.inputs)  # type: ignore[operator]
+                    gradient = np.asarray(result.start_gradient)
+                    if np.isfinite(result.start_log_density) and np.isfinite(gradient).all():
+                        break
+                else:
+                    raise check_start(target, position, len(_RADII))
+                states.append(state)
+                gradients.append(gradient)
+        return Chains(block, target, states, self.target_accept), identity(target.dim, rank, np.stack(gradients))
+
+    def _warm_up(self, chains: Chains, metric: Metric, warmup: int, total: int, run: Run) -> Metric:
+        """Fit the metric at the end of each window from the draws of the last ones; then let the step size settle."""
+        rank = metric.stretch.shape[-1]
+        ends = sorted({round(warmup * part) for part in _WINDOWS} - {0}) + [warmup]
+        draws: list[np.ndarray] = []
+        gradients: list[np.ndarray] = []
+        before = 0
+        for end in ends:
+            blocks = chains.advance(
+                end - before, metric, adapt=True, progress=run.progress, label="warm-up", done=before, total=total
+            )
+            if chains.interrupted:
+                break
+            if end == warmup:
+                break
+            draws.append(stack(blocks, lambda block: block.q))
+            gradients.append(_in_target_space(stack(blocks, lambda block: block.g), metric))
+            before = end
+            recent = int(np.ceil(end * _MEMORY))
+            metric = fit(
+                np.concatenate(draws, axis=1)[:, -recent:], np.concatenate(gradients, axis=1)[:, -recent:], rank
+            )
+            chains.states = [_restart_step_size(state) for state in chains.states]
+        return metric
+
+
+def _in_target_space(gradients: np.ndarray, metric: Metric) -> np.ndarray:
+    """Gradients with respect to the target's coordinates from those along the metric: solves A' g = h."""
+    inverse = 1.0 / (1.0 + metric.stretch) - 1.0
+    along = (gradients @ metric.directions) * inverse
+    return (gradients + along @ metric.directions.T) / metric.scale
+
+
+def _restart_step_size(state: ChainState) -> ChainState:
+    """Forget the acceptance seen under the old metric, but begin where it ended."""
+    log_step = state.step.log_average
+    zero = np.zeros_like(log_step)
+    return state._replace(
+        step=steps.DualAveraging(log_step, log_step, zero, zero, log_step + np.log(2.0).astype(log_step.dtype))
+    )
+
+
+def _check_whole(name: str, value: object, low: int, high: int | None = None) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):  # type: ignore[operator]
+        wanted = f"a whole number from {low} to {high}" if high is not None else f"a whole number, {low} or more"
+        raise MethodError(f"NUTS: {name} is {value!r}; wanted {wanted}.")

@@ -1,0 +1,239 @@
+"""One NUTS transition: the trajectory is doubled until it turns back, one gradient per step of the inner loop.
+
+Multinomial sampling within a subtree, biased progressive sampling between subtrees, and the generalised no-U-turn rule,
+checked on every balanced subtree with memory logarithmic in its length. Positions are in the target's coordinates, momenta
+and gradients in those of the metric, where the mass is one: so no mass matrix appears below.
+
+Hoffman & Gelman (2014), the No-U-Turn sampler; Betancourt (2017), a conceptual introduction, appendix A.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
+from probinfer.inference.mcmc.metric import Metric
+
+MAX_ENERGY_ERROR = 1000.0  # beyond it the integrator has left the energy surface: a divergence (Stan's limit)
+
+
+class Point(NamedTuple):
+    """A point in phase space: position q (d,), momentum p (d,), and gradient g (d,) of the log density along the metric."""
+
+    q: jax.Array
+    p: jax.Array
+    g: jax.Array
+
+
+class Draw(NamedTuple):
+    """Where a transition ends."""
+
+    q: jax.Array
+    g: jax.Array
+    log_density: jax.Array
+
+
+class TreeInfo(NamedTuple):
+    """What a transition was like; all scalars."""
+
+    acceptance: jax.Array  # mean over the trajectory of min(1, exp(-energy error))
+    symmetric_acceptance: jax.Array  # the same for 2 min(1, r) / (1 + r), r = exp(-energy error): what step size adapts on
+    steps: jax.Array
+    depth: jax.Array
+    diverging: jax.Array
+    saturated: jax.Array
+    energy: jax.Array
+    energy_error: jax.Array
+
+
+class _Subtree(NamedTuple):
+    edge: Point
+    proposal: Draw
+    error: jax.Array
+    log_weight: jax.Array
+    rho: jax.Array
+    length: jax.Array
+    turning: jax.Array
+    diverging: jax.Array
+    acceptance: jax.Array
+    symmetric_acceptance: jax.Array
+    p_saved: jax.Array
+    rho_saved: jax.Array
+
+
+class _Tree(NamedTuple):
+    left: Point
+    right: Point
+    proposal: Draw
+    error: jax.Array
+    log_weight: jax.Array
+    rho: jax.Array
+    depth: jax.Array
+    steps: jax.Array
+    done: jax.Array
+    turning: jax.Array
+    diverging: jax.Array
+    acceptance: jax.Array
+    symmetric_acceptance: jax.Array
+
+
+def transition(
+    value_and_grad: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    metric: Metric,
+    start: Draw,
+    step_size: jax.Array,
+    key: tuple[jax.Array, jax.Array],
+    max_depth: int,
+) -> tuple[Draw, TreeInfo]:
+    """One draw of NUTS from `start`.
+
+    `value_and_grad` maps q (d,) to the log density and its gradient; `key` is two words of 32 bits, spent here.
+    """
+    dim, dtype = start.q.size, start.q.dtype
+    p = normal(key, dim, dtype)
+    energy = 0.5 * jnp.sum(p * p) - start.log_density
+    zero, never = jnp.zeros((), dtype), jnp.zeros((), bool)
+    point = Point(start.q, p, start.g)
+
+    def double(tree: _Tree) -> _Tree:
+        bits_direction, bits_merge = _bits(key, tree.depth, 1)
+        right = (bits_direction & np.uint32(1)) == 1
+        edge = jax.tree.map(lambda a, b: jnp.where(right, a, b), tree.right, tree.left)
+        signed_step = jnp.where(right, step_size, -step_size)
+        target_length = jnp.left_shift(jnp.int32(1), tree.depth)
+        sub = _grow(value_and_grad, metric, edge, signed_step, energy, target_length, tree.steps, key, max_depth)
+
+        complete = ~(sub.turning | sub.diverging)
+        accept = complete & (jnp.log(uniform(bits_merge, dtype)) <= sub.log_weight - tree.log_weight)
+        new_left = jax.tree.map(lambda a, b: jnp.where(right, a, b), tree.left, sub.edge)
+        new_right = jax.tree.map(lambda a, b: jnp.where(right, a, b), sub.edge, tree.right)
+        rho = tree.rho + sub.rho
+        turning = sub.turning | _turning(rho, new_left.p, new_right.p)
+        depth = tree.depth + 1
+        return _Tree(
+            left=new_left,
+            right=new_right,
+            proposal=jax.tree.map(lambda a, b: jnp.where(accept, a, b), sub.proposal, tree.proposal),
+            error=jnp.where(accept, sub.error, tree.error),
+            log_weight=jnp.logaddexp(tree.log_weight, sub.log_weight),
+            rho=rho,
+            depth=depth,
+            steps=tree.steps + sub.length,
+            done=~complete | turning | (depth >= max_depth),
+            turning=turning,
+            diverging=sub.diverging,
+            acceptance=tree.acceptance + sub.acceptance,
+            symmetric_acceptance=tree.symmetric_acceptance + sub.symmetric_acceptance,
+        )
+
+    count = jnp.int32(0)
+    tree = lax.while_loop(
+        lambda tree: ~tree.done,
+        double,
+        _Tree(point, point, start, zero, zero, p, count, count, never, never, never, zero, zero),
+    )
+    steps = tree.steps.astype(dtype)
+    info = TreeInfo(
+        acceptance=tree.acceptance / steps,
+        symmetric_acceptance=tree.symmetric_acceptance / steps,
+        steps=tree.steps,
+        depth=tree.depth,
+        diverging=tree.diverging,
+        saturated=(tree.depth >= max_depth) & ~tree.turning & ~tree.diverging,
+        energy=energy + tree.error,
+        energy_error=tree.error,
+    )
+    return tree.proposal, info
+
+
+def _grow(
+    value_and_grad: Callable,
+    metric: Metric,
+    edge: Point,
+    signed_step: jax.Array,
+    energy: jax.Array,
+    target_length: jax.Array,
+    steps_before: jax.Array,
+    key: tuple[jax.Array, jax.Array],
+    max_depth: int,
+) -> _Subtree:
+    """Extend the trajectory from `edge` by `target_length` leapfrog steps, or until a subtree turns or diverges."""
+    dtype = edge.q.dtype
+    zero, never = jnp.zeros((), dtype), jnp.zeros((), bool)
+    # One row more than is ever checked: odd leaves write there, so that the buffers are updated in place.
+    saved = jnp.zeros((max_depth + 1, edge.q.size), dtype)
+    rows = jnp.arange(max_depth + 1)
+
+    def leaf(sub: _Subtree) -> _Subtree:
+        q, p, g = sub.edge
+        p = p + 0.5 * signed_step * g
+        q = q + signed_step * metric.forward(p)
+        log_density, gradient = value_and_grad(q)
+        g = metric.pullback(gradient)
+        p = p + 0.5 * signed_step * g
+
+        error = 0.5 * jnp.sum(p * p) - log_density - energy
+        error = jnp.where(jnp.isnan(error), jnp.inf, error)
+        log_weight = jnp.logaddexp(sub.log_weight, -error)
+        bits, _ = _bits(key, steps_before + sub.length, 2)
+        take = jnp.log(uniform(bits, dtype)) <= -error - log_weight
+        rho = sub.rho + p
+
+        # Leaf n closes a balanced subtree for each trailing one of n in binary; the even leaf that opened it was saved.
+        n = sub.length
+        even = (n & 1) == 0
+        row = lax.population_count(n >> 1)
+        closed = lax.population_count((n ^ (n + 1)) >> 1)
+        write = jnp.where(even, row, max_depth)
+        p_saved = lax.dynamic_update_index_in_dim(sub.p_saved, p, write, 0)
+        rho_saved = lax.dynamic_update_index_in_dim(sub.rho_saved, rho - p, write, 0)
+        checked = ~even & (rows <= row) & (rows > row - closed)
+        turning = jnp.any(checked & _turning(rho - rho_saved, p_saved, p))
+        ratio = jnp.exp(-jnp.abs(error))
+        return _Subtree(
+            edge=Point(q, p, g),
+            proposal=jax.tree.map(lambda a, b: jnp.where(take, a, b), Draw(q, g, log_density), sub.proposal),
+            error=jnp.where(take, error, sub.error),
+            log_weight=log_weight,
+            rho=rho,
+            length=n + 1,
+            turning=turning,
+            diverging=error > MAX_ENERGY_ERROR,
+            acceptance=sub.acceptance + jnp.where(error > 0, ratio, 1.0),
+            symmetric_acceptance=sub.symmetric_acceptance + 2 * ratio / (1 + ratio),
+            p_saved=p_saved,
+            rho_saved=rho_saved,
+        )
+
+    return lax.while_loop(
+        lambda sub: (sub.length < target_length) & ~sub.turning & ~sub.diverging,
+        leaf,
+        _Subtree(
+            edge=edge,
+            proposal=Draw(edge.q, edge.g, zero),
+            error=zero,
+            log_weight=jnp.full((), -jnp.inf, dtype),
+            rho=jnp.zeros_like(edge.p),
+            length=jnp.int32(0),
+            turning=never,
+            diverging=never,
+            acceptance=zero,
+            symmetric_acceptance=zero,
+            p_saved=saved,
+            rho_saved=saved,
+        ),
+    )
+
+
+def _turning(rho: jax.Array, p_left: jax.Array, p_right: jax.Array) -> jax.Array:
+    """Whether a trajectory with summed momentum rho (..., d) and end momenta has begun to come back."""
+    middle = rho - 0.5 * (p_left + p_right)
+    return (jnp.sum(middle * p_left, -1) <= 0) | (jnp.sum(middle * p_right, -1) <= 0)
+
+
+def _bits(key: tuple[jax.Array, jax.Array], counter: jax.Array, stream: int) -> tuple[jax.Array, jax.Array]:
+    return threefry(key, counter.astype(jnp.uint32), jnp.uint32(stream))

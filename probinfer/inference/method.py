@@ -1,0 +1,74 @@
+"""The contract of an inference method, and the check that a method fits a model, made before any work."""
+
+import enum
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+from probinfer.errors import MethodError, ModelError
+from probinfer.inference.draws import Draws
+from probinfer.inference.progress import Progress
+from probinfer.model.model import BoundModel
+from probinfer.model.target import Target
+
+
+class Need(enum.Enum):
+    """What a method asks of a target."""
+
+    GRADIENT = "the gradient of a log density: every latent site continuous"
+
+
+class Run(NamedTuple):
+    """What `infer` hands to a method besides the target: two words of randomness and a place to report progress."""
+
+    key: np.ndarray  # (2,) uint32
+    progress: Progress
+
+
+class Method(Protocol):
+    """A method is a frozen dataclass: its fields are its settings, checked at construction.
+
+    `needs` says what the target must offer. `float64` is the precision the target is traced in. `run` takes a target
+    to draws; it raises MethodError or ModelError before any work when it cannot start, and afterwards returns trouble
+    in the numbers as statistics of the draws, for the report to judge.
+    """
+
+    needs: ClassVar[frozenset[Need]]
+    float64: bool
+
+    def run(self, target: Target, run: Run) -> Draws: ...
+
+
+def check_fits(method: Any, bound: BoundModel, methods: tuple[type, ...]) -> None:
+    """Raise MethodError when the method needs what the model does not offer, naming the methods that would fit."""
+    if not (hasattr(method, "needs") and callable(getattr(method, "run", None))) or isinstance(method, type):
+        hint = f"; did you mean {method.__name__}()?" if isinstance(method, type) else ""
+        names = ", ".join(f"pi.{each.__name__}()" for each in methods)
+        raise MethodError(f"method came as {method!r}; wanted one of {names}{hint}")
+    missing = {Need.GRADIENT} if bound.discrete else set()
+    if method.needs & missing:
+        fitting = [each.__name__ for each in methods if not each.needs & missing]
+        advice = f"Fits: {', '.join(fitting)}." if fitting else "No method of this version draws discrete sites."
+        raise MethodError(
+            f"{type(method).__name__} needs {Need.GRADIENT.value}, but {', '.join(bound.discrete)} "
+            f"{'is' if len(bound.discrete) == 1 else 'are'} discrete. {advice} "
+            "Or sum the discrete sites out of the model, for example with numpyro.distributions.MixtureSameFamily."
+        )
+
+
+def check_start(target: Target, point: np.ndarray, tries: int) -> ModelError:
+    """The error for a target whose log density was finite at none of `tries` points, naming the sites to blame."""
+    sites = target.site_log_densities(point)
+    bad = {name: value for name, value in sites.items() if not np.isfinite(value)}
+    if bad:
+        listed = ", ".join(f"{name} ({value})" for name, value in bad.items())
+        text = f"not finite at site {listed}"
+    else:
+        names = target.coordinate_names()
+        gradient = target.gradient_at(point)
+        blamed = sorted({name for name, value in zip(names, gradient, strict=True) if not np.isfinite(value)})
+        text = f"finite, but its gradient is not, for {', '.join(blamed) or 'sites unknown'}"
+    return ModelError(
+        f"The log density is {text}, at each of {tries} initial points. Look there for a logarithm or square root of "
+        "what can be zero or negative, data outside the distribution's support, or a scale that can be zero."
+    )
