@@ -45,7 +45,7 @@ def identity(dim: int, rank: int, gradients: np.ndarray | None = None) -> Metric
     return Metric(scale, np.zeros((dim, rank)), np.zeros(rank))
 
 
-def fit(draws: np.ndarray, gradients: np.ndarray, rank: int, *, threshold: float = 1.5) -> Metric:
+def fit(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *, threshold: float = 1.5) -> Metric:
     """The metric of least Fisher divergence between the draws and a normal distribution.
 
     For a diagonal metric that is scale^2 = sd(draw) / sd(gradient): the geometric mean of var(draw) and 1/var(gradient).
@@ -55,29 +55,36 @@ def fit(draws: np.ndarray, gradients: np.ndarray, rank: int, *, threshold: float
     Args:
         draws: (chains, n, d), from which each chain's mean is taken.
         gradients: (chains, n, d), of the log density at the draws.
+        use: (chains, n), which of them count.
         rank: the most directions to keep.
 
     Source: Hird & Livingstone (2023), quantifying the effectiveness of linear preconditioning; Seyboldt, Carlson &
     Carpenter (2026), preconditioning Hamiltonian Monte Carlo by minimizing Fisher divergence.
     """
     dim = draws.shape[-1]
-    x = (draws - draws.mean(axis=1, keepdims=True)).reshape(-1, dim)
-    g = (gradients - gradients.mean(axis=1, keepdims=True)).reshape(-1, dim)
+    use = use & np.isfinite(draws).all(axis=-1) & np.isfinite(gradients).all(axis=-1)
+    x, g = _centred(draws, use), _centred(gradients, use)
     size = len(x)
-    var_x, var_g = (x**2).sum(0) / size, (g**2).sum(0) / size
+    var_x, var_g = (x**2).sum(0) / max(size, 1), (g**2).sum(0) / max(size, 1)
     usable = np.isfinite(var_x) & np.isfinite(var_g) & (var_x > 0) & (var_g > 0)
     scale = np.ones(dim)
     scale[usable] = (var_x[usable] / var_g[usable]) ** 0.25
     scale = np.clip(scale, 1e-10, 1e10)
     metric = Metric(scale, np.zeros((dim, rank)), np.zeros(rank))
-    if rank == 0 or size < 10 or not np.isfinite(x).all() or not np.isfinite(g).all():
+    if rank == 0 or size < 10:
         return metric
     return _add_directions(metric, x / scale, g * scale, rank, threshold)
 
 
+def _centred(values: np.ndarray, use: np.ndarray) -> np.ndarray:
+    """The used rows of all chains (n, d), less the mean of their chain."""
+    rows = [chain[kept] - chain[kept].mean(axis=0) for chain, kept in zip(values, use, strict=True) if kept.sum() > 1]
+    return np.concatenate(rows) if rows else np.empty((0, values.shape[-1]))
+
+
 def _add_directions(metric: Metric, x: np.ndarray, g: np.ndarray, rank: int, threshold: float) -> Metric:
     """Directions of the scaled draws x (n, d) and gradients g (n, d) along which they are far from round."""
-    basis = _leading_basis(x, g)
+    basis = _leading_basis(x, g, rank)
     cov_x, cov_g = _regularised(x @ basis), _regularised(g @ basis)
     values, vectors = np.linalg.eigh(_geometric_mean_with_inverse(cov_x, cov_g))
     extreme = np.abs(np.log(values))
@@ -89,14 +96,22 @@ def _add_directions(metric: Metric, x: np.ndarray, g: np.ndarray, rank: int, thr
     return Metric(metric.scale, directions, stretch)
 
 
-def _leading_basis(x: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """Orthonormal basis of the span of the leading principal directions of both, at most half as many as draws."""
-    keep = max(1, min(x.shape[1], len(x) // 4, 64))
-    if keep == x.shape[1]:
-        return np.eye(keep)
-    parts = [np.linalg.svd(part, full_matrices=False)[2][:keep] for part in (x, g)]
-    u, s, _ = np.linalg.svd(np.concatenate(parts).T, full_matrices=False)
-    return u[:, s > 1e-8 * s[0]]
+def _leading_basis(x: np.ndarray, g: np.ndarray, rank: int) -> np.ndarray:
+    """Orthonormal basis of the span of the leading principal directions of both."""
+    dim = x.shape[1]
+    keep = max(1, min(2 * rank, len(x) // 4))
+    if 2 * keep >= dim:
+        return np.eye(dim)
+    leading = [_principal_directions(part, keep) for part in (x, g)]
+    return np.linalg.qr(np.concatenate(leading, axis=1))[0]
+
+
+def _principal_directions(x: np.ndarray, keep: int) -> np.ndarray:
+    """The `keep` leading right singular vectors of x (n, d), through the smaller of its two Gram matrices."""
+    if len(x) >= x.shape[1]:
+        return np.linalg.eigh(x.T @ x)[1][:, -keep:]
+    values, vectors = np.linalg.eigh(x @ x.T)
+    return x.T @ vectors[:, -keep:] / np.sqrt(np.maximum(values[-keep:], 1e-300))
 
 
 def _regularised(x: np.ndarray) -> np.ndarray:

@@ -13,13 +13,11 @@ from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import BlockControl, ChainState
 from probinfer.inference.mcmc.chains import Chains, stack
 from probinfer.inference.mcmc.compiled import compiled_block
-from probinfer.inference.mcmc.metric import Metric, fit, identity
+from probinfer.inference.mcmc.metric import Metric, identity
+from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP, warm_up
 from probinfer.inference.method import Need, Run, check_start
 from probinfer.model.target import Target
 
-_DEFAULT_WARMUP = 400
-_WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up after which the metric is fitted anew
-_MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the transient is forgotten
 _FIRST_STEP = 0.1
 _RADII = (2.0,) * 60 + (0.5,) * 20 + (0.1,) * 19 + (0.0,)  # tried in turn for an initial point
 
@@ -81,10 +79,10 @@ class NUTS:
         block = compiled_block(target, rank, self.max_tree_depth)
         compiled = clock()
         chains, metric = self._start(block, target, run.key, rank)
-        warmup = _DEFAULT_WARMUP if self.warmup is None else self.warmup
+        warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         total = warmup + self.draws
 
-        metric = self._warm_up(chains, metric, warmup, total, run)
+        metric = warm_up(chains, metric, warmup, total, run.progress)
         if chains.interrupted:
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
@@ -138,47 +136,6 @@ class NUTS:
                 states.append(state)
                 gradients.append(gradient)
         return Chains(block, target, states, self.target_accept), identity(target.dim, rank, np.stack(gradients))
-
-    def _warm_up(self, chains: Chains, metric: Metric, warmup: int, total: int, run: Run) -> Metric:
-        """Fit the metric at the end of each window from the draws of the last ones; then let the step size settle."""
-        rank = metric.stretch.shape[-1]
-        ends = sorted({round(warmup * part) for part in _WINDOWS} - {0}) + [warmup]
-        draws: list[np.ndarray] = []
-        gradients: list[np.ndarray] = []
-        before = 0
-        for end in ends:
-            blocks = chains.advance(
-                end - before, metric, adapt=True, progress=run.progress, label="warm-up", done=before, total=total
-            )
-            if chains.interrupted:
-                break
-            if end == warmup:
-                break
-            draws.append(stack(blocks, lambda block: block.q))
-            gradients.append(_in_target_space(stack(blocks, lambda block: block.g), metric))
-            before = end
-            recent = int(np.ceil(end * _MEMORY))
-            metric = fit(
-                np.concatenate(draws, axis=1)[:, -recent:], np.concatenate(gradients, axis=1)[:, -recent:], rank
-            )
-            chains.states = [_restart_step_size(state) for state in chains.states]
-        return metric
-
-
-def _in_target_space(gradients: np.ndarray, metric: Metric) -> np.ndarray:
-    """Gradients with respect to the target's coordinates from those along the metric: solves A' g = h."""
-    inverse = 1.0 / (1.0 + metric.stretch) - 1.0
-    along = (gradients @ metric.directions) * inverse
-    return (gradients + along @ metric.directions.T) / metric.scale
-
-
-def _restart_step_size(state: ChainState) -> ChainState:
-    """Forget the acceptance seen under the old metric, but begin where it ended."""
-    log_step = state.step.log_average
-    zero = np.zeros_like(log_step)
-    return state._replace(
-        step=steps.DualAveraging(log_step, log_step, zero, zero, log_step + np.log(2.0).astype(log_step.dtype))
-    )
 
 
 def _check_whole(name: str, value: object, low: int, high: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The verb: model and data in, posterior out."""
+"""From a model and data to draws: the checks before a method runs, and where its draws come from."""
 
 import hashlib
 import importlib.metadata
@@ -25,7 +25,7 @@ METHODS: tuple[type, ...] = (NUTS,)
 def draw(
     model: Any, data: Any = None, method: Method | None = None, *, seed: Any = 0, progress: bool = True
 ) -> tuple[Draws, Target, dict[str, Any]]:
-    """Draws, the target they are from, and where they come from (attributes for the result). `infer` without its last step."""
+    """Draws, the target they are from, and their provenance, for the posterior to keep. Arguments as for `infer`."""
     began = time.perf_counter()
     key = key_words(seed)
     model = model if isinstance(model, Model) else Model(model)

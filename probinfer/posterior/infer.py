@@ -1,0 +1,45 @@
+"""The verb: model and data in, posterior out."""
+
+from typing import Any
+
+from probinfer.inference.draw import draw
+from probinfer.inference.method import Method
+from probinfer.model.model import Model
+from probinfer.posterior.posterior import Posterior
+
+
+def infer(
+    model: Any, data: Any = None, method: Method | None = None, *, seed: Any = 0, progress: bool = True
+) -> Posterior:
+    """Infer the latent sites of a model from data.
+
+    Args:
+        model: a NumPyro function, whose keyword arguments are the data; or a `Model`, or a `LogDensity`.
+        data: dict of arrays (or a data frame, whose columns are the arrays), one entry for each argument of the model.
+        method: how, with its settings: `NUTS(draws=2000)`. None takes `NUTS()`.
+        seed: whole number or jax key. The same seed gives the same draws, however busy the machine is.
+        progress: show a line of progress in a terminal or notebook.
+
+    Returns:
+        Posterior: `.report.verdict` says whether to trust it, `.summary()` what was learned, `.tree` holds the draws.
+        After Ctrl-C during sampling it holds the draws made so far and its report says that it was interrupted.
+
+    Raises:
+        DataError: names, shapes or values of the data do not fit the model.
+        ModelError: the model has no latent site, or its log density is finite at no initial point.
+        MethodError: the method does not fit the model, or the seed is no seed.
+
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> def coin(y=None):
+    ...     p = numpyro.sample("p", dist.Beta(1, 1))
+    ...     numpyro.sample("y", dist.Bernoulli(p), obs=y)
+    >>> posterior = infer(coin, {"y": np.array([1, 0, 1, 1])}, progress=False)
+    >>> posterior.report.verdict.name
+    'GOOD'
+    >>> bool(abs(posterior.summary()["mean"]["p"] - 4 / 6) < 0.02)  # exact: Beta(4, 2)
+    True
+    """
+    model = model if isinstance(model, Model) else Model(model)
+    draws, target, attributes = draw(model, data, method, seed=seed, progress=progress)
+    kept = {**target.bound.arrays, **target.bound.constants}
+    return Posterior.from_draws(draws, target, model=model, data=kept, attrs=attributes)
