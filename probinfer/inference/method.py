@@ -36,10 +36,12 @@ class Method(Protocol):
     needs: ClassVar[frozenset[Need]]
     float64: bool
 
-    def run(self, target: Target, run: Run) -> Draws: ...
+    def run(self, target: Target, run: Run) -> Draws:
+        """Draw from the target."""
+        ...
 
 
-def check_fits(method: Any, bound: BoundModel, methods: tuple[type, ...]) -> None:
+def check_fits(method: Any, bound: BoundModel, methods: tuple[Any, ...]) -> None:
     """Raise MethodError when the method needs what the model does not offer, naming the methods that would fit."""
     if not (hasattr(method, "needs") and callable(getattr(method, "run", None))) or isinstance(method, type):
         hint = f"; did you mean {method.__name__}()?" if isinstance(method, type) else ""

@@ -10,9 +10,13 @@ _INTERVAL = 0.2  # seconds between updates: often enough for the eye, rare enoug
 class Progress(Protocol):
     """Where a method says how far it is."""
 
-    def update(self, done: int, total: int, note: str) -> None: ...
+    def update(self, done: int, total: int, note: str) -> None:
+        """`done` of `total` units of work are behind us."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The work has ended."""
+        ...
 
 
 class Silent:

@@ -1,1 +1,1 @@
-"""WHAT IS ASKED: a model and its data become a `Target`, a log density on R^d with a way back to the named parameters."""
+"""WHAT IS ASKED: a model and its data become a `Target`, a log density on R^d with a way back to its parameters."""

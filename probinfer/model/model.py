@@ -1,4 +1,4 @@
-"""A NumPyro function and its data, traced abstractly into sites, shapes, dims and coordinates. Nothing is executed here."""
+"""A NumPyro function and its data, traced abstractly into sites, shapes, dims and coordinates. Nothing is run here."""
 
 import difflib
 import inspect
@@ -15,6 +15,7 @@ from numpyro import distributions as dist
 from probinfer.errors import DataError, ModelError
 from probinfer.model.data import check_data
 from probinfer.model.trace import (
+    VALUE_NEEDED,
     constrain_with_jacobian,
     is_discrete,
     is_factor,
@@ -85,7 +86,7 @@ class Model:
         self._check_names([*checked.arrays, *checked.constants])
         try:
             return _bind(self, checked.arrays, checked.constants)
-        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, IndexError):
+        except VALUE_NEEDED:
             # The function looks at the values of its data (np.unique(group), int(y.max()), ...): they become constants.
             return _bind(self, {}, {**checked.constants, **checked.arrays})
 
@@ -228,7 +229,6 @@ class BoundModel:
         self, arrays: Mapping[str, np.ndarray], constants: Mapping[str, Any]
     ) -> dict[str, tuple[int, int]]:
         """Valid range of every integer array that indexes something in the model, for other data than its own."""
-
         return trace_index_bounds(lambda named: self._trace(placeholder, named, constants), dict(arrays))
 
     def _trace(self, substitute_fn: Callable, arrays: Any, constants: Any) -> dict[str, Any]:
@@ -238,7 +238,7 @@ class BoundModel:
 
 def _bind(model: Model, arrays: dict[str, np.ndarray], constants: dict[str, Any]) -> BoundModel:
     seen: dict[str, Any] = {}
-    fed_by: dict[str, str] = {}
+    fed_by: dict[str, str | None] = {}
 
     def run(named: dict[str, Any]) -> dict[str, Any]:
         seen.clear()
@@ -255,13 +255,17 @@ def _bind(model: Model, arrays: dict[str, np.ndarray], constants: dict[str, Any]
     plates = _check_sites(model, seen)
 
     latent = [site for site in seen.values() if is_latent(site)]
-    observed = [site for site in seen.values() if site["type"] == "sample" and site["is_observed"] and not is_factor(site)]
+    observed = [
+        site for site in seen.values() if site["type"] == "sample" and site["is_observed"] and not is_factor(site)
+    ]
     deterministic = [site for site in seen.values() if site["type"] == "deterministic"]
     coords = dict(model.coords)
-    described = [tuple(_site(site, model, coords, plates) for site in group) for group in (latent, deterministic, observed)]
+    described = [
+        tuple(_site(site, model, coords, plates) for site in group) for group in (latent, deterministic, observed)
+    ]
     for site in observed:
-        argument = fed_by.get(site["name"]) or (site["name"] if site["name"] in {**arrays, **constants} else None)
-        fed_by[site["name"]] = argument  # type: ignore[assignment]
+        argument = fed_by.get(site["name"]) or _argument_by_name(model, site["name"], arrays)
+        fed_by[site["name"]] = argument
         if argument in arrays:
             _check_outcome_shape(site, argument)
     _check_indices(arrays, bounds)
@@ -277,6 +281,16 @@ def _bind(model: Model, arrays: dict[str, np.ndarray], constants: dict[str, Any]
         observed_arguments=dict(fed_by),
         index_bounds=bounds,
     )
+
+
+def _argument_by_name(model: Model, site: str, arrays: Mapping[str, np.ndarray]) -> str | None:
+    """The data behind a site whose value is not one of them as it came (`obs=jnp.log(y)`): of the same name, or the
+    only one that the function can do without."""
+    if site in arrays:
+        return site
+    parameters = inspect.signature(model.fn).parameters
+    optional = [name for name in arrays if name in parameters and parameters[name].default is None]
+    return optional[0] if len(optional) == 1 else None
 
 
 def _check_sites(model: Model, seen: Mapping[str, Any]) -> dict[str, int]:
@@ -324,7 +338,8 @@ def _site(site: Mapping[str, Any], model: Model, coords: dict[str, np.ndarray], 
             coords[dim] = np.arange(size)
         if dim in coords and len(coords[dim]) != size:
             raise ModelError(
-                f"coords has {len(coords[dim])} labels for {dim!r}, but {name!r} has {size} entries along it (shape {shape})."
+                f"coords has {len(coords[dim])} labels for {dim!r}, but {name!r} has {size} entries along it "
+                f"(shape {shape})."
             )
     return Site(name, shape, tuple(dims), np.dtype(jnp.result_type(value)))
 
@@ -334,8 +349,8 @@ def _check_outcome_shape(site: Mapping[str, Any], argument: str) -> None:
     batch = shape[: len(shape) - len(fn.event_shape)]
     if jnp.broadcast_shapes(tuple(fn.batch_shape), batch) != batch:
         raise DataError(
-            f"The outcome {site['name']!r} (data {argument!r}) has shape {shape}, its distribution {tuple(fn.shape())}: "
-            "these broadcast to a larger table, in which each row would be compared with others than its own. "
+            f"The outcome {site['name']!r} (data {argument!r}) has shape {shape}, its distribution "
+            f"{tuple(fn.shape())}: these broadcast to a larger table, in which each row would be compared with others than its own. "
             "Give both one entry for each observation."
         )
 
@@ -347,6 +362,7 @@ def _check_indices(arrays: Mapping[str, np.ndarray], bounds: Mapping[str, tuple[
         if outside.any():
             first = tuple(int(i) for i in np.argwhere(outside)[0])
             raise DataError(
-                f"{name} is an index, valid from {low} to {high}, but {int(outside.sum())} of {values.size} entries lie "
-                f"outside, the first {name}{list(first)} = {values[first]}. Count levels from {low}, or enlarge what it indexes."
+                f"{name} is an index, valid from {low} to {high}, but {int(outside.sum())} of {values.size} entries "
+                f"lie outside, the first {name}{list(first)} = {values[first]}. Count levels from {low}, or enlarge "
+                "what it indexes."
             )

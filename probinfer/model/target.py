@@ -106,12 +106,8 @@ class Target:
     @property
     def observed_data(self) -> dict[str, np.ndarray]:
         """Observed values by site name, where the data hold them."""
-        arguments = self.bound.observed_arguments
-        return {
-            site.name: self.bound.arrays[arguments[site.name]]
-            for site in self.bound.observed
-            if arguments[site.name] in self.bound.arrays
-        }
+        fed_by = {site.name: self.bound.observed_arguments[site.name] for site in self.bound.observed}
+        return {name: self.bound.arrays[data] for name, data in fed_by.items() if data in self.bound.arrays}
 
     @property
     def constant_data(self) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,13 @@ from probinfer.errors import DataError, ModelError, ProbinferError
 from probinfer.model.index_bounds import index_bounds
 
 Site = Mapping[str, Any]
+
+# What JAX raises when a function asks for the values of its data while it is traced.
+VALUE_NEEDED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
 
 
 def run_handlers(fn: Callable, data: Mapping[str, Any], substitute_fn: Callable[[Site], Any]) -> dict[str, Any]:
@@ -108,14 +115,13 @@ def trace_index_bounds(run: Callable[[dict], dict], arrays: dict[str, Any]) -> d
 
 
 @contextlib.contextmanager
-def user_error(fn: Callable, data: Mapping[str, Any]) -> Iterator[None]:
+def user_error(fn: Callable, data: Mapping[str, Any]) -> Generator[None]:
     """Turn what the user's function raises into one sentence with its line and the shapes of the data."""
-    passed_on = (ProbinferError, jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
     try:
         yield
-    except (*passed_on, KeyboardInterrupt):
+    except (ProbinferError, *VALUE_NEEDED):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the user's function raises is told in its own terms
         shapes = {name: jnp.shape(value) for name, value in data.items()}
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         lengths = {shape[0] for shape in shapes.values() if shape}

@@ -15,23 +15,25 @@ from probinfer.inference.mcmc.tree import Draw, TreeInfo, transition
 
 ROWS = 100  # the most draws that one call returns
 
+Value = Any  # an array: of JAX inside the compiled program, of NumPy outside
+
 
 class ChainState(NamedTuple):
-    """What the next draw of a chain needs. `iteration` counts draws since the start and, with `key`, names the random numbers."""
+    """What the next draw of a chain needs; `key` and `iteration`, the draws made so far, name its random numbers."""
 
-    q: jax.Array
-    key: jax.Array  # (2,) uint32
-    iteration: jax.Array  # uint32
+    q: Value
+    key: Value  # (2,) uint32
+    iteration: Value  # uint32
     step: DualAveraging
 
 
 class BlockControl(NamedTuple):
     """Run-time settings of a block."""
 
-    count: jax.Array  # draws wanted, at most ROWS
-    budget: jax.Array  # gradients after which to return early, with fewer draws
-    adapt: jax.Array  # bool: let the step size adapt
-    target_accept: jax.Array
+    count: Value  # draws wanted, at most ROWS
+    budget: Value  # gradients after which to return early, with fewer draws
+    adapt: Value  # bool: let the step size adapt
+    target_accept: Value
 
 
 class BlockResult(NamedTuple):
@@ -48,11 +50,9 @@ class BlockResult(NamedTuple):
 
 
 def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[..., tuple[ChainState, BlockResult]]:
-    """The function to compile: (state, control, metric, inputs) -> (state, result), for a target's `value_and_grad(q, inputs)`."""
+    """The function to compile, for a target's `value_and_grad(q, inputs)`: block(state, control, metric, inputs)."""
 
-    def block(
-        state: ChainState, control: BlockControl, metric: Metric, inputs: Any
-    ) -> tuple[ChainState, BlockResult]:
+    def block(state: ChainState, control: BlockControl, metric: Metric, inputs: Any) -> tuple[ChainState, BlockResult]:
         def density(q: jax.Array) -> tuple[jax.Array, jax.Array]:
             return value_and_grad(q, inputs)
 

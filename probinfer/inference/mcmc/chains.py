@@ -84,9 +84,7 @@ class Chains:
         return blocks
 
     def _run(self, state: ChainState, count: int, adapt: bool, metric: Metric) -> tuple[ChainState, BlockResult, float]:
-        control = BlockControl(
-            np.int32(min(count, ROWS)), np.int32(self._budget), np.bool_(adapt), self._target_accept
-        )
+        control = BlockControl(np.int32(min(count, ROWS)), np.int32(self._budget), np.bool_(adapt), self._target_accept)
         began = time.perf_counter()
         with self._target.precision():
             state, result = self._block(state, control, metric, self._target.inputs)
@@ -104,9 +102,9 @@ class Chains:
 
 def stack(blocks: list[list[BlockResult]], column: Callable[[BlockResult], Any]) -> np.ndarray:
     """One column of all blocks as an array (chain, draw, ...), cut to the draws that every chain has."""
-    chains = [np.concatenate([column(block) for block in chain]) if chain else None for chain in blocks]
-    if any(chain is None for chain in chains):
+    if not all(blocks):
         return np.empty((len(blocks), 0))
+    chains = [np.concatenate([column(block) for block in chain]) for chain in blocks]
     shortest = min(len(chain) for chain in chains)
     return np.stack([chain[:shortest] for chain in chains])
 

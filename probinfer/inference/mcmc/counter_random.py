@@ -1,7 +1,7 @@
 """Random numbers as a pure function of a key and two counters, cheap inside a compiled loop. Imports jax only.
 
-`jax.random` lowers its generator to a loop of its own, which costs more than a gradient of a small model. Here the twenty
-rounds of Threefry-2x32 are written out and fuse with what surrounds them. Salmon et al. (2011).
+`jax.random` lowers its generator to a loop of its own, which costs more than a gradient of a small model. Here the
+twenty rounds of Threefry-2x32 are written out and fuse with what surrounds them. Salmon et al. (2011).
 """
 
 import jax

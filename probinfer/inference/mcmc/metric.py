@@ -1,6 +1,6 @@
-"""The metric of Hamiltonian Monte Carlo: a linear map that makes the posterior round, fitted from draws and gradients."""
+"""The metric of Hamiltonian Monte Carlo: a linear map that makes the posterior round, from draws and gradients."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ import numpy as np
 
 
 class Metric(NamedTuple):
-    """The map x -> A x from a space where the posterior is nearly standard normal, A = D (I + U diag(stretch) U').
+    """The map x -> A x from where the posterior is nearly standard normal: A = D (I + U diag(stretch) U').
 
     Inverse mass matrix: A A'. `scale` (d,) is the diagonal of D; `directions` U (d, k) has orthonormal columns;
     `stretch` (k,) is the square root of the eigenvalue along each, less one. k = 0 is the diagonal metric.
     """
 
-    scale: jax.Array | np.ndarray
-    directions: jax.Array | np.ndarray
-    stretch: jax.Array | np.ndarray
+    scale: Any  # arrays of JAX inside the compiled program, of NumPy outside
+    directions: Any
+    stretch: Any
 
     def forward(self, x: jax.Array) -> jax.Array:
         """A x."""
@@ -48,7 +48,7 @@ def identity(dim: int, rank: int, gradients: np.ndarray | None = None) -> Metric
 def fit(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *, threshold: float = 1.5) -> Metric:
     """The metric of least Fisher divergence between the draws and a normal distribution.
 
-    For a diagonal metric that is scale^2 = sd(draw) / sd(gradient): the geometric mean of var(draw) and 1/var(gradient).
+    For a diagonal metric, scale^2 = sd(draw) / sd(gradient): the geometric mean of var(draw) and 1/var(gradient).
     For `rank` > 0, the same problem is solved in the space spanned by the leading draws and gradients, and the
     directions whose eigenvalue is beyond `threshold` (or below its inverse) are kept, the most extreme ones first.
 

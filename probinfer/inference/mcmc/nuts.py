@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -113,7 +113,7 @@ class NUTS:
             seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         )
 
-    def _start(self, block: object, target: Target, key: np.ndarray, rank: int) -> tuple[Chains, Metric]:
+    def _start(self, block: Any, target: Target, key: np.ndarray, rank: int) -> tuple[Chains, Metric]:
         """Chains at initial points where the log density and its gradient are finite, and the first metric."""
         plain = identity(target.dim, rank)
         plain = Metric(*(np.asarray(part, target.dtype) for part in plain))
@@ -127,7 +127,7 @@ class NUTS:
                 for radius in _RADII:
                     position = target.initial_position(generator, radius).astype(target.dtype)
                     state = ChainState(position, chain_key, np.uint32(0), first_step)
-                    _, result = block(state, none, plain, target.inputs)  # type: ignore[operator]
+                    _, result = block(state, none, plain, target.inputs)
                     gradient = np.asarray(result.start_gradient)
                     if np.isfinite(result.start_log_density) and np.isfinite(gradient).all():
                         break

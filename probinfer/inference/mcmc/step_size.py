@@ -1,6 +1,6 @@
 """Step size by dual averaging: the largest step whose acceptance statistic is on average the target."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ _FORGETTING = 0.75
 class DualAveraging(NamedTuple):
     """State of the recursion; all scalars."""
 
-    log_step: jax.Array  # the step to use next while adapting
-    log_average: jax.Array  # the step to use afterwards
-    error: jax.Array  # running mean of target - acceptance
-    count: jax.Array
-    centre: jax.Array  # towards which log_step is shrunk
+    log_step: Any  # the step to use next while adapting
+    log_average: Any  # the step to use afterwards
+    error: Any  # running mean of target - acceptance
+    count: Any
+    centre: Any  # towards which log_step is shrunk
 
 
 def start(step_size: float, dtype: jnp.dtype) -> DualAveraging:

@@ -1,8 +1,8 @@
 """One NUTS transition: the trajectory is doubled until it turns back, one gradient per step of the inner loop.
 
-Multinomial sampling within a subtree, biased progressive sampling between subtrees, and the generalised no-U-turn rule,
-checked on every balanced subtree with memory logarithmic in its length. Positions are in the target's coordinates, momenta
-and gradients in those of the metric, where the mass is one: so no mass matrix appears below.
+Multinomial sampling within a subtree, biased progressive sampling between subtrees, and the generalised no-U-turn
+rule, checked on every balanced subtree with memory logarithmic in its length. Positions are in the target's
+coordinates, momenta and gradients in those of the metric, where the mass is one: no mass matrix appears below.
 
 Hoffman & Gelman (2014), the No-U-Turn sampler; Betancourt (2017), a conceptual introduction, appendix A.
 """
@@ -22,7 +22,7 @@ MAX_ENERGY_ERROR = 1000.0  # beyond it the integrator has left the energy surfac
 
 
 class Point(NamedTuple):
-    """A point in phase space: position q (d,), momentum p (d,), and gradient g (d,) of the log density along the metric."""
+    """A point in phase space: position q, momentum p, gradient g of the log density along the metric, each (d,)."""
 
     q: jax.Array
     p: jax.Array
@@ -41,7 +41,9 @@ class TreeInfo(NamedTuple):
     """What a transition was like; all scalars."""
 
     acceptance: jax.Array  # mean over the trajectory of min(1, exp(-energy error))
-    symmetric_acceptance: jax.Array  # the same for 2 min(1, r) / (1 + r), r = exp(-energy error): what step size adapts on
+    symmetric_acceptance: (
+        jax.Array
+    )  # the same for 2 min(1, r) / (1 + r), r = exp(-energy error): what step size adapts on
     steps: jax.Array
     depth: jax.Array
     diverging: jax.Array

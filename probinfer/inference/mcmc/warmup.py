@@ -1,5 +1,7 @@
 """Warm-up: windows of draws, after each of which the metric is fitted from all chains; then the step size settles."""
 
+from typing import Any
+
 import numpy as np
 
 from probinfer.inference.mcmc import step_size as steps
@@ -19,7 +21,7 @@ def warm_up(chains: Chains, metric: Metric, warmup: int, total: int, progress: P
 
     The chains' states then hold the step size: one for all, the geometric mean, so that no chain is slow by bad luck.
     """
-    ends = sorted({round(warmup * part) for part in _WINDOWS} - {0, warmup}) + [warmup]
+    ends = [*sorted({round(warmup * part) for part in _WINDOWS} - {0, warmup}), warmup]
     history = _History()
     before = 0
     for end in ends if warmup else []:
@@ -52,7 +54,9 @@ class _History:
 
     def fit(self, recent: int, rank: int) -> Metric:
         """The metric from the most recent draws of each chain, without those still on their way to the bulk."""
-        draws, gradients, log_density = (np.concatenate(part, axis=1)[:, -recent:] for part in zip(*self._windows))
+        draws, gradients, log_density = (
+            np.concatenate(part, axis=1)[:, -recent:] for part in zip(*self._windows, strict=True)
+        )
         newest = self._windows[-1][2]
         middle = np.median(newest)
         spread = np.sqrt(draws.shape[-1] / 2) + 1.5 * (middle - np.quantile(newest, 0.25))
@@ -67,7 +71,7 @@ def in_target_space(gradients: np.ndarray, metric: Metric) -> np.ndarray:
     return (gradients + along @ metric.directions.T) / metric.scale
 
 
-def _restart(state: ChainState, log_step: np.ndarray) -> ChainState:
+def _restart(state: ChainState, log_step: Any) -> ChainState:
     """Forget the acceptance seen so far, and begin at this step size."""
     zero = np.zeros_like(log_step)
     centre = log_step + np.log(2.0).astype(log_step.dtype)
