@@ -1,0 +1,1 @@
+"""What was learned: the tree of draws, its diagnosis, and the posterior that holds both."""

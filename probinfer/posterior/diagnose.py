@@ -1,0 +1,307 @@
+"""From draws to a verdict: the findings, each with its place, its size and what to do about it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probinfer.inference.draws import Outcome
+from probinfer.posterior import hamiltonian
+from probinfer.posterior.convergence import MIN_DRAWS, Convergence
+from probinfer.posterior.evidence import Evidence, evidence_of_tree
+from probinfer.posterior.report import Report
+from probinfer.posterior.verdict import Finding, Verdict
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Vehtari et al. (2021), sec. 4: use the draws only if R-hat < 1.01. R-hat^2 compares the variance of all chains
+# together with that inside one, so 1.05 means a tenth more of it: the chains are, or lately were, in different places.
+R_HAT_DOUBTFUL = 1.01
+R_HAT_BAD = 1.05
+
+# Vehtari et al. (2021), sec. 4: below 50 effective draws per split chain (100 per chain, 400 for four) neither R-hat
+# nor the effective size itself can be trusted. At a quarter of that, the error of a mean is a fifth of the posterior sd
+# with one chain and a tenth with four, and these are themselves guesses.
+ESS_PER_CHAIN_DOUBTFUL = 100
+ESS_PER_CHAIN_BAD = 25
+
+# Pareto shape of the importance weights between an approximation and the posterior: Vehtari, Simpson, Gelman, Yao,
+# Gabry (2024), "Pareto smoothed importance sampling", JMLR 25(72): above 0.7 no practical sample size corrects it.
+PARETO_K_DOUBTFUL = 0.5
+PARETO_K_BAD = 0.7
+
+# One chain passes every test that compares it with itself, and cannot know of a mode it never saw.
+ONE_CHAIN = Verdict.DOUBTFUL
+
+# Parameters named in a finding; the table has the rest.
+_NAMED = 3
+
+
+def diagnose(tree: "xr.DataTree") -> Report:
+    """Judge a posterior from its tree alone, so that a loaded one can be judged as well as a fresh one.
+
+    tree: ArviZ's schema with the group `posterior`, dims (chain, draw) or (sample,); `sample_stats` and the attributes
+    that `to_datatree` writes are used where they are there. Raises ArtifactError if there are no draws in it.
+    """
+    return judge(evidence_of_tree(tree))
+
+
+def judge(evidence: Evidence) -> Report:
+    """All findings on the evidence, the worst first; the verdict is that of the worst."""
+    evidence = evidence.judged()
+    numbers = evidence.convergence()
+    findings = [*_interrupted(evidence), *_non_finite(evidence, numbers)]
+    if evidence.draws < MIN_DRAWS:
+        findings += _too_few(evidence)
+    else:
+        findings += [*_never_moved(evidence, numbers), *_effective_size(evidence, numbers)]
+        if evidence.chained:
+            findings += [*_r_hat(evidence, numbers), *_one_chain(evidence)]
+        else:
+            findings += _approximation(evidence)
+        findings += [f for check in _SAMPLER_CHECKS for f in check(evidence)]
+    findings.sort(key=lambda finding: finding.severity.value)
+    return Report(
+        verdict=min((f.severity for f in findings), default=Verdict.GOOD),
+        findings=tuple(findings),
+        outcome=_outcome(evidence),
+        evidence=evidence,
+        numbers=numbers,
+    )
+
+
+_SAMPLER_CHECKS = (hamiltonian.divergences, hamiltonian.tree_depth, hamiltonian.energy)
+
+
+def _outcome(evidence: Evidence) -> Outcome:
+    return Outcome(evidence.attrs.get("outcome", Outcome.COMPLETED.value))
+
+
+def _interrupted(evidence: Evidence) -> list[Finding]:
+    if _outcome(evidence) is not Outcome.INTERRUPTED:
+        return []
+    wanted = evidence.settings.get("draws")
+    of = f" of {wanted}" if wanted is not None else ""
+    each = " per chain" if evidence.chained else ""
+    return [
+        Finding(
+            f"The run was interrupted after {evidence.draws}{of} draws{each}",
+            "all chains" if evidence.chained else "all draws",
+            Verdict.GOOD,
+            "The draws that were made are valid; the other findings say whether they are enough.",
+            float(evidence.draws),
+        )
+    ]
+
+
+def _too_few(evidence: Evidence) -> list[Finding]:
+    each = " per chain" if evidence.chained else ""
+    return [
+        Finding(
+            f"There are {evidence.draws} draws{each}: too few to say anything",
+            "all parameters",
+            Verdict.BAD,
+            f"Make at least {ESS_PER_CHAIN_DOUBTFUL} effective draws per chain; 1000 draws are usual.",
+            float(evidence.draws),
+        )
+    ]
+
+
+def _non_finite(evidence: Evidence, numbers: Convergence) -> list[Finding]:
+    """Infinite or undefined draws: of a parameter a failure, of a deterministic site perhaps meant."""
+    findings = []
+    broken = np.flatnonzero(~numbers.finite)
+    for latent in (True, False):
+        entries = [int(e) for e in broken if evidence.variable_of(int(e)).latent is latent]
+        if not entries:
+            continue
+        count = max(int((~np.isfinite(evidence.block(e, e + 1))).sum()) for e in entries[:_NAMED])
+        advice = (
+            "Look for a parameter that runs away: an improper or very wide prior, or an overflow; "
+            "standardise the data, tighten the prior, or use float64."
+            if latent
+            else "The model divides by zero or takes the logarithm of zero there; its summaries are undefined."
+        )
+        kind = "parameters" if latent else "values of deterministic sites"
+        findings.append(
+            Finding(
+                f"{len(entries)} {kind} have draws that are not finite numbers (up to {count} draws)",
+                _names(evidence, entries),
+                Verdict.BAD if latent else Verdict.DOUBTFUL,
+                advice,
+                float(count),
+            )
+        )
+    return findings
+
+
+def _never_moved(evidence: Evidence, numbers: Convergence) -> list[Finding]:
+    """Chains that stayed where they began, and single parameters that did.
+
+    Not everything constant is stuck. The zeros of a Cholesky factor and the ones of a correlation matrix are constant
+    because of what they are, as are a discrete parameter whose value is certain and a deterministic site that computes
+    a constant. So a parameter's entry counts as stuck unless it is an integer, or it is 0, 1 or -1 while other entries
+    of the same parameter move.
+    """
+    if not evidence.chained:
+        return []
+    latent = np.array([evidence.variable_of(e).latent for e in range(evidence.entries)], dtype=bool)
+    still = [int(c) for c in np.flatnonzero(numbers.stuck[latent].all(axis=0))] if latent.any() else []
+    findings = []
+    if still:
+        findings.append(
+            Finding(
+                f"{len(still)} of {evidence.chains} chains never moved: all their draws are the same",
+                "chain " + ", ".join(map(str, still)),
+                Verdict.BAD,
+                "Every proposal was rejected. The step size is far too large for the scale of the parameters, or the "
+                "start has a log density that is not finite: standardise the data, give the priors the right scale, "
+                "warm up for longer.",
+                float(len(still)),
+            )
+        )
+    if len(still) == evidence.chains:
+        return findings
+    same = (int(entry) for entry in np.flatnonzero(numbers.constant & latent))
+    stuck = [entry for entry in same if not _constant_by_nature(evidence, numbers, entry)]
+    if stuck:
+        findings.append(
+            Finding(
+                f"{len(stuck)} parameters have the same value in every draw of every chain",
+                _names(evidence, stuck),
+                Verdict.BAD,
+                "They were never updated, or they are numerically fixed (an underflow to a bound). If one is meant "
+                "to be fixed, make it data or a deterministic site.",
+                float(len(stuck)),
+            )
+        )
+    return findings
+
+
+def _constant_by_nature(evidence: Evidence, numbers: Convergence, entry: int) -> bool:
+    variable = evidence.variable_of(entry)
+    if variable.values.dtype.kind in "iub":
+        return True
+    first = int(evidence.offsets[np.searchsorted(evidence.offsets, entry, side="right") - 1])
+    siblings = numbers.constant[first : first + variable.entries]
+    return abs(numbers.mean[entry]) in (0.0, 1.0) and not siblings.all()
+
+
+def _effective_size(evidence: Evidence, numbers: Convergence) -> list[Finding]:
+    sizes = np.fmin(numbers.ess_bulk, numbers.ess_tail)
+    need, least = ESS_PER_CHAIN_DOUBTFUL * evidence.chains, ESS_PER_CHAIN_BAD * evidence.chains
+    low = np.flatnonzero(sizes < need)
+    if not low.size:
+        return []
+    low = low[np.argsort(sizes[low])]
+    worst = float(sizes[low[0]])
+    tail = numbers.ess_tail[low[0]] < numbers.ess_bulk[low[0]]
+    many = int(np.ceil(evidence.draws * need / worst * 1.2 / 100) * 100)
+    advice = f"Run longer: about {many} draws{' per chain' if evidence.chained else ''} should do."
+    if many > 20 * evidence.draws:
+        advice = (
+            "Running longer alone will not do. Reparameterise so that the parameters named are less correlated with "
+            "the others, or give them priors that the data leave less to decide; look at the other findings first."
+        )
+    return [
+        Finding(
+            f"{low.size} of {evidence.entries} parameters have too few effective draws: "
+            f"{worst:.0f} in the {'tail' if tail else 'bulk'} at worst, {need} are needed",
+            _names(evidence, low),
+            Verdict.BAD if worst < least else Verdict.DOUBTFUL,
+            advice,
+            worst,
+        )
+    ]
+
+
+def _r_hat(evidence: Evidence, numbers: Convergence) -> list[Finding]:
+    high = np.flatnonzero(numbers.r_hat > R_HAT_DOUBTFUL)
+    if not high.size:
+        return []
+    high = high[np.argsort(-numbers.r_hat[high], kind="stable")]
+    worst = float(numbers.r_hat[high[0]])
+    bad = worst > R_HAT_BAD
+    said, advice = _disagreement(evidence, int(high[0]))
+    if not bad:
+        advice = f"Run longer, at least twice as many draws. If R-hat stays: {advice[0].lower()}{advice[1:]}"
+    return [
+        Finding(
+            f"{said}: R-hat is {worst:.3g} at worst and above {R_HAT_DOUBTFUL} for {high.size} of "
+            f"{evidence.entries} parameters",
+            _names(evidence, high),
+            Verdict.BAD if bad else Verdict.DOUBTFUL,
+            advice,
+            worst,
+        )
+    ]
+
+
+def _disagreement(evidence: Evidence, entry: int) -> tuple[str, str]:
+    """Whether the chains sit in different places or each is still on its way; R-hat alone does not tell."""
+    x = evidence.block(entry, entry + 1)[0]
+    half = x.shape[1] // 2
+    halves = np.stack([x[:, :half].mean(axis=1), x[:, -half:].mean(axis=1)], axis=1)
+    between = x.mean(axis=1).var(ddof=1) if len(x) > 1 else 0.0
+    if between > halves.var(axis=1, ddof=1).mean():
+        means = ", ".join(f"{m:.3g}" for m in x.mean(axis=1)[:8]) + (", …" if len(x) > 8 else "")
+        return (
+            f"The chains disagree, {evidence.label(entry)} has the means {means}",
+            "There may be several modes, or parameters that can be exchanged with one another (label switching): order "
+            "them, break the symmetry with a prior, or use a method for several modes.",
+        )
+    return (
+        "The chains drift: their first and second halves differ",
+        "Warm up for longer, and rescale the model so that parameters are of the order of one.",
+    )
+
+
+def _one_chain(evidence: Evidence) -> list[Finding]:
+    if evidence.chains > 1:
+        return []
+    return [
+        Finding(
+            "There is one chain: R-hat compares its two halves and cannot show several modes",
+            "all parameters",
+            ONE_CHAIN,
+            "Run four chains from different starts.",
+            1.0,
+        )
+    ]
+
+
+def _approximation(evidence: Evidence) -> list[Finding]:
+    """Independent draws are only as good as the distribution they come from, and the method has to say how good.
+
+    It does so by an attribute: `exact` for a closed form, or `pareto_khat`, the shape of the importance weights.
+    """
+    if evidence.attrs.get("exact"):
+        return []
+    k = evidence.attrs.get("pareto_khat")
+    if k is None:
+        return [
+            Finding(
+                "The draws come from an approximation, and nothing tells how close it is to the posterior",
+                "all parameters",
+                Verdict.DOUBTFUL,
+                "Compare with a method whose error can be measured, such as NUTS.",
+                float("nan"),
+            )
+        ]
+    if k <= PARETO_K_DOUBTFUL:
+        return []
+    return [
+        Finding(
+            f"The approximation is off: the Pareto shape of its importance weights is {k:.2f}, "
+            f"it should be below {PARETO_K_DOUBTFUL:g}",
+            "all parameters",
+            Verdict.BAD if not k <= PARETO_K_BAD else Verdict.DOUBTFUL,
+            "Use a richer approximation or NUTS.",
+            float(k),
+        )
+    ]
+
+
+def _names(evidence: Evidence, entries: "np.ndarray | list[int]") -> str:
+    named = ", ".join(evidence.label(int(e)) for e in entries[:_NAMED])
+    return named if len(entries) <= _NAMED else f"{named} and {len(entries) - _NAMED} more"
