@@ -15,6 +15,8 @@ from probinfer.errors import ProbinferError
 
 DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
+_ROWS = 20  # parameters that `inspect` shows of a posterior
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; `None` means the process's own) and return its exit status."""
@@ -115,7 +117,14 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _posterior_card(path: Path) -> str:
-    raise NotImplementedError
+    from probinfer.posterior.posterior import load_posterior
+
+    posterior = load_posterior(path)
+    summary = posterior.summary()
+    more = f"\n… and {len(summary) - _ROWS} more" if len(summary) > _ROWS else ""
+    table = summary.head(_ROWS).to_string(float_format="{:.4g}".format)
+    provenance = "\n".join(f"{name}: {value}" for name, value in posterior.tree.attrs.items())
+    return f"Posterior {path}\n\n{posterior.report}\n\n{table}{more}\n\n{provenance}"
 
 
 def _score(options: argparse.Namespace) -> None:

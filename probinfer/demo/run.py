@@ -15,6 +15,7 @@ from probinfer.demo.radon import OUTCOME, PREDICTORS, as_data, radon, read_house
 from probinfer.deploy.score import score
 
 LEVEL = 0.9
+SHOWN = ["intercept", "uranium_effect", "floor_effect", "county_sd", "sigma"]
 
 
 def run(output: Path, method: object | None = None) -> None:
@@ -29,7 +30,7 @@ def run(output: Path, method: object | None = None) -> None:
     with stage("Fit a hierarchical regression"):
         posterior = pi.infer(radon, as_data(train), method, seed=1)
     print(posterior.report)
-    print(posterior.summary(["intercept", "uranium_effect", "floor_effect", "county_sd", "sigma"]).to_string())
+    print(posterior.summary(level=LEVEL, var_names=SHOWN).to_string(float_format="{:.3g}".format))
 
     with stage("Save the predictor"):
         predictor = pi.Predictor(posterior, outcome=OUTCOME)
