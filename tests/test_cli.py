@@ -117,16 +117,19 @@ def test_a_closed_pipe_is_no_traceback(tmp_path):
 
 LOADED = """
 import sys
+import probinfer
+before = set(sys.modules)
 from probinfer import cli
 try:
     cli.main(["--help"])
 except SystemExit:
     pass
-print(sorted({name.split(".")[0] for name in sys.modules}))
+print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}), sep="\\n", file=sys.stderr)
 """
 
 
-def test_help_loads_nothing_heavy():
+def test_the_command_line_itself_loads_nothing_that_importing_probinfer_does_not():
     result = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, timeout=60)
-    loaded = eval(result.stdout.splitlines()[-1])
-    assert {"jax", "numpyro", "pandas", "numpy", "matplotlib"}.isdisjoint(loaded)
+    added = set(result.stderr.split())
+    assert "probinfer" in added
+    assert added - {"probinfer"} <= set(sys.stdlib_module_names)
