@@ -350,8 +350,8 @@ def _check_outcome_shape(site: Mapping[str, Any], argument: str) -> None:
     if jnp.broadcast_shapes(tuple(fn.batch_shape), batch) != batch:
         raise DataError(
             f"The outcome {site['name']!r} (data {argument!r}) has shape {shape}, its distribution "
-            f"{tuple(fn.shape())}: these broadcast to a larger table, in which each row would be compared with others than its own. "
-            "Give both one entry for each observation."
+            f"{tuple(fn.shape())}: these broadcast to a larger table, in which each row would be compared with others "
+            "than its own. Give both one entry for each observation."
         )
 
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+_DEFLATIONS = 2  # rounds in which scales and directions take turns
+
 
 class Metric(NamedTuple):
     """The map x -> A x from where the posterior is nearly standard normal: A = D (I + U diag(stretch) U').
@@ -64,16 +66,33 @@ def fit(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *,
     dim = draws.shape[-1]
     use = use & np.isfinite(draws).all(axis=-1) & np.isfinite(gradients).all(axis=-1)
     x, g = _centred(draws, use), _centred(gradients, use)
-    size = len(x)
-    var_x, var_g = (x**2).sum(0) / max(size, 1), (g**2).sum(0) / max(size, 1)
-    usable = np.isfinite(var_x) & np.isfinite(var_g) & (var_x > 0) & (var_g > 0)
-    scale = np.ones(dim)
-    scale[usable] = (var_x[usable] / var_g[usable]) ** 0.25
-    scale = np.clip(scale, 1e-10, 1e10)
+    scale = _diagonal(x, g, np.ones(dim))
     metric = Metric(scale, np.zeros((dim, rank)), np.zeros(rank))
-    if rank == 0 or size < 10:
+    if rank == 0 or len(x) < 10:
         return metric
-    return _add_directions(metric, x / scale, g * scale, rank, threshold)
+    for _ in range(_DEFLATIONS):
+        directions, _ = _extreme_directions(x / scale, g * scale, rank, threshold)
+        if directions.shape[1] == 0:
+            return metric._replace(scale=scale)
+        # What is extreme goes into the directions, so it may not blow up the diagonal as well.
+        scale = _diagonal(_without(x / scale, directions), _without(g * scale, directions), scale)
+    directions, eigenvalues = _extreme_directions(x / scale, g * scale, rank, threshold)
+    metric.directions[:, : len(eigenvalues)] = directions
+    metric.stretch[: len(eigenvalues)] = np.sqrt(eigenvalues) - 1.0
+    return metric._replace(scale=scale)
+
+
+def _diagonal(x: np.ndarray, g: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The scales that `scale` becomes once the scaled draws and gradients (n, d) have shown how far off it was."""
+    var_x, var_g = ((part**2).sum(axis=0) / max(len(part), 1) for part in (x, g))
+    usable = np.isfinite(var_x) & np.isfinite(var_g) & (var_x > 0) & (var_g > 0)
+    factor = np.ones(len(scale))
+    factor[usable] = (var_x[usable] / var_g[usable]) ** 0.25
+    return np.clip(scale * factor, 1e-10, 1e10)
+
+
+def _without(x: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    return x - (x @ directions) @ directions.T
 
 
 def _centred(values: np.ndarray, use: np.ndarray) -> np.ndarray:
@@ -82,18 +101,15 @@ def _centred(values: np.ndarray, use: np.ndarray) -> np.ndarray:
     return np.concatenate(rows) if rows else np.empty((0, values.shape[-1]))
 
 
-def _add_directions(metric: Metric, x: np.ndarray, g: np.ndarray, rank: int, threshold: float) -> Metric:
-    """Directions of the scaled draws x (n, d) and gradients g (n, d) along which they are far from round."""
+def _extreme_directions(x: np.ndarray, g: np.ndarray, rank: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Directions (d, k) along which scaled draws and gradients (n, d) are far from round; the variance along each."""
     basis = _leading_basis(x, g, rank)
     cov_x, cov_g = _regularised(x @ basis), _regularised(g @ basis)
     values, vectors = np.linalg.eigh(_geometric_mean_with_inverse(cov_x, cov_g))
     extreme = np.abs(np.log(values))
     order = np.argsort(extreme)[::-1][:rank]
     order = order[extreme[order] > np.log(threshold)]
-    directions, stretch = metric.directions.copy(), metric.stretch.copy()
-    directions[:, : len(order)] = (basis @ vectors)[:, order]
-    stretch[: len(order)] = np.sqrt(values[order]) - 1.0
-    return Metric(metric.scale, directions, stretch)
+    return (basis @ vectors)[:, order], values[order]
 
 
 def _leading_basis(x: np.ndarray, g: np.ndarray, rank: int) -> np.ndarray:

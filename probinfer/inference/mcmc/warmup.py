@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import BlockResult, ChainState
@@ -45,6 +46,8 @@ class _History:
 
     def __init__(self) -> None:
         self._windows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        # Matrices this small are slower on many threads, by a hundred times when other processes want the cores too.
+        self._threads = ThreadpoolController()
 
     def add(self, blocks: list[list[BlockResult]], metric: Metric) -> None:
         gradients = in_target_space(stack(blocks, lambda block: block.g), metric)
@@ -61,7 +64,8 @@ class _History:
         middle = np.median(newest)
         spread = np.sqrt(draws.shape[-1] / 2) + 1.5 * (middle - np.quantile(newest, 0.25))
         arrived = log_density > middle - _FAR * spread
-        return fit(draws, gradients, arrived, rank)
+        with self._threads.limit(limits=1):
+            return fit(draws, gradients, arrived, rank)
 
 
 def in_target_space(gradients: np.ndarray, metric: Metric) -> np.ndarray:

@@ -1,0 +1,243 @@
+"""The sampler from outside: settings, seeds, compilations, Ctrl-C, and what is refused before any work."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import probinfer as pi
+from probinfer.inference.draw import draw
+from probinfer.inference.mcmc import block, chains, compiled
+
+Y = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+SIGMA = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+SMALL = pi.NUTS(chains=2, draws=150, warmup=100)
+
+
+def eight_schools(sigma, y=None):
+    mu = numpyro.sample("mu", dist.Normal(0, 5))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5))
+    with numpyro.plate("school", len(sigma)):
+        z = numpyro.sample("z", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(mu + tau * z, sigma), obs=y)
+
+
+DATA = {"sigma": SIGMA, "y": Y}
+
+
+def positions(method=SMALL, seed=0, data=DATA):
+    return draw(eight_schools, data, method, seed=seed, progress=False)[0].positions
+
+
+def test_draws_carry_the_statistics_of_the_schema():
+    draws, _, attributes = draw(eight_schools, DATA, SMALL, progress=False)
+    assert draws.positions.shape == (2, 150, 10)
+    assert set(draws.stats) >= {
+        *("lp", "acceptance_rate", "step_size", "tree_depth", "n_steps"),
+        *("diverging", "energy", "reached_max_treedepth"),
+    }
+    assert all(values.shape == (2, 150) for values in draws.stats.values())
+    assert draws.stats["diverging"].dtype == bool
+    assert (draws.stats["n_steps"] >= 1).all()
+    assert (draws.stats["n_steps"] < 2 ** (draws.stats["tree_depth"])).all()
+    assert np.unique(draws.stats["step_size"]).size == 1
+    assert json.loads(attributes["settings"])["warmup"] == 100
+    assert json.loads(attributes["seed"]) == 0
+    assert json.loads(attributes["versions"])["jax"] == jax.__version__
+
+
+def test_lp_is_the_log_density_of_the_draw():
+    draws, target, _ = draw(eight_schools, DATA, SMALL, progress=False)
+    with target.precision():
+        z = jnp.asarray(draws.positions[1, 77])
+        np.testing.assert_allclose(target.log_density(z, target.inputs), draws.stats["lp"][1, 77], rtol=1e-10)
+
+
+def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
+    np.testing.assert_array_equal(positions(seed=3), positions(seed=3))
+    assert not np.array_equal(positions(seed=3), positions(seed=4))
+    key = jax.random.key(3)
+    np.testing.assert_array_equal(positions(seed=key), positions(seed=key))
+    assert not np.array_equal(positions(seed=key), positions(seed=jax.random.key(4)))
+
+
+def test_chains_differ_from_each_other():
+    first, second = positions()
+    assert not np.isclose(first, second).all(axis=-1).any()
+
+
+def test_draws_do_not_depend_on_threads_or_on_where_blocks_end(monkeypatch):
+    expected = positions()
+    monkeypatch.setattr(chains, "_cores", lambda: 1)
+    monkeypatch.setattr(chains, "_PAUSE", 1e-9)
+    monkeypatch.setattr(chains, "_PATIENCE", 7)
+    np.testing.assert_array_equal(positions(), expected)
+
+
+def test_more_draws_continue_the_same_chain():
+    np.testing.assert_array_equal(positions(pi.NUTS(chains=2, draws=220, warmup=100))[:, :150], positions())
+
+
+def test_new_data_of_the_same_shapes_compile_nothing(monkeypatch):
+    positions()
+    before = dict(compiled._cache)
+    made = []
+    monkeypatch.setattr(compiled, "make_block", lambda *a: made.append(a) or block.make_block(*a))
+    positions(data={"sigma": SIGMA, "y": Y + 1}, seed=9, method=pi.NUTS(chains=3, draws=20, warmup=30))
+    assert not made
+    assert compiled._cache.keys() == before.keys()
+    positions(data={"sigma": SIGMA[:7], "y": Y[:7]})
+    assert len(made) == 1
+
+
+def test_an_edited_model_is_compiled_anew():
+    """The stale-program trap: the same function object, a global changed underneath it."""
+    settings = {"scale": 1.0}
+
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0, settings["scale"]))
+        numpyro.sample("y", dist.Normal(m, 1e6), obs=y)
+
+    spread = []
+    for scale in (1.0, 100.0):
+        settings["scale"] = scale
+        spread.append(draw(model, {"y": Y}, SMALL, progress=False)[0].positions.std())
+    assert spread[1] > 20 * spread[0]
+
+
+def test_float32_and_float64():
+    draws = positions(pi.NUTS(chains=2, draws=50, warmup=50, float64=False))
+    assert draws.dtype == np.float32
+    assert positions(pi.NUTS(chains=2, draws=50, warmup=50)).dtype == np.float64
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 7])
+def test_short_warmups(warmup):
+    assert positions(pi.NUTS(chains=1, draws=5, warmup=warmup)).shape == (1, 5, 10)
+
+
+def test_one_parameter():
+    posterior = pi.infer(pi.LogDensity(lambda x: -0.5 * jnp.sum(x**2), 1), method=SMALL, progress=False)
+    assert posterior.tree["posterior"]["x"].shape == (2, 150, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"chains": 0}, "chains is 0; wanted a whole number, 1 or more"),
+        ({"draws": -5}, "draws is -5; wanted a whole number, 1 or more"),
+        ({"draws": 10.5}, "draws is 10.5"),
+        ({"chains": True}, "chains is True"),
+        ({"warmup": -1}, "warmup is -1; wanted a whole number, 0 or more"),
+        ({"target_accept": 1.0}, r"target_accept is 1.0; wanted a number in \(0, 1\)"),
+        ({"target_accept": 0}, "target_accept is 0"),
+        ({"target_accept": "high"}, "target_accept is 'high'"),
+        ({"max_tree_depth": 0}, "max_tree_depth is 0; wanted a whole number from 1 to 20"),
+        ({"low_rank": -1}, "low_rank is -1"),
+    ],
+)
+def test_settings_are_checked_at_construction(settings, text):
+    with pytest.raises(pi.MethodError, match=text):
+        pi.NUTS(**settings)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, "a", True, np.array([1, 2])])
+def test_seeds_that_are_none(seed):
+    with pytest.raises(pi.MethodError, match="wanted a whole number"):
+        positions(seed=seed)
+
+
+def test_methods_that_are_none():
+    with pytest.raises(pi.MethodError, match=r"wanted one of pi.NUTS\(\)"):
+        pi.infer(eight_schools, DATA, "nuts")
+    with pytest.raises(pi.MethodError, match=r"did you mean NUTS\(\)\?"):
+        pi.infer(eight_schools, DATA, pi.NUTS)
+
+
+def discrete(y):
+    k = numpyro.sample("k", dist.Poisson(3.0))
+    numpyro.sample("y", dist.Normal(k, 1.0), obs=y)
+
+
+def outside_support(y):
+    s = numpyro.sample("s", dist.HalfNormal(1.0))
+    numpyro.sample("y", dist.HalfNormal(s), obs=y)
+
+
+def log_of_negative(y):
+    s = numpyro.sample("s", dist.HalfNormal(1.0))
+    numpyro.sample("y", dist.Normal(jnp.log(-s), 1.0), obs=y)
+
+
+def infinite_gradient(y):
+    s = numpyro.sample("s", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(jnp.where(s > -1e9, 0.0, jnp.sqrt(s - s)) + jnp.sqrt(s * 0.0), 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "text"),
+    [
+        (discrete, pi.MethodError, "NUTS needs the gradient .*, but k is discrete.*MixtureSameFamily"),
+        (outside_support, pi.ModelError, r"not finite at site y \(-inf\), at each of 100 initial points"),
+        (log_of_negative, pi.ModelError, r"not finite at site y \(nan\)"),
+        (infinite_gradient, pi.ModelError, "finite, but its gradient is not, for s"),
+    ],
+)
+def test_targets_that_cannot_be_started(model, error, text):
+    with pytest.raises(error, match=text):
+        pi.infer(model, {"y": -np.ones(3)}, SMALL, progress=False)
+
+
+def test_ctrl_c_while_sampling_returns_what_there_is():
+    script = f"""
+    import sys
+    sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
+    import numpy as np, probinfer as pi
+    from test_nuts import eight_schools, DATA
+    print("ready", flush=True)
+    posterior = pi.infer(eight_schools, DATA, pi.NUTS(chains=2, draws=50_000_000, warmup=50))
+    print(posterior.report.outcome, posterior.tree["posterior"].sizes["draw"], posterior.report)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "INTERRUPTED" in out
+    assert "interrupted" in out.lower()
+
+
+def test_ctrl_c_during_warmup_says_that_there_is_nothing_yet(monkeypatch):
+    advance = chains.Chains.advance
+
+    def interrupted(self, *args, **kwargs):
+        self.interrupted = True
+        return advance(self, *args, **kwargs)
+
+    monkeypatch.setattr(chains.Chains, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="during warm-up: there are no draws yet"):
+        positions()
+
+
+def test_an_error_in_a_chain_is_not_swallowed(monkeypatch):
+    def broken(self, *args):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(chains.Chains, "_run", broken)
+    with pytest.raises(RuntimeError, match="no luck"):
+        positions()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("probinfer")]
