@@ -20,8 +20,14 @@ MIN_DRAWS = 4
 # Probability of each tail in which `ess_tail` counts; Vehtari et al. (2021), sec. 4.3.
 TAIL = 0.05
 
+# Relative spread, in units of the draws' own precision, up to which an entry is a constant computed with rounding: the
+# ones on the diagonal of L @ L.T are 1 give or take a few units. Their R-hat would be that of the rounding errors.
+ROUNDING = 64
+
 # Parameters worked on at a time: 16 x 4000 draws are half a megabyte, so that a step's arrays stay in the cache.
 _BLOCK = 16
+
+_DOUBLE = float(np.finfo(float).eps)
 
 
 class Convergence(NamedTuple):
@@ -35,7 +41,7 @@ class Convergence(NamedTuple):
     mcse_sd          (n,) Monte Carlo standard error of `sd`
     finite           (n,) every draw is a finite number
     stuck            (n, chains) the chain has one value only
-    constant         (n,) all draws of all chains are one value
+    constant         (n,) all draws of all chains are one value, give or take rounding
 
     An entry that is constant or not finite has NaN in the columns ess_*, r_hat and mcse_*: there is no such number.
     """
@@ -64,9 +70,11 @@ def convergence(draws: np.ndarray, *, independent: bool = False) -> Convergence:
 
 
 def convergence_of_blocks(
-    block: Callable[[int, int], np.ndarray], entries: int, *, independent: bool = False
+    block: Callable[[int, int], np.ndarray], entries: int, *, independent: bool = False, precision: float = _DOUBLE
 ) -> Convergence:
     """`convergence` for draws which are fetched piece by piece: `block(start, stop)` -> (stop - start, chains, draws).
+
+    precision: relative rounding error of the draws, larger than a double's if they were computed in single precision.
 
     Keeps memory at a few megabytes however many parameters there are, and uses the cores: NumPy's sorts and
     transforms release the interpreter lock.
@@ -75,7 +83,7 @@ def convergence_of_blocks(
     spans = [(start, min(start + _BLOCK, entries)) for start in range(0, entries, _BLOCK)]
 
     def work(span: tuple[int, int]) -> Convergence:
-        return _describe(np.asarray(block(*span), dtype=float), statistics)
+        return _describe(np.asarray(block(*span), dtype=float), statistics, precision)
 
     if len(spans) < 2:
         results: Iterable[Convergence] = [work(span) for span in spans or [(0, 0)]]
@@ -117,7 +125,7 @@ class _Statistics(NamedTuple):
     mcse_sd: np.ndarray
 
 
-def _describe(x: np.ndarray, statistics: Callable[[np.ndarray], _Statistics]) -> Convergence:
+def _describe(x: np.ndarray, statistics: Callable[[np.ndarray], _Statistics], precision: float) -> Convergence:
     entries, chains, draws = x.shape
     if chains * draws == 0:
         nothing = np.full(entries, np.nan)
@@ -126,8 +134,10 @@ def _describe(x: np.ndarray, statistics: Callable[[np.ndarray], _Statistics]) ->
     lowest, highest = x.min(axis=2), x.max(axis=2)  # NaN and infinity survive both
     finite = np.isfinite(lowest).all(axis=1) & np.isfinite(highest).all(axis=1)
     stuck = lowest == highest
-    constant = lowest.min(axis=1) == highest.max(axis=1)
+    bottom, top = lowest.min(axis=1), highest.max(axis=1)
     with np.errstate(invalid="ignore", over="ignore"):  # an entry with infinities has no mean: NaN is the answer
+        constant = top - bottom <= ROUNDING * precision * np.maximum(np.abs(bottom), np.abs(top))
+        constant |= bottom == top
         mean = np.where(constant, x[:, 0, 0], x.mean(axis=(1, 2)))
         sd = np.full(entries, np.nan) if chains * draws < 2 else np.where(constant, 0.0, x.std(axis=(1, 2), ddof=1))
     columns = np.full((5, entries), np.nan)

@@ -54,12 +54,11 @@ def judge(evidence: Evidence) -> Report:
     if evidence.draws < MIN_DRAWS:
         findings += _too_few(evidence)
     else:
-        findings += [*_never_moved(evidence, numbers), *_effective_size(evidence, numbers)]
-        if evidence.chained:
-            findings += [*_r_hat(evidence, numbers), *_one_chain(evidence)]
-        else:
-            findings += _approximation(evidence)
-        findings += [f for check in _SAMPLER_CHECKS for f in check(evidence)]
+        # causes before their consequences: findings of one severity stay in this order
+        findings += [*_never_moved(evidence, numbers), *hamiltonian.divergences(evidence)]
+        findings += _r_hat(evidence, numbers) if evidence.chained else _approximation(evidence)
+        findings += [*hamiltonian.energy(evidence), *_effective_size(evidence, numbers)]
+        findings += [*hamiltonian.tree_depth(evidence), *_one_chain(evidence)]
     findings.sort(key=lambda finding: finding.severity.value)
     return Report(
         verdict=min((f.severity for f in findings), default=Verdict.GOOD),
@@ -68,9 +67,6 @@ def judge(evidence: Evidence) -> Report:
         evidence=evidence,
         numbers=numbers,
     )
-
-
-_SAMPLER_CHECKS = (hamiltonian.divergences, hamiltonian.tree_depth, hamiltonian.energy)
 
 
 def _outcome(evidence: Evidence) -> Outcome:
@@ -122,10 +118,10 @@ def _non_finite(evidence: Evidence, numbers: Convergence) -> list[Finding]:
             if latent
             else "The model divides by zero or takes the logarithm of zero there; its summaries are undefined."
         )
-        kind = "parameters" if latent else "values of deterministic sites"
         findings.append(
             Finding(
-                f"{len(entries)} {kind} have draws that are not finite numbers (up to {count} draws)",
+                f"{count} draws or fewer are not finite numbers, in each of "
+                f"{_counted(len(entries), 'parameter' if latent else 'deterministic value')}",
                 _names(evidence, entries),
                 Verdict.BAD if latent else Verdict.DOUBTFUL,
                 advice,
@@ -167,7 +163,7 @@ def _never_moved(evidence: Evidence, numbers: Convergence) -> list[Finding]:
     if stuck:
         findings.append(
             Finding(
-                f"{len(stuck)} parameters have the same value in every draw of every chain",
+                f"Every draw of every chain has the same value, for {_counted(len(stuck), 'parameter')}",
                 _names(evidence, stuck),
                 Verdict.BAD,
                 "They were never updated, or they are numerically fixed (an underflow to a bound). If one is meant "
@@ -184,7 +180,8 @@ def _constant_by_nature(evidence: Evidence, numbers: Convergence, entry: int) ->
         return True
     first = int(evidence.offsets[np.searchsorted(evidence.offsets, entry, side="right") - 1])
     siblings = numbers.constant[first : first + variable.entries]
-    return abs(numbers.mean[entry]) in (0.0, 1.0) and not siblings.all()
+    at_a_landmark = bool(np.isclose(abs(numbers.mean[entry]), [0.0, 1.0], rtol=1e-6, atol=0.0).any())
+    return at_a_landmark and not siblings.all()
 
 
 def _effective_size(evidence: Evidence, numbers: Convergence) -> list[Finding]:
@@ -197,15 +194,18 @@ def _effective_size(evidence: Evidence, numbers: Convergence) -> list[Finding]:
     worst = float(sizes[low[0]])
     tail = numbers.ess_tail[low[0]] < numbers.ess_bulk[low[0]]
     many = int(np.ceil(evidence.draws * need / worst * 1.2 / 100) * 100)
-    advice = f"Run longer: about {many} draws{' per chain' if evidence.chained else ''} should do."
-    if many > 20 * evidence.draws:
+    each = " per chain" if evidence.chained else ""
+    advice = f"Run longer, about {many} draws{each}, unless another finding names a cause: then that comes first."
+    if np.nanmax(numbers.r_hat, initial=1.0) > R_HAT_BAD:
+        advice = "This follows from the R-hat: draws of chains that are apart count for little. That comes first."
+    elif many > 20 * evidence.draws:
         advice = (
             "Running longer alone will not do. Reparameterise so that the parameters named are less correlated with "
-            "the others, or give them priors that the data leave less to decide; look at the other findings first."
+            "the others, or give them tighter priors; if another finding names a cause, that comes first."
         )
     return [
         Finding(
-            f"{low.size} of {evidence.entries} parameters have too few effective draws: "
+            f"There are too few effective draws for {low.size} of {_counted(evidence.entries, 'parameter')}: "
             f"{worst:.0f} in the {'tail' if tail else 'bulk'} at worst, {need} are needed",
             _names(evidence, low),
             Verdict.BAD if worst < least else Verdict.DOUBTFUL,
@@ -224,11 +224,14 @@ def _r_hat(evidence: Evidence, numbers: Convergence) -> list[Finding]:
     bad = worst > R_HAT_BAD
     said, advice = _disagreement(evidence, int(high[0]))
     if not bad:
-        advice = f"Run longer, at least twice as many draws. If R-hat stays: {advice[0].lower()}{advice[1:]}"
+        said = "The chains have not quite mixed"
+        advice = (
+            "Run longer, at least twice as many draws, unless another finding names a cause: then that comes first."
+        )
     return [
         Finding(
-            f"{said}: R-hat is {worst:.3g} at worst and above {R_HAT_DOUBTFUL} for {high.size} of "
-            f"{evidence.entries} parameters",
+            f"{said}: R-hat is {worst:.3f} at worst and above {R_HAT_DOUBTFUL} for {high.size} of "
+            f"{_counted(evidence.entries, 'parameter')}",
             _names(evidence, high),
             Verdict.BAD if bad else Verdict.DOUBTFUL,
             advice,
@@ -252,12 +255,13 @@ def _disagreement(evidence: Evidence, entry: int) -> tuple[str, str]:
         )
     return (
         "The chains drift: their first and second halves differ",
-        "Warm up for longer, and rescale the model so that parameters are of the order of one.",
+        "If draws diverged or the energy moves slowly, mend that first. Otherwise warm up for longer, and rescale the "
+        "model so that parameters are of the order of one.",
     )
 
 
 def _one_chain(evidence: Evidence) -> list[Finding]:
-    if evidence.chains > 1:
+    if evidence.chains > 1 or not evidence.chained:
         return []
     return [
         Finding(
@@ -300,6 +304,10 @@ def _approximation(evidence: Evidence) -> list[Finding]:
             float(k),
         )
     ]
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _names(evidence: Evidence, entries: "np.ndarray | list[int]") -> str:

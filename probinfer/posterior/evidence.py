@@ -114,7 +114,9 @@ class Evidence:
 
     def convergence(self) -> Convergence:
         """Convergence statistics of every scalar."""
-        return convergence_of_blocks(self.block, self.entries, independent=not self.chained)
+        kinds = [v.values.dtype for v in self.variables if v.values.dtype.kind == "f"]
+        precision = max((float(np.finfo(kind).eps) for kind in kinds), default=float(np.finfo(float).eps))
+        return convergence_of_blocks(self.block, self.entries, independent=not self.chained, precision=precision)
 
     def _locate(self, entry: int) -> tuple[int, int]:
         variable = int(np.searchsorted(self.offsets, entry, side="right")) - 1

@@ -32,13 +32,16 @@ _STYLE = """
 .probinfer .badge{display:inline-block;color:#fff;border-radius:4px;padding:1px 9px;font-weight:600}
 .probinfer .soft{opacity:.72}
 .probinfer .finding{border-left:4px solid;padding:1px 0 1px 10px;margin:8px 0}
-.probinfer table{border-collapse:collapse;margin:10px 0 4px;font-variant-numeric:tabular-nums;color:inherit}
+.probinfer .wide{overflow-x:auto}
+.probinfer table{border-collapse:collapse;margin:10px 0 4px;font-size:inherit;color:inherit}
+.probinfer td{font-variant-numeric:tabular-nums}
 .probinfer th,.probinfer td{text-align:right;padding:2px 10px;border:none;background:none;color:inherit}
 .probinfer th:first-child{text-align:left;font-weight:500}
 .probinfer thead th{border-bottom:1px solid;font-weight:600}
 .probinfer tbody tr{background:none!important}
 .probinfer tbody tr+tr th,.probinfer tbody tr+tr td{border-top:1px solid rgba(128,128,128,.25)}
 .probinfer .mark{outline:2px solid #c1121f;outline-offset:-2px;font-weight:600}
+.probinfer details td{text-align:left;overflow-wrap:anywhere}
 .probinfer summary{cursor:pointer;margin-top:6px}
 </style>
 """
@@ -94,7 +97,8 @@ def _table(summary: "pd.DataFrame", report: Report) -> str:
             for column in summary.columns
         )
         rows.append(f"<tr><th>{escape(str(label))}</th>{cells}</tr>")
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    body = "".join(rows)
+    return f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _number(column: str, row: "pd.Series") -> str:

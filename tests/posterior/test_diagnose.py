@@ -85,6 +85,7 @@ def test_chains_slightly_apart_are_doubtful(good):
     finding = found(make_posterior(good).report, "R-hat")
     assert finding.severity is Verdict.DOUBTFUL
     assert 1.01 < finding.value < 1.05
+    assert finding.what.startswith("The chains have not quite mixed: R-hat is 1.0")
     assert finding.advice.startswith("Run longer")
 
 
@@ -220,11 +221,22 @@ def test_entries_that_are_constant_by_nature_do_not_count(rng, chains, value):
     assert report.table.loc["L[0, 1]", "mean"] == value
 
 
+def test_rounding_errors_of_a_constant_are_not_judged(rng):
+    """L @ L.T has ones on its diagonal give or take an ulp; chains of such errors disagree as they like."""
+    for dtype, eps in ((np.float64, 2.2e-16), (np.float32, 1.2e-7)):
+        tree = make_posterior(rng.normal(size=(CHAINS, DRAWS, 2)), target=FakeTarget({"x": (2,)}, double=True)).tree
+        rounding = np.where(rng.random((CHAINS, DRAWS, 2)) < np.array([0.1, 0.5, 0.9, 0.5])[:, None, None], eps, 0.0)
+        tree["posterior"]["twice_x"] = tree["posterior"]["twice_x"].copy(data=(1 + rounding).astype(dtype))
+        report = diagnose(tree)
+        assert report.verdict is Verdict.GOOD
+        assert np.isnan(report.table.loc["twice_x[0]", "r_hat"])
+
+
 @pytest.mark.parametrize("pinned", [{("x", 1): 0.37}, {("tau",): 0.0}], ids=["entry", "scalar"])
 def test_a_parameter_that_was_never_updated_is_bad(rng, pinned):
     target = FakeTarget({"x": (3,), "tau": ()}, pinned=pinned)
     report = make_posterior(rng.normal(size=(CHAINS, DRAWS, 4)), target=target).report
-    finding = found(report, "same value in every draw")
+    finding = found(report, "the same value, for 1 parameter")
     assert report.verdict is finding.severity is Verdict.BAD
     assert finding.where == ("x[1]" if ("x", 1) in pinned else "tau")
 
@@ -247,7 +259,7 @@ def test_draws_that_are_not_finite_are_bad(good):
     report = make_posterior(good).report
     finding = found(report, "not finite")
     assert report.verdict is finding.severity is Verdict.BAD
-    assert finding.what == "1 parameters have draws that are not finite numbers (up to 3 draws)"
+    assert finding.what == "3 draws or fewer are not finite numbers, in each of 1 parameter"
     assert finding.where == "x[2]"
 
 
