@@ -51,7 +51,7 @@ def test_one_long_direction_is_found(dim, rank):
     covariance = correlated(dim, 1e4)
     x, g = normal_sample(covariance)
     assert condition(covariance, fit(x, g, everything(x), 0)) > 30  # the diagonal metric cannot
-    # Directions within the threshold of 1.5 on either side stay in the diagonal: 1.5**2, and twice that for their noise.
+    # Directions within the threshold of 1.5 on either side stay in the diagonal: 1.5**2, twice that for their noise.
     assert condition(covariance, fit(x, g, everything(x), rank)) < 2 * 1.5**2
 
 

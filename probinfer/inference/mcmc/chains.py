@@ -29,7 +29,7 @@ class Chains:
     def __init__(self, block: Callable, target: Target, states: list[ChainState], target_accept: float) -> None:
         self._block = block
         self._target = target
-        self._target_accept = target.dtype.type(target_accept)
+        self.target_accept = target_accept
         self._budget = _PATIENCE
         self._workers = max(1, min(len(states), _cores()))
         self._gradients = 0
@@ -84,7 +84,7 @@ class Chains:
         return blocks
 
     def _run(self, state: ChainState, count: int, adapt: bool, metric: Metric) -> tuple[ChainState, BlockResult, float]:
-        control = BlockControl(np.int32(min(count, ROWS)), np.int32(self._budget), np.bool_(adapt), self._target_accept)
+        control = BlockControl(np.int32(min(count, ROWS)), np.int32(self._budget), np.bool_(adapt), self._target.dtype.type(self.target_accept))
         began = time.perf_counter()
         with self._target.precision():
             state, result = self._block(state, control, metric, self._target.inputs)

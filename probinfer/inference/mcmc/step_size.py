@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _SHRINKAGE = 0.05  # gamma, t0 and kappa of Hoffman & Gelman (2014), sec. 3.2, Stan's values
 _STABILISATION = 10.0
@@ -36,3 +37,33 @@ def update(state: DualAveraging, acceptance: jax.Array, target: jax.Array) -> Du
     blend = count**-_FORGETTING
     log_average = blend * log_step + (1 - blend) * state.log_average
     return DualAveraging(log_step, log_average, error, count, state.centre)
+
+
+def calibrate(step_sizes: np.ndarray, acceptances: np.ndarray, target: float) -> float | None:
+    """The step size whose mean acceptance is the target, from all transitions of the last window of every chain.
+
+    Fits acceptance = 1 / (1 + exp(slope * log(step) - intercept)) by maximum quasi-likelihood and solves for the step.
+    Dual averaging alone ends too low: acceptance is concave in the step, so that the average over its excursions
+    reaches the target at a smaller step than the constant one which does. None where the fit says nothing: too few
+    transitions, or no fall of acceptance with the step. Never beyond the steps tried.
+    """
+    x, y = np.log(step_sizes.ravel()), acceptances.ravel()
+    usable = np.isfinite(x) & np.isfinite(y)
+    x, y = x[usable], y[usable]
+    if len(x) < 30 or np.ptp(x) < 0.05:
+        return None
+    centre = x.mean()
+    design = np.stack([np.ones_like(x), x - centre], axis=1)
+    coefficients = np.array([np.log(target / (1 - target)), -1.0])
+    for _ in range(30):
+        mean = 1 / (1 + np.exp(-np.clip(design @ coefficients, -30, 30)))
+        weights = np.maximum(mean * (1 - mean), 1e-6)
+        information = design.T @ (design * weights[:, None]) + 1e-6 * np.eye(2)
+        change = np.linalg.solve(information, design.T @ (y - mean))
+        coefficients = coefficients + np.clip(change, -1, 1)
+        if np.abs(change).max() < 1e-8:
+            break
+    if coefficients[1] > -0.05:
+        return None
+    solution = centre + (np.log(target / (1 - target)) - coefficients[0]) / coefficients[1]
+    return float(np.exp(np.clip(solution, np.quantile(x, 0.05), np.quantile(x, 0.95))))

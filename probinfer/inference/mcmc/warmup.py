@@ -36,7 +36,13 @@ def warm_up(chains: Chains, metric: Metric, warmup: int, total: int, progress: P
             metric = history.fit(int(np.ceil(end * _MEMORY)), metric.stretch.shape[-1])
             chains.states = [_restart(state, state.step.log_average) for state in chains.states]
         before = end
-    shared = np.mean([state.step.log_average for state in chains.states], dtype=chains.states[0].q.dtype)
+    shared = np.mean([state.step.log_average for state in chains.states])
+    if warmup:
+        tried = np.concatenate([block.step_size for chain in blocks for block in chain])
+        accepted = np.concatenate([block.info.symmetric_acceptance for chain in blocks for block in chain])
+        found = steps.calibrate(tried, accepted, chains.target_accept)
+        shared = np.log(found) if found is not None else shared
+    shared = np.asarray(shared, chains.states[0].q.dtype)
     chains.states = [_restart(state, shared) for state in chains.states]
     return metric
 
