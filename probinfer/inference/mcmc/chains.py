@@ -84,7 +84,8 @@ class Chains:
         return blocks
 
     def _run(self, state: ChainState, count: int, adapt: bool, metric: Metric) -> tuple[ChainState, BlockResult, float]:
-        control = BlockControl(np.int32(min(count, ROWS)), np.int32(self._budget), np.bool_(adapt), self._target.dtype.type(self.target_accept))
+        target_accept = self._target.dtype.type(self.target_accept)
+        control = BlockControl(np.int32(min(count, ROWS)), np.int32(self._budget), np.bool_(adapt), target_accept)
         began = time.perf_counter()
         with self._target.precision():
             state, result = self._block(state, control, metric, self._target.inputs)
