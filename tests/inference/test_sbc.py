@@ -1,0 +1,108 @@
+"""Simulation-based calibration: parameters from the prior, data from the parameters, and the truth's rank is uniform.
+
+Tests the whole way from a model to its draws, warm-up included, over many data sets instead of one. The ranks are among
+63 draws thinned by ten, close to independent. Talts et al. (2018), arXiv:1804.06788.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import probinfer as pi
+from tests.inference.statistics import assert_uniform_ranks
+
+THIN, KEPT = 10, 63
+METHOD = pi.NUTS(chains=2, draws=(KEPT + 1) // 2 * THIN)
+
+
+class Case(NamedTuple):
+    """simulate: generator -> (true values by site, data). model fits the data; twin is wrong in one respect."""
+
+    simulate: Callable
+    model: Callable
+    twin: Callable
+
+
+def normal_mean() -> Case:
+    """Conjugate: mu ~ Normal(0, 1), five observations with noise 1. The twin believes in noise 2."""
+
+    def simulate(generator):
+        mu = generator.normal()
+        return {"mu": mu}, {"y": generator.normal(mu, 1.0, size=5)}
+
+    def model(y, noise=1.0):
+        mu = numpyro.sample("mu", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(mu, noise), obs=y)
+
+    return Case(simulate, model, lambda y: model(y, noise=2.0))
+
+
+def eight_groups() -> Case:
+    """Eight schools with tau ~ HalfNormal(5). The twin counts the Jacobian of tau's transform twice."""
+    sigma = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+    def simulate(generator):
+        mu, tau = generator.normal(0, 5), abs(generator.normal(0, 5))
+        theta = generator.normal(mu, tau, size=8)
+        return {"mu": mu, "tau": tau, "theta": theta}, {"y": generator.normal(theta, sigma)}
+
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0, 5))
+        tau = numpyro.sample("tau", dist.HalfNormal(5))
+        with numpyro.plate("group", 8):
+            z = numpyro.sample("z", dist.Normal(0, 1))
+            theta = numpyro.deterministic("theta", mu + tau * z)
+            numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
+        return tau
+
+    def twin(y):
+        numpyro.factor("jacobian_again", jnp.log(model(y)))
+
+    return Case(simulate, model, twin)
+
+
+def ranks(case: Case, function: Callable, replications: int) -> np.ndarray:
+    """Ranks of the true values among the thinned draws: (replications, scalars)."""
+    model = pi.Model(function)
+    found = []
+    for replication in range(replications):
+        truth, data = case.simulate(np.random.default_rng([1, replication]))
+        posterior = pi.infer(model, data, METHOD, seed=replication, progress=False)
+        row = []
+        for site, value in truth.items():
+            draws = posterior.tree["posterior"][site].values[:, ::THIN]
+            draws = draws.reshape(-1, *draws.shape[2:])[:KEPT]
+            row.append(np.ravel((draws < value).sum(axis=0)))
+        found.append(np.concatenate(row))
+    return np.array(found)
+
+
+def test_conjugate_model_is_calibrated():
+    case = normal_mean()
+    assert_uniform_ranks(ranks(case, case.model, 80), KEPT, bins=8, names="mu")
+
+
+def test_wrong_noise_is_noticed():
+    case = normal_mean()
+    with pytest.raises(AssertionError, match="not uniform"):
+        assert_uniform_ranks(ranks(case, case.twin, 80), KEPT, bins=8, names="mu")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("make", [normal_mean, eight_groups], ids=lambda make: make.__name__)
+def test_calibration(make):
+    case = make()
+    assert_uniform_ranks(ranks(case, case.model, 640), KEPT)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("make", [normal_mean, eight_groups], ids=lambda make: make.__name__)
+def test_twin_is_not_calibrated(make):
+    case = make()
+    with pytest.raises(AssertionError, match="not uniform"):
+        assert_uniform_ranks(ranks(case, case.twin, 640), KEPT)
