@@ -10,6 +10,7 @@ import numpy as np
 
 from probinfer.errors import ModelError
 from probinfer.model.model import BoundModel, Site
+from probinfer.model.program_cache import kept_programs
 from probinfer.model.trace import is_latent, log_densities, pointwise_log_density, unconstrained_shape, user_error
 
 _CHUNK_BYTES = 64 * 2**20  # of back-transformed draws computed at once: bounds memory, and is enough to keep XLA busy
@@ -43,7 +44,7 @@ class Target:
                     jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs
                 )
         self.fingerprint = _fingerprint(program)
-        self._compiled: dict[str, Callable] = {}
+        self._compiled: dict[tuple[str, int], Callable] = {}
 
     def precision(self) -> Any:
         """Context in which every use of this target's functions belongs: sets JAX's precision for this thread only."""
@@ -130,16 +131,25 @@ class Target:
             shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
             per_point = 8 * max(1, sum(int(np.prod(s.shape)) for s in shapes.values()))
             chunk = max(1, min(len(flat), _CHUNK_BYTES // per_point))
-            if name not in self._compiled:
-                self._compiled[name] = jax.jit(jax.vmap(function, in_axes=(0, None)))
+            program = self._compile(name, function, chunk)
             out = {key: np.empty((len(flat), *s.shape), s.dtype) for key, s in shapes.items()}
             for start in range(0, len(flat), chunk):
                 part = flat[start : start + chunk]
                 padded = np.concatenate([part, np.broadcast_to(part[:1], (chunk - len(part), self.dim))])
-                computed = self._compiled[name](padded.astype(self.dtype), self.inputs)
+                computed = program(padded.astype(self.dtype), self.inputs)
                 for key, values in computed.items():
                     out[key][start : start + len(part)] = np.asarray(values)[: len(part)]
         return {key: value.reshape((*lead, *value.shape[1:])) for key, value in out.items()}
+
+    def _compile(self, name: str, function: Callable, chunk: int) -> Callable:
+        """`function` over `chunk` points at a time, compiled once."""
+        key = (name, chunk)
+        if key not in self._compiled:
+            points = jax.ShapeDtypeStruct((chunk, self.dim), self.dtype)
+            lowered = jax.jit(jax.vmap(function, in_axes=(0, None))).lower(points, self.inputs)
+            with kept_programs():
+                self._compiled[key] = lowered.compile()
+        return self._compiled[key]
 
 
 class _Layout:

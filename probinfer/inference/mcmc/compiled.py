@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import BlockControl, ChainState, make_block
 from probinfer.inference.mcmc.metric import Metric
+from probinfer.model.program_cache import kept_programs
 from probinfer.model.target import Target
 
 _KEPT = 32  # programs, each a few hundred kB
@@ -31,7 +32,9 @@ def compiled_block(target: Target, rank: int, max_depth: int) -> Any:
         control = BlockControl(shape(dtype=jnp.int32), shape(dtype=jnp.int32), shape(dtype=bool), shape())
         metric = Metric(shape(target.dim), shape(target.dim, rank), shape(rank))
         block = make_block(target.value_and_grad, target.dim, max_depth)
-        _cache[key] = jax.jit(block).lower(state, control, metric, target.inputs).compile()
+        lowered = jax.jit(block).lower(state, control, metric, target.inputs)
+        with kept_programs():
+            _cache[key] = lowered.compile()
     while len(_cache) > _KEPT:
         _cache.popitem(last=False)
     return _cache[key]
