@@ -118,9 +118,9 @@ class Target:
         return {name: value for name, value in {**self.bound.arrays, **numbers}.items() if name not in outcomes}
 
     def dims_of(self, name: str) -> tuple[str, ...]:
-        """Names of the axes of a site."""
+        """Names of the axes of a site or of data; empty where they have none."""
         sites = (*self.latents, *self.deterministics, *self.bound.observed)
-        return next(site.dims for site in sites if site.name == name)
+        return next((site.dims for site in sites if site.name == name), self.bound.model.dims.get(name, ()))
 
     def _map(self, name: str, function: Callable, positions: np.ndarray) -> dict[str, np.ndarray]:
         """Apply a function of one point to many, compiled once, in chunks."""

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probinfer.inference.convergence import MIN_DRAWS, Convergence
 from probinfer.inference.draws import Outcome
 from probinfer.posterior import hamiltonian
-from probinfer.posterior.convergence import MIN_DRAWS, Convergence
 from probinfer.posterior.evidence import Evidence, evidence_of_tree
 from probinfer.posterior.report import Report
 from probinfer.posterior.verdict import Finding, Verdict

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.errors import ArtifactError
-from probinfer.posterior.convergence import Convergence, convergence_of_blocks
+from probinfer.inference.convergence import Convergence, convergence_of_blocks
 from probinfer.posterior.layout import Variable, lay_out
 
 if TYPE_CHECKING:

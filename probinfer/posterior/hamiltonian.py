@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probinfer.posterior.convergence import bfmi
+from probinfer.inference.convergence import bfmi
 from probinfer.posterior.evidence import Evidence
 from probinfer.posterior.verdict import Finding, Verdict
 

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from probinfer.errors import ArtifactError, MethodError, ModelError
+from probinfer.inference.draw import data_hash
+from probinfer.model.model import BoundModel, Model
+from probinfer.model.target import Target
 from probinfer.posterior.datatree import build_tree, run_attrs
 from probinfer.posterior.diagnose import judge
 from probinfer.posterior.evidence import Evidence, evidence_of_draws, evidence_of_tree, judged_of_draws
@@ -21,8 +25,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from probinfer.inference.draws import Draws
-    from probinfer.model.model import Model
-    from probinfer.model.target import Target
 
 # Level of intervals unless another is asked for: ArviZ's `stats.ci_prob`. It is in the name of every column.
 DEFAULT_LEVEL = 0.89
@@ -73,7 +75,7 @@ class Posterior:
 
         attrs: provenance beyond what the draws know: seed, model_fingerprint, …; see `to_datatree`.
         """
-        known = run_attrs(draws, {"model_fingerprint": getattr(model, "fingerprint", None), **attrs})
+        known = run_attrs(draws, attrs)
         judged = functools.cache(lambda: judged_of_draws(draws, target, known))
 
         @functools.cache
@@ -174,23 +176,39 @@ class Posterior:
         return posterior_html(self)
 
 
-def load_posterior(
-    path: str | os.PathLike[str], model: "Model | None" = None, data: Mapping[str, Any] | None = None
-) -> Posterior:
+def load_posterior(path: str | os.PathLike[str], model: Any = None, data: Any = None) -> Posterior:
     """Read a posterior that `Posterior.save` wrote. The file is read whole and runs no code.
 
-    model, data: what the posterior was inferred from, if more is to be done with it than look; `infer` keeps neither
-    in the file. Raises ArtifactError if the file is missing, damaged, not a posterior, from a later version, or the
-    posterior of another model.
+    model, data: what the posterior was inferred from, if more is to be done with it than look, such as making a
+    predictor; a file holds the draws, not the function. They are checked against what the file says.
+    Raises ArtifactError if the file is missing, damaged, not a posterior, from a later version, or the posterior of
+    another model or of other data.
     """
     tree = read_tree(path)
-    saved, given = tree.attrs.get("model_fingerprint"), getattr(model, "fingerprint", None)
-    if saved is not None and given is not None and saved != given:
-        raise ArtifactError(
-            f"{path} is the posterior of another model: its fingerprint is {str(saved)[:12]}…, "
-            f"that of the model given is {str(given)[:12]}…. Pass the model it was inferred from, or infer again."
-        )
-    return Posterior.from_tree(tree, model=model, data=data)
+    if model is None:
+        return Posterior.from_tree(tree)
+    model = model if isinstance(model, Model) else Model(model)
+    bound = model.bind(data)
+    _check_origin(path, {str(name): value for name, value in tree.attrs.items()}, bound)
+    return Posterior.from_tree(tree, model=model, data={**bound.arrays, **bound.constants})
+
+
+def _check_origin(path: str | os.PathLike[str], attrs: Mapping[str, Any], bound: BoundModel) -> None:
+    settings = json.loads(attrs.get("settings", "{}"))
+    given = {
+        "data_hash": data_hash(bound),
+        "model_fingerprint": Target(bound, float64=settings.get("float64", True)).fingerprint,
+    }
+    for name, what, todo in (
+        ("data_hash", "of other data", "Pass the data it was inferred from"),
+        ("model_fingerprint", "of another model", "Pass the model it was inferred from"),
+    ):
+        if name in attrs and attrs[name] != given[name]:
+            raise ArtifactError(
+                f"{path} is the posterior {what}: it says {str(attrs[name])[:12]}…, what is given is "
+                f"{given[name][:12]}…. {todo}, or infer again. (A model may also be traced differently by another "
+                f"version of JAX or NumPyro; the file is from {attrs.get('versions', 'unknown versions')}.)"
+            )
 
 
 def _interval(evidence: Evidence, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probinfer.inference.convergence import Convergence
 from probinfer.inference.draws import Outcome
-from probinfer.posterior.convergence import Convergence
 from probinfer.posterior.evidence import Evidence
 from probinfer.posterior.verdict import Finding, Verdict
 
@@ -46,7 +46,7 @@ class Report:
     @functools.cached_property
     def table(self) -> "pd.DataFrame":
         """Convergence statistics, one row per scalar parameter. NaN where there is no such number: constants, R-hat of
-        independent draws. `probinfer.posterior.convergence.Convergence` says what each column is.
+        independent draws. `probinfer.inference.convergence.Convergence` says what each column is.
         """
         return convergence_table(self.evidence, self.numbers)
 

@@ -42,8 +42,7 @@ def stored(folder: Path) -> list[Path]:
 def test_the_next_process_finds_the_program_that_two_wrote_at_once_even_beside_a_torn_one(tmp_path):
     environment = {**os.environ, "PROBINFER_CACHE": str(tmp_path)}
     processes = [
-        subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-        for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", SCRIPT], stderr=subprocess.PIPE, env=environment) for _ in range(2)
     ]
     for process in processes:
         _, err = process.communicate(timeout=300)

@@ -64,3 +64,18 @@ def test_saved_and_read_again(posterior, data, tmp_path):
 def test_arviz_on_a_real_tree(posterior):
     assert len(az.summary(posterior.tree, var_names=["level"])) == 3
     assert np.isfinite(az.loo(posterior.tree).elpd)
+
+
+def test_the_model_and_data_given_must_be_those_inferred_from(posterior, data, tmp_path):
+    def other_prior(group, x, y=None):
+        with numpyro.handlers.substitute(data={}):
+            level = numpyro.sample("level", dist.Normal(0, 5).expand([3]).to_event(1))
+        numpyro.sample("y", dist.Normal(level[group], 2.0), obs=y)
+
+    path = tmp_path / "p.nc"
+    posterior.save(path)
+    with pytest.raises(pi.ArtifactError, match="is the posterior of another model"):
+        pi.load_posterior(path, other_prior, data)
+    with pytest.raises(pi.ArtifactError, match="is the posterior of other data"):
+        pi.load_posterior(path, model, {**data, "y": data["y"] + 1})
+    assert pi.load_posterior(path, model, data).model is not None

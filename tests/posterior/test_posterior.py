@@ -362,21 +362,6 @@ def test_a_foreign_netcdf_file(tmp_path):
         load_posterior(path)
 
 
-class FingerprintedModel:
-    def __init__(self, fingerprint):
-        self.fingerprint = fingerprint
-
-
-def test_the_model_given_must_be_the_one_inferred_from(rng, tmp_path):
-    path = tmp_path / "p.nc"
-    make(rng, model=FingerprintedModel("abc"))[0].save(path)
-    model = FingerprintedModel("abc")
-    assert load_posterior(path, model=model, data={}).model is model
-    with pytest.raises(ArtifactError, match="is the posterior of another model"):
-        load_posterior(path, model=FingerprintedModel("other"))
-    assert load_posterior(path, model=object()).report.verdict is Verdict.GOOD
-
-
 def test_provenance_survives(rng, tmp_path):
     posterior, _ = make(rng, attrs={"versions": {"jax": "0.12"}})
     posterior.save(tmp_path / "p.nc")

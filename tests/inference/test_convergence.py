@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from arviz_stats.base import array_stats
 
-from probinfer.posterior.convergence import MIN_DRAWS, bfmi, convergence, split_chains
+from probinfer.inference.convergence import MIN_DRAWS, bfmi, convergence, split_chains
 from tests.posterior.runs import ar1
 
 SHAPES = [(6, 4, 1000), (6, 4, 501), (6, 3, 4), (6, 2, 5), (6, 2, 6), (6, 2, 7), (6, 2, 37), (6, 1, 100), (20, 8, 64)]
