@@ -1,0 +1,28 @@
+"""The table of outcome families that a predictor can answer exactly; any other law is answered from keyed draws."""
+
+from probinfer.predict.continuous import BETA as BETA
+from probinfer.predict.continuous import EXPONENTIAL as EXPONENTIAL
+from probinfer.predict.continuous import GAMMA as GAMMA
+from probinfer.predict.continuous import GUMBEL as GUMBEL
+from probinfer.predict.continuous import HALF_NORMAL as HALF_NORMAL
+from probinfer.predict.continuous import LAPLACE as LAPLACE
+from probinfer.predict.continuous import LOG_NORMAL as LOG_NORMAL
+from probinfer.predict.continuous import LOGISTIC as LOGISTIC
+from probinfer.predict.continuous import NORMAL as NORMAL
+from probinfer.predict.continuous import STUDENT_T as STUDENT_T
+from probinfer.predict.continuous import WEIBULL as WEIBULL
+from probinfer.predict.discrete import BERNOULLI as BERNOULLI
+from probinfer.predict.discrete import BINOMIAL as BINOMIAL
+from probinfer.predict.discrete import CATEGORICAL as CATEGORICAL
+from probinfer.predict.discrete import NEGATIVE_BINOMIAL as NEGATIVE_BINOMIAL
+from probinfer.predict.discrete import POISSON as POISSON
+from probinfer.predict.family import Family as Family
+from probinfer.predict.family import Support as Support
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        NORMAL, STUDENT_T, LAPLACE, LOGISTIC, GUMBEL, LOG_NORMAL, GAMMA, EXPONENTIAL, WEIBULL, HALF_NORMAL, BETA,
+        BERNOULLI, BINOMIAL, POISSON, NEGATIVE_BINOMIAL, CATEGORICAL,
+    )
+}  # fmt: skip

@@ -1,0 +1,87 @@
+"""NumPyro distributions as outcome families. Imports numpyro, so a loaded predictor never comes here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import log_softmax
+from jax.scipy.special import logit
+from numpyro import distributions as dist
+
+from probinfer.predict.families import (
+    BERNOULLI,
+    BETA,
+    BINOMIAL,
+    CATEGORICAL,
+    EXPONENTIAL,
+    GAMMA,
+    GUMBEL,
+    HALF_NORMAL,
+    LAPLACE,
+    LOG_NORMAL,
+    LOGISTIC,
+    NEGATIVE_BINOMIAL,
+    NORMAL,
+    POISSON,
+    STUDENT_T,
+    WEIBULL,
+    Family,
+    Support,
+)
+
+
+def _log_of(probabilities: Array) -> Array:
+    return jnp.log(jnp.maximum(probabilities, 0.0))  # differences of sigmoids may be -1e-17
+
+
+# By the exact type: a subclass may have changed anything.
+_LAWS: dict[type, tuple[Family, Callable[[Any], tuple]]] = {
+    dist.Normal: (NORMAL, lambda d: (d.loc, d.scale)),
+    dist.StudentT: (STUDENT_T, lambda d: (d.df, d.loc, d.scale)),
+    dist.Cauchy: (STUDENT_T, lambda d: (1.0, d.loc, d.scale)),
+    dist.Laplace: (LAPLACE, lambda d: (d.loc, d.scale)),
+    dist.Logistic: (LOGISTIC, lambda d: (d.loc, d.scale)),
+    dist.Gumbel: (GUMBEL, lambda d: (d.loc, d.scale)),
+    dist.LogNormal: (LOG_NORMAL, lambda d: (d.loc, d.scale)),
+    dist.Gamma: (GAMMA, lambda d: (d.concentration, d.rate)),
+    dist.Chi2: (GAMMA, lambda d: (d.concentration, d.rate)),
+    dist.Exponential: (EXPONENTIAL, lambda d: (d.rate,)),
+    dist.Weibull: (WEIBULL, lambda d: (d.scale, d.concentration)),
+    dist.HalfNormal: (HALF_NORMAL, lambda d: (d.scale,)),
+    dist.Beta: (BETA, lambda d: (d.concentration1, d.concentration0)),
+    dist.BetaProportion: (BETA, lambda d: (d.concentration1, d.concentration0)),
+    dist.BernoulliLogits: (BERNOULLI, lambda d: (d.logits,)),
+    dist.BernoulliProbs: (BERNOULLI, lambda d: (logit(d.probs),)),
+    dist.BinomialLogits: (BINOMIAL, lambda d: (d.total_count, d.logits)),
+    dist.BinomialProbs: (BINOMIAL, lambda d: (d.total_count, logit(d.probs))),
+    dist.Poisson: (POISSON, lambda d: (d.rate,)),
+    dist.GammaPoisson: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
+    dist.NegativeBinomial2: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
+    dist.NegativeBinomialProbs: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
+    dist.NegativeBinomialLogits: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
+    dist.CategoricalLogits: (CATEGORICAL, lambda d: (log_softmax(d.logits, axis=-1),)),
+    dist.CategoricalProbs: (CATEGORICAL, lambda d: (_log_of(d.probs),)),
+    dist.OrderedLogistic: (CATEGORICAL, lambda d: (_log_of(d.probs),)),
+}
+
+
+def family_of(distribution: Any) -> Family | None:
+    """The family of a NumPyro distribution, looking through `to_event`, `expand` and `mask`; None if it has none."""
+    law = _LAWS.get(type(_unwrap(distribution)))
+    return law[0] if law else None
+
+
+def parameters_of(distribution: Any, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """The family's parameters, each broadcast to the outcome's `shape` (and the classes, where there are such)."""
+    base = _unwrap(distribution)
+    family, read = _LAWS[type(base)]
+    classes = family.support is Support.CLASSES
+    arrays = [jnp.asarray(value, float) for value in read(base)]
+    return tuple(jnp.broadcast_to(a, shape + a.shape[-1:] if classes else shape) for a in arrays)
+
+
+def _unwrap(distribution: Any) -> Any:
+    while isinstance(distribution, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        distribution = distribution.base_dist
+    return distribution

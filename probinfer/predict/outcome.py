@@ -1,0 +1,365 @@
+"""From a posterior to its outcome as a function of one row: found, checked against the whole model, exported.
+
+A NumPyro function is written for all rows at once. A predictor needs it for any rows, however many. So the function is run with
+data of one row, and JAX's vmap makes it a function of many. That is right only where rows do not look at one another, and what a
+function does cannot be read from its text; so it is checked: on training rows the one-row program must give what the model gives.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from probinfer.errors import ModelError, ProbinferError
+from probinfer.model.trace import VALUE_NEEDED
+from probinfer.predict.discrete import BINOMIAL
+from probinfer.predict.family import Family, Support
+from probinfer.predict.laws import family_of, parameters_of
+from probinfer.predict.levels import picking_inputs, read_inputs
+from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Input, Program
+
+if TYPE_CHECKING:
+    from probinfer.model.model import BoundModel
+    from probinfer.posterior.posterior import Posterior
+
+_CHECKED_ROWS = 32
+_CHECKED_DRAWS = 3
+_CHECK_RTOL = 1e-6
+_PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+class _Unfit(Exception):
+    """Why a plan does not work. `rank`: how much it tells, the highest is shown."""
+
+    def __init__(self, rank: int, text: str) -> None:
+        super().__init__(text)
+        self.rank = rank
+
+
+class _Law(NamedTuple):
+    """What the check learned. `top`: the largest outcome in training, of a binomial its largest total."""
+
+    family: Family | None
+    event_dim: int
+    discrete: bool
+    top: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One way of running the function for a single row.
+
+    rows        data cut to one row
+    fixed       data as they were
+    constants   sizes and switches as they are for one row; an outcome that is left out is None
+    left_out    outcomes that are not given: None, or placeholder `zeros` for a function that cannot do without
+    """
+
+    bound: "BoundModel"
+    site: Any
+    rows: Mapping[str, np.ndarray]
+    fixed: Mapping[str, np.ndarray]
+    constants: Mapping[str, Any]
+    zeros: Mapping[str, np.ndarray]
+    left_out: tuple[str, ...]
+    row_counts: tuple[str, ...]
+
+    @property
+    def event(self) -> tuple[int, ...]:
+        return tuple(self.site.shape[1:])
+
+    def law(self, draw: Mapping[str, Any], fixed: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
+        """The outcome's distribution for one row, given without its leading axis, and one draw."""
+        arrays = {**fixed, **self.zeros, **{name: value[None] for name, value in row.items() if name != NO_INPUT}}
+        return self.bound.simulate(draw, arrays, self.constants)[self.site.name]["fn"]
+
+
+def row_program(posterior: "Posterior", outcome: str | None) -> Program:
+    """The program behind a predictor.
+
+    Raises ModelError where the posterior has no model or no such outcome, and where rows of the outcome are not
+    independent of one another given the parameters.
+    """
+    bound = _bound(posterior)
+    site = _outcome_site(bound, outcome)
+    latents = {site.name: np.asarray(posterior.latents[site.name]) for site in bound.latents}
+    reasons: list[_Unfit] = []
+    with jax.enable_x64(True):
+        for plan in _plans(bound, site):
+            try:
+                law = _check(plan, latents)
+            except _Unfit as reason:
+                reasons.append(reason)
+                continue
+            evidence = posterior.report.evidence
+            return _export(plan, law, latents, evidence.chains if evidence.chained else None)
+    best = max(reasons, key=lambda reason: reason.rank)
+    raise ModelError(f"The outcome {site.name!r} cannot be predicted row by row: {best}")
+
+
+def _bound(posterior: "Posterior") -> "BoundModel":
+    if posterior.model is None or posterior.data is None:
+        raise ModelError(
+            "This posterior came without its model or data, and a predictor needs both. Pass them when loading: "
+            "load_posterior(path, model=pi.Model(fn), data=data)."
+        )
+    return posterior.model.bind(posterior.data)
+
+
+def _outcome_site(bound: "BoundModel", outcome: str | None) -> Any:
+    observed = {site.name: site for site in bound.observed}
+    if not observed:
+        raise ModelError(
+            "The model has no observed site, so there is no outcome to predict. Give obs= to a sample site: "
+            'numpyro.sample("y", dist.Normal(mu, sigma), obs=y).'
+        )
+    if outcome is None and len(observed) > 1:
+        raise ModelError(
+            f"The model has {len(observed)} outcomes; name one of them: outcome={' | '.join(map(repr, observed))}."
+        )
+    name = outcome if outcome is not None else next(iter(observed))
+    if name not in observed:
+        raise ModelError(f"The model has no observed site {name!r}; its outcomes are {', '.join(map(repr, observed))}.")
+    if not observed[name].shape:
+        raise ModelError(f"The outcome {name!r} is a single number, so the model has no rows to predict for.")
+    return observed[name]
+
+
+def _plans(bound: "BoundModel", site: Any) -> Iterator[_Plan]:
+    """Ways of cutting the model to one row, the likeliest first; `_check` says whether one is right."""
+    # a function that looks at the values of its data has them as constants; here they are data all the same
+    values = {**bound.constants, **bound.arrays}
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    constants = {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
+    rows = site.shape[0]
+    own = bound.observed_arguments.get(site.name)
+    fed = [argument for argument in bound.observed_arguments.values() if argument in arrays]
+    counts = [name for name, value in constants.items() if not isinstance(value, bool) and value == rows]
+    left_out = list(dict.fromkeys([tuple(dict.fromkeys(fed)), (own,) if own in arrays else ()]))
+    cut_counts = [tuple(counts), *(((),) if counts else ())]
+    for missing, cut, as_zeros in product(left_out, cut_counts, (False, True)):
+        if as_zeros and not missing:
+            continue
+        zeros = (
+            {name: np.zeros((1, *arrays[name].shape[1:]), arrays[name].dtype) for name in missing} if as_zeros else {}
+        )
+        kept = {name: value for name, value in arrays.items() if name not in missing}
+        per_row = {name: value for name, value in kept.items() if value.ndim and value.shape[0] == rows}
+        yield _Plan(
+            bound=bound,
+            site=site,
+            rows=per_row,
+            fixed={name: value for name, value in kept.items() if name not in per_row},
+            constants={**constants, **dict.fromkeys(cut, 1), **({} if as_zeros else dict.fromkeys(missing))},
+            zeros=zeros,
+            left_out=missing,
+            row_counts=cut,
+        )
+
+
+# checking a plan -----------------------------------------------------------------------------------------------------
+
+
+def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> _Law:
+    """The outcome's law if the plan gives row by row what the model gives for all rows; else raises _Unfit."""
+    bound, count = plan.bound, plan.site.shape[0]
+    natural = _run(lambda: jax.eval_shape(lambda: _sample_sites(plan)))
+    tied = [site for site in bound.latents if site.name in natural and natural[site.name].shape != site.shape]
+    if tied:
+        listed = ", ".join(f"{site.name} (shape {site.shape})" for site in tied)
+        raise _Unfit(
+            3,
+            f"{listed} changes its shape with the number of rows, so a new row has no such parameter. Index a parameter "
+            "by group, theta[group] with the number of groups passed as a size; or integrate a per-row effect out: a "
+            "gamma effect on a Poisson rate is NegativeBinomial2, a normal effect on a normal mean adds to its variance.",
+        )
+    rows = np.unique(np.linspace(0, count - 1, _CHECKED_ROWS).astype(int))
+    size = next(iter(latents.values())).shape[0]
+    draws = {k: v[np.unique(np.linspace(0, size - 1, _CHECKED_DRAWS).astype(int))] for k, v in latents.items()}
+    laws: list[_Law] = []
+
+    def together(draw: Mapping) -> Any:
+        site = bound.simulate(draw)[plan.site.name]
+        observed = jnp.asarray(site["value"])
+        fingerprint = _fingerprint(site["fn"], plan.site.shape, observed)
+        top = jnp.max(fingerprint[0] if family_of(site["fn"]) is BINOMIAL else observed)
+        return jax.tree.map(lambda a: a[rows], (fingerprint, observed)), top
+
+    def single(draw: Mapping, row: Mapping, observed: Any) -> Any:
+        law = plan.law(draw, plan.fixed, row)
+        laws.append(_Law(family_of(law), law.event_dim, bool(law.is_discrete), 0.0))
+        _check_shape(law, (1, *plan.event))
+        return jax.tree.map(lambda a: a[0], _fingerprint(law, (1, *plan.event), observed[None]))
+
+    (expected, observed), top = jax.jit(jax.vmap(together))(draws)
+    some = {name: value[rows] for name, value in plan.rows.items()}
+    alone = _run(lambda: jax.jit(jax.vmap(jax.vmap(single, (None, 0, 0)), (0, None, None)))(draws, some, observed[0]))
+    for one, value in zip(jax.tree.leaves(alone), jax.tree.leaves(expected), strict=True):
+        scale = np.max(np.abs(value), initial=0.0, where=np.isfinite(value))
+        if not np.allclose(one, value, rtol=_CHECK_RTOL, atol=1e-9 * scale, equal_nan=True):
+            raise _Unfit(
+                4,
+                "run for one training row at a time, the model gives another distribution than for all rows together, so "
+                "rows look at one another: batch statistics such as X - X.mean(0), a cumulative sum, a time series, or the "
+                "outcome used as an input. Compute what spans the rows beforehand and pass it as data (X_centred, X_mean).",
+            )
+    return laws[0]._replace(top=float(np.max(top)))
+
+
+def _sample_sites(plan: _Plan) -> dict[str, Any]:
+    arrays = {**plan.fixed, **plan.zeros, **{name: value[:1] for name, value in plan.rows.items()}}
+    trace = plan.bound.simulate({}, arrays, plan.constants)
+    return {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
+
+
+def _check_shape(law: Any, shape: tuple[int, ...]) -> None:
+    came = tuple(law.shape())
+    if len(came) > len(shape) or any(a not in (1, b) for a, b in zip(came[::-1], shape[::-1], strict=False)):
+        raise _Unfit(
+            2,
+            f"for one row its distribution has the shape {came}, not {shape}. A size written into the model must come from "
+            "its data (X.shape[0], or an argument that counts the rows); a time series, or a Gaussian process over the rows, "
+            "has no answer for one row alone.",
+        )
+
+
+def _fingerprint(law: Any, shape: tuple[int, ...], observed: jax.Array) -> tuple[jax.Array, ...]:
+    """What must agree, rows first: a family's parameters, or the log density at the data and next to them."""
+    if family_of(law) is not None:
+        return parameters_of(law, shape)
+    batch = shape[: len(shape) - law.event_dim]
+    return tuple(jnp.broadcast_to(law.log_prob(y), batch) for y in (observed, observed + jnp.ones_like(observed)))
+
+
+def _run(work: Callable[[], Any]) -> Any:
+    """Run the user's function on one row; what it raises becomes the reason why the plan does not work."""
+    try:
+        return work()
+    except (_Unfit, ProbinferError):
+        raise
+    except VALUE_NEEDED as error:
+        raise _Unfit(
+            1,
+            f"the model looks at the values of its data while it runs ({str(error).splitlines()[0]}). Sizes such as the "
+            "number of groups must be arguments of their own: J=85, not int(group.max()) + 1.",
+        ) from None
+    except Exception as error:  # noqa: BLE001 - whatever the user's function raises with one row is a reason
+        text = str(error).splitlines()[0] if str(error) else ""
+        raise _Unfit(0, f"with data of a single row the model raised {type(error).__name__}: {text}.") from None
+
+
+# exporting -----------------------------------------------------------------------------------------------------------
+
+
+def _export(plan: _Plan, law: _Law, latents: Mapping[str, np.ndarray], chains: int | None) -> Program:
+    shapes = (latents, plan.fixed, plan.rows)
+    first = ({k: v[0] for k, v in latents.items()}, dict(plan.fixed), {k: v[0] for k, v in plan.rows.items()})
+    jaxpr = jax.make_jaxpr(lambda *args: _fingerprint(plan.law(*args), (1, *plan.event), jnp.zeros((1, *plan.event))))(
+        *first
+    )
+    names = [(group, name) for group, arrays in enumerate(shapes) for name in sorted(arrays)]
+    read = {names[number] for number in read_inputs(jaxpr.jaxpr)}
+    picking = {names[number][1] for number in picking_inputs(jaxpr.jaxpr)}
+    draws, fixed, rows = ({k: v for k, v in arrays.items() if (i, k) in read} for i, arrays in enumerate(shapes))
+    if not draws:
+        raise ModelError(f"The outcome {plan.site.name!r} depends on no latent site: there is nothing to predict from.")
+    idle = [{k: v for k, v in arrays.items() if (i, k) not in read} for i, arrays in enumerate(first)]
+
+    def law_of(draw: Mapping, kept: Mapping, row: Mapping) -> Any:
+        return plan.law({**idle[0], **draw}, {**idle[1], **kept}, {**idle[2], **row})
+
+    one_row = {**plan.fixed, **plan.zeros, **{k: v[:1] for k, v in plan.rows.items()}}
+    bounds = plan.bound.index_bounds_of(one_row, plan.constants)
+    constants = {k: v for k, v in plan.constants.items() if k not in plan.left_out}
+    known = {**plan.bound.constants, **plan.bound.arrays}
+    return Program(
+        outcome=plan.site.name,
+        family=law.family,
+        inputs=tuple(_input(name, values, bounds.get(name), name in picking) for name, values in rows.items()),
+        draws=draws,
+        chains=chains,
+        fixed=fixed,
+        constants=constants,
+        row_counts=plan.row_counts,
+        unread=tuple(name for name in known if name not in {*rows, *fixed, *constants}),
+        event=plan.event,
+        discrete=law.discrete,
+        probabilities=_probabilities(law, jaxpr),
+        programs=_programs(plan, law, law_of, draws, fixed, rows or {NO_INPUT: np.zeros(plan.site.shape[0])}),
+    )
+
+
+def _input(name: str, values: np.ndarray, bounds: tuple[int, int] | None, picks: bool) -> Input:
+    if bounds is None and picks:
+        bounds = (int(values.min()), int(values.max()))  # its range is not known: what training has seen
+    low, high = bounds or (None, None)
+    return Input(name, values.dtype.name, values.shape[1:], low, high)
+
+
+def _probabilities(law: _Law, jaxpr: Any) -> int:
+    support = law.family.support if law.family else None
+    if support is Support.CLASSES:
+        return jaxpr.out_avals[0].shape[-1]
+    if support is Support.COUNT:
+        return int(min(law.top, 30) if law.family is BINOMIAL else min(max(law.top, 10), 30)) + 1
+    return 2 if support is Support.BINARY else 0
+
+
+def _programs(
+    plan: _Plan, law: _Law, law_of: Callable, draws: Mapping, fixed: Mapping, rows: Mapping
+) -> dict[str, jax.export.Exported]:
+    shape = (1, *plan.event)
+    batch = shape[: len(shape) - law.event_dim]
+    export = partial(_exported, law_of, draws, fixed, rows)
+    if law.family:
+        return {PARAMETERS: export(lambda d: tuple(p[0] for p in parameters_of(d, shape)))}
+
+    def sample(d: Any, key: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(d.expand(batch).sample(key), shape)[0].astype(float)
+
+    def log_density(d: Any, y: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.broadcast_to(d.log_prob(y[None]), batch))
+
+    def moments(d: Any) -> tuple[jax.Array, ...]:
+        return tuple(jnp.broadcast_to(m, shape)[0].astype(float) for m in (d.mean, d.variance))
+
+    programs = {SAMPLE: export(sample, key=((2,), np.uint32)), LOG_DENSITY: export(log_density, y=(plan.event, float))}
+    try:
+        found = jax.jit(jax.vmap(jax.vmap(lambda *a: moments(law_of(*a)), (0, None, None)), (None, None, 0)))(
+            {k: v[:_CHECKED_DRAWS] for k, v in draws.items()}, fixed, {k: v[:_CHECKED_ROWS] for k, v in rows.items()}
+        )
+    except NotImplementedError:
+        return programs
+    if all(bool(jnp.isfinite(m).all()) for m in found):
+        programs[MOMENTS] = export(moments)
+    return programs
+
+
+def _exported(
+    law_of: Callable, draws: Mapping, fixed: Mapping, rows: Mapping, of_law: Callable, **extra: tuple[tuple, Any]
+) -> jax.export.Exported:
+    """`of_law` of the outcome's law, for n rows and s draws. `extra`: one more argument of each row, its shape and type."""
+
+    def per_row(draws: Mapping, fixed: Mapping, row: Mapping, *more: jax.Array) -> Any:
+        if "key" in extra:
+            numbers = jnp.arange(next(iter(draws.values())).shape[0])
+            key = jax.random.wrap_key_data(more[0], impl="threefry2x32")
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+            return jax.vmap(lambda d, key: of_law(law_of(d, fixed, row), key))(draws, keys)
+        return jax.vmap(lambda d: of_law(law_of(d, fixed, row), *more))(draws)
+
+    n, s = jax.export.symbolic_shape("n, s")
+    specs = [
+        {k: jax.ShapeDtypeStruct((s, *v.shape[1:]), v.dtype) for k, v in draws.items()},
+        {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in fixed.items()},
+        {k: jax.ShapeDtypeStruct((n, *v.shape[1:]), v.dtype) for k, v in rows.items()},
+        *(jax.ShapeDtypeStruct((n, *shape), dtype) for shape, dtype in extra.values()),
+    ]
+    function = jax.jit(jax.vmap(per_row, (None, None, 0, *[0] * len(extra))))
+    return jax.export.export(function, platforms=_PLATFORMS)(*specs)

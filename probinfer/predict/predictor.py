@@ -1,0 +1,249 @@
+"""Predictor: a posterior's answers for new rows, exact where the outcome's law allows. Imports jax, not numpyro."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import jax
+import numpy as np
+
+from probinfer.errors import PredictionError, UnreliablePosterior
+from probinfer.posterior.verdict import Verdict
+from probinfer.predict.engine import Engine
+from probinfer.predict.family import Support
+from probinfer.predict.prediction import Prediction
+from probinfer.predict.program import Input, Program
+from probinfer.predict.rows import content_hashes, plain_numbers, read_rows
+
+if TYPE_CHECKING:
+    from probinfer.posterior.posterior import Posterior
+
+_FINDINGS_SHOWN = 3
+
+
+class Predictor:
+    """Predictions of one outcome of a model for new rows.
+
+    For each posterior draw the outcome has a known distribution; a prediction summarises the mixture of them all. With a
+    distribution of `probinfer.predict.families` this is exact, needs no random numbers, and is the same on every machine. Others are
+    answered from predictive draws whose randomness belongs to the row, so that no answer depends on what else is asked.
+
+    Args:
+        posterior: what `infer` returned, or `load_posterior` with model and data.
+        outcome: name of the observed site; may be left out where there is only one.
+        accept: the worst verdict to accept. A posterior with a worse one does not become a predictor.
+
+    Raises:
+        UnreliablePosterior: the verdict is worse than `accept`.
+        ModelError: the posterior came without model or data, the model has no such outcome, or its rows are not independent
+            given the parameters (time series, batch statistics, one parameter for every row).
+
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> from probinfer import infer
+    >>> def coin(y=None):
+    ...     p = numpyro.sample("p", dist.Beta(1, 1))
+    ...     numpyro.sample("y", dist.Bernoulli(p), obs=y)
+    >>> predictor = Predictor(infer(coin, {"y": np.array([1, 0, 1, 1])}, progress=False))
+    >>> bool(abs(predictor.predict({}).mean[0] - 4 / 6) < 0.02)  # exact: Beta(4, 2)
+    True
+    """
+
+    def __init__(self, posterior: "Posterior", outcome: str | None = None, accept: Verdict = Verdict.GOOD) -> None:
+        from probinfer.predict.outcome import row_program
+
+        if not isinstance(accept, Verdict):
+            raise PredictionError(f"accept is {accept!r}; wanted a Verdict, such as Verdict.DOUBTFUL.")
+        _refuse_unreliable(posterior, accept)
+        self._set(row_program(posterior, outcome), _provenance(posterior, accept))
+
+    @classmethod
+    def from_program(cls, program: Program, about: Mapping[str, Any]) -> Self:
+        """The predictor of a program that was made before: how `load_predictor` makes it."""
+        self = cls.__new__(cls)
+        self._set(program, about)
+        return self
+
+    def _set(self, program: Program, about: Mapping[str, Any]) -> None:
+        self.program = program
+        self.about = dict(about)
+        self._engine = Engine(program)
+
+    @property
+    def outcome(self) -> str:
+        """Name of the outcome."""
+        return self.program.outcome
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What every row must bring: names, types, shapes, valid ranges."""
+        return self.program.inputs
+
+    def predict(
+        self, rows: Any, level: float = 0.9, quantiles: Sequence[float] | None = None, *, first_row: int = 0
+    ) -> Prediction:
+        """Predict the outcome of each row.
+
+        Args:
+            rows: dict of arrays by the model's argument names, pandas DataFrame, or pyarrow Table. A vector-valued argument X
+                is an array (rows, k), or the table columns X[0], …, X[k-1]. A table's columns come in any order, and further
+                ones are ignored; a dict may also hold what the model knows and the outcome does not need, the outcome itself
+                for one. Without inputs, `{}` is one row.
+            level: probability of the interval `lower` to `upper`.
+            quantiles: further quantiles wanted, probabilities between 0 and 1.
+            first_row: number of the first row, for errors that name rows of a larger table.
+
+        Returns:
+            Prediction: mean, sd and its two parts, interval, quantiles, probabilities, Monte Carlo error of the mean.
+
+        Raises:
+            PredictionError: the rows do not fit (names, types, shapes, missing or infinite values, a level that training never
+                saw), the model's parameters are not numbers for some row, or `level` or `quantiles` are no probabilities.
+        """
+        level = _probability("level", level)
+        wanted = tuple(_probability("quantiles", q) for q in (quantiles if quantiles is not None else ()))
+        columns, count = read_rows(rows, self.program, first_row=first_row)
+        hashes = np.zeros(count, np.uint32) if self.program.family else content_hashes(columns, count)
+        levels = np.array([(1.0 - level) / 2.0, (1.0 + level) / 2.0, *wanted])
+        answer = self._engine.summarise(columns, hashes, levels)
+        if not answer.defined.all():
+            first = int(np.argmin(answer.defined)) + first_row
+            raise PredictionError(
+                f"In row {first} (the first row is row 0) the model's parameters of {self.outcome} are not a number for some "
+                "posterior draws, so there is nothing to predict. Are its inputs far outside those of training?"
+            )
+        support = self.program.family.support if self.program.family else None
+        total = answer.aleatoric_variance + answer.epistemic_variance
+        return Prediction(
+            outcome=self.outcome,
+            mean=answer.mean,
+            sd=np.sqrt(total),
+            lower=answer.quantiles[..., 0],
+            upper=answer.quantiles[..., 1],
+            level=level,
+            epistemic_sd=np.sqrt(answer.epistemic_variance),
+            aleatoric_sd=np.sqrt(answer.aleatoric_variance),
+            mcse=answer.mcse,
+            quantiles=answer.quantiles[..., 2:] if quantiles is not None else None,
+            quantile_levels=wanted,
+            probabilities=answer.probabilities if self.program.probabilities else None,
+            classes=np.arange(self.program.probabilities) if support in (Support.BINARY, Support.CLASSES) else None,
+        )
+
+    def sample(self, rows: Any, draws: int = 100, seed: Any = 0) -> np.ndarray:
+        """Draws from the predictive distribution, (draws, rows, *event); whole numbers for a discrete outcome.
+
+        Draw i is a joint draw: all rows share the i-th of `draws` posterior draws taken in random order (again from the start when
+        they are used up), and each row has noise of its own. A row's noise comes from its content and `seed`, not from its
+        place; equal rows in one call are told apart by counting.
+
+        Raises PredictionError as `predict` does, and for a number of draws or a seed that is none.
+        """
+        if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 0:
+            raise PredictionError(f"draws is {draws!r}; wanted a whole number.")
+        columns, count = read_rows(rows, self.program)
+        hashes = content_hashes(columns, count)
+        with jax.enable_x64(True):
+            order, noise = jax.random.split(_key(seed))
+            size = self.program.size
+            rounds = [jax.random.permutation(jax.random.fold_in(order, i), size) for i in range(-(-int(draws) // size))]
+            picked = np.concatenate([np.zeros(0, int), *map(np.asarray, rounds)])[:draws].astype(int)
+            keys = jax.vmap(lambda h, again: jax.random.fold_in(jax.random.fold_in(noise, h), again))(
+                hashes, _occurrences(hashes)
+            )
+            keys = np.asarray(jax.random.key_data(keys))
+        values = self._engine.sample(columns, keys, picked)
+        return values.astype(np.int64) if self.program.discrete else values
+
+    def log_score(self, rows: Any, y: Any) -> np.ndarray:
+        """log of the posterior predictive density (or probability) of each outcome, (rows,); -inf for an impossible one.
+
+        log (1/S) sum_s p(y | row, theta_s) over the S posterior draws; of an outcome of several numbers, their joint density.
+        Raises PredictionError as `predict` does, and for outcomes that are no numbers or do not match the rows.
+        """
+        columns, count = read_rows(rows, self.program)
+        values = plain_numbers(self.outcome, y).astype(float)
+        shape = (count, *self.program.event)
+        if count == 1 and values.shape == self.program.event:
+            values = values[None]
+        if values.shape != shape:
+            raise PredictionError(f"{self.outcome} has the shape {values.shape}; wanted {shape}, an outcome for each row.")
+        if not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise PredictionError(f"{self.outcome} is not finite in row {row} (the first row is row 0).")
+        return self._engine.log_score(columns, values)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save as a folder of plain files that `load_predictor` reads without the model's code.
+
+        An older predictor at `path` is replaced once the new one is complete; anything else there is left alone, with an ArtifactError.
+        """
+        from probinfer.predict.artifact import write
+
+        write(self, path)
+
+    def __repr__(self) -> str:
+        program = self.program
+        law = f" ~ {program.family.name}" if program.family else ""
+        takes = ", ".join(f"{i.name}{list(i.shape) if i.shape else ''}" for i in program.inputs) or "no inputs"
+        return f"Predictor({program.outcome}{law}; {takes}; {program.size} draws; {self.about.get('verdict', '?')})"
+
+
+def load_predictor(path: str | os.PathLike[str]) -> Predictor:
+    """Load a predictor that `Predictor.save` wrote. Runs no code from the folder, and needs neither the model nor its data.
+
+    Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later version.
+    """
+    from probinfer.predict.artifact import read
+
+    return Predictor.from_program(*read(path))
+
+
+def _refuse_unreliable(posterior: "Posterior", accept: Verdict) -> None:
+    report = posterior.report
+    if report.verdict >= accept:
+        return
+    findings = [finding for finding in report.findings if finding.severity < accept]
+    listed = "\n".join(str(finding) for finding in findings[:_FINDINGS_SHOWN])
+    more = f"\n… and {len(findings) - _FINDINGS_SHOWN} more in posterior.report" if len(findings) > _FINDINGS_SHOWN else ""
+    raise UnreliablePosterior(
+        f"The posterior's verdict is {report.verdict.name}, and only {accept.name} or better is accepted here.\n{listed}{more}\n"
+        f"To predict from it all the same, say so: Predictor(posterior, accept=Verdict.{report.verdict.name})."
+    )
+
+
+def _provenance(posterior: "Posterior", accept: Verdict) -> dict[str, Any]:
+    report = posterior.report
+    return {
+        "verdict": report.verdict.name,
+        "accepted": accept.name,
+        "headline": report.headline,
+        "findings": [
+            {"severity": f.severity.name, "what": f.what, "where": f.where, "advice": f.advice} for f in report.findings
+        ],
+        "provenance": {str(name): value for name, value in report.evidence.attrs.items()},
+    }
+
+
+def _probability(name: str, value: Any) -> float:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
+        raise PredictionError(f"{name} has {value!r}; wanted probabilities between 0 and 1, such as 0.9.")
+    return float(value)
+
+
+def _key(seed: Any) -> jax.Array:
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and 0 <= seed < 2**63:
+        return jax.random.key(int(seed), impl="threefry2x32")
+    if isinstance(seed, jax.Array) and seed.shape == () and jax.dtypes.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        return seed
+    raise PredictionError(f"seed is {seed!r}; wanted a whole number from 0, or a jax key.")
+
+
+def _occurrences(hashes: np.ndarray) -> np.ndarray:
+    """How many earlier rows have the same content: 0 for the first of each."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, int)
+    run = np.arange(len(ordered)) - np.repeat(begins, np.diff(np.r_[begins, len(ordered)]))
+    result = np.empty(len(hashes), np.uint32)
+    result[order] = run
+    return result

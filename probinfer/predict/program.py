@@ -1,0 +1,69 @@
+"""What a predictor computes from: posterior draws, and the model's outcome as a function of one row. Imports jax only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from probinfer.predict.family import Family
+
+PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY = "parameters", "sample", "moments", "log_density"
+NO_INPUT = ""  # stands for the rows of a model whose outcome reads no data
+
+JaxArrays = Mapping[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One argument of the model that every row must bring.
+
+    dtype         "float64", "int64" or "bool"
+    shape         of one row's value: () for a number, (k,) for a vector
+    low, high     valid range, both ends included, of an integer that picks a level; else None
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    low: int | None = None
+    high: int | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """The outcome's law for one row and one posterior draw, vectorised over both, and everything it is fed.
+
+    programs     exported functions of (draws, fixed, rows, …) with any number n of rows and s of draws. With a family,
+                 PARAMETERS -> the family's parameters, each (n, s, *event). Without one,
+                 SAMPLE (…, keys (n, 2)) -> one outcome per row and draw, LOG_DENSITY (…, y (n, *event)) -> (n, s), and, where
+                 the law has them, MOMENTS -> mean and variance, each (n, s, *event).
+    draws        the latent sites that the outcome depends on, each (S, *shape), chain after chain
+    chains       how many chains they are; None for independent draws
+    fixed        data of the model that are the same for every row
+    constants    the sizes and switches it was traced with; those in `row_counts` were the number of rows
+    unread       data of the model that the outcome does not depend on, itself among them
+    event        shape of one row's outcome; () for a number
+    discrete     the outcome takes whole numbers
+    probabilities  how many of P(Y = 0), P(Y = 1), … a prediction holds; 0 for none
+    """
+
+    outcome: str
+    family: Family | None
+    inputs: tuple[Input, ...]
+    draws: Mapping[str, np.ndarray]
+    chains: int | None
+    fixed: Mapping[str, np.ndarray]
+    constants: Mapping[str, Any]
+    row_counts: tuple[str, ...]
+    unread: tuple[str, ...]
+    event: tuple[int, ...]
+    discrete: bool
+    probabilities: int
+    programs: Mapping[str, jax.export.Exported]
+
+    @property
+    def size(self) -> int:
+        """Number of posterior draws."""
+        return next(iter(self.draws.values())).shape[0]

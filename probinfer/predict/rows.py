@@ -1,0 +1,214 @@
+"""Rows in, checked columns out. Imports numpy only; a predictor never sees a value that has not passed here.
+
+Rows are a dict of arrays, a pandas DataFrame or a pyarrow Table or RecordBatch. A vector-valued input X of k entries is an
+array (rows, k), or the columns X[0], …, X[k-1] of a table. A dict of single values is one row.
+"""
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from probinfer.errors import PredictionError
+from probinfer.predict.program import Input, Program
+
+_KINDS = {"U": "text", "S": "bytes", "T": "text", "M": "dates", "m": "time spans", "c": "complex numbers"}
+
+
+def read_rows(rows: Any, program: Program, *, first_row: int = 0) -> tuple[dict[str, np.ndarray], int]:
+    """The program's inputs as arrays (rows, *shape) of the type it was traced with, and the number of rows.
+
+    first_row: the number of the first row in the table it is a part of; errors name rows by their number in the table.
+
+    Raises PredictionError for rows of another kind, missing or (in a dict) unknown names, other shapes, row counts that
+    disagree, text, missing values, NaN, infinity, fractions where whole numbers belong, integers that pick no known level, and
+    for data that the model has fixed, given with another value than in training.
+    """
+    table, names, length = _columns(rows, program)
+    columns, single = {}, {}
+    for entry in program.inputs:
+        values = _numbers(entry, names[entry.name], table, first_row)
+        columns[entry.name], single[entry.name] = values
+    if any(single.values()) and not all(single.values()):
+        ones, many = ([name for name, is_one in single.items() if is_one is which] for which in (True, False))
+        raise PredictionError(
+            f"{', '.join(ones)} came as a single value, {', '.join(many)} as one value for each of "
+            f"{len(columns[many[0]])} rows; give every input one entry for each row (np.full(rows, value))."
+        )
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in lengths.items())
+        raise PredictionError(f"The inputs disagree about the number of rows: {listed}. Each needs one entry for every row.")
+    count = next(iter(lengths.values()), length)
+    if isinstance(rows, Mapping):
+        count = _check_fixed(rows, program, count, known=bool(lengths))
+    return columns, count
+
+
+def column_names(entry: Input) -> list[str]:
+    """The table columns that hold an input: its name, or name[0], name[1], … in row-major order for a vector or matrix."""
+    indices = itertools.product(*(range(size) for size in entry.shape))
+    return [f"{entry.name}[{','.join(map(str, index))}]" if index else entry.name for index in indices]
+
+
+def locate_columns(available: Sequence[Any], inputs: Sequence[Input]) -> dict[str, list[str]]:
+    """Which columns hold each input. Raises PredictionError naming all that are missing."""
+    present = set(available)
+    found, missing = {}, []
+    for entry in inputs:
+        parts = column_names(entry)
+        found[entry.name] = [entry.name] if entry.name in present else parts
+        missing += [] if entry.name in present else [part for part in parts if part not in present]
+    if missing:
+        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        have = ", ".join(map(str, list(available)[:20])) or "no columns at all"
+        raise PredictionError(f"The rows lack {shown}; they have {have}.")
+    return found
+
+
+def content_hashes(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """A 32-bit hash of each row's content, (rows,) uint32: the same wherever the row stands, and whatever stands next to it."""
+    state = np.full(count, 0x9E3779B97F4A7C15, np.uint64)
+    for _, values in sorted(columns.items()):
+        words = np.ascontiguousarray(values.reshape(count, -1) + 0.0, np.float64).view(np.uint64)  # + 0.0: -0.0 is 0.0
+        for word in words.T:
+            state = (state ^ word) * np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's mixing, Steele et al. (2014)
+            state ^= state >> np.uint64(31)
+            state *= np.uint64(0x94D049BB133111EB)
+            state ^= state >> np.uint64(29)
+    return (state >> np.uint64(32)).astype(np.uint32)
+
+
+def plain_numbers(name: str, value: Any) -> np.ndarray:
+    """An array of numbers from whatever a table or dict holds. Raises PredictionError for text, dates, missing values."""
+    return _plain(name, value, 0)
+
+
+def _columns(rows: Any, program: Program) -> tuple[Any, dict[str, list[str]], int]:
+    """Something to take columns from by name, the columns of every input, and the number of rows where it is known."""
+    if isinstance(rows, Mapping):
+        names = locate_columns(list(rows), program.inputs)
+        used = {part for parts in names.values() for part in parts}
+        known = {*used, *program.fixed, *program.constants, *program.unread}
+        unknown = [key for key in rows if key not in known]
+        if unknown:
+            wanted = ", ".join(entry.name for entry in program.inputs) or "nothing"
+            raise PredictionError(f"The model knows nothing called {', '.join(map(repr, unknown))}; rows need {wanted}.")
+        return rows, names, 1
+    if _is(rows, "pandas", "DataFrame"):
+        return rows, locate_columns(list(rows.columns), program.inputs), len(rows)
+    if _is(rows, "pyarrow", "Table", "RecordBatch"):
+        return rows, locate_columns(rows.schema.names, program.inputs), rows.num_rows
+    raise PredictionError(
+        f"rows came as {type(rows).__name__}; wanted a dict of arrays, such as {{'x': x}}, a pandas DataFrame or a pyarrow Table."
+    )
+
+
+def _is(rows: Any, module: str, *types: str) -> bool:
+    """Whether rows are of one of a library's types, without importing the library: who passes one has imported it."""
+    library = sys.modules.get(module)
+    return library is not None and isinstance(rows, tuple(getattr(library, name) for name in types))
+
+
+def _check_fixed(rows: Mapping, program: Program, count: int, known: bool) -> int:
+    for name in program.row_counts:
+        if name in rows:
+            if known and rows[name] != count:
+                raise PredictionError(f"{name} counts the rows: it is {rows[name]!r}, but there are {count}. Leave it out.")
+            count = int(rows[name])
+    for name, value in {**program.constants, **program.fixed}.items():
+        if name in rows and name not in program.row_counts and not np.array_equal(rows[name], value):
+            shown = f"{value!r}" if np.ndim(value) == 0 else f"an array of shape {np.shape(value)}"
+            raise PredictionError(
+                f"{name} is part of the trained model, {shown}, and came with another value. It cannot change from row to row: "
+                "leave it out, or train again."
+            )
+    return count
+
+
+# one input -----------------------------------------------------------------------------------------------------------
+
+
+def _numbers(entry: Input, names: list[str], table: Any, first_row: int) -> tuple[np.ndarray, bool]:
+    """The values of one input, (rows, *shape), and whether they came as a single row without a row axis."""
+    parts = [_plain(name, table[name], first_row) for name in names]
+    if len(names) > 1 or names[0] != entry.name:
+        if len({part.shape for part in parts}) > 1 or parts[0].ndim > 1:
+            raise PredictionError(f"The columns {names[0]}, … have different lengths, or are not columns of numbers.")
+        values = np.stack([_typed(entry, name, part, first_row) for name, part in zip(names, parts, strict=True)], axis=-1)
+        return values.reshape((-1, *entry.shape)), parts[0].ndim == 0
+    values = parts[0]
+    if values.size == 0 and values.ndim == 1:
+        values = values.reshape(0, *entry.shape)
+    single = values.shape == entry.shape
+    if not single and (values.ndim == 0 or values.shape[1:] != entry.shape):
+        wanted = ", ".join(["rows", *map(str, entry.shape)])
+        raise PredictionError(f"{entry.name} has the shape {values.shape}; wanted ({wanted}), or {entry.shape} for one row.")
+    return _typed(entry, entry.name, values[None] if single else values, first_row), single
+
+
+def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
+    """A numpy array of numbers or booleans from whatever a table or dict holds."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise PredictionError(f"{name} is missing {_at(value.mask, first_row)}; every row needs a value.")
+    if str(getattr(value, "dtype", "")) == "category":
+        raise PredictionError(f"{name} holds categories; pass their codes as in training, a value unseen there has none.")
+    try:
+        array = np.asarray(value.to_numpy(zero_copy_only=False) if _is(value, "pyarrow", "Array", "ChunkedArray") else value)
+    except (ValueError, TypeError):
+        raise PredictionError(f"{name} cannot be read as one array of numbers; are its rows of different lengths?") from None
+    if array.dtype.kind == "O":
+        numbers = np.vectorize(lambda v: isinstance(v, bool | int | float | np.number | np.bool_), otypes=[bool])(array)
+        if not numbers.all():
+            bad = array[~numbers].flat[0]
+            missing = bad is None or "NA" in type(bad).__name__
+            came = "is missing" if missing else f"is {bad!r}, not a number,"
+            raise PredictionError(f"{name} {came} {_at(~numbers, first_row)}; every row needs a number.")
+        array = np.asarray(array.tolist()) if array.size else array.astype(float)
+    if array.dtype.kind not in "fiub":
+        example = f", for example {array.flat[0]!r}" if array.size else ""
+        raise PredictionError(f"{name} holds {_KINDS.get(array.dtype.kind, str(array.dtype))}{example}; wanted numbers.")
+    return array
+
+
+def _typed(entry: Input, name: str, array: np.ndarray, first_row: int) -> np.ndarray:
+    """`array` as the input's own type, if that changes no value."""
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array)
+        if bad.any():
+            raise PredictionError(f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; wanted finite numbers.")
+    if entry.dtype == "float64":
+        return array.astype(np.float64, copy=False)
+    if entry.dtype == "bool":
+        bad = (array != 0) & (array != 1)
+        if bad.any():
+            raise PredictionError(f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; wanted True or False.")
+        return array.astype(bool)
+    bad = (array != np.floor(array)) | (np.abs(array) > 2.0**53) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
+    bad |= array > np.iinfo(np.int64).max if array.dtype.kind == "u" else False
+    if bad.any():
+        raise PredictionError(
+            f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; it held whole numbers in training, so wanted one here. "
+            "Train with floats to have it continuous."
+        )
+    array = array.astype(np.int64)
+    if entry.low is not None and entry.high is not None:
+        bad = (array < entry.low) | (array > entry.high)
+        if bad.any():
+            value = array[bad].flat[0]
+            hint = " (-1 is how pandas codes a category that was not seen)" if value == -1 else ""
+            raise PredictionError(
+                f"{name} is {value} {_at(bad, first_row)}{hint}: a level that the model has never seen. "
+                f"It knows {entry.low} to {entry.high}."
+            )
+    return array
+
+
+def _at(bad: np.ndarray, first_row: int) -> str:
+    if np.ndim(bad) == 0:
+        return "in the row given" if first_row == 0 else f"in row {first_row}"
+    first = np.argwhere(bad)[0][0] + first_row
+    count = int(np.any(bad.reshape(len(bad), -1), axis=1).sum())
+    return f"in row {first}" + (f" and {count - 1} more" if count > 1 else "") + " (the first row is row 0)"
