@@ -1,0 +1,1 @@
+"""WHERE IT RUNS: a saved predictor over tables of any length."""
