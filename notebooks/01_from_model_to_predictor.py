@@ -48,7 +48,7 @@ per_county = train.groupby("county")["log_radon"].agg(["size", "mean"])
 figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
 axes.scatter(per_county["size"], per_county["mean"], s=14)
 axes.axhline(train["log_radon"].mean(), linewidth=1, linestyle="--")
-axes.set(
+_ = axes.set(
     xscale="log", xlabel="houses measured in the county", ylabel="mean log radon", title="Small counties scatter most"
 )
 
@@ -97,7 +97,7 @@ posterior.summary().head(8)
 # %%
 import arviz_plots as azp
 
-azp.plot_trace_dist(posterior.tree, var_names=["intercept", "uranium_effect", "floor_effect", "county_sd", "sigma"])
+_ = azp.plot_trace_dist(posterior.tree, var_names=["intercept", "uranium_effect", "floor_effect", "county_sd", "sigma"])
 # %% [markdown]
 # ## The predictor
 #
@@ -125,7 +125,7 @@ figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
 axes.vlines(place, prediction.lower[order], prediction.upper[order], color="#c9d6df")
 axes.plot(place, prediction.mean[order])
 axes.scatter(place, measured[order], s=9, c=np.where(inside[order], "#2f6690", "#d1495b"))
-axes.set(
+_ = axes.set(
     xlabel="held-out houses, by prediction", ylabel="log radon", title=f"{inside.mean():.0%} inside their 90% interval"
 )
 # %% [markdown]

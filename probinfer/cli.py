@@ -80,7 +80,9 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument("input", type=Path, metavar="INPUT", help="table to read, .csv or .parquet")
     score.add_argument("output", type=Path, metavar="OUTPUT", help="table to write, .csv or .parquet")
     score.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
-    score.add_argument("--chunk-rows", type=_positive, metavar="N", help="rows held in memory at a time")
+    score.add_argument("--quantiles", type=_levels, metavar="P,P", help="further quantiles, such as 0.05,0.5,0.95")
+    score.add_argument("--keep", type=_names, metavar="NAME,NAME", help="columns of INPUT to copy, such as an id")
+    score.add_argument("--chunk-rows", type=_positive, metavar="N", help="most rows in memory at a time")
     score.set_defaults(command=_score)
     return program
 
@@ -93,6 +95,14 @@ def _level(text: str) -> float:
     if not 0 < level < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a probability between 0 and 1, such as 0.9")
     return level
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    return tuple(_level(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _positive(text: str) -> int:
@@ -130,5 +140,7 @@ def _posterior_card(path: Path) -> str:
 def _score(options: argparse.Namespace) -> None:
     from probinfer.deploy.score import score
 
-    given = {"level": options.level, "chunk_rows": options.chunk_rows}
-    score(options.path, options.input, options.output, **{k: v for k, v in given.items() if v is not None})
+    named = ("level", "quantiles", "keep", "chunk_rows")
+    given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
+    done = score(options.path, options.input, options.output, **given)
+    print(f"{done.rows} rows in {done.seconds:.1f} s: {done.output}")

@@ -33,6 +33,7 @@ def test_help_says_what_each_command_is_for(command, capsys):
         (["score", "a", "b", "c", "--level", "90"], "'90' is not a probability between 0 and 1, such as 0.9"),
         (["score", "a", "b", "c", "--level", "nan"], "'nan' is not a probability between 0 and 1, such as 0.9"),
         (["score", "a", "b", "c", "--level", "much"], "'much' is not a probability between 0 and 1, such as 0.9"),
+        (["score", "a", "b", "c", "--quantiles", "0.5,5"], "'5' is not a probability between 0 and 1, such as 0.9"),
         (["score", "a", "b", "c", "--chunk-rows", "0"], "'0' is not a whole number of at least 1"),
         (["score", "a", "b", "c", "--chunk-rows", "1.5"], "'1.5' is not a whole number of at least 1"),
     ],

@@ -1,7 +1,7 @@
 """`probinfer demo`: fit, check, save, score, draw, and time each stage. Imports the public names, as a user would."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,8 @@ LEVEL = 0.9
 SHOWN = ["intercept", "uranium_effect", "floor_effect", "county_sd", "sigma"]
 
 
-def run(output: Path, method: object | None = None) -> None:
-    """Run the demo; leave predictor, tables and picture in `output`. `method` None: NUTS as it comes."""
+def run(output: Path) -> None:
+    """Run the demo; leave predictor, tables and picture in `output`."""
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     houses = read_houses()
@@ -28,7 +28,7 @@ def run(output: Path, method: object | None = None) -> None:
     print(f"{len(train)} houses to learn from, {len(test)} held out.")
 
     with stage("Fit a hierarchical regression"):
-        posterior = pi.infer(radon, as_data(train), method, seed=1)
+        posterior = pi.infer(radon, as_data(train), seed=1)
     print(posterior.report)
     print(posterior.summary(level=LEVEL, var_names=SHOWN).to_string(float_format="{:.3g}".format))
 
@@ -53,7 +53,7 @@ def run(output: Path, method: object | None = None) -> None:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
+def stage(name: str) -> Generator[None]:
     """Announce a stage, and say how many seconds it took."""
     print(f"\n── {name}", flush=True)
     began = time.perf_counter()
