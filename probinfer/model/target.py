@@ -96,10 +96,6 @@ class Target:
         """Gradient of the log density at one point (d,)."""
         return self._map("gradient", lambda z, inputs: {"g": self.value_and_grad(z, inputs)[1]}, z)["g"]
 
-    def initial_position(self, generator: np.random.Generator, radius: float) -> np.ndarray:
-        """A point drawn uniformly from (-radius, radius) in each unconstrained coordinate."""
-        return generator.uniform(-radius, radius, self.dim)
-
     def coordinate_names(self) -> list[str]:
         """For each unconstrained coordinate, the site that it belongs to."""
         return [name for name, shape in self._layout.shapes.items() for _ in range(int(np.prod(shape)))]

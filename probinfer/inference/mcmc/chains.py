@@ -37,13 +37,13 @@ class Chains:
         self.interrupted = False
 
     def advance(
-        self, count: int, metric: Metric, *, adapt: bool, progress: Progress, label: str, done: int, total: int
+        self, count: int, metrics: list[Metric], *, adapt: bool, progress: Progress, label: str, done: int, total: int
     ) -> list[list[BlockResult]]:
-        """Draw `count` more from every chain; for each chain the blocks that make them up.
+        """Draw `count` more from every chain, each with its metric; for each chain the blocks that make them up.
 
         On Ctrl-C the blocks under way are finished, `interrupted` is set, and what there is comes back.
         """
-        metric = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metric)
+        metrics = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metrics)
         blocks: list[list[BlockResult]] = [[] for _ in self.states]
         left = [count] * len(self.states)
         diverged = 0
@@ -54,7 +54,7 @@ class Chains:
                 try:
                     while waiting and not self.interrupted and len(running) < self._workers:
                         chain = waiting.pop(0)
-                        job = pool.submit(self._run, self.states[chain], left[chain], adapt, metric)
+                        job = pool.submit(self._run, self.states[chain], left[chain], adapt, metrics[chain])
                         running[job] = chain
                     if self.interrupted and not running:
                         break

@@ -35,15 +35,11 @@ class Metric(NamedTuple):
         return self.directions @ (self.stretch * (x @ self.directions))
 
 
-def identity(dim: int, rank: int, gradients: np.ndarray | None = None) -> Metric:
-    """The metric to start with: scales 1 / |gradient| at the starting points (Seyboldt, nutpie), or one without them.
-
-    For a normal posterior of standard deviation s, a point drawn from it has E|gradient| of the order 1/s.
-    """
+def identity(dim: int, rank: int, gradient: np.ndarray | None = None) -> Metric:
+    """The metric to start with: scales 1 / sqrt|gradient| at the starting point (as nutpie does), or one without it."""
     scale = np.ones(dim)
-    if gradients is not None:
-        size = np.abs(gradients).mean(axis=0)
-        scale = np.clip(1.0 / np.sqrt(np.maximum(size, 1e-20)), 1e-5, 1e5)
+    if gradient is not None:
+        scale = np.clip(1.0 / np.sqrt(np.maximum(np.abs(gradient), 1e-20)), 1e-5, 1e5)
     return Metric(scale, np.zeros((dim, rank)), np.zeros(rank))
 
 
@@ -103,9 +99,13 @@ def _centred(values: np.ndarray, use: np.ndarray) -> np.ndarray:
 
 def _extreme_directions(x: np.ndarray, g: np.ndarray, rank: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Directions (d, k) along which scaled draws and gradients (n, d) are far from round; the variance along each."""
-    basis = _leading_basis(x, g, rank)
-    cov_x, cov_g = _regularised(x @ basis), _regularised(g @ basis)
-    values, vectors = np.linalg.eigh(_geometric_mean_with_inverse(cov_x, cov_g))
+    try:
+        basis = _leading_basis(x, g, rank)
+        cov_x, cov_g = _regularised(x @ basis), _regularised(g @ basis)
+        values, vectors = np.linalg.eigh(_geometric_mean_with_inverse(cov_x, cov_g))
+    except np.linalg.LinAlgError:  # draws of a chain that is falling from infinity: the diagonal serves until it lands
+        return np.zeros((x.shape[1], 0)), np.zeros(0)
+    values = np.clip(values, 1e-10, 1e10)
     extreme = np.abs(np.log(values))
     order = np.argsort(extreme)[::-1][:rank]
     order = order[extreme[order] > np.log(threshold)]
@@ -139,6 +139,7 @@ def _regularised(x: np.ndarray) -> np.ndarray:
 def _geometric_mean_with_inverse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The symmetric positive S with S b S = a: the geometric mean of a and the inverse of b."""
     values, vectors = np.linalg.eigh(b)
+    values = np.maximum(values, 1e-12 * values[-1])
     root, inverse_root = np.sqrt(values), 1.0 / np.sqrt(values)
     half, inverse_half = (vectors * root) @ vectors.T, (vectors * inverse_root) @ vectors.T
     values, vectors = np.linalg.eigh(half @ a @ half)

@@ -14,12 +14,12 @@ from probinfer.inference.mcmc.block import BlockControl, ChainState
 from probinfer.inference.mcmc.chains import Chains, stack
 from probinfer.inference.mcmc.compiled import compiled_block
 from probinfer.inference.mcmc.metric import Metric, identity
+from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP, warm_up
 from probinfer.inference.method import Need, Run, check_start
 from probinfer.model.target import Target
 
 _FIRST_STEP = 0.1
-_RADII = (2.0,) * 60 + (0.5,) * 20 + (0.1,) * 19 + (0.0,)  # tried in turn for an initial point
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ class NUTS:
         rank = min(target.dim, self.low_rank if self.low_rank is not None else (32 if target.dim <= 32 else 16))
         block = compiled_block(target, rank, self.max_tree_depth)
         compiled = clock()
-        chains, metric = self._start(block, target, run.key, rank)
+        chains, metrics = self._start(block, target, run.key, rank)
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         total = warmup + self.draws
 
-        metric = warm_up(chains, metric, warmup, total, run.progress)
+        metrics = warm_up(chains, metrics, warmup, total, run.progress)
         if chains.interrupted:
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
         warm = clock()
         blocks = chains.advance(
-            self.draws, metric, adapt=False, progress=run.progress, label="sampling", done=warmup, total=total
+            self.draws, metrics, adapt=False, progress=run.progress, label="sampling", done=warmup, total=total
         )
         run.progress.close()
         positions = stack(blocks, lambda block: block.q)
@@ -113,29 +113,33 @@ class NUTS:
             seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         )
 
-    def _start(self, block: Any, target: Target, key: np.ndarray, rank: int) -> tuple[Chains, Metric]:
-        """Chains at initial points where the log density and its gradient are finite, and the first metric."""
-        plain = identity(target.dim, rank)
-        plain = Metric(*(np.asarray(part, target.dtype) for part in plain))
-        none = BlockControl(np.int32(0), np.int32(0), np.bool_(False), target.dtype.type(0.8))
-        states, gradients = [], []
+    def _start(self, block: Any, target: Target, key: np.ndarray, rank: int) -> tuple[Chains, list[Metric]]:
+        """Chains at their starting points, and the metric that fits each there."""
+        plain = jax.tree.map(lambda part: np.asarray(part, target.dtype), identity(target.dim, rank))
+        nothing = BlockControl(np.int32(0), np.int32(0), np.bool_(False), target.dtype.type(0.8))
+        states, metrics = [], []
         with target.precision():
             first_step = jax.tree.map(np.asarray, steps.start(_FIRST_STEP, target.dtype))
             for seed in np.random.SeedSequence(key.tolist()).spawn(self.chains):
                 generator = np.random.default_rng(seed)
                 chain_key = generator.integers(0, 2**32, 2, dtype=np.uint32)
-                for radius in _RADII:
-                    position = target.initial_position(generator, radius).astype(target.dtype)
-                    state = ChainState(position, chain_key, np.uint32(0), first_step)
-                    _, result = block(state, none, plain, target.inputs)
-                    gradient = np.asarray(result.start_gradient)
-                    if np.isfinite(result.start_log_density) and np.isfinite(gradient).all():
-                        break
-                else:
-                    raise check_start(target, position, len(_RADII))
-                states.append(state)
-                gradients.append(gradient)
-        return Chains(block, target, states, self.target_accept), identity(target.dim, rank, np.stack(gradients))
+
+                def state_at(position: np.ndarray, chain_key: np.ndarray = chain_key) -> ChainState:
+                    return ChainState(position.astype(target.dtype), chain_key, np.uint32(0), first_step)
+
+                def evaluate(position: np.ndarray, state_at: Any = state_at) -> tuple[float, np.ndarray]:
+                    _, result = block(state_at(position), nothing, plain, target.inputs)
+                    return float(result.start_log_density), np.asarray(result.start_gradient, float)
+
+                def propose(radius: float, generator: np.random.Generator = generator) -> np.ndarray:
+                    return generator.uniform(-radius, radius, target.dim)
+
+                start, last = find_start(evaluate, propose, target.dim, rank)
+                if start is None:
+                    raise check_start(target, last, len(RADII))
+                states.append(state_at(start.position))
+                metrics.append(start.metric)
+        return Chains(block, target, states, self.target_accept), metrics
 
 
 def _check_whole(name: str, value: object, low: int, high: int | None = None) -> None:

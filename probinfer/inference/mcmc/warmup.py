@@ -1,6 +1,6 @@
 """Warm-up: windows of draws, after each of which the metric is fitted from all chains; then the step size settles."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -17,61 +17,99 @@ _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the w
 _FAR = 10.0  # standard deviations of the log density below the bulk, beyond which a draw is still on that way
 
 
-def warm_up(chains: Chains, metric: Metric, warmup: int, total: int, progress: Progress) -> Metric:
-    """Advance the chains by `warmup` draws, adapting; returns the metric to sample with.
+def warm_up(chains: Chains, metrics: list[Metric], warmup: int, total: int, progress: Progress) -> list[Metric]:
+    """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with.
 
-    The chains' states then hold the step size: one for all, the geometric mean, so that no chain is slow by bad luck.
+    Chains that have arrived where the others are share one metric and, at the end, one step size, fitted from all of
+    them. A chain that is still on its way, or in a mode of its own, keeps those that fit where it is.
     """
     ends = [*sorted({round(warmup * part) for part in _WINDOWS} - {0, warmup}), warmup]
     history = _History()
     before = 0
     for end in ends if warmup else []:
         blocks = chains.advance(
-            end - before, metric, adapt=True, progress=progress, label="warm-up", done=before, total=total
+            end - before, metrics, adapt=True, progress=progress, label="warm-up", done=before, total=total
         )
         if chains.interrupted:
-            return metric
+            return metrics
+        history.add(blocks, metrics)
         if end < warmup:
-            history.add(blocks, metric)
-            metric = history.fit(int(np.ceil(end * _MEMORY)), metric.stretch.shape[-1])
+            metrics = history.fit(int(np.ceil(end * _MEMORY)), metrics[0].stretch.shape[-1])
             chains.states = [_restart(state, state.step.log_average) for state in chains.states]
+        else:
+            _settle_step_sizes(chains, blocks, history.arrived())
         before = end
-    shared = np.mean([state.step.log_average for state in chains.states])
-    if warmup:
-        tried = np.concatenate([block.step_size for chain in blocks for block in chain])
-        accepted = np.concatenate([block.info.symmetric_acceptance for chain in blocks for block in chain])
-        found = steps.calibrate(tried, accepted, chains.target_accept)
-        shared = np.log(found) if found is not None else shared
-    shared = np.asarray(shared, chains.states[0].q.dtype)
-    chains.states = [_restart(state, shared) for state in chains.states]
-    return metric
+    return metrics
+
+
+def _settle_step_sizes(chains: Chains, blocks: list[list[BlockResult]], arrived: np.ndarray) -> None:
+    """One step size for the chains that have arrived; the others keep their own."""
+    here = np.flatnonzero(arrived)
+    tried = np.concatenate([block.step_size for i in here for block in blocks[i]])
+    accepted = np.concatenate([block.info.symmetric_acceptance for i in here for block in blocks[i]])
+    found = steps.calibrate(tried, accepted, chains.target_accept)
+    average = np.mean([chains.states[i].step.log_average for i in here])
+    shared = np.asarray(average if found is None else np.log(found), chains.states[0].q.dtype)
+    chains.states = [
+        _restart(state, shared if arrived[i] else state.step.log_average) for i, state in enumerate(chains.states)
+    ]
+
+
+class _Window(NamedTuple):
+    """Draws, gradients (chain, draw, d) and log densities (chain, draw), in the target's coordinates."""
+
+    draws: np.ndarray
+    gradients: np.ndarray
+    log_density: np.ndarray
 
 
 class _History:
-    """Draws, gradients and log densities (chain, draw, ...) of the windows so far, in the target's coordinates."""
+    """The windows so far."""
 
     def __init__(self) -> None:
-        self._windows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._windows: list[_Window] = []
         # Matrices this small are slower on many threads, by a hundred times when other processes want the cores too.
         self._threads = ThreadpoolController()
 
-    def add(self, blocks: list[list[BlockResult]], metric: Metric) -> None:
-        gradients = in_target_space(stack(blocks, lambda block: block.g), metric)
+    def add(self, blocks: list[list[BlockResult]], metrics: list[Metric]) -> None:
+        along = stack(blocks, lambda block: block.g)
+        gradients = np.stack([in_target_space(g, metric) for g, metric in zip(along, metrics, strict=True)])
         self._windows.append(
-            (stack(blocks, lambda block: block.q), gradients, stack(blocks, lambda block: block.log_density))
+            _Window(stack(blocks, lambda block: block.q), gradients, stack(blocks, lambda block: block.log_density))
         )
 
-    def fit(self, recent: int, rank: int) -> Metric:
-        """The metric from the most recent draws of each chain, without those still on their way to the bulk."""
-        draws, gradients, log_density = (
-            np.concatenate(part, axis=1)[:, -recent:] for part in zip(*self._windows, strict=True)
-        )
-        newest = self._windows[-1][2]
-        middle = np.median(newest)
-        spread = np.sqrt(draws.shape[-1] / 2) + 1.5 * (middle - np.quantile(newest, 0.25))
-        arrived = log_density > middle - _FAR * spread
+    def arrived(self) -> np.ndarray:
+        """Which chains are, in the last window, where the chain of the highest log density is."""
+        return np.median(self._windows[-1].log_density, axis=1) >= self._threshold()
+
+    def fit(self, recent: int, rank: int) -> list[Metric]:
+        """One metric for all chains that have arrived, from their recent draws; for each other one its own."""
+        draws, gradients, log_density = (np.concatenate(part, axis=1) for part in zip(*self._windows, strict=True))
+        use = log_density[:, -recent:] >= self._threshold()
+        arrived = self.arrived()
+        last = self._windows[-1]
         with self._threads.limit(limits=1):
-            return fit(draws, gradients, arrived, rank)
+            shared = fit(draws[arrived, -recent:], gradients[arrived, -recent:], use[arrived], rank)
+            return [
+                shared
+                if arrived[i]
+                else fit(
+                    last.draws[i : i + 1],
+                    last.gradients[i : i + 1],
+                    np.ones(last.log_density[i : i + 1].shape, bool),
+                    rank,
+                )
+                for i in range(len(arrived))
+            ]
+
+    def _threshold(self) -> float:
+        """The log density below which a draw is still on its way."""
+        newest = self._windows[-1].log_density
+        middles = np.median(newest, axis=1)
+        best = int(np.argmax(middles))
+        below = middles[best] - np.quantile(newest[best], 0.25)
+        spread = np.sqrt(self._windows[-1].draws.shape[-1] / 2) + 1.5 * below
+        return float(middles[best] - _FAR * spread)
 
 
 def in_target_space(gradients: np.ndarray, metric: Metric) -> np.ndarray:

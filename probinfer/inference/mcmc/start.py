@@ -1,0 +1,74 @@
+"""Where chains begin: a random point where the log density is finite, brought down from the far tail if need be."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize
+
+from probinfer.inference.mcmc.metric import Metric, fit, identity
+
+RADII = (2.0,) * 60 + (0.5,) * 20 + (0.1,) * 19 + (0.0,)  # of the random points, tried in turn
+_PATH = 12  # points of the descent that tell the scales
+_DESCENTS = 300  # evaluations at most
+
+
+class Start(NamedTuple):
+    """A starting point (d,), and the metric that fits there."""
+
+    position: np.ndarray
+    metric: Metric
+
+
+def find_start(
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    propose: Callable[[float], np.ndarray],
+    dim: int,
+    rank: int,
+) -> tuple[Start | None, np.ndarray]:
+    """A start, or None with the last point tried if none was finite.
+
+    evaluate: log density and gradient at a point. propose: a random point within a radius.
+
+    A point in the far tail, where unscaled data or a narrow likelihood put most random points, is no place for a
+    Markov chain: steps there must be tiny, and all of warm-up goes into the descent. So L-BFGS takes over while a few
+    of its iterations still gain more than the log density varies by within the posterior (about d / 2 below its peak)
+    and stops there: well before a mode, and at once where the random point was good.
+    """
+    position = np.zeros(dim)
+    for radius in RADII:
+        position = propose(radius)
+        value, gradient = evaluate(position)
+        if np.isfinite(value) and np.isfinite(gradient).all():
+            return _descend(evaluate, position, value, gradient, rank), position
+    return None, position
+
+
+def _descend(evaluate: Callable, position: np.ndarray, value: float, gradient: np.ndarray, rank: int) -> Start:
+    path = [(value, position, gradient)]  # of accepted iterates
+    seen = {position.tobytes(): path[0]}
+
+    def negative(z: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = evaluate(z)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            return 1e100, np.zeros_like(z)  # beyond the edge of the support: the line search turns back
+        seen[z.tobytes()] = (value, z.copy(), gradient)
+        return -value, -gradient
+
+    def enough(z: np.ndarray) -> None:
+        if z.tobytes() in seen:
+            path.append(seen[z.tobytes()])
+        if len(path) > 3 and path[-1][0] - path[-4][0] < len(position) + 10:
+            raise StopIteration
+
+    optimize.minimize(
+        negative, position.astype(float), jac=True, method="L-BFGS-B", callback=enough, options={"maxfun": _DESCENTS}
+    )
+    path = path[: 1 + int(np.argmax([step[0] for step in path]))]
+    _, end, gradient = path[-1]
+    if len(path) < 5:
+        return Start(end, identity(len(end), rank, gradient))
+    recent = path[-_PATH:]
+    points, gradients = (np.stack([step[i] for step in recent])[None] for i in (1, 2))
+    scales = fit(points, gradients, np.ones(points.shape[:2], bool), 0).scale
+    return Start(end, identity(len(end), rank)._replace(scale=scales))
