@@ -52,11 +52,11 @@ class Engine:
 
     def summarise(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
         """Summaries of every row; quantiles at `levels`. `hashes`: content of each row, for laws answered from draws."""
-        program, count = self.program, len(hashes)
+        program = self.program
         shape = (0, *program.event)
         empty = np.zeros(shape)
         chances = np.zeros((*shape, program.probabilities))
-        parts = [Answer(empty, empty, empty, empty, np.zeros((*shape, len(levels))), chances, np.zeros(0, bool))]
+        parts = [Answer(empty, empty, empty, empty, np.zeros((*shape, len(levels))), chances, np.zeros(shape, bool))]
         work = partial(_family_summary, program) if program.family else partial(_sampled_summary, program)
         with jax.enable_x64(True):
             for start, stop, rows, seeds in self._blocks(columns, hashes, program.size):
@@ -68,7 +68,7 @@ class Engine:
                     answer = answer._replace(quantiles=found)
                 parts.append(Answer(*(part[: stop - start] for part in answer)))
         answer = Answer(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-        return answer._replace(defined=answer.defined.reshape(count, -1).all(axis=1))
+        return answer._replace(defined=answer.defined.all(axis=tuple(range(1, 1 + len(program.event)))))
 
     def sample(self, columns: Mapping[str, np.ndarray], keys: np.ndarray, picked: np.ndarray) -> np.ndarray:
         """One outcome for each row and each of the `picked` posterior draws, (draws, rows, *event).
@@ -104,7 +104,12 @@ class Engine:
             left = min(count - start, allowed[-1])
             size = next(size for size in allowed if size >= left)
             stop = start + left
-            yield start, stop, {k: _padded(v[start:stop], size) for k, v in columns.items()}, _padded(along[start:stop], size)
+            yield (
+                start,
+                stop,
+                {k: _padded(v[start:stop], size) for k, v in columns.items()},
+                _padded(along[start:stop], size),
+            )
             start = stop
 
     @property
@@ -134,7 +139,14 @@ def _padded(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def _family_summary(
-    program: Program, draws: dict, fixed: dict, rows: dict, hashes: jax.Array, levels: jax.Array, *, search_counts: bool = False
+    program: Program,
+    draws: dict,
+    fixed: dict,
+    rows: dict,
+    hashes: jax.Array,
+    levels: jax.Array,
+    *,
+    search_counts: bool = False,
 ) -> Answer:
     family = program.family
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
@@ -156,7 +168,10 @@ def _draws_second(values: jax.Array, event: tuple[int, ...]) -> jax.Array:
 def _shaped(summary: mixture.Summary, chances: jax.Array, shape: tuple[int, ...]) -> Answer:
     one = [value.reshape(shape) for value in summary[:4]]
     return Answer(
-        *one, summary.quantiles.reshape(*shape, -1), chances.reshape(*shape, chances.shape[-1]), summary.defined.reshape(shape)
+        *one,
+        summary.quantiles.reshape(*shape, -1),
+        chances.reshape(*shape, chances.shape[-1]),
+        summary.defined.reshape(shape),
     )
 
 

@@ -19,6 +19,7 @@ class Support(Enum):
 
     @property
     def discrete(self) -> bool:
+        """The outcome takes whole numbers."""
         return self in (Support.BINARY, Support.COUNT, Support.CLASSES)
 
 

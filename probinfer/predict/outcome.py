@@ -15,6 +15,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 
 from probinfer.errors import ModelError, ProbinferError
 from probinfer.model.trace import VALUE_NEEDED
@@ -362,4 +363,5 @@ def _exported(
         *(jax.ShapeDtypeStruct((n, *shape), dtype) for shape, dtype in extra.values()),
     ]
     function = jax.jit(jax.vmap(per_row, (None, None, 0, *[0] * len(extra))))
-    return jax.export.export(function, platforms=_PLATFORMS)(*specs)
+    with numpyro.validation_enabled(False):  # it wants sizes, and n and s have none yet
+        return jax.export.export(function, platforms=_PLATFORMS)(*specs)

@@ -166,7 +166,9 @@ class Predictor:
         if count == 1 and values.shape == self.program.event:
             values = values[None]
         if values.shape != shape:
-            raise PredictionError(f"{self.outcome} has the shape {values.shape}; wanted {shape}, an outcome for each row.")
+            raise PredictionError(
+                f"{self.outcome} has the shape {values.shape}; wanted {shape}, an outcome for each row."
+            )
         if not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
             raise PredictionError(f"{self.outcome} is not finite in row {row} (the first row is row 0).")
@@ -204,7 +206,9 @@ def _refuse_unreliable(posterior: "Posterior", accept: Verdict) -> None:
         return
     findings = [finding for finding in report.findings if finding.severity < accept]
     listed = "\n".join(str(finding) for finding in findings[:_FINDINGS_SHOWN])
-    more = f"\n… and {len(findings) - _FINDINGS_SHOWN} more in posterior.report" if len(findings) > _FINDINGS_SHOWN else ""
+    more = (
+        f"\n… and {len(findings) - _FINDINGS_SHOWN} more in posterior.report" if len(findings) > _FINDINGS_SHOWN else ""
+    )
     raise UnreliablePosterior(
         f"The posterior's verdict is {report.verdict.name}, and only {accept.name} or better is accepted here.\n{listed}{more}\n"
         f"To predict from it all the same, say so: Predictor(posterior, accept=Verdict.{report.verdict.name})."

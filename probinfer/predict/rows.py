@@ -40,7 +40,9 @@ def read_rows(rows: Any, program: Program, *, first_row: int = 0) -> tuple[dict[
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in lengths.items())
-        raise PredictionError(f"The inputs disagree about the number of rows: {listed}. Each needs one entry for every row.")
+        raise PredictionError(
+            f"The inputs disagree about the number of rows: {listed}. Each needs one entry for every row."
+        )
     count = next(iter(lengths.values()), length)
     if isinstance(rows, Mapping):
         count = _check_fixed(rows, program, count, known=bool(lengths))
@@ -95,7 +97,9 @@ def _columns(rows: Any, program: Program) -> tuple[Any, dict[str, list[str]], in
         unknown = [key for key in rows if key not in known]
         if unknown:
             wanted = ", ".join(entry.name for entry in program.inputs) or "nothing"
-            raise PredictionError(f"The model knows nothing called {', '.join(map(repr, unknown))}; rows need {wanted}.")
+            raise PredictionError(
+                f"The model knows nothing called {', '.join(map(repr, unknown))}; rows need {wanted}."
+            )
         return rows, names, 1
     if _is(rows, "pandas", "DataFrame"):
         return rows, locate_columns(list(rows.columns), program.inputs), len(rows)
@@ -116,7 +120,9 @@ def _check_fixed(rows: Mapping, program: Program, count: int, known: bool) -> in
     for name in program.row_counts:
         if name in rows:
             if known and rows[name] != count:
-                raise PredictionError(f"{name} counts the rows: it is {rows[name]!r}, but there are {count}. Leave it out.")
+                raise PredictionError(
+                    f"{name} counts the rows: it is {rows[name]!r}, but there are {count}. Leave it out."
+                )
             count = int(rows[name])
     for name, value in {**program.constants, **program.fixed}.items():
         if name in rows and name not in program.row_counts and not np.array_equal(rows[name], value):
@@ -137,7 +143,9 @@ def _numbers(entry: Input, names: list[str], table: Any, first_row: int) -> tupl
     if len(names) > 1 or names[0] != entry.name:
         if len({part.shape for part in parts}) > 1 or parts[0].ndim > 1:
             raise PredictionError(f"The columns {names[0]}, … have different lengths, or are not columns of numbers.")
-        values = np.stack([_typed(entry, name, part, first_row) for name, part in zip(names, parts, strict=True)], axis=-1)
+        values = np.stack(
+            [_typed(entry, name, part, first_row) for name, part in zip(names, parts, strict=True)], axis=-1
+        )
         return values.reshape((-1, *entry.shape)), parts[0].ndim == 0
     values = parts[0]
     if values.size == 0 and values.ndim == 1:
@@ -145,7 +153,9 @@ def _numbers(entry: Input, names: list[str], table: Any, first_row: int) -> tupl
     single = values.shape == entry.shape
     if not single and (values.ndim == 0 or values.shape[1:] != entry.shape):
         wanted = ", ".join(["rows", *map(str, entry.shape)])
-        raise PredictionError(f"{entry.name} has the shape {values.shape}; wanted ({wanted}), or {entry.shape} for one row.")
+        raise PredictionError(
+            f"{entry.name} has the shape {values.shape}; wanted ({wanted}), or {entry.shape} for one row."
+        )
     return _typed(entry, entry.name, values[None] if single else values, first_row), single
 
 
@@ -154,11 +164,17 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise PredictionError(f"{name} is missing {_at(value.mask, first_row)}; every row needs a value.")
     if str(getattr(value, "dtype", "")) == "category":
-        raise PredictionError(f"{name} holds categories; pass their codes as in training, a value unseen there has none.")
+        raise PredictionError(
+            f"{name} holds categories; pass their codes as in training, a value unseen there has none."
+        )
     try:
-        array = np.asarray(value.to_numpy(zero_copy_only=False) if _is(value, "pyarrow", "Array", "ChunkedArray") else value)
+        array = np.asarray(
+            value.to_numpy(zero_copy_only=False) if _is(value, "pyarrow", "Array", "ChunkedArray") else value
+        )
     except (ValueError, TypeError):
-        raise PredictionError(f"{name} cannot be read as one array of numbers; are its rows of different lengths?") from None
+        raise PredictionError(
+            f"{name} cannot be read as one array of numbers; are its rows of different lengths?"
+        ) from None
     if array.dtype.kind == "O":
         numbers = np.vectorize(lambda v: isinstance(v, bool | int | float | np.number | np.bool_), otypes=[bool])(array)
         if not numbers.all():
@@ -169,7 +185,9 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
         array = np.asarray(array.tolist()) if array.size else array.astype(float)
     if array.dtype.kind not in "fiub":
         example = f", for example {array.flat[0]!r}" if array.size else ""
-        raise PredictionError(f"{name} holds {_KINDS.get(array.dtype.kind, str(array.dtype))}{example}; wanted numbers.")
+        raise PredictionError(
+            f"{name} holds {_KINDS.get(array.dtype.kind, str(array.dtype))}{example}; wanted numbers."
+        )
     return array
 
 
@@ -186,7 +204,11 @@ def _typed(entry: Input, name: str, array: np.ndarray, first_row: int) -> np.nda
         if bad.any():
             raise PredictionError(f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; wanted True or False.")
         return array.astype(bool)
-    bad = (array != np.floor(array)) | (np.abs(array) > 2.0**53) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
+    bad = (
+        (array != np.floor(array)) | (np.abs(array) > 2.0**53)
+        if array.dtype.kind == "f"
+        else np.zeros(array.shape, bool)
+    )
     bad |= array > np.iinfo(np.int64).max if array.dtype.kind == "u" else False
     if bad.any():
         raise PredictionError(

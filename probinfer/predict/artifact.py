@@ -1,0 +1,341 @@
+"""A predictor as a folder of plain files: written at once or not at all, checked whole before use, running no code of its own.
+
+    manifest.json        format, schema of inputs and outcome, verdict, provenance, versions; size and SHA-256 of every other file
+    draws-0.npy, …       posterior draws of the sites that the outcome depends on
+    fixed-0.npy, …       data of the model that are the same for every row
+    <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and draws
+
+The hashes guard against damage and against files that do not belong together. They do not say who wrote the folder: whoever may write
+to it may write a manifest that fits. Loading reads arrays without pickle and a program of array operations; neither can run code.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probinfer.errors import ArtifactError
+from probinfer.predict.families import FAMILIES
+from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Input, Program
+
+if TYPE_CHECKING:
+    from probinfer.predict.predictor import Predictor
+
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 1
+MANIFEST = "manifest.json"
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
+_SECTIONS = {
+    "outcome": dict, "inputs": list, "constants": dict, "row_counts": list, "unread": list, "draws": dict, "fixed": dict,
+    "programs": dict, "about": dict, "versions": dict, "files": dict,
+}  # fmt: skip
+
+
+# writing -------------------------------------------------------------------------------------------------------------
+
+
+def write(predictor: "Predictor", path: str | os.PathLike[str]) -> None:
+    """Write `predictor` to the folder `path`, replacing an older predictor there.
+
+    Everything is written to a folder beside it and renamed when it is complete and on disk, so an interrupted save leaves the
+    older predictor, or nothing. Raises ArtifactError for a `path` that holds something else, OSError if it cannot be written.
+    """
+    path = Path(path)
+    _refuse_other_things(path)
+    contents = _contents(predictor)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        for name, content in contents.items():
+            with open(temporary / name, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.chmod(0o777 & ~_umask())
+        _sync(temporary)
+        _put_in_place(temporary, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _contents(predictor: "Predictor") -> dict[str, bytes]:
+    program = predictor.program
+    files: dict[str, bytes] = {}
+    places: dict[str, dict[str, str]] = {"draws": {}, "fixed": {}, "programs": {}}
+    for group, arrays in (("draws", program.draws), ("fixed", program.fixed)):
+        for number, (name, values) in enumerate(arrays.items()):
+            buffer = io.BytesIO()
+            np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+            places[group][name] = f"{group}-{number}.npy"
+            files[places[group][name]] = buffer.getvalue()
+    for role, exported in program.programs.items():
+        places["programs"][role] = f"{role}.jaxexport"
+        files[places["programs"][role]] = bytes(exported.serialize())
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "outcome": {
+            "name": program.outcome,
+            "family": program.family.name if program.family else None,
+            "event": list(program.event),
+            "discrete": program.discrete,
+            "probabilities": program.probabilities,
+        },
+        "inputs": [
+            {"name": i.name, "dtype": i.dtype, "shape": list(i.shape), "low": i.low, "high": i.high}
+            for i in program.inputs
+        ],
+        "constants": dict(program.constants),
+        "row_counts": list(program.row_counts),
+        "unread": list(program.unread),
+        "size": program.size,
+        "chains": program.chains,
+        **places,
+        "about": predictor.about,
+        "versions": {name: version(name) for name in ("probinfer", "jax", "jaxlib", "numpyro", "numpy")},
+        "files": {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()},
+    }
+    text = json.dumps(_for_json(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+    return {**files, MANIFEST: (text + "\n").encode()}
+
+
+def _for_json(value: Any) -> Any:
+    """`value` in JSON's types; what JSON has no number for (nan, inf) becomes text."""
+    if isinstance(value, Mapping):
+        return {str(key): _for_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_for_json(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return _for_json(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+
+
+def _refuse_other_things(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise ArtifactError(f"{path.parent} is no folder; make it first.")
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise ArtifactError(f"{path} exists and is no folder; a predictor is saved as a folder of its own.")
+    if path.is_dir() and any(path.iterdir()):
+        try:
+            known = json.loads((path / MANIFEST).read_bytes()).get("format") == FORMAT
+        except (OSError, ValueError, AttributeError):
+            known = False
+        if not known:
+            raise ArtifactError(
+                f"{path} holds something else than a predictor, and is left as it is. Save to a new folder."
+            )
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    if not path.is_dir():
+        os.rename(temporary, path)
+        return
+    older = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".older", dir=path.parent))
+    os.rename(path, older)  # onto the empty folder just made
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        os.rename(older, path)
+        raise
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+# reading -------------------------------------------------------------------------------------------------------------
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any]]:
+    """The program in the folder `path`, and what is known about it. Raises ArtifactError for anything out of order."""
+    manifest, files = _checked(Path(path))
+    with _malformed(path):
+        outcome = manifest["outcome"]
+        family = outcome["family"]
+        if family is not None and family not in FAMILIES:
+            raise ArtifactError(
+                f"{path}: the outcome's family is {family!r}; this version knows {', '.join(FAMILIES)}."
+            )
+        size, chains = int(manifest["size"]), manifest["chains"]
+        draws = {name: _array(path, file, files) for name, file in manifest["draws"].items()}
+        if (
+            not draws
+            or any(values.ndim == 0 or len(values) != size for values in draws.values())
+            or size % (chains or 1)
+        ):
+            raise ArtifactError(f"{path}: the arrays of draws do not have the {size} draws that the manifest says.")
+        program = Program(
+            outcome=str(outcome["name"]),
+            family=FAMILIES[family] if family is not None else None,
+            inputs=tuple(
+                Input(i["name"], i["dtype"], tuple(i["shape"]), i["low"], i["high"]) for i in manifest["inputs"]
+            ),
+            draws=draws,
+            chains=chains,
+            fixed={name: _array(path, file, files) for name, file in manifest["fixed"].items()},
+            constants=manifest["constants"],
+            row_counts=tuple(manifest["row_counts"]),
+            unread=tuple(manifest["unread"]),
+            event=tuple(outcome["event"]),
+            discrete=bool(outcome["discrete"]),
+            probabilities=int(outcome["probabilities"]),
+            programs={role: _exported(path, files[file], manifest) for role, file in manifest["programs"].items()},
+        )
+        wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
+        if not wanted <= set(program.programs) <= set(_ROLES):
+            raise ArtifactError(f"{path}: it has the programs {sorted(program.programs)}; wanted {sorted(wanted)}.")
+    return program, manifest["about"]
+
+
+def card(path: str | os.PathLike[str]) -> str:
+    """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every file."""
+    manifest, _ = _checked(Path(path))
+    with _malformed(path):
+        outcome, about = manifest["outcome"], manifest["about"]
+        event = f", {outcome['event']} numbers a row" if outcome["event"] else ""
+        law = outcome["family"] or "a law without closed form, answered from predictive draws"
+        chains = f"{manifest['chains']} chains" if manifest["chains"] else "independent draws"
+        lines = [
+            f"Predictor {path}",
+            f"  outcome   {outcome['name']} ~ {law}{event}",
+            f"  draws     {manifest['size']} ({chains})",
+            f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
+            *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
+            f"  created   {manifest.get('created', 'unknown')}",
+            f"  versions  {', '.join(f'{name} {number}' for name, number in manifest['versions'].items())}",
+            "",
+            "Every row needs" if manifest["inputs"] else "Rows need no inputs.",
+        ]
+        for i in manifest["inputs"]:
+            known = f", {i['low']} to {i['high']}" if i["low"] is not None else ""
+            columns = f" as {i['name']}[0], …" if i["shape"] else ""
+            lines.append(f"  {i['name']}: {i['dtype']}{i['shape'] or ''}{columns}{known}")
+        fixed = {**manifest["constants"], **dict.fromkeys(manifest["fixed"], "an array")}
+        if fixed:
+            lines += ["", "Fixed in training", *(f"  {name}: {value}" for name, value in fixed.items())]
+        lines += ["", "Provenance", *(f"  {name}: {value}" for name, value in about.get("provenance", {}).items())]
+        lines += ["", "Files"]
+        lines += [f"  {n}: {f['size']} bytes, sha-256 {f['sha256']}" for n, f in manifest["files"].items()]
+    return "\n".join(lines)
+
+
+def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest, and every file it declares with its content, after all checks."""
+    if not path.is_dir():
+        raise ArtifactError(f"{path} is no folder; a saved predictor is one.")
+    manifest = _manifest(path)
+    files: dict[str, bytes] = {}
+    for name, declared in manifest["files"].items():
+        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+            raise ArtifactError(f"{path}: the manifest declares {name!r}, which is no name of a file in this folder.")
+        with _malformed(path):
+            size, digest = declared["size"], declared["sha256"]
+        content = _content(path, name)
+        if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
+            raise ArtifactError(
+                f"{path / name} is damaged or was changed: {len(content)} bytes, declared {size}, and "
+                f"SHA-256 {'differs' if len(content) == size else 'is not compared'}. Copy the folder again, or save it again."
+            )
+        files[name] = content
+    strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in files and entry.name != MANIFEST)
+    if strangers:
+        raise ArtifactError(
+            f"{path} holds {', '.join(strangers)}, which its manifest does not declare; remove what was added."
+        )
+    used = [file for group in ("draws", "fixed", "programs") for file in manifest[group].values()]
+    missing = sorted(str(file) for file in used if file not in files)
+    if missing:
+        raise ArtifactError(f"{path}: the manifest refers to {', '.join(missing)}, which are not among its files.")
+    return manifest, files
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(_content(path, MANIFEST))
+    except ValueError as error:
+        raise ArtifactError(f"{path / MANIFEST} is no JSON ({error}); the folder is damaged or no predictor.") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{path} is no saved predictor: its manifest does not say {FORMAT!r}.")
+    number = manifest.get("format_version")
+    if not isinstance(number, int) or isinstance(number, bool) or number > FORMAT_VERSION:
+        versions = manifest.get("versions")
+        writer = versions.get("probinfer", "unknown") if isinstance(versions, dict) else "unknown"
+        raise ArtifactError(
+            f"{path} has the format version {number!r}; this probinfer ({version('probinfer')}) reads up to {FORMAT_VERSION}. "
+            f"It was written by probinfer {writer}: install that version or a later one."
+        )
+    for name, kind in _SECTIONS.items():
+        if not isinstance(manifest.get(name), kind):
+            raise ArtifactError(f"{path / MANIFEST} is incomplete: {name!r} is missing or no {kind.__name__}.")
+    return manifest
+
+
+def _content(path: Path, name: str) -> bytes:
+    file = path / name
+    try:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            raise ArtifactError(f"{file} is a link or no file; a predictor is a folder of plain files.")
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{file} is missing; the copy is incomplete, or {path} is no saved predictor.") from None
+
+
+def _array(path: Any, name: str, files: Mapping[str, bytes]) -> np.ndarray:
+    try:
+        values = np.load(io.BytesIO(files[name]), allow_pickle=False)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {name} holds no array ({error}).") from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        raise ArtifactError(f"{path}: {name} holds no array of numbers.")
+    return values
+
+
+def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
+    import jax
+    import jax.export
+
+    try:
+        return jax.export.deserialize(bytearray(content))
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path}: this JAX ({jax.__version__}) no longer reads the program, which JAX {manifest['versions'].get('jax')} "
+            f"wrote; JAX keeps exports readable for about half a year ({error}). Make the predictor again from the saved "
+            f"posterior, Predictor(load_posterior(…, model, data)).save(…), or install jax=={manifest['versions'].get('jax')}."
+        ) from None
+
+
+@contextlib.contextmanager
+def _malformed(path: Any) -> Any:
+    """A manifest whose parts are not of the form that they should be is the folder's fault."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{Path(path) / MANIFEST} is malformed: {type(error).__name__} {error}.") from None
