@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 
 def normal_mean() -> Case:
-    """Conjugate: mu ~ Normal(0, 1), five observations with noise 1. The twin believes in noise 2."""
+    """Conjugate: mu ~ Normal(0, 1), five observations with noise 1. The twin believes in noise 0.3."""
 
     def simulate(generator):
         mu = generator.normal()
@@ -39,7 +39,7 @@ def normal_mean() -> Case:
         mu = numpyro.sample("mu", dist.Normal(0, 1))
         numpyro.sample("y", dist.Normal(mu, noise), obs=y)
 
-    return Case(simulate, model, lambda y: model(y, noise=2.0))
+    return Case(simulate, model, lambda y: model(y, noise=0.3))
 
 
 def eight_groups() -> Case:
