@@ -11,6 +11,7 @@ from probinfer.inference.mcmc.metric import Metric, fit, identity
 RADII = (2.0,) * 60 + (0.5,) * 20 + (0.1,) * 19 + (0.0,)  # of the random points, tried in turn
 _PATH = 12  # points of the descent that tell the scales
 _DESCENTS = 300  # evaluations at most
+_STILL_AS_STEEP = 0.95  # a line search that ends well leaves at most 0.9 of the slope (Wolfe's condition)
 
 
 class Start(NamedTuple):
@@ -56,8 +57,13 @@ def _descend(evaluate: Callable, position: np.ndarray, value: float, gradient: n
         return -value, -gradient
 
     def enough(z: np.ndarray) -> None:
-        if z.tobytes() in seen:
-            path.append(seen[z.tobytes()])
+        if z.tobytes() not in seen:
+            raise StopIteration
+        _, before, uphill = path[-1]
+        _, _, uphill_here = seen[z.tobytes()]
+        if uphill_here @ (z - before) > _STILL_AS_STEEP * (uphill @ (z - before)):
+            raise StopIteration  # it climbed on and on without its slope falling: the neck of a funnel, not a hill
+        path.append(seen[z.tobytes()])
         if len(path) > 3 and path[-1][0] - path[-4][0] < len(position) + 10:
             raise StopIteration
 
