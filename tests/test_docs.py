@@ -69,7 +69,8 @@ def test_commands_parse(page, command):
 
 def test_every_option_of_the_command_line_is_documented():
     text = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    usage = {words[1]: words for _, code in blocks(text, "sh") for words in [code.replace("[", " ").split()]}
+    shown_commands = [code.replace("[", " ").replace("]", " ").split() for _, code in blocks(text, "sh")]
+    usage = {words[1]: words for words in reversed(shown_commands)}  # the first is the usage line, examples follow
     commands = cli.parser()._subparsers._group_actions[0].choices
     assert set(usage) == set(commands)
     for name, command in commands.items():

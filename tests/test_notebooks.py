@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-SMALL = "800"  # draws a chain: enough for a good verdict, so that the notebook goes all the way
+SMALL = "2000"  # draws a chain: enough for a good verdict, so that the notebook goes all the way
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:

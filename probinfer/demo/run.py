@@ -4,6 +4,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from probinfer.demo.radon import OUTCOME, PREDICTORS, as_data, radon, read_house
 from probinfer.deploy.score import score
 
 LEVEL = 0.9
+DRAWS = 3000  # a chain: county_sd reaches down to zero, and that tail needs more draws than the default
 SHOWN = ["intercept", "uranium_effect", "floor_effect", "county_sd", "sigma"]
 
 
@@ -28,7 +30,7 @@ def run(output: Path) -> None:
     print(f"{len(train)} houses to learn from, {len(test)} held out.")
 
     with stage("Fit a hierarchical regression"):
-        posterior = pi.infer(radon, as_data(train), seed=1)
+        posterior = pi.infer(radon, as_data(train), pi.NUTS(draws=DRAWS), seed=1)
     print(posterior.report)
     print(posterior.summary(level=LEVEL, var_names=SHOWN).to_string(float_format="{:.3g}".format))
 
@@ -76,7 +78,7 @@ def county_levels(predictor: "pi.Predictor", train: pd.DataFrame) -> pd.DataFram
     basement = predictor.predict(_rows(counties, floor=0))
     above = predictor.predict(_rows(counties, floor=1))
     observed = counties["radon"] - counties["upstairs"] * (above.mean - basement.mean)
-    half_width = 1.645 * basement.epistemic_sd
+    half_width = NormalDist().inv_cdf((1 + LEVEL) / 2) * basement.epistemic_sd
     return counties.assign(observed=observed, mean=basement.mean, half_width=half_width)
 
 
@@ -101,14 +103,14 @@ def _compare(scored: pd.DataFrame, train: pd.DataFrame, test: pd.DataFrame) -> N
 
 
 def _close(output: Path, drawn: bool, seconds: float) -> None:
+    folder = output / "predictor"
     print(f"\nDone in {seconds:.1f} s. In {output}:")
-    print("  predictor/        the saved predictor; ask `probinfer inspect` what it holds")
-    print("  houses.csv        the held-out houses, without their radon")
-    print("  predictions.csv   what the predictor says about them; the same as")
-    print(
-        f"                    probinfer score {output}/predictor {output}/houses.csv {output}/predictions.csv"
-        f" --level {LEVEL}"
-    )
     if drawn:
-        print("  predictions.png   the picture: open it next")
-    print(f"The model is one file to copy and change: {Path(radon.__code__.co_filename)}")
+        print("  predictions.png   the predictions as a picture: open it next")
+    print("  predictions.csv   the predictions as a table")
+    print("  houses.csv        the held-out houses that they are for, without their radon")
+    print("  predictor/        the saved predictor")
+    print("\nTo see what is in the predictor, and to score the table again (in a clone, with `uv run` in front):")
+    print(f"  probinfer inspect {folder}")
+    print(f"  probinfer score {folder} {output / 'houses.csv'} {output / 'predictions.csv'} --level {LEVEL}")
+    print(f"\nThe model is one file, to copy and change: {radon.__code__.co_filename}")
