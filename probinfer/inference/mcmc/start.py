@@ -11,7 +11,7 @@ from probinfer.inference.mcmc.metric import Metric, fit, identity
 RADII = (2.0,) * 60 + (0.5,) * 20 + (0.1,) * 19 + (0.0,)  # of the random points, tried in turn
 _PATH = 12  # points of the descent that tell the scales
 _DESCENTS = 300  # evaluations at most
-_STILL_AS_STEEP = 0.95  # a line search that ends well leaves at most 0.9 of the slope (Wolfe's condition)
+_RUNAWAY = 4.0  # growth of the gain from three iterations to the next three that no way to a peak shows
 
 
 class Start(NamedTuple):
@@ -57,19 +57,16 @@ def _descend(evaluate: Callable, position: np.ndarray, value: float, gradient: n
         return -value, -gradient
 
     def enough(z: np.ndarray) -> None:
-        if z.tobytes() not in seen:
-            raise StopIteration
-        _, before, uphill = path[-1]
-        _, _, uphill_here = seen[z.tobytes()]
-        if uphill_here @ (z - before) > _STILL_AS_STEEP * (uphill @ (z - before)):
-            raise StopIteration  # it climbed on and on without its slope falling: the neck of a funnel, not a hill
-        path.append(seen[z.tobytes()])
-        if len(path) > 3 and path[-1][0] - path[-4][0] < len(position) + 10:
+        if z.tobytes() in seen:
+            path.append(seen[z.tobytes()])
+        if _gain(path, 3) < len(position) + 10 or _runs_away(path):
             raise StopIteration
 
     optimize.minimize(
         negative, position.astype(float), jac=True, method="L-BFGS-B", callback=enough, options={"maxfun": _DESCENTS}
     )
+    if _runs_away(path):  # perhaps the neck of a funnel, where it would go on for ever
+        path = path[:-6]
     path = path[: 1 + int(np.argmax([step[0] for step in path]))]
     _, end, gradient = path[-1]
     if len(path) < 5:
@@ -78,3 +75,16 @@ def _descend(evaluate: Callable, position: np.ndarray, value: float, gradient: n
     points, gradients = (np.stack([step[i] for step in recent])[None] for i in (1, 2))
     scales = fit(points, gradients, np.ones(points.shape[:2], bool), 0).scale
     return Start(end, identity(len(end), rank)._replace(scale=scales))
+
+
+def _gain(path: list[tuple], iterations: int) -> float:
+    """What the last iterations gained; infinity when there were fewer."""
+    return path[-1][0] - path[-1 - iterations][0] if len(path) > iterations else np.inf
+
+
+def _runs_away(path: list[tuple]) -> bool:
+    """Whether the climb gains more and more on a slope that does not fall, instead of less and less near a peak."""
+    if len(path) < 7:
+        return False
+    as_steep = np.linalg.norm(path[-1][2]) > 0.5 * np.linalg.norm(path[-7][2])
+    return bool(as_steep and _gain(path, 3) > _RUNAWAY * (_gain(path, 6) - _gain(path, 3)))
