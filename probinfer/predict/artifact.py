@@ -1,12 +1,16 @@
-"""A predictor as a folder of plain files: written at once or not at all, checked whole before use, running no code of its own.
+"""A predictor as a folder of plain files: written at once or not at all, checked whole before use, running no code of
+its own.
 
-    manifest.json        format, schema of inputs and outcome, verdict, provenance, versions; size and SHA-256 of every other file
+    manifest.json        format, schema of inputs and outcome, verdict, provenance, versions; size and SHA-256 of
+                         every other file
     draws-0.npy, …       posterior draws of the sites that the outcome depends on
     fixed-0.npy, …       data of the model that are the same for every row
-    <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and draws
+    <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and
+                         draws
 
-The hashes guard against damage and against files that do not belong together. They do not say who wrote the folder: whoever may write
-to it may write a manifest that fits. Loading reads arrays without pickle and a program of array operations; neither can run code.
+The hashes guard against damage and against files that do not belong together. They do not say who wrote the folder:
+whoever may write to it may write a manifest that fits. Loading reads arrays without pickle and a program of array
+operations; neither can run code.
 """
 
 import contextlib
@@ -50,8 +54,9 @@ _SECTIONS = {
 def write(predictor: "Predictor", path: str | os.PathLike[str]) -> None:
     """Write `predictor` to the folder `path`, replacing an older predictor there.
 
-    Everything is written to a folder beside it and renamed when it is complete and on disk, so an interrupted save leaves the
-    older predictor, or nothing. Raises ArtifactError for a `path` that holds something else, OSError if it cannot be written.
+    Everything is written to a folder beside it and renamed when it is complete and on disk, so an interrupted save
+    leaves the older predictor, or nothing. Raises ArtifactError for a `path` that holds something else, OSError if it
+    cannot be written.
     """
     path = Path(path)
     _refuse_other_things(path)
@@ -216,7 +221,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any]]:
 
 
 def card(path: str | os.PathLike[str]) -> str:
-    """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every file."""
+    """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every
+    file."""
     manifest, _ = _checked(Path(path))
     with _malformed(path):
         outcome, about = manifest["outcome"], manifest["about"]

@@ -1,4 +1,5 @@
-"""The continuous outcome families. Formulas: Johnson, Kotz & Balakrishnan, Continuous Univariate Distributions (1994/95)."""
+"""The continuous outcome families. Formulas: Johnson, Kotz & Balakrishnan, Continuous Univariate Distributions
+(1994/95)."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ from jax import Array
 from jax.scipy import special
 
 from probinfer.predict.family import Family, Support
-from probinfer.predict.special import half_gamma_ratio, lower_beta, student_t_cdf, upper_gamma
+from probinfer.predict.special import half_gamma_ratio, log_poisson, lower_beta, student_t_cdf, upper_gamma
 
 _EULER = 0.5772156649015329
 _LOG_SQRT_2PI = 0.9189385332046727
@@ -244,8 +245,13 @@ def _beta_cdf(y: Array, a: Array, b: Array) -> Array:
 def _beta_log_density(y: Array, a: Array, b: Array) -> Array:
     inside = (y >= 0.0) & (y <= 1.0)
     y = jnp.where(inside, y, 0.5)
+    # large shapes: (n + 1) times the binomial probability of a - 1 out of n = a + b - 2, which keeps its digits
+    large = (a + b > 400.0) & (a >= 1.0) & (b >= 1.0)
+    k, total = jnp.where(large, a - 1.0, 1.0), jnp.where(large, a + b - 2.0, 2.0)
+    binomial = log_poisson(k, total * y) + log_poisson(total - k, total * (1.0 - y)) - log_poisson(total, total)
     kernel = special.xlogy(a - 1.0, y) + special.xlog1py(b - 1.0, -y)
-    return _inside(inside, kernel - special.betaln(a, b))
+    plain = kernel - special.gammaln(a) - special.gammaln(b) + special.gammaln(a + b)  # JAX's betaln is off by 1e-6
+    return _inside(inside, jnp.where(large, binomial + jnp.log(total + 1.0), plain))
 
 
 def _beta_sample(key: Array, a: Array, b: Array) -> Array:

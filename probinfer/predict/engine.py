@@ -1,10 +1,15 @@
 """A program at work: rows in padded blocks through compiled functions, whatever their number. Imports jax.
 
-Blocks have one of a few sizes, so that few shapes are ever compiled, and never more than a budget of memory. Rows know nothing of one
-another, so a row's answer does not depend on how it is blocked. All in float64, without touching JAX's global setting.
+Blocks have one of a few sizes, so that few shapes are ever compiled, and never more than a budget of memory. Rows
+know nothing of one another, so a row's answer does not depend on how it is blocked. All in float64, without touching
+JAX's global setting.
 """
 
+import itertools
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -19,12 +24,13 @@ from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS
 
 BLOCK_ROWS = (1, 8, 64, 512)
 BLOCK_BYTES = 64 * 2**20  # of one array rows × draws × outcome; a block holds a handful of them
+_MOST_THREADS = 8
 _LEAST_DRAWS = 4000  # predictive draws behind the quantiles of a law that has no cdf
 
 
 class Answer(NamedTuple):
-    """Summaries of every row, numpy, (rows, *event); quantiles (rows, *event, levels). `defined`: False where the model's
-    parameters are nan."""
+    """Summaries of every row, numpy, (rows, *event); quantiles (rows, *event, levels). `defined`: False where the
+    model's parameters are nan."""
 
     mean: np.ndarray
     aleatoric_variance: np.ndarray
@@ -35,38 +41,53 @@ class Answer(NamedTuple):
     defined: np.ndarray
 
 
+class _Block(NamedTuple):
+    """Padded rows, one more array along them, and how many of them are real."""
+
+    rows: dict[str, np.ndarray]
+    along: np.ndarray
+    count: int
+
+
 class Engine:
-    """Compiled functions of one program. Thread-safe: compiling the same function twice is all that can happen."""
+    """Compiled functions of one program. Thread-safe."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self._compiled: dict[Any, Any] = {}
+        self._lock = threading.Lock()
 
     @cached_property
     def _draws(self) -> dict[str, jax.Array]:
-        return {name: jnp.asarray(values) for name, values in self.program.draws.items()}
+        with jax.enable_x64(True):
+            return {name: jnp.asarray(values) for name, values in self.program.draws.items()}
 
     @cached_property
     def _fixed(self) -> dict[str, jax.Array]:
-        return {name: jnp.asarray(values) for name, values in self.program.fixed.items()}
+        with jax.enable_x64(True):
+            return {name: jnp.asarray(values) for name, values in self.program.fixed.items()}
 
     def summarise(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
-        """Summaries of every row; quantiles at `levels`. `hashes`: content of each row, for laws answered from draws."""
+        """Summaries of every row; quantiles at `levels`. `hashes`: content of each row, for laws answered from
+        draws."""
         program = self.program
         shape = (0, *program.event)
         empty = np.zeros(shape)
         chances = np.zeros((*shape, program.probabilities))
         parts = [Answer(empty, empty, empty, empty, np.zeros((*shape, len(levels))), chances, np.zeros(shape, bool))]
         work = partial(_family_summary, program) if program.family else partial(_sampled_summary, program)
-        with jax.enable_x64(True):
-            for start, stop, rows, seeds in self._blocks(columns, hashes, program.size):
-                arguments = (self._draws, self._fixed, rows, seeds, levels)
-                answer = self._call(work, *arguments)
-                if program.family and program.discrete and np.any(answer.quantiles < 0.0):
-                    searched = self._call(partial(work, search_counts=True), *arguments, variant="search")
-                    found = np.where(answer.quantiles < 0.0, searched.quantiles, answer.quantiles)
-                    answer = answer._replace(quantiles=found)
-                parts.append(Answer(*(part[: stop - start] for part in answer)))
+
+        def summarise(block: _Block) -> Answer:
+            arguments = (self._draws, self._fixed, block.rows, block.along, levels)
+            answer = self._call(work, *arguments)
+            if program.family and program.discrete and np.any(answer.quantiles < 0.0):
+                searched = self._call(partial(work, search_counts=True), *arguments, variant="search")
+                answer = answer._replace(
+                    quantiles=np.where(answer.quantiles < 0.0, searched.quantiles, answer.quantiles)
+                )
+            return Answer(*(part[: block.count] for part in answer))
+
+        parts += self._each_block(summarise, columns, hashes, program.size)
         answer = Answer(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
         return answer._replace(defined=answer.defined.all(axis=tuple(range(1, 1 + len(program.event)))))
 
@@ -76,41 +97,52 @@ class Engine:
         keys (rows, 2): each row's own randomness; draw i of a row uses the row's key folded with i.
         """
         parts = [np.zeros((0, len(picked), *self.program.event))]
-        with jax.enable_x64(True):
-            draws = {name: values[picked] for name, values in self._draws.items()}
-            for start, stop, rows, seeds in self._blocks(columns, keys, len(picked)):
-                answer = self._call(partial(_sample, self.program), draws, self._fixed, rows, seeds)
-                parts.append(answer[: stop - start])
+        draws = {name: values[picked] for name, values in self.program.draws.items()}
+
+        def sample(block: _Block) -> np.ndarray:
+            return self._call(partial(_sample, self.program), draws, self._fixed, block.rows, block.along)[
+                : block.count
+            ]
+
+        parts += self._each_block(sample, columns, keys, len(picked))
         return np.moveaxis(np.concatenate(parts), 1, 0)
 
     def log_score(self, columns: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
         """log of the predictive density of each row's outcome, (rows,)."""
-        parts = [np.zeros(0)]
-        with jax.enable_x64(True):
-            for start, stop, rows, outcomes in self._blocks(columns, y, self.program.size):
-                answer = self._call(partial(_log_score, self.program), self._draws, self._fixed, rows, outcomes)
-                parts.append(answer[: stop - start])
-        return np.concatenate(parts)
 
-    def _blocks(
-        self, columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int
-    ) -> Iterator[tuple[int, int, dict[str, np.ndarray], np.ndarray]]:
-        """Blocks of rows, padded by repeating their first row to one of a few sizes. `along`: one more array over the rows."""
-        entries = draws * max(1, int(np.prod(self.program.event))) * max(1, self._classes)
-        allowed = [size for size in BLOCK_ROWS if size * entries * 8 <= BLOCK_BYTES] or [1]
-        count, start = len(along), 0
-        columns = dict(columns) or {NO_INPUT: np.zeros(count)}
-        while start < count:
-            left = min(count - start, allowed[-1])
-            size = next(size for size in allowed if size >= left)
-            stop = start + left
-            yield (
-                start,
-                stop,
-                {k: _padded(v[start:stop], size) for k, v in columns.items()},
-                _padded(along[start:stop], size),
-            )
-            start = stop
+        def score(block: _Block) -> np.ndarray:
+            work = partial(_log_score, self.program)
+            return self._call(work, self._draws, self._fixed, block.rows, block.along)[: block.count]
+
+        return np.concatenate([np.zeros(0), *self._each_block(score, columns, y, self.program.size)])
+
+    def _each_block(
+        self, work: Callable[["_Block"], Any], columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int
+    ) -> list[Any]:
+        """`work` on every block, several at a time on a CPU: a block hardly uses more than one core."""
+
+        def in_float64(block: _Block) -> Any:
+            with jax.enable_x64(True):
+                return work(block)
+
+        blocks = self._blocks(columns, along, draws)
+        first = [in_float64(block) for block in itertools.islice(blocks, 1)]  # one thread compiles
+        threads = min(os.cpu_count() or 1, _MOST_THREADS) if jax.default_backend() == "cpu" else 1
+        if threads == 1 or len(along) <= BLOCK_ROWS[-1]:
+            return first + [in_float64(block) for block in blocks]
+        with ThreadPoolExecutor(threads) as pool:
+            return first + list(pool.map(in_float64, blocks))
+
+    def _blocks(self, columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int) -> Iterator["_Block"]:
+        """The rows in blocks of a few sizes, the last one padded by repeating its first row."""
+        entries = draws * max(1, int(np.prod(self.program.event))) * self._classes
+        sizes = [size for size in BLOCK_ROWS if size * entries * 8 <= BLOCK_BYTES] or [1]
+        columns = dict(columns) or {NO_INPUT: np.zeros(len(along))}
+        for start in range(0, len(along), sizes[-1]):
+            stop = min(start + sizes[-1], len(along))
+            size = next(size for size in sizes if size >= stop - start)
+            rows = {name: _padded(values[start:stop], size) for name, values in columns.items()}
+            yield _Block(rows, _padded(along[start:stop], size), stop - start)
 
     @property
     def _classes(self) -> int:
@@ -123,9 +155,9 @@ class Engine:
         key = (name, variant, *(leaf.shape for leaf in leaves))
         compiled = self._compiled.get(key)
         if compiled is None:
-            with kept_programs():
-                compiled = jax.jit(function).lower(*arguments).compile()
-            self._compiled[key] = compiled
+            with self._lock, kept_programs():
+                compiled = self._compiled.get(key) or jax.jit(function).lower(*arguments).compile()
+                self._compiled[key] = compiled
         return jax.tree.map(np.asarray, compiled(*arguments))
 
 
@@ -178,10 +210,11 @@ def _shaped(summary: mixture.Summary, chances: jax.Array, shape: tuple[int, ...]
 def _sampled_summary(
     program: Program, draws: dict, fixed: dict, rows: dict, hashes: jax.Array, levels: jax.Array
 ) -> Answer:
-    """For a law without cdf: quantiles from predictive draws, R of them for each posterior draw, with keys of each row's own.
+    """For a law without cdf: quantiles from predictive draws, R of them for each posterior draw, with keys of each
+    row's own.
 
-    Moments are the law's where it has them. Else the R >= 2 replicates split the variance: within posterior draws (aleatoric)
-    and between their means, less the noise of R replicates (epistemic).
+    Moments are the law's where it has them. Else the R >= 2 replicates split the variance: within posterior draws
+    (aleatoric) and between their means, less the noise of R replicates (epistemic).
     """
     count = max(2, -(-_LEAST_DRAWS // program.size))
     root = jax.random.key(0, impl="threefry2x32")

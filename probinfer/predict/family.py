@@ -27,9 +27,10 @@ class Support(Enum):
 class Family:
     """A parametric law of the outcome as functions of its parameters: what predictions are computed from.
 
-    Each function takes the parameters by position in the order of `parameters`, as arrays that broadcast with each other
-    and with the value, and is elementwise; CLASSES has one parameter, log probabilities, with the classes on the last axis.
-    They run in float64 or float32, under jit and vmap, and never touch NumPyro, so that a saved predictor needs no model code.
+    Each function takes the parameters by position in the order of `parameters`, as arrays that broadcast with each
+    other and with the value, and is elementwise; CLASSES has one parameter, log probabilities, with the classes on
+    the last axis. They run in float64 or float32, under jit and vmap, and never touch NumPyro, so that a saved
+    predictor needs no model code.
 
     mean, variance   moments; inf where they are infinite, nan where they do not exist (Student's t with df <= 1)
     cdf              P(Y <= y)

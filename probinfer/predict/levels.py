@@ -1,4 +1,5 @@
-"""Which inputs a traced function reads at all, and which integers pick a level. Works on jaxprs; imports jax and numpy."""
+"""Which inputs a traced function reads at all, and which integers pick a level. Works on jaxprs; imports jax and
+numpy."""
 
 from typing import Any
 
@@ -18,8 +19,8 @@ def read_inputs(jaxpr: Any) -> set[int]:
 def picking_inputs(jaxpr: Any) -> set[int]:
     """Numbers of the integer inputs that are used as an index, or compared for equality (a one-hot code is made so).
 
-    For those whose valid range cannot be followed through the program (`theta[2 * g]`, `one_hot(g, 5) @ theta`): a value that
-    never occurred in training would be clamped to the last level, or be answered as no level at all.
+    For those whose valid range cannot be followed through the program (`theta[2 * g]`, `one_hot(g, 5) @ theta`): a
+    value that never occurred in training would be clamped to the last level, or be answered as no level at all.
     """
     origins: dict[Any, set[int]] = {}
     for number, variable in enumerate(jaxpr.invars):

@@ -1,7 +1,8 @@
 """Exact summaries of an equal-weight mixture of outcome laws, one component for each posterior draw.
 
-Imports jax and the families only. Shapes: M mixtures (rows), S components (draws), Q levels; parameters come as (M, S), those of
-CLASSES as (M, S, K). Nothing here is random: the same parameters give the same answer on every machine, up to rounding.
+Imports jax and the families only. Shapes: M mixtures (rows), S components (draws), Q levels; parameters come as (M,
+S), those of CLASSES as (M, S, K). Nothing here is random: the same parameters give the same answer on every machine,
+up to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,9 +40,9 @@ def summarise(
 ) -> Summary:
     """Mean, both parts of the variance, Monte Carlo error of the mean, and quantiles at `levels`.
 
-    Law of total variance over the draws: aleatoric = E[Var(Y | theta)], epistemic = Var(E[Y | theta]), the latter computed in
-    two passes. They add up to the variance of the mixture. `chains` says how the draws are ordered: see `mean_mcse`.
-    `defined` is False where a parameter is nan, that is, where the model itself gives no law for the row.
+    Law of total variance over the draws: aleatoric = E[Var(Y | theta)], epistemic = Var(E[Y | theta]), the latter
+    computed in two passes. They add up to the variance of the mixture. `chains` says how the draws are ordered: see
+    `mean_mcse`. `defined` is False where a parameter is nan, that is, where the model itself gives no law for the row.
     """
     means = family.mean(*parameters)
     mean = jnp.mean(means, axis=1)
@@ -61,8 +62,8 @@ def summarise(
 def mean_mcse(values: Array, chains: int | None) -> Array:
     """Monte Carlo standard error of the mean of values (M, S) over the draws.
 
-    `chains=None`: independent draws, sd / sqrt(S). Else the S draws are `chains` runs of equal length n, one after the other,
-    and are autocorrelated: replicated batch means with batches of b = floor(sqrt(n)) draws,
+    `chains=None`: independent draws, sd / sqrt(S). Else the S draws are `chains` runs of equal length n, one after
+    the other, and are autocorrelated: replicated batch means with batches of b = floor(sqrt(n)) draws,
         mcse^2 = sum_k (batch_k - grand mean)^2 / (B (B - 1)),   B = chains * floor(n / b).
     Chains that disagree raise it. Too small when the autocorrelation reaches beyond b draws; nan for a single batch.
     Flegal & Jones (2010), Annals of Statistics 38; over chains: Gupta & Vats (2020), Annals of Statistics 48.
@@ -118,8 +119,9 @@ def probabilities(family: Family, parameters: Sequence[Array], size: int) -> Arr
 def quantiles(family: Family, parameters: Sequence[Array], levels: Array, *, search_counts: bool = False) -> Array:
     """The mixture's quantiles, (M, Q): F(x) = level where F is continuous, else the smallest k with F(k) >= level.
 
-    Quantiles of counts are found by summing P(Y = 0), P(Y = 1), … up to 2000, and are -1 where that does not reach: then ask again
-    with `search_counts=True`, which searches the cdf at any size. Apart, as most models never need the second program.
+    Quantiles of counts are found by summing P(Y = 0), P(Y = 1), … up to 2000, and are -1 where that does not reach:
+    then ask again with `search_counts=True`, which searches the cdf at any size. Apart, as most models never need the
+    second program.
     """
     if family.support is Support.CLASSES:
         below = jnp.cumsum(jnp.mean(jnp.exp(parameters[0]), axis=1), axis=-1)
@@ -137,7 +139,8 @@ def quantiles(family: Family, parameters: Sequence[Array], levels: Array, *, sea
 
 
 def _each(solve: Callable, family: Family, parameters: Sequence[Array], levels: Array) -> Array:
-    """One row and one level at a time: each stops when it has converged, and its draws stay in the cache (5 times faster)."""
+    """One row and one level at a time: each stops when it has converged, and its draws stay in the cache (5 times
+    faster)."""
 
     def row(one: tuple[Array, ...]) -> Array:
         return lax.map(lambda level: solve(family, one, level), levels)
@@ -148,8 +151,9 @@ def _each(solve: Callable, family: Family, parameters: Sequence[Array], levels: 
 def _continuous_quantile(family: Family, parameters: Sequence[Array], level: Array) -> Array:
     """Newton's method on log F - log(1 - F), which is close to linear in the tails, kept inside a shrinking bracket.
 
-    On the search scale t the support is the whole line. The search runs in float32 first, several times cheaper, so that the
-    full precision is needed once or twice only: an error of 1e-6 of the width is squared by one step of Newton's method.
+    On the search scale t the support is the whole line. The search runs in float32 first, several times cheaper, so
+    that the full precision is needed once or twice only: an error of 1e-6 of the width is squared by one step of
+    Newton's method.
     """
     location, spread = family.locate(*parameters)
     location, spread = jnp.broadcast_arrays(location, spread)
@@ -204,7 +208,8 @@ def _search(family: Family, parameters: Sequence[Array], level: Array, start: Ar
 
 
 def _sum_counts(family: Family, parameters: Sequence[Array], levels: Array) -> Array:
-    """All levels at once by the recurrence of P(Y = k) from k = 0; -1 where P(Y = 0) underflows or k grows too large."""
+    """All levels at once by the recurrence of P(Y = k) from k = 0; -1 where P(Y = 0) underflows or k grows too
+    large."""
     parameters = jnp.broadcast_arrays(*parameters)
     wanted = jnp.broadcast_to(levels - _TIE, (parameters[0].shape[0], levels.shape[0]))
     first = family.first(*parameters)

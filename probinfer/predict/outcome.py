@@ -1,8 +1,9 @@
 """From a posterior to its outcome as a function of one row: found, checked against the whole model, exported.
 
-A NumPyro function is written for all rows at once. A predictor needs it for any rows, however many. So the function is run with
-data of one row, and JAX's vmap makes it a function of many. That is right only where rows do not look at one another, and what a
-function does cannot be read from its text; so it is checked: on training rows the one-row program must give what the model gives.
+A NumPyro function is written for all rows at once. A predictor needs it for any rows, however many. So the function
+is run with data of one row, and JAX's vmap makes it a function of many. That is right only where rows do not look at
+one another, and what a function does cannot be read from its text; so it is checked: on training rows the one-row
+program must give what the model gives.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,12 @@ _CHECKED_ROWS = 32
 _CHECKED_DRAWS = 3
 _CHECK_RTOL = 1e-6
 _PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+_JOINT = (
+    "its distribution is one over all rows together (a Gaussian process, a time series), so it has no answer for a row "
+    "alone. Write it with the latent function as a site, and the outcome independent given that function."
+)
 
 
 class _Unfit(Exception):
@@ -170,7 +177,7 @@ def _plans(bound: "BoundModel", site: Any) -> Iterator[_Plan]:
 def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> _Law:
     """The outcome's law if the plan gives row by row what the model gives for all rows; else raises _Unfit."""
     bound, count = plan.bound, plan.site.shape[0]
-    natural = _run(lambda: jax.eval_shape(lambda: _sample_sites(plan)))
+    natural = _run(lambda: jax.eval_shape(partial(_sample_sites, plan), {k: v[:1] for k, v in plan.rows.items()}))
     tied = [site for site in bound.latents if site.name in natural and natural[site.name].shape != site.shape]
     if tied:
         listed = ", ".join(f"{site.name} (shape {site.shape})" for site in tied)
@@ -187,6 +194,8 @@ def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> _Law:
 
     def together(draw: Mapping) -> Any:
         site = bound.simulate(draw)[plan.site.name]
+        if site["fn"].event_dim > len(plan.event) and family_of(site["fn"]) is None:
+            raise _Unfit(2, _JOINT)
         observed = jnp.asarray(site["value"])
         fingerprint = _fingerprint(site["fn"], plan.site.shape, observed)
         top = jnp.max(fingerprint[0] if family_of(site["fn"]) is BINOMIAL else observed)
@@ -213,9 +222,8 @@ def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> _Law:
     return laws[0]._replace(top=float(np.max(top)))
 
 
-def _sample_sites(plan: _Plan) -> dict[str, Any]:
-    arrays = {**plan.fixed, **plan.zeros, **{name: value[:1] for name, value in plan.rows.items()}}
-    trace = plan.bound.simulate({}, arrays, plan.constants)
+def _sample_sites(plan: _Plan, row: Mapping[str, Any]) -> dict[str, Any]:
+    trace = plan.bound.simulate({}, {**plan.fixed, **plan.zeros, **row}, plan.constants)
     return {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
 
 
@@ -224,9 +232,8 @@ def _check_shape(law: Any, shape: tuple[int, ...]) -> None:
     if len(came) > len(shape) or any(a not in (1, b) for a, b in zip(came[::-1], shape[::-1], strict=False)):
         raise _Unfit(
             2,
-            f"for one row its distribution has the shape {came}, not {shape}. A size written into the model must come from "
-            "its data (X.shape[0], or an argument that counts the rows); a time series, or a Gaussian process over the rows, "
-            "has no answer for one row alone.",
+            f"for one row its distribution has the shape {came}, not {shape}. A size written into the model must come "
+            "from its data (X.shape[0], or an argument that counts the rows).",
         )
 
 
@@ -345,7 +352,8 @@ def _programs(
 def _exported(
     law_of: Callable, draws: Mapping, fixed: Mapping, rows: Mapping, of_law: Callable, **extra: tuple[tuple, Any]
 ) -> jax.export.Exported:
-    """`of_law` of the outcome's law, for n rows and s draws. `extra`: one more argument of each row, its shape and type."""
+    """`of_law` of the outcome's law, for n rows and s draws. `extra`: one more argument of each row, its shape and
+    type."""
 
     def per_row(draws: Mapping, fixed: Mapping, row: Mapping, *more: jax.Array) -> Any:
         if "key" in extra:

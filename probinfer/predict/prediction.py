@@ -15,24 +15,29 @@ _SHOWN = 10
 class Prediction:
     """What a predictor says about each row: the posterior predictive distribution in numbers.
 
-    Every array has one entry for each row; for an outcome of several numbers per row these follow as further axes (*event).
+    Every array has one entry for each row; for an outcome of several numbers per row these follow as further axes
+    (*event).
 
     outcome          name of the outcome
-    mean, sd         of the predictive distribution; inf or nan where a law has none (Student's t with few degrees of freedom)
-    lower, upper     equal-tailed interval that holds the outcome with probability `level`; with at least that probability
-                     for whole numbers
+    mean, sd         of the predictive distribution; inf or nan where a law has none (Student's t with few degrees of
+                     freedom)
+    lower, upper     equal-tailed interval that holds the outcome with probability `level`; with at least that
+                     probability for whole numbers
     level            probability of the interval
-    epistemic_sd     part of `sd` that comes from not knowing the parameters, sd of E[Y | parameters]; shrinks with more data
+    epistemic_sd     part of `sd` that comes from not knowing the parameters, sd of E[Y | parameters]; shrinks with
+                     more data
     aleatoric_sd     part that would remain if they were known; sd^2 = epistemic_sd^2 + aleatoric_sd^2
-    mcse             Monte Carlo standard error of `mean`: how far it may be off because the posterior draws are finitely many
-                     and autocorrelated (batch means); nan with a single draw
+    mcse             Monte Carlo standard error of `mean`: how far it may be off because the posterior draws are
+                     finitely many and autocorrelated (batch means); nan with a single draw
     quantiles        (rows, *event, levels): quantiles at `quantile_levels`; None if none were asked for
-    probabilities    (rows, *event, k): P(Y = 0), …, P(Y = k - 1). All classes of a Bernoulli or categorical outcome; for a count
-                     the first few counts; else None
+    probabilities    (rows, *event, k): P(Y = 0), …, P(Y = k - 1). All classes of a Bernoulli or categorical outcome;
+                     for a count the first few counts; else None
     classes          the class codes 0, …, k - 1 if the outcome is a class, else None
 
-    The mean of a Bernoulli outcome is P(Y = 1). Mean, sd, interval and quantiles of a categorical outcome are those of the class
-    code: they say something only if the classes are ordered. For unordered classes read `probabilities` and `most_probable`.
+    The mean of a Bernoulli outcome is P(Y = 1). Mean, sd, interval and quantiles of a categorical outcome are those
+    of the class
+    code: they say something only if the classes are ordered. For unordered classes read `probabilities` and
+    `most_probable`.
     """
 
     outcome: str
@@ -60,8 +65,9 @@ class Prediction:
         return self.classes[np.argmax(self.probabilities, axis=-1)]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The prediction as flat columns: mean, sd, lower, upper, level, epistemic_sd, aleatoric_sd, mcse; then q0.05, … for the
-        quantiles asked for; for classes most_probable and probability_0, …. An outcome of several numbers has mean[0], mean[1], ….
+        """The prediction as flat columns: mean, sd, lower, upper, level, epistemic_sd, aleatoric_sd, mcse; then
+        q0.05, … for the quantiles asked for; for classes most_probable and probability_0, …. An outcome of several
+        numbers has mean[0], mean[1], ….
         """
         arrays: dict[str, np.ndarray] = {"mean": self.mean, "sd": self.sd, "lower": self.lower, "upper": self.upper}
         arrays |= {"epistemic_sd": self.epistemic_sd, "aleatoric_sd": self.aleatoric_sd, "mcse": self.mcse}

@@ -24,9 +24,10 @@ _FINDINGS_SHOWN = 3
 class Predictor:
     """Predictions of one outcome of a model for new rows.
 
-    For each posterior draw the outcome has a known distribution; a prediction summarises the mixture of them all. With a
-    distribution of `probinfer.predict.families` this is exact, needs no random numbers, and is the same on every machine. Others are
-    answered from predictive draws whose randomness belongs to the row, so that no answer depends on what else is asked.
+    For each posterior draw the outcome has a known distribution; a prediction summarises the mixture of them all.
+    With a distribution of `probinfer.predict.families` this is exact, needs no random numbers, and is the same on
+    every machine. Others are answered from predictive draws whose randomness belongs to the row, so that no answer
+    depends on what else is asked.
 
     Args:
         posterior: what `infer` returned, or `load_posterior` with model and data.
@@ -35,7 +36,8 @@ class Predictor:
 
     Raises:
         UnreliablePosterior: the verdict is worse than `accept`.
-        ModelError: the posterior came without model or data, the model has no such outcome, or its rows are not independent
+        ModelError: the posterior came without model or data, the model has no such outcome, or its rows are not
+        independent
             given the parameters (time series, batch statistics, one parameter for every row).
 
     >>> import numpy as np, numpyro, numpyro.distributions as dist
@@ -84,10 +86,11 @@ class Predictor:
         """Predict the outcome of each row.
 
         Args:
-            rows: dict of arrays by the model's argument names, pandas DataFrame, or pyarrow Table. A vector-valued argument X
-                is an array (rows, k), or the table columns X[0], …, X[k-1]. A table's columns come in any order, and further
-                ones are ignored; a dict may also hold what the model knows and the outcome does not need, the outcome itself
-                for one. Without inputs, `{}` is one row.
+            rows: dict of arrays by the model's argument names, pandas DataFrame, or pyarrow Table. A vector-valued
+            argument X
+                is an array (rows, k), or the table columns X[0], …, X[k-1]. A table's columns come in any order, and
+                further ones are ignored; a dict may also hold what the model knows and the outcome does not need, the
+                outcome itself for one. Without inputs, `{}` is one row.
             level: probability of the interval `lower` to `upper`.
             quantiles: further quantiles wanted, probabilities between 0 and 1.
             first_row: number of the first row, for errors that name rows of a larger table.
@@ -96,8 +99,10 @@ class Predictor:
             Prediction: mean, sd and its two parts, interval, quantiles, probabilities, Monte Carlo error of the mean.
 
         Raises:
-            PredictionError: the rows do not fit (names, types, shapes, missing or infinite values, a level that training never
-                saw), the model's parameters are not numbers for some row, or `level` or `quantiles` are no probabilities.
+            PredictionError: the rows do not fit (names, types, shapes, missing or infinite values, a level that
+            training never
+                saw), the model's parameters are not numbers for some row, or `level` or `quantiles` are no
+                probabilities.
         """
         level = _probability("level", level)
         wanted = tuple(_probability("quantiles", q) for q in (quantiles if quantiles is not None else ()))
@@ -132,9 +137,9 @@ class Predictor:
     def sample(self, rows: Any, draws: int = 100, seed: Any = 0) -> np.ndarray:
         """Draws from the predictive distribution, (draws, rows, *event); whole numbers for a discrete outcome.
 
-        Draw i is a joint draw: all rows share the i-th of `draws` posterior draws taken in random order (again from the start when
-        they are used up), and each row has noise of its own. A row's noise comes from its content and `seed`, not from its
-        place; equal rows in one call are told apart by counting.
+        Draw i is a joint draw: all rows share the i-th of `draws` posterior draws taken in random order (again from
+        the start when they are used up), and each row has noise of its own. A row's noise comes from its content and
+        `seed`, not from its place; equal rows in one call are told apart by counting.
 
         Raises PredictionError as `predict` does, and for a number of draws or a seed that is none.
         """
@@ -155,10 +160,12 @@ class Predictor:
         return values.astype(np.int64) if self.program.discrete else values
 
     def log_score(self, rows: Any, y: Any) -> np.ndarray:
-        """log of the posterior predictive density (or probability) of each outcome, (rows,); -inf for an impossible one.
+        """log of the posterior predictive density (or probability) of each outcome, (rows,); -inf for an impossible
+        one.
 
-        log (1/S) sum_s p(y | row, theta_s) over the S posterior draws; of an outcome of several numbers, their joint density.
-        Raises PredictionError as `predict` does, and for outcomes that are no numbers or do not match the rows.
+        log (1/S) sum_s p(y | row, theta_s) over the S posterior draws; of an outcome of several numbers, their joint
+        density. Raises PredictionError as `predict` does, and for outcomes that are no numbers or do not match the
+        rows.
         """
         columns, count = read_rows(rows, self.program)
         values = plain_numbers(self.outcome, y).astype(float)
@@ -177,7 +184,8 @@ class Predictor:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a folder of plain files that `load_predictor` reads without the model's code.
 
-        An older predictor at `path` is replaced once the new one is complete; anything else there is left alone, with an ArtifactError.
+        An older predictor at `path` is replaced once the new one is complete; anything else there is left alone, with
+        an ArtifactError.
         """
         from probinfer.predict.artifact import write
 
@@ -191,9 +199,11 @@ class Predictor:
 
 
 def load_predictor(path: str | os.PathLike[str]) -> Predictor:
-    """Load a predictor that `Predictor.save` wrote. Runs no code from the folder, and needs neither the model nor its data.
+    """Load a predictor that `Predictor.save` wrote. Runs no code from the folder, and needs neither the model nor its
+    data.
 
-    Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later version.
+    Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later
+    version.
     """
     from probinfer.predict.artifact import read
 

@@ -1,4 +1,5 @@
-"""What a predictor computes from: posterior draws, and the model's outcome as a function of one row. Imports jax only."""
+"""What a predictor computes from: posterior draws, and the model's outcome as a function of one row. Imports jax
+only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ class Program:
 
     programs     exported functions of (draws, fixed, rows, …) with any number n of rows and s of draws. With a family,
                  PARAMETERS -> the family's parameters, each (n, s, *event). Without one,
-                 SAMPLE (…, keys (n, 2)) -> one outcome per row and draw, LOG_DENSITY (…, y (n, *event)) -> (n, s), and, where
-                 the law has them, MOMENTS -> mean and variance, each (n, s, *event).
+                 SAMPLE (…, keys (n, 2)) -> one outcome per row and draw, LOG_DENSITY (…, y (n, *event)) -> (n, s),
+                 and, where the law has them, MOMENTS -> mean and variance, each (n, s, *event).
     draws        the latent sites that the outcome depends on, each (S, *shape), chain after chain
     chains       how many chains they are; None for independent draws
     fixed        data of the model that are the same for every row

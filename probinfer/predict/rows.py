@@ -1,7 +1,7 @@
 """Rows in, checked columns out. Imports numpy only; a predictor never sees a value that has not passed here.
 
-Rows are a dict of arrays, a pandas DataFrame or a pyarrow Table or RecordBatch. A vector-valued input X of k entries is an
-array (rows, k), or the columns X[0], …, X[k-1] of a table. A dict of single values is one row.
+Rows are a dict of arrays, a pandas DataFrame or a pyarrow Table or RecordBatch. A vector-valued input X of k entries
+is an array (rows, k), or the columns X[0], …, X[k-1] of a table. A dict of single values is one row.
 """
 
 import itertools
@@ -23,8 +23,8 @@ def read_rows(rows: Any, program: Program, *, first_row: int = 0) -> tuple[dict[
     first_row: the number of the first row in the table it is a part of; errors name rows by their number in the table.
 
     Raises PredictionError for rows of another kind, missing or (in a dict) unknown names, other shapes, row counts that
-    disagree, text, missing values, NaN, infinity, fractions where whole numbers belong, integers that pick no known level, and
-    for data that the model has fixed, given with another value than in training.
+    disagree, text, missing values, NaN, infinity, fractions where whole numbers belong, integers that pick no known
+    level, and for data that the model has fixed, given with another value than in training.
     """
     table, names, length = _columns(rows, program)
     columns, single = {}, {}
@@ -50,7 +50,8 @@ def read_rows(rows: Any, program: Program, *, first_row: int = 0) -> tuple[dict[
 
 
 def column_names(entry: Input) -> list[str]:
-    """The table columns that hold an input: its name, or name[0], name[1], … in row-major order for a vector or matrix."""
+    """The table columns that hold an input: its name, or name[0], name[1], … in row-major order for a vector or
+    matrix."""
     indices = itertools.product(*(range(size) for size in entry.shape))
     return [f"{entry.name}[{','.join(map(str, index))}]" if index else entry.name for index in indices]
 
@@ -71,7 +72,8 @@ def locate_columns(available: Sequence[Any], inputs: Sequence[Input]) -> dict[st
 
 
 def content_hashes(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:
-    """A 32-bit hash of each row's content, (rows,) uint32: the same wherever the row stands, and whatever stands next to it."""
+    """A 32-bit hash of each row's content, (rows,) uint32: the same wherever the row stands, and whatever stands next
+    to it."""
     state = np.full(count, 0x9E3779B97F4A7C15, np.uint64)
     for _, values in sorted(columns.items()):
         words = np.ascontiguousarray(values.reshape(count, -1) + 0.0, np.float64).view(np.uint64)  # + 0.0: -0.0 is 0.0
@@ -84,7 +86,8 @@ def content_hashes(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:
 
 
 def plain_numbers(name: str, value: Any) -> np.ndarray:
-    """An array of numbers from whatever a table or dict holds. Raises PredictionError for text, dates, missing values."""
+    """An array of numbers from whatever a table or dict holds. Raises PredictionError for text, dates, missing
+    values."""
     return _plain(name, value, 0)
 
 
@@ -184,7 +187,7 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
             raise PredictionError(f"{name} {came} {_at(~numbers, first_row)}; every row needs a number.")
         array = np.asarray(array.tolist()) if array.size else array.astype(float)
     if array.dtype.kind not in "fiub":
-        example = f", for example {array.flat[0]!r}" if array.size else ""
+        example = f", for example {array.flat[0].item()!r}" if array.size else ""
         raise PredictionError(
             f"{name} holds {_KINDS.get(array.dtype.kind, str(array.dtype))}{example}; wanted numbers."
         )

@@ -1,9 +1,9 @@
 """Distribution functions without inner loops, right for large arguments too. Imports jax only; used by the families.
 
-JAX's `gammaincc` and `betainc` iterate until the slowest entry of an array has converged, and lose digits as their arguments
-grow (float64: 1e-9 at 1e6, everything near 1e8 to 1e10). A mixture over thousands of draws calls them thousands of times a row.
-Here recurrences lift small arguments to where an asymptotic expansion is exact to rounding; the cost is fixed, and XLA fuses it all.
-Only the two-parameter beta function keeps `betainc`, for moderate arguments.
+JAX's `gammaincc` and `betainc` iterate until the slowest entry of an array has converged, and lose digits as their
+arguments grow (float64: 1e-9 at 1e6, everything near 1e8 to 1e10). A mixture over thousands of draws calls them
+thousands of times a row. Here recurrences lift small arguments to where an asymptotic expansion is exact to rounding;
+the cost is fixed, and XLA fuses it all. Only the two-parameter beta function keeps `betainc`, for moderate arguments.
 """
 
 from fractions import Fraction
@@ -98,7 +98,8 @@ def upper_gamma(a: Array, x: Array) -> Array:
 def half_gamma_ratio(a: Array) -> Array:
     """Gamma(a + 1/2) / Gamma(a) for a > 0, to rounding.
 
-    Lifted by 20 if small; there log ratio = log(y)/2 - sum_k E_2k / (4k (4y)^2k), y = a - 1/4, E the Euler numbers. DLMF 5.11.8.
+    Lifted by 20 if small; there log ratio = log(y)/2 - sum_k E_2k / (4k (4y)^2k), y = a - 1/4, E the Euler numbers.
+    DLMF 5.11.8.
     """
     small = a < _LIFT
     low = jnp.where(small, a, 1.0)
@@ -131,8 +132,8 @@ def student_t_cdf(z: Array, df: Array) -> Array:
     """P(T <= z) for Student's t with df > 0 degrees of freedom; df = inf is the normal law.
 
     P(|T| > z) = I_x(a, 1/2), a = df/2, x = df / (df + z^2). Lifting a by 20 adds x^a (1 - x)^(1/2) / (a B(a, 1/2)) each
-    time; the remainder, with 1 - x = 1 - exp(-s), is a sum of gamma laws of order 2j + 1/2 in u = (a - 1/4) log(1 + z^2/df).
-    DiDonato & Morris (1992), TOMS 708, section 9. Absolute error below 1e-14 in float64.
+    time; the remainder, with 1 - x = 1 - exp(-s), is a sum of gamma laws of order 2j + 1/2 in u = (a - 1/4) log(1 +
+    z^2/df). DiDonato & Morris (1992), TOMS 708, section 9. Absolute error below 1e-14 in float64.
     """
     z, df = jnp.broadcast_arrays(z, df)
     largest = jnp.finfo(z.dtype).max
@@ -169,7 +170,8 @@ def lower_beta(a: Array, b: Array, x: Array, complement: Array) -> Array:
     """I_x(a, b), the regularised incomplete beta function; `complement` is 1 - x, given apart to keep its digits.
 
     One parameter small and the other large: the gamma limit (`_gamma_limit`). Both above 1e4: the normal limit with
-    Temme's leading correction (1992, "Incomplete Laplace integrals"). Else JAX's continued fraction. Absolute error below 1e-8.
+    Temme's leading correction (1992, "Incomplete Laplace integrals"). Else JAX's continued fraction. Absolute error
+    below 1e-8.
     """
     a, b, x, complement = jnp.broadcast_arrays(a, b, x, complement)
     small, big = jnp.minimum(a, b), jnp.maximum(a, b)
