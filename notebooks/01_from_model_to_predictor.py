@@ -99,7 +99,7 @@ posterior.report
 posterior.summary().head(8)
 
 # %% [markdown]
-# `posterior.tree` is an xarray `DataTree` with ArviZ's names; every ArviZ plot takes it.
+# `posterior.tree` is an xarray `DataTree` with ArviZ's names, so ArviZ's plots take it.
 
 # %%
 import arviz_plots as azp
