@@ -17,6 +17,7 @@ import probinfer as pi
 from tests.inference.statistics import assert_uniform_ranks
 
 THIN, KEPT = 10, 63
+REPLICATIONS = 320
 METHOD = pi.NUTS(chains=2, draws=(KEPT + 1) // 2 * THIN)
 
 
@@ -97,7 +98,7 @@ def test_wrong_noise_is_noticed():
 @pytest.mark.parametrize("make", [normal_mean, eight_groups], ids=lambda make: make.__name__)
 def test_calibration(make):
     case = make()
-    assert_uniform_ranks(ranks(case, case.model, 640), KEPT)
+    assert_uniform_ranks(ranks(case, case.model, REPLICATIONS), KEPT)
 
 
 @pytest.mark.long
@@ -105,4 +106,4 @@ def test_calibration(make):
 def test_twin_is_not_calibrated(make):
     case = make()
     with pytest.raises(AssertionError, match="not uniform"):
-        assert_uniform_ranks(ranks(case, case.twin, 640), KEPT)
+        assert_uniform_ranks(ranks(case, case.twin, REPLICATIONS), KEPT)
