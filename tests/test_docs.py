@@ -11,6 +11,7 @@ import pytest
 import probinfer
 from probinfer import cli
 from probinfer.posterior import diagnose, hamiltonian
+from probinfer.predict import families
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -121,3 +122,8 @@ def test_the_verdicts_thresholds_are_those_of_the_code():
     ):
         assert rows[name][0].split()[-1] == str(doubtful), name
         assert bad is None or rows[name][1].split()[-1] == str(bad), name
+
+
+def test_the_exact_families_are_those_of_the_code():
+    text = " ".join((ROOT / "docs" / "concepts.md").read_text("utf-8").split())
+    assert f"one of these distributions: {', '.join(families.FAMILIES)}. An outcome with" in text
