@@ -152,19 +152,16 @@ def _continuous_quantile(family: Family, parameters: Sequence[Array], level: Arr
     """Newton's method on log F - log(1 - F), which is close to linear in the tails, kept inside a shrinking bracket.
 
     On the search scale t the support is the whole line. The search runs in float32 first, several times cheaper, so
-    that the full precision is needed once or twice only: an error of 1e-6 of the width is squared by one step of
-    Newton's method.
+    that the full precision is needed once or twice only.
     """
-    location, spread = family.locate(*parameters)
-    location, spread = jnp.broadcast_arrays(location, spread)
+    location, spread = jnp.broadcast_arrays(*family.locate(*parameters))
     centre = jnp.mean(location)
     width = jnp.sqrt(jnp.mean(spread**2) + jnp.mean((location - centre) ** 2))
-    t = centre + width * jnp.clip(ndtri(level), -4.0, 4.0)
-    rough = [jnp.asarray(value, jnp.float32) for value in (jnp.clip(level, 1e-5, 1.0 - 1e-5), t, width)]
-    rough = _search(family, [p.astype(jnp.float32) for p in parameters], *rough)
-    t = jnp.where(jnp.isfinite(rough), rough.astype(t.dtype), t)
-    t = _search(family, parameters, level, t, width)
-    return _to_value(family.support, t)[0]
+    start = centre + width * jnp.clip(ndtri(level), -4.0, 4.0)
+    rough = [jnp.asarray(value, jnp.float32) for value in (jnp.clip(level, 1e-5, 1.0 - 1e-5), start, width)]
+    rough = _search(family, [p.astype(jnp.float32) for p in parameters], *rough, close=1e-4, longest=30)
+    start = jnp.where(jnp.isfinite(rough), rough.astype(start.dtype), start)
+    return _to_value(family.support, _search(family, parameters, level, start, width, close=5e-6, longest=200))[0]
 
 
 def _to_value(support: Support, t: Array) -> tuple[Array, Array]:
@@ -178,10 +175,12 @@ def _to_value(support: Support, t: Array) -> tuple[Array, Array]:
     return t, jnp.ones_like(t)
 
 
-def _search(family: Family, parameters: Sequence[Array], level: Array, start: Array, width: Array) -> Array:
-    epsilon = jnp.finfo(start.dtype).eps
-    close, narrow = epsilon**0.4 * width, 8.0 * epsilon
+def _search(
+    family: Family, parameters: Sequence[Array], level: Array, start: Array, width: Array, *, close: float, longest: int
+) -> Array:
+    """t with F(t) = level. A step of Newton's method from where |logit F - logit level| < `close` squares that error."""
     wanted = jnp.log(level) - jnp.log1p(-level)
+    narrow = 8.0 * jnp.finfo(start.dtype).eps
 
     def body(state: tuple) -> tuple:
         t, low, high, _, turn = state
@@ -196,11 +195,11 @@ def _search(family: Family, parameters: Sequence[Array], level: Array, start: Ar
         bounded = jnp.isfinite(low) & jnp.isfinite(high)
         outward = jnp.where(below < level, t + reach, t - reach)
         moved = jnp.where(newton, t + step, jnp.where(bounded, 0.5 * (low + high), outward))
-        arrived = (newton & (jnp.abs(step) <= close)) | (high - low <= narrow * (jnp.abs(t) + width)) | (below == level)
+        arrived = (newton & (jnp.abs(miss) < close)) | (high - low <= narrow * jnp.abs(t)) | (below == level)
         return jnp.where(below == level, t, moved), low, high, arrived, turn + 1
 
     def unfinished(state: tuple) -> Array:
-        return ~state[3] & (state[4] < 200)
+        return ~state[3] & (state[4] < longest)
 
     infinite = jnp.full_like(start, jnp.inf)
     state = (start, -infinite, infinite, ~jnp.isfinite(start) | ~(width > 0.0), jnp.asarray(0))
