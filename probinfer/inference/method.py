@@ -34,7 +34,11 @@ class Method(Protocol):
     """
 
     needs: ClassVar[frozenset[Need]]
-    float64: bool
+
+    @property
+    def float64(self) -> bool:
+        """Whether to compute in double precision."""
+        ...
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target."""

@@ -43,8 +43,8 @@ MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
 _SECTIONS = {
-    "outcome": dict, "inputs": list, "constants": dict, "row_counts": list, "unread": list, "draws": dict, "fixed": dict,
-    "programs": dict, "about": dict, "versions": dict, "files": dict,
+    "outcome": dict, "inputs": list, "constants": dict, "row_counts": list, "unread": list, "draws": dict,
+    "fixed": dict, "programs": dict, "about": dict, "versions": dict, "files": dict,
 }  # fmt: skip
 
 
@@ -268,7 +268,8 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
             raise ArtifactError(
                 f"{path / name} is damaged or was changed: {len(content)} bytes, declared {size}, and "
-                f"SHA-256 {'differs' if len(content) == size else 'is not compared'}. Copy the folder again, or save it again."
+                f"SHA-256 {'differs' if len(content) == size else 'is not compared'}. Copy the folder "
+                "again, or save it again."
             )
         files[name] = content
     strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in files and entry.name != MANIFEST)
@@ -295,7 +296,8 @@ def _manifest(path: Path) -> dict[str, Any]:
         versions = manifest.get("versions")
         writer = versions.get("probinfer", "unknown") if isinstance(versions, dict) else "unknown"
         raise ArtifactError(
-            f"{path} has the format version {number!r}; this probinfer ({version('probinfer')}) reads up to {FORMAT_VERSION}. "
+            f"{path} has the format version {number!r}; this probinfer ({version('probinfer')}) reads "
+            f"up to {FORMAT_VERSION}. "
             f"It was written by probinfer {writer}: install that version or a later one."
         )
     for name, kind in _SECTIONS.items():
@@ -332,9 +334,12 @@ def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
         return jax.export.deserialize(bytearray(content))
     except ValueError as error:
         raise ArtifactError(
-            f"{path}: this JAX ({jax.__version__}) no longer reads the program, which JAX {manifest['versions'].get('jax')} "
-            f"wrote; JAX keeps exports readable for about half a year ({error}). Make the predictor again from the saved "
-            f"posterior, Predictor(load_posterior(…, model, data)).save(…), or install jax=={manifest['versions'].get('jax')}."
+            f"{path}: this JAX ({jax.__version__}) no longer reads the program, which JAX "
+            f"{manifest['versions'].get('jax')} "
+            f"wrote; JAX keeps exports readable for about half a year ({error}). Make the predictor "
+            "again from the saved "
+            "posterior, Predictor(load_posterior(…, model, data)).save(…), or install "
+            f"jax=={manifest['versions'].get('jax')}."
         ) from None
 
 

@@ -224,7 +224,7 @@ HALF_NORMAL = Family(
     mean=lambda scale: scale * (2.0 / jnp.pi) ** 0.5,
     variance=lambda scale: scale * scale * (1.0 - 2.0 / jnp.pi),
     cdf=lambda y, scale: jax.lax.erf(jnp.maximum(y, 0.0) / scale * (0.5**0.5)),
-    log_density=lambda y, scale: _inside(y >= 0.0, _normal_log_density(y, 0.0, scale) + jnp.log(2.0)),
+    log_density=lambda y, scale: _inside(y >= 0.0, _normal_log_density(y, jnp.zeros_like(scale), scale) + jnp.log(2.0)),
     sample=lambda key, scale: jnp.abs(NORMAL.sample(key, 0.0, scale)),
     locate=lambda scale: (jnp.log(scale) - 0.6, jnp.full_like(scale, 1.1)),
 )

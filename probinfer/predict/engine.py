@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jax import lax
 
 from probinfer.model.program_cache import kept_programs
 from probinfer.predict import mixture
+from probinfer.predict.family import Family
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Program
 
 BLOCK_ROWS = (1, 8, 64, 512)
@@ -32,13 +33,13 @@ class Answer(NamedTuple):
     """Summaries of every row, numpy, (rows, *event); quantiles (rows, *event, levels). `defined`: False where the
     model's parameters are nan."""
 
-    mean: np.ndarray
-    aleatoric_variance: np.ndarray
-    epistemic_variance: np.ndarray
-    mcse: np.ndarray
-    quantiles: np.ndarray
-    probabilities: np.ndarray
-    defined: np.ndarray
+    mean: Any  # an array of JAX inside the compiled program, of NumPy outside; so are the others
+    aleatoric_variance: Any
+    epistemic_variance: Any
+    mcse: Any
+    quantiles: Any
+    probabilities: Any
+    defined: Any
 
 
 class _Block(NamedTuple):
@@ -75,7 +76,7 @@ class Engine:
         empty = np.zeros(shape)
         chances = np.zeros((*shape, program.probabilities))
         parts = [Answer(empty, empty, empty, empty, np.zeros((*shape, len(levels))), chances, np.zeros(shape, bool))]
-        work = partial(_family_summary, program) if program.family else partial(_sampled_summary, program)
+        work: Any = partial(_family_summary if program.family else _sampled_summary, program)
 
         def summarise(block: _Block) -> Answer:
             arguments = (self._draws, self._fixed, block.rows, block.along, levels)
@@ -151,7 +152,7 @@ class Engine:
 
     def _call(self, function: Callable, *arguments: Any, variant: str = "") -> Any:
         leaves = jax.tree.leaves(arguments)
-        name = getattr(function, "func", function).__name__
+        name = getattr(getattr(function, "func", function), "__name__", "")
         key = (name, variant, *(leaf.shape for leaf in leaves))
         compiled = self._compiled.get(key)
         if compiled is None:
@@ -180,7 +181,7 @@ def _family_summary(
     *,
     search_counts: bool = False,
 ) -> Answer:
-    family = program.family
+    family = cast(Family, program.family)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
     shape = parameters[0].shape[:1] + program.event
     flat = tuple(_draws_second(p, program.event) for p in parameters)
@@ -259,11 +260,11 @@ def _sample(program: Program, draws: dict, fixed: dict, rows: dict, keys: jax.Ar
     if program.family is None:
         return program.programs[SAMPLE].call(draws, fixed, rows, keys)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
-    numbers = jnp.arange(parameters[0].shape[1])
+    numbers, family = jnp.arange(parameters[0].shape[1]), program.family
 
     def one(key: jax.Array, number: jax.Array, *parameters: jax.Array) -> jax.Array:
         own = jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), number)
-        return program.family.sample(own, *parameters)
+        return family.sample(own, *parameters)
 
     spread = [0] * len(parameters)
     return jax.vmap(jax.vmap(one, (None, 0, *spread)), (0, None, *spread))(keys, numbers, *parameters)

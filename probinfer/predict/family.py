@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from jax import Array
 
@@ -21,6 +22,11 @@ class Support(Enum):
     def discrete(self) -> bool:
         """The outcome takes whole numbers."""
         return self in (Support.BINARY, Support.COUNT, Support.CLASSES)
+
+
+def _absent(*parameters: Array) -> Any:
+    """A function that a family of this support does not have."""
+    raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,6 @@ class Family:
     cdf: Callable[..., Array]
     log_density: Callable[..., Array]
     sample: Callable[..., Array]
-    locate: Callable[..., tuple[Array, Array]] | None = None
-    first: Callable[..., Array] | None = None
-    ratio: Callable[..., Array] | None = None
+    locate: Callable[..., tuple[Array, Array]] = _absent
+    first: Callable[..., Array] = _absent
+    ratio: Callable[..., Array] = _absent

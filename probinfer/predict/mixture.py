@@ -178,7 +178,7 @@ def _to_value(support: Support, t: Array) -> tuple[Array, Array]:
 def _search(
     family: Family, parameters: Sequence[Array], level: Array, start: Array, width: Array, *, close: float, longest: int
 ) -> Array:
-    """t with F(t) = level. A step of Newton's method from where |logit F - logit level| < `close` squares that error."""
+    """t with F(t) = level. A Newton step from where |logit F - logit level| < `close` squares that error."""
     wanted = jnp.log(level) - jnp.log1p(-level)
     narrow = 8.0 * jnp.finfo(start.dtype).eps
 

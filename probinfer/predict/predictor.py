@@ -113,7 +113,8 @@ class Predictor:
         if not answer.defined.all():
             first = int(np.argmin(answer.defined)) + first_row
             raise PredictionError(
-                f"In row {first} (the first row is row 0) the model's parameters of {self.outcome} are not a number for some "
+                f"In row {first} (the first row is row 0) the model's parameters of {self.outcome} "
+                "are not a number for some "
                 "posterior draws, so there is nothing to predict. Are its inputs far outside those of training?"
             )
         support = self.program.family.support if self.program.family else None
@@ -220,7 +221,8 @@ def _refuse_unreliable(posterior: "Posterior", accept: Verdict) -> None:
         f"\n… and {len(findings) - _FINDINGS_SHOWN} more in posterior.report" if len(findings) > _FINDINGS_SHOWN else ""
     )
     raise UnreliablePosterior(
-        f"The posterior's verdict is {report.verdict.name}, and only {accept.name} or better is accepted here.\n{listed}{more}\n"
+        f"The posterior's verdict is {report.verdict.name}, and only {accept.name} or better is "
+        f"accepted here.\n{listed}{more}\n"
         f"To predict from it all the same, say so: Predictor(posterior, accept=Verdict.{report.verdict.name})."
     )
 
