@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 import pytest
 
 import probinfer as pi
+from probinfer.inference.draw import draw
 from tests.inference.statistics import assert_uniform_ranks
 
 THIN, KEPT = 10, 63
@@ -73,10 +74,11 @@ def ranks(case: Case, function: Callable, replications: int) -> np.ndarray:
     found = []
     for replication in range(replications):
         truth, data = case.simulate(np.random.default_rng([1, replication]))
-        posterior = pi.infer(model, data, METHOD, seed=replication, progress=False)
+        drawn, target, _ = draw(model, data, METHOD, seed=replication, progress=False)
+        values = target.constrain(drawn.positions[:, ::THIN])
         row = []
         for site, value in truth.items():
-            draws = posterior.tree["posterior"][site].values[:, ::THIN]
+            draws = values[site]
             draws = draws.reshape(-1, *draws.shape[2:])[:KEPT]
             row.append(np.ravel((draws < value).sum(axis=0)))
         found.append(np.concatenate(row))
