@@ -138,6 +138,44 @@ NEGATIVE_BINOMIAL = Family(
 )
 
 
+def _zero_inflated(base: Family) -> Family:
+    """The law of a count of `base` that is turned into 0 with probability `gate`."""
+
+    def variance(gate: Array, *parameters: Array) -> Array:
+        mean = base.mean(*parameters)
+        return (1.0 - gate) * (base.variance(*parameters) + gate * mean * mean)
+
+    def log_density(k: Array, gate: Array, *parameters: Array) -> Array:
+        log_p = jnp.log1p(-gate) + base.log_density(k, *parameters)
+        return jnp.where(k == 0, jnp.logaddexp(jnp.log(gate), log_p), log_p)
+
+    def sample(key: Array, gate: Array, *parameters: Array) -> Array:
+        key_gate, key_base = jax.random.split(key)
+        values = base.sample(key_base, *parameters)
+        return jnp.where(jax.random.uniform(key_gate, jnp.shape(values), values.dtype) < gate, 0.0, values)
+
+    def ratio(k: Array, gate: Array, *parameters: Array) -> Array:
+        zero = (1.0 - gate) * jnp.exp(base.first(*parameters))  # the share of P(Y = 0) that is the base's own
+        return base.ratio(k, *parameters) * jnp.where(k == 0, zero / (gate + zero), 1.0)
+
+    return Family(
+        f"ZeroInflated{base.name}",
+        ("gate", *base.parameters),
+        Support.COUNT,
+        mean=lambda gate, *parameters: (1.0 - gate) * base.mean(*parameters),
+        variance=variance,
+        cdf=lambda k, gate, *parameters: jnp.where(k < 0, 0.0, gate + (1.0 - gate) * base.cdf(k, *parameters)),
+        log_density=log_density,
+        sample=sample,
+        first=lambda gate, *parameters: jnp.logaddexp(jnp.log(gate), jnp.log1p(-gate) + base.first(*parameters)),
+        ratio=ratio,
+    )
+
+
+ZERO_INFLATED_POISSON = _zero_inflated(POISSON)
+ZERO_INFLATED_NEGATIVE_BINOMIAL = _zero_inflated(NEGATIVE_BINOMIAL)
+
+
 # classes -------------------------------------------------------------------------------------------------------------
 
 

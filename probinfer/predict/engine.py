@@ -135,15 +135,18 @@ class Engine:
             return first + list(pool.map(in_float64, blocks))
 
     def _blocks(self, columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int) -> Iterator["_Block"]:
-        """The rows in blocks of a few sizes, the last one padded by repeating its first row."""
+        """The rows in blocks of a few sizes; the last is padded by repeating its first row, to less than twice as many."""
         entries = draws * max(1, int(np.prod(self.program.event))) * self._classes
         sizes = [size for size in BLOCK_ROWS if size * entries * 8 <= BLOCK_BYTES] or [1]
         columns = dict(columns) or {NO_INPUT: np.zeros(len(along))}
-        for start in range(0, len(along), sizes[-1]):
-            stop = min(start + sizes[-1], len(along))
-            size = next(size for size in sizes if size >= stop - start)
+        start = 0
+        while start < len(along):
+            left = len(along) - start
+            size = max(size for size in sizes if size < 2 * left)
+            stop = min(start + size, len(along))
             rows = {name: _padded(values[start:stop], size) for name, values in columns.items()}
             yield _Block(rows, _padded(along[start:stop], size), stop - start)
+            start = stop
 
     @property
     def _classes(self) -> int:

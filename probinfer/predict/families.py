@@ -16,6 +16,8 @@ from probinfer.predict.discrete import BINOMIAL as BINOMIAL
 from probinfer.predict.discrete import CATEGORICAL as CATEGORICAL
 from probinfer.predict.discrete import NEGATIVE_BINOMIAL as NEGATIVE_BINOMIAL
 from probinfer.predict.discrete import POISSON as POISSON
+from probinfer.predict.discrete import ZERO_INFLATED_NEGATIVE_BINOMIAL as ZERO_INFLATED_NEGATIVE_BINOMIAL
+from probinfer.predict.discrete import ZERO_INFLATED_POISSON as ZERO_INFLATED_POISSON
 from probinfer.predict.family import Family as Family
 from probinfer.predict.family import Support as Support
 
@@ -23,6 +25,7 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         NORMAL, STUDENT_T, LAPLACE, LOGISTIC, GUMBEL, LOG_NORMAL, GAMMA, EXPONENTIAL, WEIBULL, HALF_NORMAL, BETA,
-        BERNOULLI, BINOMIAL, POISSON, NEGATIVE_BINOMIAL, CATEGORICAL,
+        BERNOULLI, BINOMIAL, POISSON, NEGATIVE_BINOMIAL, ZERO_INFLATED_POISSON,
+        ZERO_INFLATED_NEGATIVE_BINOMIAL, CATEGORICAL,
     )
 }  # fmt: skip

@@ -8,6 +8,7 @@ from jax import Array
 from jax.nn import log_softmax
 from jax.scipy.special import logit
 from numpyro import distributions as dist
+from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 
 from probinfer.predict.families import (
     BERNOULLI,
@@ -26,6 +27,8 @@ from probinfer.predict.families import (
     POISSON,
     STUDENT_T,
     WEIBULL,
+    ZERO_INFLATED_NEGATIVE_BINOMIAL,
+    ZERO_INFLATED_POISSON,
     Family,
     Support,
 )
@@ -65,20 +68,32 @@ _LAWS: dict[type, tuple[Family, Callable[[Any], tuple]]] = {
     dist.OrderedLogistic: (CATEGORICAL, lambda d: (_log_of(d.probs),)),
 }
 
+_ZERO_INFLATED = (dist.ZeroInflatedPoisson, ZeroInflatedProbs, ZeroInflatedLogits)
+_INFLATED = {POISSON: ZERO_INFLATED_POISSON, NEGATIVE_BINOMIAL: ZERO_INFLATED_NEGATIVE_BINOMIAL}
+
 
 def family_of(distribution: Any) -> Family | None:
     """The family of a NumPyro distribution, looking through `to_event`, `expand` and `mask`; None if it has none."""
-    law = _LAWS.get(type(_unwrap(distribution)))
+    law = _law_of(_unwrap(distribution))
     return law[0] if law else None
 
 
 def parameters_of(distribution: Any, shape: tuple[int, ...]) -> tuple[Array, ...]:
     """The family's parameters, each broadcast to the outcome's `shape` (and the classes, where there are such)."""
     base = _unwrap(distribution)
-    family, read = _LAWS[type(base)]
+    family, read = _law_of(base)
     classes = family.support is Support.CLASSES
     arrays = [jnp.asarray(value, float) for value in read(base)]
     return tuple(jnp.broadcast_to(a, shape + a.shape[-1:] if classes else shape) for a in arrays)
+
+
+def _law_of(distribution: Any) -> tuple[Family, Callable[[Any], tuple]] | None:
+    if type(distribution) not in _ZERO_INFLATED:
+        return _LAWS.get(type(distribution))
+    base = _LAWS.get(type(_unwrap(distribution.base_dist)))
+    if base is None or base[0] not in _INFLATED:
+        return None
+    return _INFLATED[base[0]], lambda d: (d.gate, *base[1](_unwrap(d.base_dist)))
 
 
 def _unwrap(distribution: Any) -> Any:

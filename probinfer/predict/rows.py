@@ -5,6 +5,7 @@ is an array (rows, k), or the columns X[0], …, X[k-1] of a table. A dict of si
 """
 
 import itertools
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,7 +77,8 @@ def content_hashes(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:
     to it."""
     state = np.full(count, 0x9E3779B97F4A7C15, np.uint64)
     for _, values in sorted(columns.items()):
-        words = np.ascontiguousarray(values.reshape(count, -1) + 0.0, np.float64).view(np.uint64)  # + 0.0: -0.0 is 0.0
+        flat = values.reshape(count, math.prod(values.shape[1:])) + 0.0  # -0.0 is 0.0
+        words = np.ascontiguousarray(flat, np.float64).view(np.uint64)
         for word in words.T:
             state = (state ^ word) * np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's mixing, Steele et al. (2014)
             state ^= state >> np.uint64(31)

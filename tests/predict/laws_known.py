@@ -7,7 +7,7 @@ import numpy as np
 from numpyro import distributions as dist
 from scipy import stats
 
-from probinfer.predict.families import FAMILIES, Family
+from probinfer.predict.families import FAMILIES, Family, Support
 
 
 class Known(NamedTuple):
@@ -110,6 +110,16 @@ KNOWN = {
         ),
     )
 }
+for inflated in ("Poisson", "NegativeBinomial"):
+    base = KNOWN[inflated]
+
+    def draw(g, s, base=base):
+        return (g.beta(2, 4, s), *base.draw(g, s))
+
+    def law(gate, *parameters, base=base):
+        return dist.ZeroInflatedDistribution(base.numpyro(*parameters), gate=gate)
+
+    KNOWN[f"ZeroInflated{inflated}"] = Known(FAMILIES[f"ZeroInflated{inflated}"], draw, None, law)
 ELEMENTWISE = [name for name, known in KNOWN.items() if known.scipy is not None]
 CONTINUOUS = [name for name, known in KNOWN.items() if not known.family.support.discrete]
-COUNTS = ["Binomial", "Poisson", "NegativeBinomial"]
+COUNTS = [name for name, known in KNOWN.items() if known.family.support is Support.COUNT]

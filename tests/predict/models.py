@@ -61,10 +61,10 @@ def poisson(x, y=None):
         numpyro.sample("y", dist.Poisson(rate * jnp.exp(x)), obs=y)
 
 
-def zero_inflated(x, y=None):
+def geometric(x, y=None):
     rate = numpyro.sample("rate", dist.LogNormal(0, 1))
     with numpyro.plate("rows", x.shape[0]):
-        numpyro.sample("y", dist.ZeroInflatedPoisson(0.3, rate * jnp.exp(x)), obs=y)
+        numpyro.sample("y", dist.Geometric(1 / (1 + rate * jnp.exp(x))), obs=y)
 
 
 def multivariate(x, y=None):

@@ -37,6 +37,11 @@ LAWS = {
     "NegativeBinomial2": (dist.NegativeBinomial2(POSITIVE, POSITIVE), np.array([0, 3, 7])),
     "NegativeBinomialProbs": (dist.NegativeBinomialProbs(POSITIVE, UNIT), np.array([0, 3, 7])),
     "NegativeBinomialLogits": (dist.NegativeBinomialLogits(POSITIVE, REAL), np.array([0, 3, 7])),
+    "ZeroInflatedPoisson": (dist.ZeroInflatedPoisson(UNIT, POSITIVE), np.array([0, 3, 7])),
+    "zero-inflated by logits": (
+        dist.ZeroInflatedDistribution(dist.NegativeBinomial2(POSITIVE, 2.0), gate_logits=REAL),
+        np.array([0, 3, 7]),
+    ),
     "expanded": (dist.Normal(REAL[:1], 2.0).expand([3]), REAL),
     "masked": (dist.Normal(REAL, 2.0).mask(True), REAL),
     "to_event": (dist.Normal(REAL, 2.0).to_event(1), None),
@@ -98,4 +103,4 @@ def test_a_subclass_is_no_known_law():
 
     assert family_of(Shifted(0.0, 1.0)) is None
     assert family_of(dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2))) is None
-    assert family_of(dist.ZeroInflatedPoisson(0.3, 2.0)) is None
+    assert family_of(dist.ZeroInflatedDistribution(dist.Geometric(0.3), gate=0.2)) is None

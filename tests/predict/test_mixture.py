@@ -53,10 +53,9 @@ def _to_shape(parameter):
 def spread(known, seed, size=1.0):
     """Parameters of ROWS mixtures; with a larger `size`, of mixtures of larger counts."""
     parameters = list(known.draw(np.random.default_rng(seed), (ROWS, COMPONENTS)))
-    if size > 1.0 and known.family.name == "NegativeBinomial":
-        parameters[1] = parameters[1] / size
-    elif size > 1.0:
-        parameters[0] = parameters[0] * size
+    if size > 1.0:
+        which = known.family.parameters.index("total_count" if known.family.name == "Binomial" else "rate")
+        parameters[which] = parameters[which] * (1 / size if "NegativeBinomial" in known.family.name else size)
     return parameters
 
 

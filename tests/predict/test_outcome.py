@@ -88,7 +88,7 @@ def test_an_outcome_that_is_an_input_of_another():
     latents = {"slope": m.LINE["slope"]}
     assert [i.name for i in fitted(model, data, latents, outcome="y").inputs] == ["z"]
     assert [i.name for i in fitted(model, data, latents, outcome="z").inputs] == ["x"]
-    with pytest.raises(pi.ModelError, match="has 2 outcomes; name one of them: outcome='z' | 'y'"):
+    with pytest.raises(pi.ModelError, match=r"has 2 outcomes; name one of them: outcome='z' . 'y'"):
         fitted(model, data, latents)
 
 
@@ -238,7 +238,7 @@ def test_sizes_taken_from_values_are_refused():
         level = numpyro.sample("level", dist.Normal(0, 1).expand([int(group.max()) + 1]))
         numpyro.sample("y", dist.Normal(level[group], 1.0), obs=y)
 
-    with pytest.raises(pi.ModelError, match="looks at the values of its data.*must be arguments of their own"):
+    with pytest.raises(pi.ModelError, match=r"looks at the values of its data.*must be arguments of their own"):
         fitted(model, {"group": m.group, "y": m.y}, {"level": m.draws(5)})
 
 
@@ -276,7 +276,7 @@ def test_a_single_number_is_no_row():
 
 
 def test_laws_outside_the_families():
-    programs = fitted(m.zero_inflated, {"x": m.x, "y": m.counts}, {"rate": np.exp(m.draws())}).program
+    programs = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(m.draws())}).program
     assert programs.family is None
     assert programs.discrete
     assert set(programs.programs) == {"sample", "log_density", "moments"}
