@@ -135,7 +135,7 @@ class Engine:
             return first + list(pool.map(in_float64, blocks))
 
     def _blocks(self, columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int) -> Iterator["_Block"]:
-        """The rows in blocks of a few sizes; the last is padded by repeating its first row, to less than twice as many."""
+        """The rows in blocks of a few sizes; the last is padded by repeating its first row, never to twice as many."""
         entries = draws * max(1, int(np.prod(self.program.event))) * self._classes
         sizes = [size for size in BLOCK_ROWS if size * entries * 8 <= BLOCK_BYTES] or [1]
         columns = dict(columns) or {NO_INPUT: np.zeros(len(along))}

@@ -81,7 +81,10 @@ def family_of(distribution: Any) -> Family | None:
 def parameters_of(distribution: Any, shape: tuple[int, ...]) -> tuple[Array, ...]:
     """The family's parameters, each broadcast to the outcome's `shape` (and the classes, where there are such)."""
     base = _unwrap(distribution)
-    family, read = _law_of(base)
+    law = _law_of(base)
+    if law is None:
+        raise TypeError(f"{type(base).__name__} is no law of a family; family_of says which are.")
+    family, read = law
     classes = family.support is Support.CLASSES
     arrays = [jnp.asarray(value, float) for value in read(base)]
     return tuple(jnp.broadcast_to(a, shape + a.shape[-1:] if classes else shape) for a in arrays)

@@ -38,7 +38,7 @@ _PLATFORMS = ("cpu", "cuda", "tpu")
 
 _JOINT = (
     "its distribution is one over all rows together (a Gaussian process, a time series), so it has no answer for a row "
-    "alone. Write it with the latent function as a site, and the outcome independent given that function."
+    "alone. A predictor needs an outcome whose rows are independent of one another given the parameters."
 )
 
 

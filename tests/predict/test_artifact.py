@@ -1,197 +1,318 @@
-"""A saved predictor: the same numbers in a new process, and every way of damaging it is refused in words."""
+"""A predictor on disk: the same numbers in another process, and no quiet use of a folder that is not what was saved."""
 
+import errno
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-import textwrap
+from importlib.metadata import version
+from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 
 import probinfer as pi
-from probinfer.predict.artifact import card
-
-
-def grouped(x, group, J, y=None):
-    a = numpyro.sample("a", dist.Normal(0, 1).expand([J]).to_event(1))
-    numpyro.sample("y", dist.Normal(a[group] + x, 0.5), obs=y)
-
-
-def with_cholesky(x, y=None):
-    """Its outcome goes through a factorisation: a saved program with one once crashed new processes (jax#29610)."""
-    s = numpyro.sample("s", dist.HalfNormal(1))
-    covariance = jnp.eye(2) + s * jnp.ones((2, 2))
-    factor = jnp.linalg.cholesky(covariance)
-    numpyro.sample("y", dist.Normal(x * factor[1, 1] + factor[1, 0], 1.0), obs=y)
-
-
-METHOD = pi.NUTS(chains=2, draws=100, warmup=150)
-
-
-def make(model, data):
-    return pi.Predictor(pi.infer(model, data, METHOD, progress=False), accept=pi.Verdict.BAD)
+from probinfer.predict import artifact
+from tests.predict import models as m
+from tests.predict.fits import Fit, fitted
 
 
 @pytest.fixture(scope="module")
-def predictor():
-    rng = np.random.default_rng(0)
-    x, group = rng.normal(size=40), np.arange(40) % 3
-    return make(grouped, {"x": x, "group": group, "J": 3, "y": x + group})
+def line():
+    findings = (pi.posterior.verdict.Finding("few draws", "slope", pi.Verdict.GOOD, "nothing", float("nan")),)
+    fit = Fit(
+        pi.Model(m.line),
+        {"x": m.x, "y": m.y},
+        m.LINE,
+        chains=4,
+        findings=findings,
+        attrs={"seed": np.int64(7), "ess": np.nan},
+    )
+    return pi.Predictor(fit)
+
+
+@pytest.fixture(scope="module")
+def saved(line, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "predictor"
+    line.save(path)
+    return path
 
 
 @pytest.fixture
-def saved(predictor, tmp_path):
-    predictor.save(tmp_path / "p")
-    return tmp_path / "p"
+def folder(saved, tmp_path):
+    """A copy to be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "predictor"))
 
 
-ROWS = {"x": [0.5, -1.0, 2.0], "group": [0, 1, 2]}
-
-
-def test_the_loaded_predictor_gives_the_same_numbers(predictor, saved):
-    mine, theirs = predictor.predict(ROWS), pi.load_predictor(saved).predict(ROWS)
-    for name, values in mine.columns().items():
-        np.testing.assert_array_equal(theirs.columns()[name], values, err_msg=name)
-    np.testing.assert_array_equal(predictor.sample(ROWS, 5), pi.load_predictor(saved).sample(ROWS, 5))
-
-
-@pytest.mark.parametrize("model", [grouped, with_cholesky])
-def test_a_new_process_gives_the_same_numbers_without_the_model_or_numpyro(model, tmp_path):
-    rng = np.random.default_rng(1)
-    data = {"x": rng.normal(size=30), "y": rng.normal(size=30)}
-    rows = {"x": [0.25, -3.0]}
-    if model is grouped:
-        data |= {"group": np.arange(30) % 2, "J": 2}
-        rows |= {"group": [1, 0]}
-    predictor = make(model, data)
-    predictor.save(tmp_path / "p")
-    script = f"""
-    import json
-    from probinfer.predict.predictor import load_predictor
-    p = load_predictor({str(tmp_path / "p")!r}).predict({rows!r})
-    print(json.dumps({{name: list(map(float, values)) for name, values in p.columns().items()}}))
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    for name, values in predictor.predict(rows).columns().items():
-        np.testing.assert_allclose(json.loads(done.stdout)[name], values, rtol=1e-12, err_msg=name)
-
-
-def edit(path, change):
-    manifest = json.loads((path / "manifest.json").read_text())
+def rewrite(folder, change):
+    """The manifest, changed."""
+    manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def flip(path):
-    file = path / "draws-0.npy"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(bytes(content))
+# the same numbers ----------------------------------------------------------------------------------------------------
 
 
-def redirect(target):
-    def change(manifest):
-        manifest["files"][target] = manifest["files"].pop("draws-0.npy")
-        manifest["draws"] = dict.fromkeys(manifest["draws"], target)
-
-    return lambda path: edit(path, change)
-
-
-def link(path):
-    file = path / "draws-0.npy"
-    elsewhere = path.parent / "elsewhere.npy"
-    file.rename(elsewhere)
-    file.symlink_to(elsewhere)
+def test_a_loaded_predictor_gives_the_same_numbers(line, saved):
+    loaded = pi.load_predictor(saved)
+    rows = {"x": m.x}
+    for name, values in line.predict(rows, quantiles=(0.2,)).columns().items():
+        np.testing.assert_array_equal(values, loaded.predict(rows, quantiles=(0.2,)).columns()[name])
+    np.testing.assert_array_equal(line.sample(rows, 5), loaded.sample(rows, 5))
+    np.testing.assert_array_equal(line.log_score(rows, m.y), loaded.log_score(rows, m.y))
+    assert loaded.inputs == line.inputs
+    assert loaded.about["verdict"] == "GOOD"
 
 
-def make_pickle(path):
-    """An array of objects in NumPy's format is a pickle; its hash is declared, so only the reader can refuse it."""
-    import hashlib
+IN_A_NEW_PROCESS = """
+import sys, numpy as np, probinfer
+predictor = probinfer.load_predictor(sys.argv[1])
+rows = {"x": np.load(sys.argv[2])}
+prediction = predictor.predict(rows)
+np.savez(sys.argv[3], mean=prediction.mean, upper=prediction.upper, draws=predictor.sample(rows, 3))
+"""
 
-    file = path / "draws-0.npy"
-    np.save(file, np.array([{"any": "object"}], dtype=object), allow_pickle=True)
-    content = file.read_bytes()
-    digest = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    edit(path, lambda manifest: manifest["files"].update({"draws-0.npy": digest}))
+
+def test_a_program_with_a_cholesky_decomposition_in_a_new_process(tmp_path):
+    """Such a program once crashed a process that had not used JAX's linear algebra before (jax issue 29610)."""
+    predictor = fitted(m.multivariate, {"x": m.x, "y": m.wide}, m.MULTIVARIATE)
+    predictor.save(tmp_path / "predictor")
+    np.save(tmp_path / "x.npy", m.x[:5])
+    files = [str(tmp_path / name) for name in ("predictor", "x.npy", "out.npz")]
+    subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, *files], check=True, timeout=300)
+    there, here = np.load(files[2]), predictor.predict({"x": m.x[:5]})
+    np.testing.assert_array_equal(there["mean"], here.mean)
+    np.testing.assert_array_equal(there["upper"], here.upper)
+    np.testing.assert_array_equal(there["draws"], predictor.sample({"x": m.x[:5]}, 3))
+
+
+def test_fixed_data_and_constants_are_kept(tmp_path):
+    import numpyro
+    from numpyro import distributions as dist
+
+    def model(x, knots, degree, y=None):
+        w = numpyro.sample("w", dist.Normal(0, 1).expand([4]).to_event(1))
+        numpyro.sample("y", dist.Bernoulli(logits=(x[:, None] - knots) ** degree @ w), obs=y)
+
+    data = {"x": m.x, "knots": np.linspace(-1, 1, 4), "degree": 2, "y": m.y > 0}
+    predictor = fitted(model, data, {"w": m.draws(4)})
+    predictor.save(tmp_path / "predictor")
+    loaded = pi.load_predictor(tmp_path / "predictor")
+    np.testing.assert_array_equal(loaded.predict({"x": m.x}).mean, predictor.predict({"x": m.x}).mean)
+    with pytest.raises(pi.PredictionError, match="degree is part of the trained model, 2"):
+        loaded.predict({"x": m.x, "degree": 3})
+
+
+def test_the_card(saved):
+    text = artifact.card(saved)
+    for part in ("y ~ Normal", "200 (4 chains)", "GOOD", "few draws", "x: float64", "seed: 7", "ess: nan", "sha-256"):
+        assert part in text
+    assert f"jax {version('jax')}" in text
+
+
+# not what was saved --------------------------------------------------------------------------------------------------
+
+
+def refused(folder, text):
+    with pytest.raises(pi.ArtifactError, match=text):
+        pi.load_predictor(folder)
+    with pytest.raises(pi.ArtifactError, match=text):
+        artifact.card(folder)
+
+
+@pytest.mark.parametrize("name", ["draws-0.npy", "draws-1.npy", "parameters.jaxexport"])
+def test_a_changed_byte(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    refused(folder, f"{name} is damaged or was changed")
+
+
+def test_a_shorter_file(folder):
+    content = (folder / "draws-0.npy").read_bytes()
+    (folder / "draws-0.npy").write_bytes(content[:-8])
+    refused(folder, r"draws-0.npy is damaged or was changed: \d+ bytes, declared \d+")
+
+
+@pytest.mark.parametrize("name", ["draws-0.npy", "manifest.json"])
+def test_a_missing_file(folder, name):
+    (folder / name).unlink()
+    refused(folder, f"{name} is missing")
+
+
+def test_an_added_file(folder):
+    (folder / "setup.py").write_text("raise SystemExit")
+    refused(folder, "holds setup.py, which its manifest does not declare")
+
+
+@pytest.mark.parametrize("target", ["draws-1.npy", "/etc/hostname"])
+def test_a_link(folder, target):
+    content = (folder / "draws-0.npy").read_bytes()
+    elsewhere = folder.parent / "elsewhere.npy"
+    elsewhere.write_bytes(content)
+    (folder / "draws-0.npy").unlink()
+    (folder / "draws-0.npy").symlink_to(elsewhere if target == "draws-1.npy" else target)
+    refused(folder, "draws-0.npy is a link or no file")
 
 
 @pytest.mark.parametrize(
-    ("damage", "text"),
+    "name",
+    ["../outside.npy", "..\\outside.npy", "/tmp/outside.npy", "sub/inside.npy", "..", ".hidden", "manifest.json", ""],
+)
+def test_a_path_that_leaves_the_folder(folder, name):
+    outside = folder.parent / "outside.npy"
+    shutil.copy(folder / "draws-0.npy", outside)
+    declared = {"size": outside.stat().st_size, "sha256": hashlib.sha256(outside.read_bytes()).hexdigest()}
+    rewrite(folder, lambda manifest: manifest["files"].update({name: declared}))
+    refused(folder, "no name of a file in this folder")
+
+
+def test_a_reference_to_an_undeclared_file(folder):
+    rewrite(folder, lambda manifest: manifest["draws"].update(slope="../outside.npy"))
+    refused(folder, "refers to ../outside.npy, which are not among its files")
+
+
+def test_a_future_format(folder):
+    def change(manifest):
+        manifest["format_version"] = 2
+        manifest["versions"]["probinfer"] = "9.1.0"
+        manifest["files"] = "another form"  # nothing else is looked at
+
+    rewrite(folder, change)
+    refused(
+        folder, r"format version 2; this probinfer .* reads up to 1. It was written by probinfer 9.1.0: install that"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
     [
-        (flip, r"draws-0.npy is damaged or was changed: .*SHA-256 differs"),
-        (lambda p: (p / "draws-0.npy").write_bytes(b""), "damaged or was changed: 0 bytes, declared"),
-        (lambda p: (p / "draws-0.npy").unlink(), r"draws-0.npy is missing; the copy is incomplete"),
-        (lambda p: (p / "manifest.json").unlink(), r"manifest.json is missing"),
-        (lambda p: (p / "manifest.json").write_text("{"), r"manifest.json is no JSON"),
-        (lambda p: edit(p, lambda m: m.update(format_version=99)), r"format version 99; .*reads up to 1.*install that"),
-        (lambda p: edit(p, lambda m: m.update(format="other")), "is no saved predictor"),
-        (lambda p: edit(p, lambda m: m.pop("draws")), "incomplete: 'draws' is missing"),
-        (redirect("../outside.npy"), r"'../outside.npy', which is no name of a file in this folder"),
-        (redirect("/etc/passwd"), "'/etc/passwd', which is no name of a file in this folder"),
-        (redirect("..\\outside.npy"), "which is no name of a file in this folder"),
-        (link, "is a link or no file; a predictor is a folder of plain files"),
-        (
-            lambda p: (p / "extra.py").write_text("raise SystemExit"),
-            "holds extra.py, which its manifest does not declare",
-        ),
-        (make_pickle, r"draws-0.npy holds no array"),
+        (lambda d: d.pop("inputs"), "incomplete: 'inputs' is missing or no list"),
+        (lambda d: d.update(draws=[]), "incomplete: 'draws' is missing or no dict"),
+        (lambda d: d["outcome"].pop("family"), "malformed: KeyError 'family'"),
+        (lambda d: d["inputs"].append(7), "malformed: TypeError"),
+        (lambda d: d.update(size=199), "do not have the 199 draws"),
+        (lambda d: d["outcome"].update(family="Normall"), "family is 'Normall'; this version knows Normal"),
+        (lambda d: d.update(programs={}), r"it has the programs \[\]; wanted \['parameters'\]"),
     ],
 )
-def test_damage_is_refused_in_words(saved, damage, text):
-    damage(saved)
+def test_a_manifest_of_another_form(folder, change, text):
+    rewrite(folder, change)
     with pytest.raises(pi.ArtifactError, match=text):
-        pi.load_predictor(saved)
+        pi.load_predictor(folder)
 
 
-def test_what_is_no_artifact(tmp_path):
-    with pytest.raises(pi.ArtifactError, match="is no folder; a saved predictor is one"):
-        pi.load_predictor(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(pi.ArtifactError, match=r"manifest.json is missing"):
-        pi.load_predictor(tmp_path / "empty")
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "zip"}', '{"format": null}'])
+def test_a_manifest_that_is_none(folder, content):
+    (folder / "manifest.json").write_text(content)
+    refused(folder, "is no JSON|is no saved predictor")
 
 
-def test_saving_replaces_a_predictor_and_nothing_else(predictor, saved, tmp_path):
-    predictor.save(saved)
-    assert pi.load_predictor(saved).predict(ROWS).mean.shape == (3,)
-    other = tmp_path / "mine"
-    other.mkdir()
-    (other / "thesis.txt").write_text("years of work")
-    with pytest.raises(pi.ArtifactError, match="mine"):
-        predictor.save(other)
-    assert (other / "thesis.txt").read_text() == "years of work"
-    with pytest.raises(pi.ArtifactError, match="is no folder; make it first"):
-        predictor.save(tmp_path / "no" / "where")
+def test_no_folder(tmp_path):
+    refused(tmp_path / "nothing", "is no folder; a saved predictor is one")
+    refused(tmp_path, "manifest.json is missing")
 
 
-def test_a_save_that_fails_leaves_the_old_one(predictor, saved, monkeypatch):
-    before = sorted((file.name, file.read_bytes()) for file in saved.iterdir())
+def replace_file(folder, name, content):
+    """Another content, with a manifest that fits: an attacker's, or a bug's."""
+    (folder / name).write_bytes(content)
+    declared = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite(folder, lambda manifest: manifest["files"].update({name: declared}))
 
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+class Bomb:
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_arrays_are_never_unpickled(folder):
+    np.save(folder / "bomb.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    content = (folder / "bomb.npy").read_bytes()
+    (folder / "bomb.npy").unlink()
+    replace_file(folder, "draws-0.npy", content)
+    with pytest.raises(pi.ArtifactError, match=r"draws-0.npy holds no array"):
+        pi.load_predictor(folder)
+
+
+def test_a_program_that_jax_no_longer_reads(folder, monkeypatch):
+    def expired(_):
+        raise ValueError("Cannot deserialize: version too old")
+
+    monkeypatch.setattr("jax.export.deserialize", expired)
+    with pytest.raises(pi.ArtifactError) as error:
+        pi.load_predictor(folder)
+    assert f"install jax=={version('jax')}" in str(error.value)
+    assert "Predictor(load_posterior" in str(error.value)
+
+
+# saving --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_older_predictor_is_replaced(line, folder):
+    rewrite(folder, lambda manifest: manifest.update(created="long ago"))
+    line.save(folder)
+    assert "long ago" not in (folder / "manifest.json").read_text()
+    assert pi.load_predictor(folder).outcome == "y"
+    assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
+
+
+def test_anything_else_is_left_alone(line, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    for name, text in (
+        ("file", "is no folder"),
+        ("folder", "something else than a predictor"),
+        ("link", "is no folder"),
+    ):
+        with pytest.raises(pi.ArtifactError, match=text):
+            line.save(tmp_path / name)
+    with pytest.raises(pi.ArtifactError, match="make it first"):
+        line.save(tmp_path / "no" / "predictor")
+    assert (tmp_path / "folder" / "thesis.txt").read_text() == "mine"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder", "link"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_a_full_disk_leaves_the_older_predictor(line, folder, monkeypatch, call):
+    before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+    real, calls = getattr(os, call), []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:  # the second file, or the new folder's way to its place
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space left"):
-        predictor.save(saved)
-    assert sorted((file.name, file.read_bytes()) for file in saved.iterdir()) == before
-    assert [entry.name for entry in saved.parent.iterdir()] == ["p"]
+        line.save(folder)
+    monkeypatch.undo()
+    assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == before
+    assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
 
 
-def test_the_card_says_what_it_is(saved):
-    text = card(saved)
-    assert "y ~ Normal" in text
-    assert "group: int64, 0 to 2" in text
-    assert "method: NUTS" in text
-    assert "sha-256" in text
+def test_a_save_that_is_killed_leaves_the_older_predictor(folder):
+    """The process ends in the middle of writing, as by kill -9: what stood there still loads."""
+    code = f"""
+import os, probinfer as pi
+from probinfer.predict import artifact
+predictor = pi.load_predictor({str(folder)!r})
+artifact._put_in_place = lambda *_: os._exit(9)
+predictor.save({str(folder)!r})
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 9
+    assert pi.load_predictor(folder).predict({"x": [1.0]}).mean.shape == (1,)
 
 
-def test_no_pickle_is_in_the_folder(saved):
-    for file in saved.iterdir():
-        assert file.suffix in (".npy", ".json", ".jaxexport")
-        if file.suffix == ".npy":
-            np.load(file, allow_pickle=False)
+def test_permissions_follow_the_umask(line, tmp_path):
+    before = os.umask(0o027)
+    try:
+        line.save(tmp_path / "predictor")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "predictor").stat().st_mode & 0o777 == 0o750

@@ -96,7 +96,7 @@ def test_counts():
 
 
 def test_a_law_without_cdf(geometric):
-    """Moments are exact; quantiles are those of 4000 keyed draws: within 5.6 binomial standard errors (false alarm 2e-8)."""
+    """Moments are exact, quantiles those of 4000 keyed draws: within 5.6 binomial standard errors, false alarm 2e-8."""
     rows, rate = np.array([0.0, 0.7]), np.exp(m.draws())
     prediction = geometric.predict({"x": rows}, level=0.8)
     rates = rate * np.exp(rows)[:, None]
