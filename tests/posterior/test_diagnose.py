@@ -163,7 +163,7 @@ def test_divergences_at_random_are_not_given_a_place():
 
 @pytest.mark.parametrize(
     ("count", "severity"),
-    [(1, Verdict.GOOD), (4, Verdict.GOOD), (5, Verdict.DOUBTFUL), (40, Verdict.DOUBTFUL), (41, Verdict.BAD)],
+    [(1, Verdict.GOOD), (10, Verdict.GOOD), (11, Verdict.DOUBTFUL), (40, Verdict.DOUBTFUL), (41, Verdict.BAD)],
 )
 def test_any_divergence_is_reported_and_graded_by_its_share(good, rng, count, severity):
     stats = good_stats(rng, CHAINS, DRAWS)
