@@ -204,7 +204,16 @@ def test_ctrl_c_while_sampling_returns_what_there_is():
     sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
     import numpy as np, probinfer as pi
     from test_nuts import eight_schools, DATA
-    print("ready", flush=True)
+    from probinfer.inference.mcmc.chains import Chains
+
+    advance = Chains.advance
+
+    def announced(self, *args, **kwargs):
+        if kwargs["label"] == "sampling":
+            print("sampling", flush=True)
+        return advance(self, *args, **kwargs)
+
+    Chains.advance = announced
     posterior = pi.infer(eight_schools, DATA, pi.NUTS(chains=2, draws=50_000_000, warmup=50))
     print(posterior.report.outcome, posterior.tree["posterior"].sizes["draw"], posterior.report)
     """
@@ -212,8 +221,8 @@ def test_ctrl_c_while_sampling_returns_what_there_is():
         [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(8)
+    assert process.stdout.readline() == "sampling\n"
+    time.sleep(3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
