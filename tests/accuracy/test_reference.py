@@ -43,7 +43,7 @@ def test_small_reference(path):
     parameters = {name.split("[")[0] for name in stored["parameters"]}
     draws = scalars({name: variables[name].values for name in parameters}, sample_axes=2)
     assert_agrees(draws, stored["parameters"], total=TOTAL)
-    # Not "is GOOD": a handful of divergences makes eight schools DOUBTFUL with some seeds, and a test must not need luck.
+    # Not "is GOOD": with some seeds a few divergences make eight schools DOUBTFUL, and a test must not need luck.
     assert posterior.report.verdict is not pi.Verdict.BAD
 
 
