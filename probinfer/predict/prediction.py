@@ -35,9 +35,8 @@ class Prediction:
     classes          the class codes 0, …, k - 1 if the outcome is a class, else None
 
     The mean of a Bernoulli outcome is P(Y = 1). Mean, sd, interval and quantiles of a categorical outcome are those
-    of the class
-    code: they say something only if the classes are ordered. For unordered classes read `probabilities` and
-    `most_probable`.
+    of the class code: they say something only if the classes are ordered. For unordered classes read `probabilities`
+    and `most_probable`.
     """
 
     outcome: str

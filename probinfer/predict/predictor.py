@@ -37,8 +37,7 @@ class Predictor:
     Raises:
         UnreliablePosterior: the verdict is worse than `accept`.
         ModelError: the posterior came without model or data, the model has no such outcome, or its rows are not
-        independent
-            given the parameters (time series, batch statistics, one parameter for every row).
+            independent given the parameters (time series, batch statistics, one parameter for every row).
 
     >>> import numpy as np, numpyro, numpyro.distributions as dist
     >>> from probinfer import infer
@@ -87,10 +86,9 @@ class Predictor:
 
         Args:
             rows: dict of arrays by the model's argument names, pandas DataFrame, or pyarrow Table. A vector-valued
-            argument X
-                is an array (rows, k), or the table columns X[0], …, X[k-1]. A table's columns come in any order, and
-                further ones are ignored; a dict may also hold what the model knows and the outcome does not need, the
-                outcome itself for one. Without inputs, `{}` is one row.
+                argument X is an array (rows, k), or the table columns X[0], …, X[k-1]. A table's columns come in any
+                order, and further ones are ignored; a dict may also hold what the model knows and the outcome does
+                not need, the outcome itself for one. Without inputs, `{}` is one row.
             level: probability of the interval `lower` to `upper`.
             quantiles: further quantiles wanted, probabilities between 0 and 1.
             first_row: number of the first row, for errors that name rows of a larger table.
@@ -100,9 +98,8 @@ class Predictor:
 
         Raises:
             PredictionError: the rows do not fit (names, types, shapes, missing or infinite values, a level that
-            training never
-                saw), the model's parameters are not numbers for some row, or `level` or `quantiles` are no
-                probabilities.
+                training never saw), the model's parameters are not numbers for some row, or `level` or `quantiles`
+                are no probabilities.
         """
         level = _probability("level", level)
         wanted = tuple(_probability("quantiles", q) for q in (quantiles if quantiles is not None else ()))

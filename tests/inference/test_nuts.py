@@ -84,6 +84,26 @@ def test_draws_do_not_depend_on_threads_or_on_where_blocks_end(monkeypatch):
     np.testing.assert_array_equal(positions(), expected)
 
 
+def test_draws_do_not_depend_on_where_blocks_end_when_rounding_depends_on_fusion(monkeypatch):
+    """A matrix product compiled outside the loop and inside it may differ in the last bit."""
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(200, 30))
+
+    def logistic(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0, 5).expand([X.shape[1]]))
+        numpyro.sample("y", dist.Bernoulli(logits=X @ b), obs=y)
+
+    data = {"X": X, "y": (X[:, 0] > rng.normal(size=200)).astype(int)}
+
+    def drawn(pause, patience):
+        monkeypatch.setattr(chains, "_PAUSE", pause)
+        monkeypatch.setattr(chains, "_PATIENCE", patience)
+        return draw(logistic, data, pi.NUTS(chains=2, draws=100, warmup=60), progress=False)[0].positions
+
+    whole = drawn(pause=1e9, patience=10**8)
+    np.testing.assert_array_equal(drawn(pause=1e-9, patience=7), whole)
+
+
 def test_more_draws_continue_the_same_chain():
     np.testing.assert_array_equal(positions(pi.NUTS(chains=2, draws=220, warmup=100))[:, :150], positions())
 

@@ -25,6 +25,9 @@ class ChainState(NamedTuple):
     key: Value  # (2,) uint32
     iteration: Value  # uint32
     step: DualAveraging
+    g: Value  # (d,) gradient at q along the metric
+    log_density: Value
+    kept: Value  # bool: g and log_density are those at q, along the metric to come; else they are computed first
 
 
 class BlockControl(NamedTuple):
@@ -58,7 +61,13 @@ def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[.
 
         dtype = state.q.dtype
         log_density, gradient = density(state.q)
-        here = Draw(state.q, metric.pullback(gradient), log_density)
+        # Compiled here and in the loop, one density may differ in the last bit: what the last block found is kept, so
+        # that draws do not depend on where blocks end.
+        here = Draw(
+            state.q,
+            jnp.where(state.kept, state.g, metric.pullback(gradient)),
+            jnp.where(state.kept, state.log_density, log_density),
+        )
 
         def draw(carry: tuple) -> tuple:
             here, step, iteration, result, gradients = carry
@@ -84,6 +93,6 @@ def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[.
         here, step, iteration, result, _ = lax.while_loop(
             unfinished, draw, (here, state.step, state.iteration, empty, jnp.int32(0))
         )
-        return ChainState(here.q, state.key, iteration, step), result
+        return ChainState(here.q, state.key, iteration, step, here.g, here.log_density, jnp.bool_(True)), result
 
     return block

@@ -125,7 +125,9 @@ class NUTS:
                 chain_key = generator.integers(0, 2**32, 2, dtype=np.uint32)
 
                 def state_at(position: np.ndarray, chain_key: np.ndarray = chain_key) -> ChainState:
-                    return ChainState(position.astype(target.dtype), chain_key, np.uint32(0), first_step)
+                    q = position.astype(target.dtype)
+                    zero = target.dtype.type(0)
+                    return ChainState(q, chain_key, np.uint32(0), first_step, np.zeros_like(q), zero, np.bool_(False))
 
                 def evaluate(position: np.ndarray, state_at: Any = state_at) -> tuple[float, np.ndarray]:
                     _, result = block(state_at(position), nothing, plain, target.inputs)

@@ -123,4 +123,4 @@ def _restart(state: ChainState, log_step: Any) -> ChainState:
     """Forget the acceptance seen so far, and begin at this step size."""
     zero = np.zeros_like(log_step)
     centre = log_step + np.log(2.0).astype(log_step.dtype)
-    return state._replace(step=steps.DualAveraging(log_step, log_step, zero, zero, centre))
+    return state._replace(step=steps.DualAveraging(log_step, log_step, zero, zero, centre), kept=np.bool_(False))
