@@ -28,8 +28,8 @@ def compiled_block(target: Target, rank: int, max_depth: int) -> Any:
             return jax.ShapeDtypeStruct(size, dtype)
 
         step = jax.eval_shape(lambda: steps.start(1.0, target.dtype))
-        key, iteration = shape(2, dtype=jnp.uint32), shape(dtype=jnp.uint32)
-        state = ChainState(shape(target.dim), key, iteration, step, shape(target.dim), shape(), shape(dtype=bool))
+        words, iteration = shape(2, dtype=jnp.uint32), shape(dtype=jnp.uint32)
+        state = ChainState(shape(target.dim), words, iteration, step, shape(target.dim), shape(), shape(dtype=bool))
         control = BlockControl(shape(dtype=jnp.int32), shape(dtype=jnp.int32), shape(dtype=bool), shape())
         metric = Metric(shape(target.dim), shape(target.dim, rank), shape(rank))
         block = make_block(target.value_and_grad, target.dim, max_depth)
