@@ -1,6 +1,7 @@
 """Probabilistic inference and model scoring: a posterior you can trust, a predictor you can deploy."""
 
 from probinfer.errors import ArtifactError as ArtifactError
+from probinfer.errors import CheckpointError as CheckpointError
 from probinfer.errors import DataError as DataError
 from probinfer.errors import MethodError as MethodError
 from probinfer.errors import MissingExtra as MissingExtra
@@ -11,6 +12,7 @@ from probinfer.errors import UnreliablePosterior as UnreliablePosterior
 from probinfer.inference.draws import Draws as Draws
 from probinfer.inference.draws import Outcome as Outcome
 from probinfer.inference.mcmc.nuts import NUTS as NUTS
+from probinfer.inference.until import Until as Until
 from probinfer.model.model import LogDensity as LogDensity
 from probinfer.model.model import Model as Model
 from probinfer.posterior.infer import infer as infer

@@ -32,5 +32,9 @@ class ArtifactError(ProbinferError, ValueError):
     """A saved predictor or posterior is damaged, incomplete, from a future version, or reaches outside its folder."""
 
 
+class CheckpointError(ProbinferError, ValueError):
+    """A checkpoint is of another run, in use, damaged at its beginning, or cannot be written."""
+
+
 class MissingExtra(ProbinferError, ImportError):
     """An optional dependency is not installed; the text names the extra to install."""

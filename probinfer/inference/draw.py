@@ -3,19 +3,23 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, cast
 
 import jax
 import numpy as np
 
 from probinfer.errors import MethodError
+from probinfer.inference.checkpoint import Journal
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.method import Method, Run, check_fits
 from probinfer.inference.progress import make_progress
+from probinfer.inference.until import Until
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.target import Target
 
@@ -23,31 +27,51 @@ METHODS: tuple[type, ...] = (NUTS,)
 
 
 def draw(
-    model: Any, data: Any = None, method: Method | None = None, *, seed: Any = 0, progress: bool = True
+    model: Any,
+    data: Any = None,
+    method: Method | None = None,
+    *,
+    seed: Any = 0,
+    until: Until | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    progress: bool = True,
 ) -> tuple[Draws, Target, dict[str, Any]]:
     """Draws, the target they are from, and their provenance, for the posterior to keep. Arguments as for `infer`."""
-    began = time.perf_counter()
+    began, clock = time.perf_counter(), time.monotonic()
     key = key_words(seed)
+    if until is not None and not isinstance(until, Until):
+        raise MethodError(f"until came as {until!r}; wanted a rule such as pi.Until(ess=400, seconds=60), or None.")
     model = model if isinstance(model, Model) else Model(model)
     chosen = NUTS() if method is None else method
     bound = model.bind(data)
     check_fits(chosen, bound, METHODS)
     target = Target(bound, float64=chosen.float64)
     traced = time.perf_counter() - began
+    provenance = {
+        "data_hash": data_hash(bound),
+        "model_name": getattr(model.fn, "__name__", type(model).__name__),
+        "model_fingerprint": target.fingerprint,
+    }
+    journal = None
+    if checkpoint is not None:
+        settings = {f"{type(chosen).__name__}.{name}": value for name, value in asdict(cast(Any, chosen)).items()}
+        versions = {f"version of {name}": version for name, version in _versions().items()}
+        journal = Journal(checkpoint, {**provenance, "seed": [int(word) for word in key], **settings, **versions})
     line = make_progress(progress)
     try:
-        draws = chosen.run(target, Run(key, line))
+        draws = chosen.run(target, Run(key, line, until, journal, clock))
     finally:
         line.close()
+        if journal is not None:
+            journal.close()
     attributes = {
         "method": draws.method,
         "settings": json.dumps(dict(draws.settings)),
         "seed": json.dumps(seed if isinstance(seed, int) else [int(word) for word in key]),
-        "data_hash": data_hash(bound),
-        "model_name": getattr(model.fn, "__name__", type(model).__name__),
-        "model_fingerprint": target.fingerprint,
+        **provenance,
         "versions": json.dumps(_versions()),
         "outcome": draws.outcome.value,
+        **({"until": json.dumps(dict(draws.stopping))} if draws.stopping is not None else {}),
         "seconds": json.dumps({"trace": traced, **draws.seconds, "total": time.perf_counter() - began}),
     }
     return draws, target, attributes

@@ -13,6 +13,7 @@ class Outcome(enum.Enum):
 
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
+    OUT_OF_BUDGET = "out of budget"  # a stop rule's seconds or draws were spent before its goal was reached
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Draws:
     stats: one array over `sample_dims` for each statistic, under ArviZ's names (lp, diverging, tree_depth, ...).
     seconds: wall time of each stage.
     settings: the method's settings, ready for JSON.
+    stopping: of a run with a stop rule, the rule and what it saw when the run ended, ready for JSON.
     """
 
     positions: np.ndarray
@@ -32,3 +34,4 @@ class Draws:
     outcome: Outcome = Outcome.COMPLETED
     sample_dims: tuple[str, ...] = ("chain", "draw")
     seconds: Mapping[str, float] = field(default_factory=dict)
+    stopping: Mapping[str, Any] | None = None

@@ -6,8 +6,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from probinfer.errors import MethodError, ModelError
+from probinfer.inference.checkpoint import Journal
 from probinfer.inference.draws import Draws
 from probinfer.inference.progress import Progress
+from probinfer.inference.until import Until
 from probinfer.model.model import BoundModel
 from probinfer.model.target import Target
 
@@ -19,10 +21,13 @@ class Need(enum.Enum):
 
 
 class Run(NamedTuple):
-    """What `infer` hands to a method besides the target: two words of randomness and a place to report progress."""
+    """What `infer` hands to a method besides the target."""
 
-    key: np.ndarray  # (2,) uint32
+    key: np.ndarray  # (2,) uint32: all the randomness
     progress: Progress
+    until: Until | None = None
+    journal: Journal | None = None
+    began: float = 0.0  # time.monotonic() at the call of `infer`, from which a budget of seconds counts
 
 
 class Method(Protocol):

@@ -1,5 +1,6 @@
 """From draws to a verdict: the findings, each with its place, its size and what to do about it."""
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +51,7 @@ def judge(evidence: Evidence) -> Report:
     """All findings on the evidence, the worst first; the verdict is that of the worst."""
     evidence = evidence.judged()
     numbers = evidence.convergence()
-    findings = [*_interrupted(evidence), *_non_finite(evidence, numbers)]
+    findings = [*_interrupted(evidence), *_out_of_budget(evidence), *_non_finite(evidence, numbers)]
     if evidence.draws < MIN_DRAWS:
         findings += _too_few(evidence)
     else:
@@ -85,6 +86,22 @@ def _interrupted(evidence: Evidence) -> list[Finding]:
             "all chains" if evidence.chained else "all draws",
             Verdict.GOOD,
             "The draws that were made are valid; the other findings say whether they are enough.",
+            float(evidence.draws),
+        )
+    ]
+
+
+def _out_of_budget(evidence: Evidence) -> list[Finding]:
+    if _outcome(evidence) is not Outcome.OUT_OF_BUDGET:
+        return []
+    stopping = json.loads(str(evidence.attrs.get("until", "{}")))
+    return [
+        Finding(
+            f"The stop rule was not met within its budget: {stopping.get('reason', 'reason unknown')}",
+            "all chains" if evidence.chained else "all draws",
+            Verdict.DOUBTFUL,
+            "Give the rule more seconds or draws, or ask for less; with checkpoint= the draws made so far are not "
+            "drawn again.",
             float(evidence.draws),
         )
     ]

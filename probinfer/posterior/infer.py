@@ -1,15 +1,24 @@
 """The verb: model and data in, posterior out."""
 
+import os
 from typing import Any
 
 from probinfer.inference.draw import draw
 from probinfer.inference.method import Method
+from probinfer.inference.until import Until
 from probinfer.model.model import Model
 from probinfer.posterior.posterior import Posterior
 
 
 def infer(
-    model: Any, data: Any = None, method: Method | None = None, *, seed: Any = 0, progress: bool = True
+    model: Any,
+    data: Any = None,
+    method: Method | None = None,
+    *,
+    seed: Any = 0,
+    until: Until | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    progress: bool = True,
 ) -> Posterior:
     """Infer the latent sites of a model from data.
 
@@ -18,6 +27,10 @@ def infer(
         data: dict of arrays (or a data frame, whose columns are the arrays), one entry for each argument of the model.
         method: how, with its settings: `NUTS(draws=2000)`. None takes `NUTS()`.
         seed: whole number or jax key. The same seed gives the same draws, however busy the machine is.
+        until: stop when the draws are good enough or a budget is spent: `Until(ess=400, rhat=1.01, seconds=60)`. The
+            rule and what it saw are kept in `posterior.tree.attrs["until"]`. None makes the method's number of draws.
+        checkpoint: path of a file that keeps what has been drawn. If the process ends before its time, the same call
+            goes on from there, to the same draws bit for bit; after the end it gives them back without drawing.
         progress: show a line of progress in a terminal or notebook.
 
     Returns:
@@ -28,6 +41,7 @@ def infer(
         DataError: names, shapes or values of the data do not fit the model.
         ModelError: the model has no latent site, or its log density is finite at no initial point.
         MethodError: the method does not fit the model, or the seed is no seed.
+        CheckpointError: the checkpoint is of another model, data, method, seed or version, or cannot be written.
 
     >>> import numpy as np, numpyro, numpyro.distributions as dist
     >>> def coin(y=None):
@@ -40,6 +54,8 @@ def infer(
     True
     """
     model = model if isinstance(model, Model) else Model(model)
-    draws, target, attributes = draw(model, data, method, seed=seed, progress=progress)
+    draws, target, attributes = draw(
+        model, data, method, seed=seed, until=until, checkpoint=checkpoint, progress=progress
+    )
     kept = {**target.bound.arrays, **target.bound.constants}
     return Posterior.from_draws(draws, target, model=model, data=kept, attrs=attributes)

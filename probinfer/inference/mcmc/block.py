@@ -11,11 +11,9 @@ from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.counter_random import threefry
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.step_size import DualAveraging
-from probinfer.inference.mcmc.tree import Draw, TreeInfo, transition
+from probinfer.inference.mcmc.tree import Draw, TreeInfo, Value, transition
 
 ROWS = 100  # the most draws that one call returns
-
-Value = Any  # an array: of JAX inside the compiled program, of NumPy outside
 
 
 class ChainState(NamedTuple):
@@ -42,14 +40,14 @@ class BlockControl(NamedTuple):
 class BlockResult(NamedTuple):
     """Rows 0..done-1 are filled. Gradients are along the metric, log densities those of the draws."""
 
-    done: jax.Array
-    q: jax.Array
-    g: jax.Array
-    log_density: jax.Array
-    step_size: jax.Array
+    done: Value
+    q: Value
+    g: Value
+    log_density: Value
+    step_size: Value
     info: TreeInfo
-    start_log_density: jax.Array
-    start_gradient: jax.Array
+    start_log_density: Value
+    start_gradient: Value
 
 
 def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[..., tuple[ChainState, BlockResult]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from probinfer.inference.mcmc.block import ROWS, BlockControl, BlockResult, ChainState
 from probinfer.inference.mcmc.metric import Metric
-from probinfer.inference.mcmc.tree import TreeInfo
+from probinfer.inference.mcmc.record import Block, Record, rows
 from probinfer.inference.progress import Progress
 from probinfer.model.target import Target
 
@@ -26,9 +26,19 @@ class Chains:
     which thread ran first: so the same seed gives the same draws on any machine load.
     """
 
-    def __init__(self, block: Callable, target: Target, states: list[ChainState], target_accept: float) -> None:
+    def __init__(
+        self,
+        block: Callable,
+        target: Target,
+        states: list[ChainState],
+        target_accept: float,
+        record: Record,
+        deadline: float = np.inf,
+    ) -> None:
         self._block = block
         self._target = target
+        self._record = record
+        self._deadline = deadline
         self.target_accept = target_accept
         self._budget = _PATIENCE
         self._workers = max(1, min(len(states), _cores()))
@@ -36,27 +46,51 @@ class Chains:
         self.states = states
         self.interrupted = False
 
+    @property
+    def late(self) -> bool:
+        """Whether the time for drawing is over, on `time.monotonic`'s clock."""
+        return time.monotonic() >= self._deadline
+
     def advance(
-        self, count: int, metrics: list[Metric], *, adapt: bool, progress: Progress, label: str, done: int, total: int
+        self,
+        count: int,
+        metrics: list[Metric],
+        *,
+        phase: int,
+        progress: Progress,
+        label: str,
+        done: int,
+        total: int,
+        adapt: bool = False,
+        hurry: bool = False,
     ) -> list[list[BlockResult]]:
         """Draw `count` more from every chain, each with its metric; for each chain the blocks that make them up.
 
-        On Ctrl-C the blocks under way are finished, `interrupted` is set, and what there is comes back.
+        Blocks of this `phase` that the record holds are taken from there, and new ones added to it. On Ctrl-C, and
+        with `hurry` after the deadline, the blocks under way are finished and what there is comes back; Ctrl-C sets
+        `interrupted` as well.
         """
         metrics = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metrics)
         blocks: list[list[BlockResult]] = [[] for _ in self.states]
         left = [count] * len(self.states)
-        diverged = 0
+        for chain in range(len(self.states)):
+            while left[chain] > 0 and (known := self._record.take(phase, chain, left[chain])) is not None:
+                self.states[chain] = known.state
+                blocks[chain].append(known.result)
+                left[chain] -= int(known.result.done)
+                self._gradients += int(known.result.info.steps.sum())
+        diverged = sum(int(block.info.diverging.sum()) for chain in blocks for block in chain)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="probinfer") as pool:
             running: dict[Future, int] = {}
-            waiting = list(range(len(self.states)))
+            waiting = [chain for chain, wanted in enumerate(left) if wanted > 0]
             while waiting or running:
                 try:
-                    while waiting and not self.interrupted and len(running) < self._workers:
+                    over = self.interrupted or (hurry and self.late)
+                    while waiting and not over and len(running) < self._workers:
                         chain = waiting.pop(0)
                         job = pool.submit(self._run, self.states[chain], left[chain], adapt, metrics[chain])
                         running[job] = chain
-                    if self.interrupted and not running:
+                    if over and not running:
                         break
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     for job in finished:
@@ -65,6 +99,7 @@ class Chains:
                         steps = int(result.info.steps.sum())
                         self._gradients += steps
                         self._budget = int(np.clip(steps * _PAUSE / max(seconds, 1e-6), _PATIENCE, 10**8))
+                        self._record.keep(phase, chain, Block(self.states[chain], result))
                         blocks[chain].append(result)
                         left[chain] -= int(result.done)
                         diverged += int(result.info.diverging.sum())
@@ -90,15 +125,7 @@ class Chains:
         with self._target.precision():
             state, result = self._block(state, control, metric, self._target.inputs)
             host_state, host_result = jax.device_get((state, result))
-        rows = int(host_result.done)
-        trimmed = host_result._replace(
-            q=host_result.q[:rows],
-            g=host_result.g[:rows],
-            log_density=host_result.log_density[:rows],
-            step_size=host_result.step_size[:rows],
-            info=TreeInfo(*(column[:rows] for column in host_result.info)),
-        )
-        return host_state, trimmed, time.perf_counter() - began
+        return host_state, rows(host_result, 0, int(host_result.done)), time.perf_counter() - began
 
 
 def stack(blocks: list[list[BlockResult]], column: Callable[[BlockResult], Any]) -> np.ndarray:

@@ -8,12 +8,14 @@ import jax
 import numpy as np
 
 from probinfer.errors import MethodError
-from probinfer.inference.draws import Draws, Outcome
+from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import BlockControl, ChainState
 from probinfer.inference.mcmc.chains import Chains, stack
 from probinfer.inference.mcmc.compiled import compiled_block
 from probinfer.inference.mcmc.metric import Metric, identity
+from probinfer.inference.mcmc.record import Record
+from probinfer.inference.mcmc.sampling import sample
 from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP, warm_up
 from probinfer.inference.method import Need, Run, check_start
@@ -78,7 +80,11 @@ class NUTS:
         rank = min(target.dim, self.low_rank if self.low_rank is not None else (32 if target.dim <= 32 else 16))
         block = compiled_block(target, rank, self.max_tree_depth)
         compiled = clock()
-        chains, metrics = self._start(block, target, run.key, rank)
+        deadline = np.inf
+        if run.until is not None and run.until.seconds is not None:
+            deadline = run.began + run.until.seconds
+        record = Record(run.journal, target.dim, target.dtype)
+        chains, metrics = self._start(block, target, run.key, rank, record, deadline)
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         total = warmup + self.draws
 
@@ -87,9 +93,7 @@ class NUTS:
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
         warm = clock()
-        blocks = chains.advance(
-            self.draws, metrics, adapt=False, progress=run.progress, label="sampling", done=warmup, total=total
-        )
+        blocks, ending = sample(chains, metrics, self.draws, run.until, run.progress, warmup)
         run.progress.close()
         positions = stack(blocks, lambda block: block.q)
         if positions.shape[1] == 0:
@@ -109,11 +113,14 @@ class NUTS:
             },
             method="NUTS",
             settings={**asdict(self), "warmup": warmup},
-            outcome=Outcome.INTERRUPTED if chains.interrupted else Outcome.COMPLETED,
+            outcome=ending.outcome,
             seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
+            stopping=ending.stopping,
         )
 
-    def _start(self, block: Any, target: Target, key: np.ndarray, rank: int) -> tuple[Chains, list[Metric]]:
+    def _start(
+        self, block: Any, target: Target, key: np.ndarray, rank: int, record: Record, deadline: float
+    ) -> tuple[Chains, list[Metric]]:
         """Chains at their starting points, and the metric that fits each there."""
         plain = jax.tree.map(lambda part: np.asarray(part, target.dtype), identity(target.dim, rank))
         nothing = BlockControl(np.int32(0), np.int32(0), np.bool_(False), target.dtype.type(0.8))
@@ -141,7 +148,7 @@ class NUTS:
                     raise check_start(target, last, len(RADII))
                 states.append(state_at(start.position))
                 metrics.append(start.metric)
-        return Chains(block, target, states, self.target_accept), metrics
+        return Chains(block, target, states, self.target_accept, record, deadline), metrics
 
 
 def _check_whole(name: str, value: object, low: int, high: int | None = None) -> None:

@@ -8,7 +8,7 @@ Hoffman & Gelman (2014), the No-U-Turn sampler; Betancourt (2017), a conceptual 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from jax import lax
 
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
 from probinfer.inference.mcmc.metric import Metric
+
+Value = Any  # an array: of JAX inside the compiled program, of NumPy outside
 
 MAX_ENERGY_ERROR = 1000.0  # beyond it the integrator has left the energy surface: a divergence (Stan's limit)
 
@@ -40,16 +42,14 @@ class Draw(NamedTuple):
 class TreeInfo(NamedTuple):
     """What a transition was like; all scalars."""
 
-    acceptance: jax.Array  # mean over the trajectory of min(1, exp(-energy error))
-    symmetric_acceptance: (
-        jax.Array
-    )  # the same for 2 min(1, r) / (1 + r), r = exp(-energy error): what step size adapts on
-    steps: jax.Array
-    depth: jax.Array
-    diverging: jax.Array
-    saturated: jax.Array
-    energy: jax.Array
-    energy_error: jax.Array
+    acceptance: Value  # mean over the trajectory of min(1, exp(-energy error))
+    symmetric_acceptance: Value  # the same of 2 min(1, r) / (1 + r), r = exp(-energy error): what step size adapts on
+    steps: Value
+    depth: Value
+    diverging: Value
+    saturated: Value
+    energy: Value
+    energy_error: Value
 
 
 class _Subtree(NamedTuple):

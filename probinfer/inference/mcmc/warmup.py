@@ -12,6 +12,7 @@ from probinfer.inference.mcmc.metric import Metric, fit
 from probinfer.inference.progress import Progress
 
 DEFAULT_WARMUP = 400
+SAMPLING, WARMUP = 0, 1  # numbers of phases in a record; the windows of the warm-up count on from WARMUP
 _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up after which the metric is fitted anew
 _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the way to the typical set is forgotten
 _FAR = 10.0  # standard deviations of the log density below the bulk, beyond which a draw is still on that way
@@ -26,9 +27,16 @@ def warm_up(chains: Chains, metrics: list[Metric], warmup: int, total: int, prog
     ends = [*sorted({round(warmup * part) for part in _WINDOWS} - {0, warmup}), warmup]
     history = _History()
     before = 0
-    for end in ends if warmup else []:
+    for window, end in enumerate(ends if warmup else []):
         blocks = chains.advance(
-            end - before, metrics, adapt=True, progress=progress, label="warm-up", done=before, total=total
+            end - before,
+            metrics,
+            phase=WARMUP + window,
+            adapt=True,
+            progress=progress,
+            label="warm-up",
+            done=before,
+            total=total,
         )
         if chains.interrupted:
             return metrics

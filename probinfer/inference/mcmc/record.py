@@ -1,0 +1,98 @@
+"""Blocks of a chain as records of a journal, and back: the raw bytes of their arrays, in the order of their fields."""
+
+import struct
+from collections import deque
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from probinfer.inference.checkpoint import Journal
+from probinfer.inference.mcmc.block import BlockResult, ChainState
+from probinfer.inference.mcmc.step_size import DualAveraging
+from probinfer.inference.mcmc.tree import TreeInfo
+
+_HEAD = struct.Struct("<III")  # phase, chain, draws
+
+
+class Block(NamedTuple):
+    """What a chain drew, and where it stood afterwards."""
+
+    state: ChainState
+    result: BlockResult
+
+
+class Record:
+    """The blocks of a run that its journal holds, given out again in their order, and the place for new ones.
+
+    Args:
+        journal: None keeps nothing.
+        dim, dtype: of the target.
+    """
+
+    def __init__(self, journal: Journal | None, dim: int, dtype: np.dtype) -> None:
+        self._journal, self._dim, self._dtype = journal, dim, dtype
+        self._kept: dict[tuple[int, int], deque[Block]] = {}
+        for payload in journal.records if journal is not None else ():
+            phase, chain, draws = _HEAD.unpack_from(payload)
+            self._kept.setdefault((phase, chain), deque()).append(self._decode(payload[_HEAD.size :], draws))
+
+    def take(self, phase: int, chain: int, most: int) -> Block | None:
+        """The next block of this chain in this phase, cut to `most` draws; None when there is no more."""
+        kept = self._kept.get((phase, chain))
+        if not kept:
+            return None
+        block = kept.popleft()
+        if int(block.result.done) > most:
+            kept.appendleft(Block(block.state, rows(block.result, most, None)))
+            block = Block(block.state, rows(block.result, 0, most))
+        return block
+
+    def keep(self, phase: int, chain: int, block: Block) -> None:
+        """Write a new block to the journal."""
+        if self._journal is not None:
+            leaves = jax.tree.leaves(block)
+            content = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
+            self._journal.append(_HEAD.pack(phase, chain, int(block.result.done)) + content)
+
+    def _decode(self, content: bytes, draws: int) -> Block:
+        leaves, structure = jax.tree.flatten(self._template(draws))
+        values, at = [], 0
+        for leaf in leaves:
+            values.append(np.frombuffer(content, leaf.dtype, leaf.size, at).reshape(leaf.shape))
+            at += leaf.nbytes
+        return jax.tree.unflatten(structure, values)
+
+    def _template(self, draws: int) -> Block:
+        def zeros(*shape: int, dtype: type | np.dtype = self._dtype) -> np.ndarray:
+            return np.zeros(shape, dtype)
+
+        column, whole, flag = zeros(draws), zeros(draws, dtype=np.int32), zeros(draws, dtype=bool)
+        table = zeros(draws, self._dim)
+        step = DualAveraging(*(zeros() for _ in DualAveraging._fields))
+        state = ChainState(
+            q=zeros(self._dim),
+            key=zeros(2, dtype=np.uint32),
+            iteration=zeros(dtype=np.uint32),
+            step=step,
+            g=zeros(self._dim),
+            log_density=zeros(),
+            kept=zeros(dtype=bool),
+        )
+        info = TreeInfo(column, column, whole, whole, flag, flag, column, column)
+        result = BlockResult(zeros(dtype=np.int32), table, table, column, column, info, zeros(), zeros(self._dim))
+        return Block(state, result)
+
+
+def rows(result: BlockResult, first: int, last: int | None) -> BlockResult:
+    """The draws from `first` up to `last` of a block."""
+    span = slice(first, last)
+    q = result.q[span]
+    return result._replace(
+        done=np.int32(len(q)),
+        q=q,
+        g=result.g[span],
+        log_density=result.log_density[span],
+        step_size=result.step_size[span],
+        info=TreeInfo(*(column[span] for column in result.info)),
+    )

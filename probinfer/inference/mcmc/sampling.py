@@ -1,0 +1,90 @@
+"""The draws that are kept: a number of them, or as many as a stop rule wants."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from probinfer.inference.draws import Outcome
+from probinfer.inference.mcmc.block import BlockResult
+from probinfer.inference.mcmc.chains import Chains, stack
+from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.warmup import SAMPLING
+from probinfer.inference.progress import Progress
+from probinfer.inference.until import Look, Until
+
+
+class Ending(NamedTuple):
+    """How sampling ended; `stopping` is the rule and what it saw, None without a rule."""
+
+    outcome: Outcome
+    stopping: Mapping[str, Any] | None
+
+
+def sample(
+    chains: Chains, metrics: list[Metric], draws: int, until: Until | None, progress: Progress, done: int
+) -> tuple[list[list[BlockResult]], Ending]:
+    """Draw from every chain with its metric held fixed; the blocks of each chain, and how it ended.
+
+    draws: per chain, without a rule; with one they are its budget unless it names its own. done: draws of the warm-up.
+    """
+    blocks: list[list[BlockResult]] = [[] for _ in metrics]
+    budget = draws if until is None else until.budget(draws)
+    label = "sampling"
+    look = None
+    drawn = 0
+    while drawn < budget and not chains.interrupted:
+        wanted = budget if until is None else until.next_look(look, budget)
+        hurry = until is not None and drawn >= until.min_draws
+        if until is not None and until.seconds is not None and not hurry:
+            wanted = min(wanted, until.min_draws)
+        more = chains.advance(
+            wanted - drawn,
+            metrics,
+            phase=SAMPLING,
+            progress=progress,
+            label=label,
+            done=done + drawn,
+            total=done + budget,
+            hurry=hurry,
+        )
+        for chain, new in zip(blocks, more, strict=True):
+            chain += new
+        drawn = min(sum(int(block.done) for block in chain) for chain in blocks)
+        if until is None:
+            continue
+        if until.has_goal and drawn and not chains.interrupted:
+            look = until.look(stack(blocks, lambda block: block.q))
+            label = f"sampling, ESS {look.ess:.0f}, R-hat {look.rhat:.3f}"
+            if until.met(look):
+                break
+        if chains.late and drawn >= min(until.min_draws, budget):
+            break
+    return blocks, _ending(chains, until, look, drawn, budget)
+
+
+def _ending(chains: Chains, until: Until | None, look: Look | None, drawn: int, budget: int) -> Ending:
+    if until is None:
+        return Ending(Outcome.INTERRUPTED if chains.interrupted else Outcome.COMPLETED, None)
+    missed = until.missed(look)
+    seen = "" if look is None else f"ESS {look.ess:.0f}, R-hat {look.rhat:.3f} after {look.draws} draws per chain"
+    spent = f"all {budget} draws per chain were made" if drawn >= budget else f"the {until.seconds} seconds were over"
+    if chains.interrupted:
+        outcome, reason = Outcome.INTERRUPTED, f"interrupted after {drawn} draws per chain"
+    elif missed:
+        outcome, reason = Outcome.OUT_OF_BUDGET, f"{missed}, when {spent}"
+    else:
+        outcome, reason = Outcome.COMPLETED, seen if until.has_goal else spent
+    stopping = {
+        "rule": asdict(until),
+        "reason": reason,
+        "met": not missed and not chains.interrupted,
+        "draws": drawn,
+        **({"ess": _number(look.ess), "rhat": _number(look.rhat)} if look is not None else {}),
+    }
+    return Ending(outcome, stopping)
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None

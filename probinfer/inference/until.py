@@ -1,0 +1,128 @@
+"""When to stop drawing: a rule looked at after numbers of draws that depend on the draws alone, never on the clock."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from probinfer.errors import MethodError
+from probinfer.inference.convergence import MIN_DRAWS, convergence
+
+_FIRST = 100  # draws after which the rule is looked at first, and always made: R-hat and ESS of fewer say little
+_UNBOUNDED = 10  # times the method's draws that a rule without a budget of its own may take
+_GROWTH = (1.2, 2.0)  # from one look to the next: looks together cost a few times the last one, overshoot is bounded
+_MARGIN = 1.1  # aimed at beyond what the last look promises, as ESS does not grow quite evenly
+
+
+class Look(NamedTuple):
+    """What one look at the draws found: the smallest ESS and the largest R-hat of all unconstrained coordinates."""
+
+    draws: int
+    ess: float
+    rhat: float
+
+
+@dataclass(frozen=True)
+class Until:
+    """Stop drawing when the posterior is good enough, or the budget is spent.
+
+        min over coordinates of min(ESS bulk, ESS tail) >= ess   and   max over coordinates of R-hat <= rhat
+
+    Args:
+        ess: effective sample size wanted, of all chains together; the report's own limit is 100 per chain.
+        rhat: largest rank-normalised split R-hat wanted, above 1.
+        seconds: budget of wall time from the call of `infer`. Warm-up and `min_draws` are finished whatever it says.
+        draws: budget of draws per chain, in the place of the method's `draws`; None allows ten times those.
+        min_draws: draws per chain that are made in any case, before the rule is looked at first.
+
+    Raises:
+        MethodError: nothing to stop at, or a value out of range.
+
+    ESS and R-hat are looked at after numbers of draws that follow from the draws themselves, so the same seed stops
+    at the same draw on any machine; only `seconds` makes the number of draws depend on the machine. Stopping on an
+    estimate favours runs that look good early: `min_draws` keeps that bias too small for simulation-based calibration
+    with the rule on to see (`tests/inference/test_sbc.py`).
+
+    Fails: a mode that no chain has seen is not missed by any rule; the posterior's report still judges the draws.
+
+    Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021), "Rank-normalization, folding, and localization".
+
+    >>> Until(ess=400, rhat=1.01, seconds=60).ess
+    400
+    """
+
+    ess: float | None = None
+    rhat: float | None = None
+    seconds: float | None = None
+    draws: int | None = None
+    min_draws: int = _FIRST
+
+    def __post_init__(self) -> None:
+        if all(value is None for value in (self.ess, self.rhat, self.seconds, self.draws)):
+            raise MethodError("Until: nothing to stop at; wanted ess, rhat, seconds or draws, such as Until(ess=400).")
+        _check("ess", self.ess, 0, "a number above 0, such as 400")
+        _check("rhat", self.rhat, 1, "a number above 1, such as 1.01")
+        _check("seconds", self.seconds, 0, "a number above 0, such as 60")
+        for name, value, low in (("draws", self.draws, 1), ("min_draws", self.min_draws, MIN_DRAWS)):
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if (value is not None or name == "min_draws") and (not whole or value < low):  # type: ignore[operator]
+                raise MethodError(f"Until: {name} is {value!r}; wanted a whole number, {low} or more.")
+        if self.draws is not None and self.draws < self.min_draws and self.has_goal:
+            raise MethodError(
+                f"Until: draws is {self.draws}, less than min_draws, {self.min_draws}; wanted a budget that holds them."
+            )
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether there is anything to reach, and not only a budget to spend."""
+        return self.ess is not None or self.rhat is not None
+
+    def budget(self, method_draws: int) -> int:
+        """The most draws per chain."""
+        return self.draws if self.draws is not None else _UNBOUNDED * method_draws
+
+    def look(self, positions: np.ndarray) -> Look:
+        """ESS and R-hat of draws (chain, draw, d); NaN, which reaches no goal, where a coordinate never moved."""
+        numbers = convergence(np.moveaxis(positions, -1, 0))
+        with np.errstate(invalid="ignore"):
+            ess = float(np.min(np.minimum(numbers.ess_bulk, numbers.ess_tail)))
+            return Look(positions.shape[1], ess, float(np.max(numbers.r_hat)))
+
+    def met(self, look: Look) -> bool:
+        """Whether every goal is reached."""
+        return (self.ess is None or look.ess >= self.ess) and (self.rhat is None or look.rhat <= self.rhat)
+
+    def next_look(self, look: Look | None, budget: int) -> int:
+        """Draws per chain after which to look again."""
+        if not self.has_goal:
+            return budget
+        if look is None:
+            return min(self.min_draws, budget)
+        low, high = (int(np.ceil(factor * look.draws)) for factor in _GROWTH)
+        wanted = low
+        if self.ess is not None and look.ess > 0:
+            wanted = int(min(np.ceil(_MARGIN * look.draws * self.ess / look.ess), high))
+        elif self.ess is not None:
+            wanted = high
+        return min(max(low, wanted), budget)
+
+    def missed(self, look: Look | None) -> str:
+        """What was not reached, in words; empty when nothing was."""
+        if not self.has_goal:
+            return ""
+        if look is None:
+            return "the rule was not looked at"
+        parts = []
+        if self.ess is not None and not look.ess >= self.ess:
+            parts.append(f"ESS {look.ess:.0f}, wanted {self.ess:g}")
+        if self.rhat is not None and not look.rhat <= self.rhat:
+            parts.append(f"R-hat {look.rhat:.3f}, wanted {self.rhat:g}")
+        return " and ".join(parts)
+
+
+def _check(name: str, value: object, low: float, wanted: str) -> None:
+    if value is None:
+        return
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not np.isfinite(value) or not value > low:  # type: ignore[arg-type, operator]
+        raise MethodError(f"Until: {name} is {value!r}; wanted {wanted}.")
