@@ -68,14 +68,18 @@ def eight_groups() -> Case:
     return Case(simulate, model, twin)
 
 
-def ranks(case: Case, function: Callable, replications: int) -> np.ndarray:
+UNTIL = pi.Until(ess=400, rhat=1.05, draws=4000)
+
+
+def ranks(case: Case, function: Callable, replications: int, until: pi.Until | None = None) -> np.ndarray:
     """Ranks of the true values among the thinned draws: (replications, scalars)."""
     model = pi.Model(function)
     found = []
     for replication in range(replications):
         truth, data = case.simulate(np.random.default_rng([1, replication]))
-        drawn, target, _ = draw(model, data, METHOD, seed=replication, progress=False)
-        values = target.constrain(drawn.positions[:, ::THIN])
+        drawn, target, _ = draw(model, data, METHOD, seed=replication, until=until, progress=False)
+        thin = THIN if until is None else drawn.positions.shape[1] // ((KEPT + 1) // 2)
+        values = target.constrain(drawn.positions[:, ::thin][:, : (KEPT + 1) // 2])
         row = []
         for site, value in truth.items():
             draws = values[site]
@@ -94,6 +98,24 @@ def test_wrong_noise_is_noticed():
     case = normal_mean()
     with pytest.raises(AssertionError, match="not uniform"):
         assert_uniform_ranks(ranks(case, case.twin, 80), KEPT, bins=8, names="mu")
+
+
+def test_a_stop_rule_does_not_bias():
+    case = normal_mean()
+    assert_uniform_ranks(ranks(case, case.model, 80, UNTIL), KEPT, bins=8, names="mu")
+
+
+def test_wrong_noise_is_noticed_with_a_stop_rule():
+    case = normal_mean()
+    with pytest.raises(AssertionError, match="not uniform"):
+        assert_uniform_ranks(ranks(case, case.twin, 80, UNTIL), KEPT, bins=8, names="mu")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("make", [normal_mean, eight_groups], ids=lambda make: make.__name__)
+def test_calibration_with_a_stop_rule(make):
+    case = make()
+    assert_uniform_ranks(ranks(case, case.model, REPLICATIONS, UNTIL), KEPT)
 
 
 @pytest.mark.long

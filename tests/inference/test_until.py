@@ -1,0 +1,144 @@
+"""Stop rules: they stop where they say, at the same draw on every machine, and say what they did not reach."""
+
+import json
+import re
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import probinfer as pi
+from probinfer.inference.convergence import convergence
+from probinfer.inference.mcmc import chains
+
+Y = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+SIGMA = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+METHOD = pi.NUTS(chains=2, draws=200, warmup=200)
+
+
+def eight_schools(sigma, y=None):
+    mu = numpyro.sample("mu", dist.Normal(0, 5))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5))
+    with numpyro.plate("school", len(sigma)):
+        z = numpyro.sample("z", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(mu + tau * z, sigma), obs=y)
+
+
+def run(until, method=METHOD, **options):
+    return pi.infer(eight_schools, {"sigma": SIGMA, "y": Y}, method, until=until, progress=False, **options)
+
+
+def stopping(posterior):
+    return json.loads(posterior.tree.attrs["until"])
+
+
+def unconstrained(posterior):
+    draws = posterior.tree["posterior"].dataset
+    columns = [draws["mu"].values, np.log(draws["tau"].values), *np.moveaxis(draws["z"].values, -1, 0)]
+    return np.stack(columns)
+
+
+def test_stops_when_the_draws_are_good_enough_and_not_a_look_later():
+    until = pi.Until(ess=300, rhat=1.02)
+    posterior = run(until)
+    numbers = convergence(unconstrained(posterior))
+    ess = np.minimum(numbers.ess_bulk, numbers.ess_tail).min()
+    assert ess >= 300
+    assert numbers.r_hat.max() <= 1.02
+    seen = stopping(posterior)
+    assert seen["met"]
+    assert seen["draws"] == posterior.tree["posterior"].sizes["draw"] < 2000
+    np.testing.assert_allclose(seen["ess"], ess, rtol=1e-9)
+    np.testing.assert_allclose(seen["rhat"], numbers.r_hat.max(), rtol=1e-9)
+    assert posterior.report.outcome is pi.Outcome.COMPLETED
+
+
+def test_draws_are_the_first_ones_of_a_run_without_a_rule():
+    stopped = run(pi.Until(ess=300)).tree["posterior"]["z"].values
+    longer = run(None, pi.NUTS(chains=2, draws=1000, warmup=200)).tree["posterior"]["z"].values
+    np.testing.assert_array_equal(stopped, longer[:, : stopped.shape[1]])
+
+
+def test_the_machine_does_not_decide_where_to_stop(monkeypatch):
+    expected = run(pi.Until(ess=300, rhat=1.05)).tree["posterior"]["z"].values
+    monkeypatch.setattr(chains, "_cores", lambda: 1)
+    monkeypatch.setattr(chains, "_PAUSE", 1e-9)
+    monkeypatch.setattr(chains, "_PATIENCE", 7)
+    np.testing.assert_array_equal(run(pi.Until(ess=300, rhat=1.05)).tree["posterior"]["z"].values, expected)
+
+
+@pytest.mark.parametrize(
+    ("until", "draws", "reason"),
+    [
+        (pi.Until(ess=1e9), 2000, "wanted 1e+09, when all 2000 draws per chain were made"),
+        (pi.Until(rhat=1.0000001, draws=150), 150, "wanted 1, when all 150 draws per chain were made"),
+        (pi.Until(ess=1e9, seconds=1e-6), 100, "wanted 1e+09, when the 1e-06 seconds were over"),
+    ],
+)
+def test_a_goal_out_of_reach_ends_at_the_budget_and_the_verdict_says_so(until, draws, reason):
+    posterior = run(until)
+    assert posterior.tree["posterior"].sizes["draw"] == draws
+    assert posterior.report.outcome is pi.Outcome.OUT_OF_BUDGET
+    assert posterior.report.verdict is not pi.Verdict.GOOD
+    assert not stopping(posterior)["met"]
+    assert reason in stopping(posterior)["reason"]
+    assert reason in str(posterior.report)
+
+
+def test_a_budget_without_a_goal_is_spent_and_nothing_is_missed():
+    posterior = run(pi.Until(draws=120))
+    assert posterior.tree["posterior"].sizes["draw"] == 120
+    assert posterior.report.outcome is pi.Outcome.COMPLETED
+    seconds = run(pi.Until(seconds=1e-6))
+    assert seconds.tree["posterior"].sizes["draw"] == 100
+    assert seconds.report.outcome is pi.Outcome.COMPLETED
+
+
+def test_time_ends_a_run_between_looks():
+    posterior = run(pi.Until(ess=1e12, seconds=1.5, draws=10**8))
+    assert posterior.report.outcome is pi.Outcome.OUT_OF_BUDGET
+    assert 100 <= posterior.tree["posterior"].sizes["draw"] < 10**8
+
+
+def test_the_rule_is_kept_with_the_posterior(tmp_path):
+    posterior = run(pi.Until(ess=1e9, draws=150))
+    posterior.save(tmp_path / "posterior.nc")
+    again = pi.load_posterior(tmp_path / "posterior.nc")
+    assert stopping(again) == stopping(posterior)
+    assert again.report.outcome is pi.Outcome.OUT_OF_BUDGET
+    assert str(again.report) == str(posterior.report)
+
+
+def test_a_coordinate_that_never_moves_reaches_no_goal():
+    until = pi.Until(ess=10, rhat=1.5)
+    look = until.look(np.stack([np.ones((2, 200)), np.random.default_rng(0).normal(size=(2, 200))], axis=-1))
+    assert not until.met(look)
+    assert until.next_look(look, 10_000) > 200
+    assert until.missed(look) == "ESS nan, wanted 10 and R-hat nan, wanted 1.5"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({}, "nothing to stop at; wanted ess, rhat, seconds or draws"),
+        ({"ess": 0}, "ess is 0; wanted a number above 0, such as 400"),
+        ({"ess": float("nan")}, "ess is nan; wanted a number above 0"),
+        ({"rhat": 1}, "rhat is 1; wanted a number above 1, such as 1.01"),
+        ({"seconds": -3}, "seconds is -3; wanted a number above 0"),
+        ({"seconds": "60"}, "seconds is '60'; wanted"),
+        ({"draws": 0}, "draws is 0; wanted a whole number, 1 or more"),
+        ({"draws": 1.5}, "draws is 1.5; wanted a whole number"),
+        ({"ess": 400, "min_draws": 3}, "min_draws is 3; wanted a whole number, 4 or more"),
+        ({"ess": 400, "min_draws": None}, "min_draws is None; wanted"),
+        ({"ess": 400, "draws": 50}, "draws is 50, less than min_draws, 100"),
+    ],
+)
+def test_rules_are_checked_at_construction(settings, text):
+    with pytest.raises(pi.MethodError, match=re.escape(text)):
+        pi.Until(**settings)
+
+
+def test_what_is_no_rule():
+    with pytest.raises(pi.MethodError, match="until came as 400; wanted a rule such as"):
+        run(400)
