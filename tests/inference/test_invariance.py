@@ -61,7 +61,7 @@ def step_from_exact_draws(kernel, law: Law, metric: Metric, step_size: float, lo
     def chain(q, key):
         def step(draw, i):
             word = jax.random.key_data(jax.random.fold_in(key, i))
-            return kernel.transition(value_and_grad, metric, draw, step_size, (word[0], word[1]), MAX_DEPTH)
+            return kernel.transition(value_and_grad, metric, draw, step_size, (word[0], word[1]), MAX_DEPTH, MAX_DEPTH)
 
         value, gradient = value_and_grad(q)
         draw, info = jax.lax.scan(step, kernel.Draw(q, metric.pullback(gradient), value), jnp.arange(STEPS))

@@ -18,6 +18,7 @@ import pytest
 import probinfer as pi
 from probinfer.inference.draw import draw
 from probinfer.inference.mcmc import block, chains, compiled
+from probinfer.inference.mcmc.warmup import WARMUP
 
 Y = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
 SIGMA = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
@@ -133,6 +134,24 @@ def test_an_edited_model_is_compiled_anew():
         settings["scale"] = scale
         spread.append(draw(model, {"y": Y}, SMALL, progress=False)[0].positions.std())
     assert spread[1] > 20 * spread[0]
+
+
+def test_first_window_of_warmup_spends_no_long_trajectories(monkeypatch):
+    """Its metric is a guess, so on a stretched posterior they would run to the depth limit."""
+    stretched = pi.LogDensity(lambda x: -0.5 * jnp.sum(x**2) - 0.5e6 * jnp.sum(jnp.diff(x) ** 2), 60)
+    longest = {}
+    advance = chains.Chains.advance
+
+    def watched(self, count, metrics, *, phase, **kwargs):
+        blocks = advance(self, count, metrics, phase=phase, **kwargs)
+        longest[phase] = max(int(block.info.steps.max()) for chain in blocks for block in chain)
+        return blocks
+
+    monkeypatch.setattr(chains.Chains, "advance", watched)
+    method = pi.NUTS(chains=2, draws=10, warmup=200)
+    pi.infer(stretched, method=method, progress=False)
+    assert longest[WARMUP] < 2**6
+    assert max(longest.values()) > 2**6
 
 
 def test_float32_and_float64():

@@ -13,7 +13,7 @@ from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.step_size import DualAveraging
 from probinfer.inference.mcmc.tree import Draw, TreeInfo, Value, transition
 
-ROWS = 100  # the most draws that one call returns
+ROWS = 500  # the most draws that one call returns
 
 
 class ChainState(NamedTuple):
@@ -35,6 +35,7 @@ class BlockControl(NamedTuple):
     budget: Value  # gradients after which to return early, with fewer draws
     adapt: Value  # bool: let the step size adapt
     target_accept: Value
+    depth: Value  # doublings of a trajectory, at most the number that the block was made for
 
 
 class BlockResult(NamedTuple):
@@ -71,7 +72,7 @@ def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[.
             here, step, iteration, result, gradients = carry
             key = threefry((state.key[0], state.key[1]), iteration, jnp.uint32(0))
             size = jnp.exp(jnp.where(control.adapt, step.log_step, step.log_average))
-            here, info = transition(density, metric, here, size, key, max_depth)
+            here, info = transition(density, metric, here, size, key, max_depth, control.depth)
             adapted = steps.update(step, info.symmetric_acceptance, control.target_accept)
             step = jax.tree.map(lambda new, old: jnp.where(control.adapt, new, old), adapted, step)
             row = (here.q, here.g, here.log_density, size, info)

@@ -32,6 +32,7 @@ class Chains:
         target: Target,
         states: list[ChainState],
         target_accept: float,
+        max_depth: int,
         record: Record,
         deadline: float = np.inf,
     ) -> None:
@@ -40,6 +41,7 @@ class Chains:
         self._record = record
         self._deadline = deadline
         self.target_accept = target_accept
+        self._max_depth = max_depth
         self._budget = _PATIENCE
         self._workers = max(1, min(len(states), _cores()))
         self._gradients = 0
@@ -62,16 +64,18 @@ class Chains:
         done: int,
         total: int,
         adapt: bool = False,
+        depth: int | None = None,
         hurry: bool = False,
     ) -> list[list[BlockResult]]:
         """Draw `count` more from every chain, each with its metric; for each chain the blocks that make them up.
 
         Blocks of this `phase` that the record holds are taken from there, and new ones added to it. On Ctrl-C, and
         with `hurry` after the deadline, the blocks under way are finished and what there is comes back; Ctrl-C sets
-        `interrupted` as well.
+        `interrupted` as well. `depth` limits trajectories further than the method does.
         """
         metrics = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metrics)
         blocks: list[list[BlockResult]] = [[] for _ in self.states]
+        limit = self._max_depth if depth is None else min(depth, self._max_depth)
         left = [count] * len(self.states)
         for chain in range(len(self.states)):
             while left[chain] > 0 and (known := self._record.take(phase, chain, left[chain])) is not None:
@@ -88,7 +92,7 @@ class Chains:
                     over = self.interrupted or (hurry and self.late)
                     while waiting and not over and len(running) < self._workers:
                         chain = waiting.pop(0)
-                        job = pool.submit(self._run, self.states[chain], left[chain], adapt, metrics[chain])
+                        job = pool.submit(self._run, self.states[chain], left[chain], adapt, limit, metrics[chain])
                         running[job] = chain
                     if over and not running:
                         break
@@ -118,13 +122,20 @@ class Chains:
                     self.interrupted = True
         return blocks
 
-    def _run(self, state: ChainState, count: int, adapt: bool, metric: Metric) -> tuple[ChainState, BlockResult, float]:
-        target_accept = self._target.dtype.type(self.target_accept)
-        control = BlockControl(np.int32(min(count, ROWS)), np.int32(self._budget), np.bool_(adapt), target_accept)
+    def _run(
+        self, state: ChainState, count: int, adapt: bool, depth: int, metric: Metric
+    ) -> tuple[ChainState, BlockResult, float]:
+        control = BlockControl(
+            count=np.int32(min(count, ROWS)),
+            budget=np.int32(self._budget),
+            adapt=np.bool_(adapt),
+            target_accept=self._target.dtype.type(self.target_accept),
+            depth=np.int32(depth),
+        )
         began = time.perf_counter()
         with self._target.precision():
             state, result = self._block(state, control, metric, self._target.inputs)
-            host_state, host_result = jax.device_get((state, result))
+            host_state, host_result = jax.tree.map(np.asarray, (state, result))
         return host_state, rows(host_result, 0, int(host_result.done)), time.perf_counter() - began
 
 

@@ -123,7 +123,7 @@ class NUTS:
     ) -> tuple[Chains, list[Metric]]:
         """Chains at their starting points, and the metric that fits each there."""
         plain = jax.tree.map(lambda part: np.asarray(part, target.dtype), identity(target.dim, rank))
-        nothing = BlockControl(np.int32(0), np.int32(0), np.bool_(False), target.dtype.type(0.8))
+        nothing = BlockControl(np.int32(0), np.int32(0), np.bool_(False), target.dtype.type(0.8), np.int32(1))
         states, metrics = [], []
         with target.precision():
             first_step = jax.tree.map(np.asarray, steps.start(_FIRST_STEP, target.dtype))
@@ -148,7 +148,7 @@ class NUTS:
                     raise check_start(target, last, len(RADII))
                 states.append(state_at(start.position))
                 metrics.append(start.metric)
-        return Chains(block, target, states, self.target_accept, record, deadline), metrics
+        return Chains(block, target, states, self.target_accept, self.max_tree_depth, record, deadline), metrics
 
 
 def _check_whole(name: str, value: object, low: int, high: int | None = None) -> None:

@@ -90,10 +90,12 @@ def transition(
     step_size: jax.Array,
     key: tuple[jax.Array, jax.Array],
     max_depth: int,
+    depth_limit: jax.Array,
 ) -> tuple[Draw, TreeInfo]:
     """One draw of NUTS from `start`.
 
-    `value_and_grad` maps q (d,) to the log density and its gradient; `key` is two words of 32 bits, spent here.
+    `value_and_grad` maps q (d,) to the log density and its gradient; `key` is two words of 32 bits, spent here. The
+    trajectory is doubled at most `depth_limit` times, a number known at run time and not above `max_depth`.
     """
     dim, dtype = start.q.size, start.q.dtype
     p = normal(key, dim, dtype)
@@ -125,7 +127,7 @@ def transition(
             rho=rho,
             depth=depth,
             steps=tree.steps + sub.length,
-            done=~complete | turning | (depth >= max_depth),
+            done=~complete | turning | (depth >= depth_limit),
             turning=turning,
             diverging=sub.diverging,
             acceptance=tree.acceptance + sub.acceptance,
@@ -145,7 +147,7 @@ def transition(
         steps=tree.steps,
         depth=tree.depth,
         diverging=tree.diverging,
-        saturated=(tree.depth >= max_depth) & ~tree.turning & ~tree.diverging,
+        saturated=(tree.depth >= depth_limit) & ~tree.turning & ~tree.diverging,
         energy=energy + tree.error,
         energy_error=tree.error,
     )

@@ -14,6 +14,7 @@ from probinfer.inference.progress import Progress
 DEFAULT_WARMUP = 400
 SAMPLING, WARMUP = 0, 1  # numbers of phases in a record; the windows of the warm-up count on from WARMUP
 _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up after which the metric is fitted anew
+_FIRST_DEPTH = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
 _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the way to the typical set is forgotten
 _FAR = 10.0  # standard deviations of the log density below the bulk, beyond which a draw is still on that way
 
@@ -33,6 +34,7 @@ def warm_up(chains: Chains, metrics: list[Metric], warmup: int, total: int, prog
             metrics,
             phase=WARMUP + window,
             adapt=True,
+            depth=_FIRST_DEPTH if window == 0 else None,
             progress=progress,
             label="warm-up",
             done=before,
