@@ -13,6 +13,7 @@ for probinfer its verdict, with empty and with filled caches.
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -173,7 +174,8 @@ def main() -> None:
             if model in ratios["nutpie"]:
                 fewer[model] = ours["to400"] / found["nutpie"]["to400"]
     body = [
-        "`python -m benchmarks.nuts`" + (f", {options.repeat} runs of each in turns, medians."),
+        f"`python -m benchmarks.nuts {shlex.join(sys.argv[1:])}`; runs of the samplers in turns, medians.",
+        "",
         circumstances("probinfer", "jax", "numpyro"),
         "probinfer with 400 + 1000 draws, NumPyro with 1000 + 1000 (vectorized), nutpie with its defaults; 4 chains, "
         "float64. Compiled: the second call in a process, warm-up and sampling. Leapfrogs: NumPyro's and probinfer's "
