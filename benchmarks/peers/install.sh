@@ -1,9 +1,6 @@
 #!/bin/sh
-# One environment per peer, under benchmarks/peers/.envs (not in git). Usage: sh benchmarks/peers/install.sh [PEER ...]
+# The environment of each peer that the project's own does not hold, under benchmarks/peers/.envs (not in git).
 set -eu
 cd "$(dirname "$0")"
-for peer in "${@:-}"; do
-    [ -n "$peer" ] || { exec sh install.sh numpyro nutpie blackjax; }
-    uv venv --quiet --allow-existing --python "${PYTHON:-3.13}" ".envs/$peer"
-    uv pip install --quiet --python ".envs/$peer/bin/python" --requirement "$peer.txt"
-done
+uv venv --quiet --allow-existing --python "${PYTHON:-3.13}" .envs/nutpie
+uv pip install --quiet --python .envs/nutpie/bin/python --requirement nutpie.txt
