@@ -1,20 +1,18 @@
-"""NUTS with defaults against NumPyro and PyMC + nutpie on the same models and data, in one run.
+"""NUTS of probinfer next to NumPyro, PyMC + nutpie and BlackJAX: the same models and data, in turns, in one run.
 
     sh benchmarks/peers/install.sh
-    python -m benchmarks.nuts [--only TEXT ...] [--repeat 3] [--limit SECONDS] [--dry]
+    python -m benchmarks.nuts [--only MODEL ...] [--peers PEER ...] [--repeat 3] [--dry]
 
-Every sampler runs in its own process (and nutpie in its own environment), in turns. Compiled: the second call in a
-process, without compiling; seconds are those of warm-up and sampling. ESS is the smallest bulk or tail ESS of all
-latent scalars, by one code for all. A run whose means are more than 4 joint Monte Carlo standard errors from those of
-the other samplers, or whose R-hat is above 1.05, does not count. Whole process: from its start to the posterior, and
-for probinfer its verdict, with empty and with filled caches.
+Each peer has an environment and, for each model, a process of its own, which first compiles in a call that is not
+counted and then draws when it is its turn. The effective sample sizes, tail and bulk, are computed here for everybody.
+A peer that cannot run a model, or takes longer than LIMIT for a call, is recorded as failing. Writes a section of
+RESULTS.md unless --dry, --only or --peers.
 """
 
 import argparse
 import json
 import os
-import shlex
-import statistics
+import selectors
 import subprocess
 import sys
 import tempfile
@@ -22,195 +20,355 @@ import time
 from pathlib import Path
 
 import numpy as np
+from arviz_stats.base import array_stats
 
-from benchmarks.peers.data import DATA
 from benchmarks.results import circumstances, write_section
-from probinfer.inference.convergence import Convergence, convergence
 
 ROOT = Path(__file__).parents[1]
-NUTPIE = Path(__file__).with_name("peers") / ".envs" / "nutpie" / "bin" / "python"
-SAMPLERS = {"probinfer": sys.executable, "numpyro": sys.executable, "nutpie": str(NUTPIE)}
-WHOLE = ("eight schools", "hierarchical, 90 parameters")
-MAX_Z, MAX_RHAT = 4.0, 1.05
-TITLE = "Speed: NUTS against NumPyro and PyMC + nutpie"
+PEERS = ROOT / "benchmarks" / "peers"
+NAMES = ["probinfer", "nutpie", "numpyro", "blackjax"]
+MODELS = [
+    "eight_schools",
+    "logistic_1k",
+    "logistic_100k",
+    "radon",
+    "ar1_200",
+    "volatility",
+    "mixture",
+    "eight_schools_centred",
+]
+WHOLE = ["eight_schools", "radon", "logistic_1k"]
+HEAVY = {"logistic_100k", "volatility"}  # one run each
+ESS_ONLY = {"eight_schools_centred"}  # nobody is right here: shown, and in no mean
+LIMIT, MAX_Z = 180.0, 4.0
+PROCESSES = 1  # whole processes of each kind: they take long
+TITLE = "Speed: NUTS next to NumPyro, nutpie and BlackJAX"
 
 
-def run(sampler: str, model: str, out: str, seed: int, limit: float, caches: Path) -> dict | None:
-    """What the runner printed, with the seconds from the start of the process; None if it failed or took too long."""
-    environment = {
+def environment(caches: str) -> dict[str, str]:
+    """Every cache that outlives a process is in this folder; JAX's own is off, as it is by default."""
+    settings = {
         **os.environ,
-        "PROBINFER_CACHE": str(caches / "probinfer"),
-        "PYTENSOR_FLAGS": f"base_compiledir={caches / 'pytensor'}",
-        "NUMBA_CACHE_DIR": str(caches / "numba"),
+        "PYTHONPATH": str(ROOT),
+        "PROBINFER_CACHE": f"{caches}/probinfer",
+        "PYTENSOR_FLAGS": f"base_compiledir={caches}/pytensor",
+        "NUMBA_CACHE_DIR": f"{caches}/numba",
     }
-    command = [SAMPLERS[sampler], "-W", "ignore", "-m", f"benchmarks.peers.run_{sampler}", model, out, str(seed)]
-    began = time.time()
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        print(f"{sampler}, {model}: more than {limit:.0f} s", file=sys.stderr)
-        return None
-    if done.returncode:
-        print(f"{sampler}, {model}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-        return None
-    found: dict = {}
-    for line in done.stdout.splitlines():
-        found |= json.loads(line)
-    return found | {"whole": found["ready"] - began}
+    settings.pop("JAX_COMPILATION_CACHE_DIR", None)
+    return settings
 
 
-def numbers(path: str) -> tuple[list[str], Convergence]:
-    """Convergence statistics of every latent scalar in a file of draws (chain, draw, ...)."""
-    names, columns = [], []
+def command(peer: str, model: str, *flags: str) -> list[str]:
+    python = sys.executable if peer == "probinfer" else str(PEERS / ".envs" / peer / "bin" / "python")
+    return [python, str(PEERS / f"peer_{peer}.py"), model, *flags]
+
+
+class Worker:
+    """A peer's process for one model; `failure` says why it ended before its time."""
+
+    def __init__(self, peer: str, model: str, folder: str) -> None:
+        self.failure = ""
+        self._errors = Path(folder) / f"{peer}.err"
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                command(peer, model),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment(folder),
+            )
+
+    def compile(self) -> None:
+        """Wait for the call that compiles, which began with the process."""
+        self._answer()
+
+    def draw(self, seed: int, path: Path) -> dict | None:
+        """Its figures; the draws are then in the file. None when it has failed."""
+        if self.failure:
+            return None
+        self._process.stdin.write(f"{seed} {path}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict | None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            ready = selector.select(LIMIT)
+        line = self._process.stdout.readline() if ready else ""
+        if line:
+            return json.loads(line)
+        last = [line for line in self._errors.read_text().splitlines() if line.strip()][-1:]
+        self.failure = f"over {LIMIT:.0f} s" if not ready else "failed: " + "".join(last)[:150]
+        self._process.kill()
+        return None
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def scalars(path: Path) -> dict[str, np.ndarray]:
+    """Draws (chain, draw) of every latent scalar."""
     with np.load(path, allow_pickle=False) as file:
-        for name in sorted(file.files):
-            values = file[name].reshape(*file[name].shape[:2], -1)
-            columns.append(np.moveaxis(values, -1, 0))
-            names += [f"{name}[{i}]" for i in range(values.shape[-1])]
-    return names, convergence(np.concatenate(columns))
+        flat = {name: file[name].reshape(*file[name].shape[:2], -1) for name in file.files}
+    return {f"{name}[{i}]": values[..., i] for name, values in flat.items() for i in range(values.shape[-1])}
 
 
-def compiled(model: str, repeat: int, limit: float, caches: Path) -> dict[str, dict]:
-    """For each sampler that finished: medians over the runs, and whether it agrees with the others."""
-    runs: dict[str, list] = {sampler: [] for sampler in SAMPLERS}
-    for turn in range(repeat):
-        for sampler in SAMPLERS:
-            with tempfile.TemporaryDirectory() as folder:
-                out = str(Path(folder) / "draws.npz")
-                found = run(sampler, model, out, 10 * turn, limit, caches)
-                if found is not None:
-                    names, n = numbers(out)
-                    runs[sampler].append((found, names, n))
+def smallest_ess(draws: dict[str, np.ndarray]) -> float:
+    methods = ({"method": "bulk"}, {"method": "tail", "prob": (0.05, 0.95)})
+    return min(
+        float(array_stats.ess(values, chain_axis=0, draw_axis=1, **method))
+        for values in draws.values()
+        for method in methods
+    )
+
+
+def means(runs: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and Monte Carlo variance of every scalar over runs."""
+    each = np.array([[values.mean() for values in draws.values()] for draws in runs])
+    errors = [
+        [float(array_stats.mcse(values, chain_axis=0, draw_axis=1, method="mean")) for values in draws.values()]
+        for draws in runs
+    ]
+    return each.mean(0), np.square(errors).sum(0) / len(runs) ** 2
+
+
+def largest_z(model: str, peer: str, found: dict[str, tuple[np.ndarray, np.ndarray]]) -> float:
+    """Of the peer's means against the mean of the other peers' means; against the truth where it is known."""
+    mean, variance = found[peer]
+    if model == "ar1_200":
+        return float(np.max(np.abs(mean) / np.sqrt(variance)))
+    others = [values for other, values in found.items() if other != peer]
+    if not others:
+        return np.nan
+    reference = np.mean([other for other, _ in others], axis=0)
+    joint = variance + np.sum([errors for _, errors in others], axis=0) / len(others) ** 2
+    return float(np.max(np.abs(mean - reference) / np.sqrt(joint)))
+
+
+def measure(model: str, peers: list[str], repeat: int) -> dict[str, dict]:
+    """Medians over the runs for each peer, or {"failure": why}."""
+    runs: dict[str, list[dict]] = {peer: [] for peer in peers}
+    draws: dict[str, list] = {peer: [] for peer in peers}
+    with tempfile.TemporaryDirectory() as folder:
+        workers = {peer: Worker(peer, model, folder) for peer in peers}
+        for worker in workers.values():
+            worker.compile()
+        for seed in range(1, repeat + 1):
+            for peer, worker in workers.items():
+                path = Path(folder) / f"{peer}.npz"
+                figures = worker.draw(seed, path)
+                if figures is not None:
+                    draws[peer].append(scalars(path))
+                    runs[peer].append({**figures, "ess": smallest_ess(draws[peer][-1])})
+        for worker in workers.values():
+            worker.close()
+    found = {peer: means(draws[peer]) for peer in peers if draws[peer]}
     result = {}
-    for sampler, mine in runs.items():
-        others = [n for other, theirs in runs.items() if other != sampler for _, _, n in theirs]
-        if not mine:
+    for peer in peers:
+        if len(runs[peer]) < repeat:
+            result[peer] = {"failure": workers[peer].failure}
             continue
-        z, rhat = [], []
-        for _, _, n in mine:
-            rhat.append(float(n.r_hat.max()))
-            for other in others:
-                z.append(float(np.max(np.abs(n.mean - other.mean) / np.hypot(n.mcse_mean, other.mcse_mean))))
-        ess = [float(min(n.ess_bulk.min(), n.ess_tail.min())) for _, _, n in mine]
-        seconds = [found["seconds"] for found, *_ in mine]
-        leapfrogs = statistics.median(found["leapfrogs"] for found, *_ in mine)
-        rate = statistics.median(e / s for e, s in zip(ess, seconds, strict=True))
-        result[sampler] = {
-            "ess": statistics.median(ess),
-            "seconds": statistics.median(seconds),
-            "rate": rate,
-            "leapfrogs": leapfrogs,
-            "to400": 400 * leapfrogs / statistics.median(ess),
-            "z": min(z) if z else float("nan"),
-            "rhat": statistics.median(rhat),
-            "verdict": mine[0][0].get("verdict", ""),
+
+        def middle(figure, peer=peer):
+            return float(np.median([figure(run) for run in runs[peer]]))
+
+        z = largest_z(model, peer, found)
+        result[peer] = {
+            "ess": middle(lambda run: run["ess"]),
+            "seconds": middle(lambda run: run["seconds"]),
+            "call": middle(lambda run: run["call"]),
+            "rate": middle(lambda run: run["ess"] / run["seconds"]),
+            "call_rate": middle(lambda run: run["ess"] / run["call"]),
+            "steps": middle(lambda run: run["steps"]),
+            "total": middle(lambda run: run["steps"] + run["warmup_steps"]),
+            "step_us": middle(lambda run: 1e6 * run["seconds"] / (run["steps"] + run["warmup_steps"])),
+            "to_400": middle(lambda run: 400 * run["steps"] / run["ess"]),
+            "z": z,
+            "verdict": "/".join(run["verdict"] for run in runs[peer]) if peer == "probinfer" else "",
+            "counts": bool(z <= MAX_Z) and model not in ESS_ONLY,
         }
-        result[sampler]["counts"] = bool(result[sampler]["rhat"] <= MAX_RHAT and not result[sampler]["z"] > MAX_Z)
     return result
 
 
-def whole_process(model: str, repeat: int, limit: float) -> dict[str, tuple[float, float]]:
-    """Seconds from the start of a process to the posterior, by sampler: with empty and with filled caches."""
-    times: dict[str, list[tuple[float, float]]] = {sampler: [] for sampler in SAMPLERS}
-    for turn in range(repeat):
-        for sampler, found in times.items():
-            with tempfile.TemporaryDirectory() as folder:
-                pair = [run(sampler, model, "-", turn, limit, Path(folder)) for _ in range(2)]
-            if all(pair):
-                found.append(tuple(each["whole"] for each in pair if each))
+HEADER = (
+    "| model | sampler | min ESS | seconds: sampler / call | min ESS/s | leapfrogs after warm-up | with warm-up |"
+    " µs per leapfrog | leapfrogs to ESS 400 | max abs z |\n|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def rows(model: str, found: dict[str, dict]) -> list[str]:
+    lines = []
+    for peer, r in found.items():
+        if "failure" in r:
+            lines.append(f"| {model} | {peer} | {r['failure']} | | | | | | | |")
+            continue
+        mark = "" if r["counts"] else " (not counted)"
+        lines.append(
+            f"| {model} | {peer}{mark} | {r['ess']:,.0f} | {r['seconds']:.3f} / {r['call']:.3f} | {r['rate']:,.0f} |"
+            f" {r['steps']:,.0f} | {r['total']:,.0f} | {r['step_us']:.2f} | {r['to_400']:,.0f} | {r['z']:.1f} |"
+        )
+    return lines
+
+
+def once(arguments: list[str], caches: str, answers: bool = True) -> float:
+    """Seconds from the start of the process to its answer, or to its end; NaN when it fails."""
+    began = time.time()
+    try:
+        done = subprocess.run(
+            arguments, env=environment(caches), capture_output=True, text=True, timeout=LIMIT, check=True
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return np.nan
+    return (json.loads(done.stdout)["ready"] if answers else time.time()) - began
+
+
+def whole(models: list[str], peers: list[str], repeat: int) -> tuple[float, dict[str, dict[str, tuple[float, float]]]]:
+    """Seconds to import jax and numpyro; by model and peer the median seconds of a process, cold and warm."""
+    spent: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    imports = []
+    for _ in range(repeat):
+        for model in models:
+            imports.append(once([sys.executable, "-c", "import jax, numpyro"], "", answers=False))
+            for peer in peers:
+                with tempfile.TemporaryDirectory() as caches:
+                    cold = once(command(peer, model, "--once"), caches)
+                    pair = (cold, once(command(peer, model, "--once"), caches) if peer != "numpyro" else np.nan)
+                spent.setdefault((model, peer), []).append(pair)
+    table: dict[str, dict] = {model: {} for model in models}
+    for (model, peer), pairs in spent.items():
+        table[model][peer] = tuple(np.median(pairs, axis=0))
+    return float(np.median(imports)), table
+
+
+def geometric(values) -> float:
+    return float(np.exp(np.mean(np.log(list(values))))) if values else np.nan
+
+
+def goal(name: str, ratios: dict[str, float], wanted: str, met) -> str:
+    """A line of the table of goals; `ratios` by model."""
+    if not ratios:
+        return f"| {name} | no model counts | | | {wanted} | not measured |"
+    low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+    mean = geometric(ratios.values())
+    state = "met" if met(mean, ratios[low], ratios[high]) else "**missed**"
+    return (
+        f"| {name} | {mean:.2f} ({len(ratios)} models) | {ratios[low]:.2f} ({low}) | {ratios[high]:.2f} ({high}) |"
+        f" {wanted} | {state} |"
+    )
+
+
+def ratios(table: dict[str, dict], peer: str, figure: str) -> dict[str, float]:
+    """probinfer's figure over the peer's, where both count."""
     return {
-        sampler: (statistics.median(c for c, _ in found), statistics.median(w for _, w in found))
-        for sampler, found in times.items()
-        if found
+        model: found["probinfer"][figure] / found[peer][figure]
+        for model, found in table.items()
+        if found["probinfer"].get("counts") and found.get(peer, {}).get("counts")
     }
 
 
-def import_seconds(repeat: int) -> float:
-    """Seconds of a process that imports jax and numpyro and does nothing."""
-    spent = []
-    for _ in range(repeat):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-W", "ignore", "-c", "import jax, numpyro"], check=True)
-        spent.append(time.perf_counter() - began)
-    return statistics.median(spent)
+def goals(table: dict[str, dict], imports: float, processes: dict[str, dict]) -> list[str]:
+    """What the numbers come to."""
+    lines = ["| probinfer over peer | geometric mean | least | most | goal | |", "|---|---|---|---|---|---|"]
+
+    def over(name, peer, figure, wanted, met):
+        lines.append(goal(name, ratios(table, peer, figure), wanted, met))
+
+    over("min ESS/s, NumPyro", "numpyro", "rate", ">= 50", lambda mean, low, high: mean >= 50)
+    over("min ESS/s, nutpie", "nutpie", "rate", ">= 3, none below 1", lambda mean, low, high: mean >= 3 and low >= 1)
+    for peer in ("numpyro", "nutpie"):
+        name = f"min ESS/s over the whole second call, {peer}"
+        lines.append(goal(name, ratios(table, peer, "call_rate"), "none", lambda *_: True).replace("met |", "|"))
+    over("leapfrogs to min ESS 400, nutpie", "nutpie", "to_400", "<= 1", lambda mean, low, high: mean <= 1)
+    cold = {
+        model: min(found[peer][0] for peer in ("numpyro", "nutpie") if peer in found) / found["probinfer"][0]
+        for model, found in processes.items()
+    }
+    warm = {model: found["probinfer"][1] / imports for model, found in processes.items()}
+    if processes:
+        name = "cold process: the faster of NumPyro and nutpie over probinfer"
+        lines.append(goal(name, cold, ">= 4", lambda mean, low, high: mean >= 4))
+        name = "warm process: probinfer over importing jax and numpyro"
+        lines.append(goal(name, warm, "<= 1.5", lambda mean, low, high: mean <= 1.5))
+    return lines
 
 
-def geometric_mean(values: list[float]) -> float:
-    return float(np.exp(np.mean(np.log(values)))) if values else float("nan")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="TEXT", help="models whose name contains one of these")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=180.0, help="seconds that one process may take")
-    parser.add_argument("--dry", action="store_true", help="do not write RESULTS.md")
-    options = parser.parse_args()
-    chosen = [name for name in DATA if not options.only or any(text in name for text in options.only)]
-    lines = [
-        "| model | sampler | min ESS | seconds | min ESS/s | leapfrogs | leapfrogs to ESS 400 | R-hat | max abs z |",
-        "|---|---|---|---|---|---|---|---|---|",
+def report(table: dict[str, dict], imports: float, processes: dict[str, dict], repeat: int) -> str:
+    """The section."""
+    verdicts = [
+        f"{model} {found['probinfer']['verdict']}"
+        for model, found in table.items()
+        if set(found["probinfer"].get("verdict", "").split("/")) - {"GOOD", ""}
     ]
-    ratios: dict[str, dict[str, float]] = {"numpyro": {}, "nutpie": {}}
-    fewer: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for model in chosen:
-            found = compiled(model, options.repeat, options.limit, Path(folder))
-            for sampler in SAMPLERS:
-                if sampler not in found:
-                    lines.append(f"| {model} | {sampler} | failed, or over {options.limit:.0f} s | | | | | | |")
-                    continue
-                r = found[sampler]
-                mark = "" if r["counts"] else " (does not count)"
-                lines.append(
-                    f"| {model} | {sampler}{mark} | {r['ess']:,.0f} | {r['seconds']:.3f} | {r['rate']:,.0f} "
-                    f"| {r['leapfrogs']:,.0f} | {r['to400']:,.0f} | {r['rhat']:.3f} | {r['z']:.1f} |"
-                )
-                print(lines[-1], flush=True)
-            ours = found.get("probinfer", {"counts": False})
-            for peer, table in ratios.items():
-                if peer in found and found[peer]["counts"] and ours["counts"]:
-                    table[model] = ours["rate"] / found[peer]["rate"]
-            if model in ratios["nutpie"]:
-                fewer[model] = ours["to400"] / found["nutpie"]["to400"]
+    process_lines = ["| model | sampler | cold | warm |", "|---|---|---|---|"]
+    for model, found in processes.items():
+        for peer, (cold, warm) in found.items():
+            process_lines.append(
+                f"| {model} | {peer} | {cold:.1f} | {'as cold' if np.isnan(warm) else f'{warm:.1f}'} |"
+            )
+    missing = [model for model in MODELS if model not in table]
     body = [
-        f"`python -m benchmarks.nuts {shlex.join(sys.argv[1:])}`; runs of the samplers in turns, medians.",
-        "",
-        circumstances("probinfer", "jax", "numpyro"),
-        "probinfer with 400 + 1000 draws, NumPyro with 1000 + 1000 (vectorized), nutpie with its defaults; 4 chains, "
-        "float64. Compiled: the second call in a process, warm-up and sampling. Leapfrogs: NumPyro's and probinfer's "
-        "after warm-up, nutpie's as its statistics count them.",
-        "",
-        *lines,
-        "",
-        "| | geometric mean | smallest | goal |",
-        "|---|---|---|---|",
+        f"`python -m benchmarks.nuts --repeat {repeat}`",
+        circumstances("probinfer", "jax", "numpyro") + " The machine was shared with other work.",
+        "Four chains each, double precision. probinfer with its defaults (400 + 1000 draws), nutpie with its defaults"
+        " (400 + 1000, both cores), NumPyro 1000 + 1000 vectorised. Medians of runs in turns, seeds 1, 2, … (one run of"
+        f" {' and '.join(sorted(HEAVY))}), in a process that has compiled before. Seconds of the sampler: warm-up and"
+        " sampling for probinfer; the whole call for the others. The second number is the whole call for everybody,"
+        " with probinfer's report. A second MCMC.run of NumPyro compiles again; here all of it is inside one jax.jit,"
+        " which does not. Min ESS: the least bulk or tail ESS of all"
+        " latent scalars. z: means over all runs against those of the other samplers (ar1_200: the truth)."
+        f" Not counted: |z| above {MAX_Z:.0f}, and the centred eight schools.",
+        "\n".join([HEADER, *(row for model, found in table.items() for row in rows(model, found))]),
+        *([f"Not measured, the run was stopped: {', '.join(missing)}."] if missing else []),
+        "Verdicts of probinfer other than GOOD, by run: " + ("; ".join(verdicts) or "none") + ".",
     ]
-    for peer, goal in (("numpyro", ">= 50"), ("nutpie", ">= 3, none below 1")):
-        values = ratios[peer]
-        if values:
-            least = min(values, key=values.__getitem__)
-            mean = geometric_mean(list(values.values()))
-            body.append(f"| min ESS/s over {peer}'s | {mean:.1f} | {values[least]:.2f} ({least}) | {goal} |")
-    if fewer:
-        most = max(fewer, key=fewer.__getitem__)
-        mean = geometric_mean(list(fewer.values()))
-        body.append(f"| leapfrogs to ESS 400 over nutpie's | {mean:.2f} | largest {fewer[most]:.2f} ({most}) | <= 1 |")
-    imports = import_seconds(options.repeat)
-    body += [
-        "",
-        f"Whole process, from its start to the posterior. Importing jax and numpyro alone: {imports:.1f} s.",
-        "",
-        "| model | sampler | cold, s | warm caches, s |",
-        "|---|---|---|---|",
-    ]
-    for model in [name for name in WHOLE if name in chosen]:
-        for sampler, (cold, warm) in whole_process(model, options.repeat, options.limit).items():
-            body.append(f"| {model} | {sampler} | {cold:.1f} | {warm:.1f} |")
-    text = "\n".join(body)
-    print(text)
-    if not options.dry:
-        write_section(TITLE, text)
+    if processes:
+        body += [
+            f"Whole process, seconds from its start to the draws in hand, medians of {PROCESSES}. Cold: empty caches."
+            " Warm: the caches that the first process left (NumPyro leaves none)."
+            f" Importing jax and numpyro alone: {imports:.2f} s.",
+            "\n".join(process_lines),
+        ]
+    body.append("\n".join(goals(table, imports, processes)))
+    return "\n\n".join(body)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nuts", description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=MODELS, metavar="MODEL", help="these models alone")
+    parser.add_argument("--peers", nargs="+", choices=NAMES[1:], metavar="PEER", help="these peers alone")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
+    options = parser.parse_args(arguments)
+    models = options.only or MODELS
+    peers = ["probinfer", *(options.peers or NAMES[1:3])]
+    imports, processes, table = [], {}, {}
+
+    def say() -> str:
+        text = report(table, float(np.median(imports or [np.nan])), processes, options.repeat)
+        if not (options.dry or options.only or options.peers):
+            write_section(TITLE, text)
+        return text
+
+    def measure_all(chosen: list[str], repeat: int) -> None:
+        for model in chosen:
+            table[model] = measure(model, peers, repeat)
+            print("\n".join(rows(model, table[model])), flush=True)
+            say()
+
+    measure_all([model for model in models if model not in HEAVY], options.repeat)
+    for model in [model for model in WHOLE if model in models]:
+        seconds, found = whole([model], peers, PROCESSES)
+        imports.append(seconds)
+        processes |= found
+        print(model, seconds, found, flush=True)
+        say()
+    measure_all([model for model in models if model in HEAVY], 1)
+    print(say())
 
 
 if __name__ == "__main__":

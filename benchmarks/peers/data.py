@@ -1,52 +1,60 @@
-"""Data of the models that every sampler is given; NumPy only."""
+"""The data of each benchmark model: hard numbers, or drawn by NumPy from a fixed seed. Imports NumPy only."""
+
+from pathlib import Path
 
 import numpy as np
 
 
-def eight_schools() -> dict:
+def eight_schools():
     return {
-        "sigma": np.array([15.0, 10, 16, 11, 9, 11, 10, 18]),
-        "y": np.array([28.0, 8, -3, 7, -1, 1, 18, 12]),
+        "y": np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]),
+        "sigma": np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0]),
     }
 
 
-def logistic(rows: int, columns: int) -> dict:
-    rng = np.random.default_rng(rows)
-    X = rng.normal(size=(rows, columns))
-    b = rng.normal(size=columns) * 0.5
-    return {"X": X, "y": (rng.random(rows) < 1 / (1 + np.exp(-X @ b))).astype(int)}
+def logistic(n, d):
+    rng = np.random.default_rng(n + d)
+    x = rng.normal(size=(n, d))
+    probability = 1 / (1 + np.exp(-(0.3 + x @ rng.normal(scale=0.7, size=d))))
+    return {"x": x, "y": (rng.uniform(size=n) < probability).astype(int)}
 
 
-def hierarchical() -> dict:
-    """As the radon data: 919 houses in 85 counties of very different sizes."""
-    rng = np.random.default_rng(85)
-    county = np.concatenate([np.arange(85), rng.choice(85, 834, p=rng.dirichlet(np.ones(85)))])
-    floor, uranium = rng.integers(0, 2, 919), rng.normal(size=85)[county]
-    effect = 0.3 * rng.normal(size=85)[county]
-    y = 1.4 + 0.7 * uranium - 0.6 * floor + effect + 0.7 * rng.normal(size=919)
-    return {"county": county, "floor": floor.astype(float), "uranium": uranium, "y": y}
+def radon():
+    """919 houses in 85 counties: the table of probinfer's demo."""
+    path = Path(__file__).parents[2] / "probinfer" / "demo" / "radon_mn.csv"
+    table = np.genfromtxt(path, delimiter=",", names=True, encoding="utf-8")
+    data = {name: table[name] for name in ("floor", "log_uranium", "log_radon")}
+    return {"county": table["county"].astype(int), **data}
 
 
-def volatility() -> dict:
+def ar1():
+    return {"n": 200}
+
+
+def volatility():
     rng = np.random.default_rng(500)
-    h = np.zeros(500)
-    for t in range(1, 500):
-        h[t] = 0.95 * h[t - 1] + 0.25 * rng.normal()
-    return {"y": 0.01 * np.exp(h / 2) * rng.normal(size=500)}
+    mu, phi, sigma, steps = -1.0, 0.95, 0.25, 500
+    h = np.empty(steps)
+    h[0] = rng.normal(mu, sigma / np.sqrt(1 - phi**2))
+    for t in range(1, steps):
+        h[t] = rng.normal(mu + phi * (h[t - 1] - mu), sigma)
+    return {"y": rng.normal(size=steps) * np.exp(h / 2)}
 
 
-def mixture() -> dict:
+def mixture():
     rng = np.random.default_rng(2)
-    return {"y": np.where(rng.random(1000) < 0.35, rng.normal(-2, 1, 1000), rng.normal(1.5, 0.8, 1000))}
+    first = rng.uniform(size=500) < 0.35
+    return {"y": np.where(first, rng.normal(-1.0, 0.7, size=500), rng.normal(1.8, 1.1, size=500))}
 
 
-DATA = {
-    "eight schools": eight_schools(),
-    "eight schools, centred": eight_schools(),
-    "hierarchical, 90 parameters": hierarchical(),
-    "logistic, 1,000 x 20": logistic(1_000, 20),
-    "logistic, 100,000 x 10": logistic(100_000, 10),
-    "mixture of two normals": mixture(),
-    "AR(1) Gaussian, 1,000 dimensions": {},
-    "stochastic volatility, T = 500": volatility(),
+# name: what makes the data, and the latent sites whose draws are compared
+MODELS = {
+    "eight_schools": (eight_schools, ("mu", "tau", "z")),
+    "eight_schools_centred": (eight_schools, ("mu", "tau", "theta")),
+    "logistic_1k": (lambda: logistic(1000, 20), ("alpha", "beta")),
+    "logistic_100k": (lambda: logistic(100_000, 10), ("alpha", "beta")),
+    "radon": (radon, ("intercept", "uranium_effect", "floor_effect", "county_sd", "sigma", "z")),
+    "ar1_200": (ar1, ("x",)),
+    "volatility": (volatility, ("mu", "phi", "sigma", "h")),
+    "mixture": (mixture, ("low", "gap", "sigma", "weight")),
 }

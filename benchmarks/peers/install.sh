@@ -1,6 +1,9 @@
 #!/bin/sh
-# The environment of each peer that the project's own does not hold, under benchmarks/peers/.envs (not in git).
+# One environment per peer, under benchmarks/peers/.envs (not in git). Usage: sh benchmarks/peers/install.sh [PEER ...]
 set -eu
 cd "$(dirname "$0")"
-uv venv --quiet --allow-existing --python "${PYTHON:-3.13}" .envs/nutpie
-uv pip install --quiet --python .envs/nutpie/bin/python --requirement nutpie.txt
+for peer in "${@:-}"; do
+    [ -n "$peer" ] || { exec sh install.sh numpyro nutpie blackjax; }
+    uv venv --quiet --allow-existing --python "${PYTHON:-3.13}" ".envs/$peer"
+    uv pip install --quiet --python ".envs/$peer/bin/python" --requirement "$peer.txt"
+done

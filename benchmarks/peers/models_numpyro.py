@@ -1,81 +1,78 @@
-"""The models as NumPyro functions, for probinfer and NumPyro alike."""
+"""The benchmark models as NumPyro functions; models_pymc.py has the same densities."""
 
-import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
 
 def eight_schools(sigma, y=None):
-    mu = numpyro.sample("mu", dist.Normal(0, 5))
-    tau = numpyro.sample("tau", dist.HalfCauchy(5))
-    with numpyro.plate("school", len(sigma)):
-        z = numpyro.sample("z", dist.Normal(0, 1))
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
+    with numpyro.plate("schools", 8):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Normal(mu + tau * z, sigma), obs=y)
 
 
 def eight_schools_centred(sigma, y=None):
-    mu = numpyro.sample("mu", dist.Normal(0, 5))
-    tau = numpyro.sample("tau", dist.HalfCauchy(5))
-    with numpyro.plate("school", len(sigma)):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
+    with numpyro.plate("schools", 8):
         theta = numpyro.sample("theta", dist.Normal(mu, tau))
         numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
 
 
-def hierarchical(county, floor, uranium, y=None):
-    mu = numpyro.sample("mu", dist.Normal(0, 5))
-    spread = numpyro.sample("spread", dist.HalfNormal(1))
-    noise = numpyro.sample("noise", dist.HalfNormal(1))
-    b_floor = numpyro.sample("b_floor", dist.Normal(0, 1))
-    b_uranium = numpyro.sample("b_uranium", dist.Normal(0, 1))
-    z = numpyro.sample("z", dist.Normal(0, 1).expand([85]))
-    mean = mu + b_uranium * uranium + b_floor * floor + spread * z[county]
-    numpyro.sample("y", dist.Normal(mean, noise), obs=y)
+def logistic(x, y=None):
+    alpha = numpyro.sample("alpha", dist.Normal(0.0, 2.5))
+    beta = numpyro.sample("beta", dist.Normal(0.0, 1.0).expand([x.shape[1]]).to_event(1))
+    numpyro.sample("y", dist.Bernoulli(logits=alpha + x @ beta), obs=y)
 
 
-def logistic(X, y=None):
-    a = numpyro.sample("a", dist.Normal(0, 5))
-    b = numpyro.sample("b", dist.Normal(0, 2).expand([X.shape[1]]))
-    numpyro.sample("y", dist.Bernoulli(logits=a + X @ b), obs=y)
+def radon(county, floor, log_uranium, log_radon=None):
+    intercept = numpyro.sample("intercept", dist.Normal(0.0, 5.0))
+    uranium_effect = numpyro.sample("uranium_effect", dist.Normal(0.0, 2.0))
+    floor_effect = numpyro.sample("floor_effect", dist.Normal(0.0, 2.0))
+    county_sd = numpyro.sample("county_sd", dist.HalfNormal(1.0))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(2.0))
+    with numpyro.plate("counties", 85):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    level = intercept + uranium_effect * log_uranium + county_sd * z[county]
+    numpyro.sample("log_radon", dist.Normal(level + floor_effect * floor, sigma), obs=log_radon)
 
 
-def mixture(y=None):
-    weight = numpyro.sample("weight", dist.Beta(2, 2))
-    low = numpyro.sample("low", dist.Normal(-1, 2))
-    gap = numpyro.sample("gap", dist.HalfNormal(5))
-    scale = numpyro.sample("scale", dist.HalfNormal(2).expand([2]))
-    normal = dist.Normal(jnp.stack([low, low + gap]), scale)
-    numpyro.sample("y", dist.MixtureSameFamily(dist.Categorical(jnp.stack([weight, 1 - weight])), normal), obs=y)
-
-
-def autoregressive():
-    x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (1000,)))
-    rho = 0.9
-    numpyro.factor("x0", -0.5 * x[0] ** 2)
-    numpyro.factor("steps", -0.5 * jnp.sum((x[1:] - rho * x[:-1]) ** 2) / (1 - rho**2))
+def ar1(n):
+    """Stationary, standard deviation 1, correlation 0.9 between neighbours; a step's variance is 1 - 0.9**2."""
+    x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (n,)))
+    numpyro.factor("first", dist.Normal(0.0, 1.0).log_prob(x[0]))
+    numpyro.factor("steps", dist.Normal(0.9 * x[:-1], 0.19**0.5).log_prob(x[1:]).sum())
 
 
 def volatility(y=None):
-    persistence = numpyro.sample("persistence", dist.Beta(20, 1.5))
-    spread = numpyro.sample("spread", dist.HalfNormal(0.5))
-    level = numpyro.sample("level", dist.Normal(-9, 2))
-    z = numpyro.sample("z", dist.Normal(0, 1).expand([500]))
+    mu = numpyro.sample("mu", dist.Normal(0.0, 2.0))
+    phi = numpyro.sample("phi", dist.Beta(20.0, 1.5))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
+    h = numpyro.sample("h", dist.ImproperUniform(dist.constraints.real_vector, (), (len(y),)))
+    numpyro.factor("first", dist.Normal(mu, sigma / jnp.sqrt(1 - phi**2)).log_prob(h[0]))
+    numpyro.factor("steps", dist.Normal(mu + phi * (h[:-1] - mu), sigma).log_prob(h[1:]).sum())
+    numpyro.sample("y", dist.Normal(0.0, jnp.exp(h / 2)), obs=y)
 
-    def step(h, e):
-        h = persistence * h + spread * e
-        return h, h
 
-    _, h = jax.lax.scan(step, jnp.zeros(()), z)
-    numpyro.sample("y", dist.Normal(0, jnp.exp((level + h) / 2)), obs=y)
+def mixture(y=None):
+    low = numpyro.sample("low", dist.Normal(0.0, 5.0))
+    gap = numpyro.sample("gap", dist.HalfNormal(5.0))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(2.0).expand([2]).to_event(1))
+    weight = numpyro.sample("weight", dist.Beta(2.0, 2.0))
+    first = jnp.log(weight) + dist.Normal(low, sigma[0]).log_prob(y)
+    second = jnp.log1p(-weight) + dist.Normal(low + gap, sigma[1]).log_prob(y)
+    numpyro.factor("y", jnp.logaddexp(first, second).sum())
 
 
 MODELS = {
-    "eight schools": eight_schools,
-    "eight schools, centred": eight_schools_centred,
-    "hierarchical, 90 parameters": hierarchical,
-    "logistic, 1,000 x 20": logistic,
-    "logistic, 100,000 x 10": logistic,
-    "mixture of two normals": mixture,
-    "AR(1) Gaussian, 1,000 dimensions": autoregressive,
-    "stochastic volatility, T = 500": volatility,
+    "eight_schools": eight_schools,
+    "eight_schools_centred": eight_schools_centred,
+    "logistic_1k": logistic,
+    "logistic_100k": logistic,
+    "radon": radon,
+    "ar1_200": ar1,
+    "volatility": volatility,
+    "mixture": mixture,
 }

@@ -1,0 +1,41 @@
+"""probinfer's NUTS with its defaults. Its seconds are those of warm-up and sampling."""
+
+import json
+
+import models_numpyro
+from worker import serve
+
+import probinfer as pi
+from probinfer.inference.mcmc.chains import Chains
+
+
+def make(name, data):
+    counted = []
+    advance = Chains.advance
+
+    def counting(self, *args, **settings):
+        blocks = advance(self, *args, **settings)
+        counted.append(sum(int(block.info.steps[: int(block.done)].sum()) for chain in blocks for block in chain))
+        return blocks
+
+    Chains.advance = counting
+
+    def call(seed):
+        counted.clear()
+        model = models_numpyro.MODELS[name]
+        posterior = pi.infer(model, data, pi.NUTS(), seed=seed, progress=False)
+        seconds = json.loads(posterior.tree.attrs["seconds"])
+        steps = int(posterior.tree["sample_stats"]["n_steps"].sum())
+        draws = {name: values.values for name, values in posterior.tree["posterior"].data_vars.items()}
+        return draws, {
+            "seconds": seconds["warmup"] + seconds["sampling"],
+            "steps": steps,
+            "warmup_steps": sum(counted) - steps,
+            "verdict": posterior.report.verdict.name,
+        }
+
+    return call
+
+
+if __name__ == "__main__":
+    serve(make)
