@@ -29,6 +29,11 @@ class Run(NamedTuple):
     journal: Journal | None = None
     began: float = 0.0  # time.monotonic() at the call of `infer`, from which a budget of seconds counts
 
+    @property
+    def deadline(self) -> float:
+        """When the rule's seconds are over, on `time.monotonic`'s clock."""
+        return self.began + self.until.seconds if self.until is not None and self.until.seconds is not None else np.inf
+
 
 class Method(Protocol):
     """A method is a frozen dataclass: its fields are its settings, checked at construction.

@@ -7,6 +7,7 @@ import numpy as np
 
 from probinfer.errors import MethodError
 from probinfer.inference.convergence import MIN_DRAWS, convergence
+from probinfer.inference.settings import check_above, check_whole
 
 _FIRST = 100  # draws after which the rule is looked at first, and always made: R-hat and ESS of fewer say little
 _UNBOUNDED = 10  # times the method's draws that a rule without a budget of its own may take
@@ -60,13 +61,16 @@ class Until:
     def __post_init__(self) -> None:
         if all(value is None for value in (self.ess, self.rhat, self.seconds, self.draws)):
             raise MethodError("Until: nothing to stop at; wanted ess, rhat, seconds or draws, such as Until(ess=400).")
-        _check("ess", self.ess, 0, "a number above 0, such as 400")
-        _check("rhat", self.rhat, 1, "a number above 1, such as 1.01")
-        _check("seconds", self.seconds, 0, "a number above 0, such as 60")
-        for name, value, low in (("draws", self.draws, 1), ("min_draws", self.min_draws, MIN_DRAWS)):
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if (value is not None or name == "min_draws") and (not whole or value < low):  # type: ignore[operator]
-                raise MethodError(f"Until: {name} is {value!r}; wanted a whole number, {low} or more.")
+        for name, value, low, example in (
+            ("ess", self.ess, 0, "400"),
+            ("rhat", self.rhat, 1, "1.01"),
+            ("seconds", self.seconds, 0, "60"),
+        ):
+            if value is not None:
+                check_above("Until", name, value, low, example)
+        if self.draws is not None:
+            check_whole("Until", "draws", self.draws, 1)
+        check_whole("Until", "min_draws", self.min_draws, MIN_DRAWS)
         if self.draws is not None and self.draws < self.min_draws and self.has_goal:
             raise MethodError(
                 f"Until: draws is {self.draws}, less than min_draws, {self.min_draws}; wanted a budget that holds them."
@@ -118,11 +122,3 @@ class Until:
         if self.rhat is not None and not look.rhat <= self.rhat:
             parts.append(f"R-hat {look.rhat:.3f}, wanted {self.rhat:g}")
         return " and ".join(parts)
-
-
-def _check(name: str, value: object, low: float, wanted: str) -> None:
-    if value is None:
-        return
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or not value > low:  # type: ignore[arg-type, operator]
-        raise MethodError(f"Until: {name} is {value!r}; wanted {wanted}.")

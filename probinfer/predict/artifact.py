@@ -267,9 +267,8 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         content = _content(path, name)
         if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
             raise ArtifactError(
-                f"{path / name} is damaged or was changed: {len(content)} bytes, declared {size}, and "
-                f"SHA-256 {'differs' if len(content) == size else 'is not compared'}. Copy the folder "
-                "again, or save it again."
+                f"{path / name} is damaged or was changed: {len(content)} bytes, declared {size}, and SHA-256 "
+                f"{'differs' if len(content) == size else 'is not compared'}. Copy the folder again, or save it again."
             )
         files[name] = content
     strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in files and entry.name != MANIFEST)
@@ -296,9 +295,8 @@ def _manifest(path: Path) -> dict[str, Any]:
         versions = manifest.get("versions")
         writer = versions.get("probinfer", "unknown") if isinstance(versions, dict) else "unknown"
         raise ArtifactError(
-            f"{path} has the format version {number!r}; this probinfer ({version('probinfer')}) reads "
-            f"up to {FORMAT_VERSION}. "
-            f"It was written by probinfer {writer}: install that version or a later one."
+            f"{path} has the format version {number!r}; this probinfer ({version('probinfer')}) reads up to "
+            f"{FORMAT_VERSION}. It was written by probinfer {writer}: install that version or a later one."
         )
     for name, kind in _SECTIONS.items():
         if not isinstance(manifest.get(name), kind):
@@ -335,11 +333,9 @@ def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
     except ValueError as error:
         raise ArtifactError(
             f"{path}: this JAX ({jax.__version__}) no longer reads the program, which JAX "
-            f"{manifest['versions'].get('jax')} "
-            f"wrote; JAX keeps exports readable for about half a year ({error}). Make the predictor "
-            "again from the saved "
-            "posterior, Predictor(load_posterior(…, model, data)).save(…), or install "
-            f"jax=={manifest['versions'].get('jax')}."
+            f"{manifest['versions'].get('jax')} wrote; JAX keeps exports readable for about half a year ({error}). "
+            "Make the predictor again from the saved posterior, Predictor(load_posterior(…, model, data)).save(…), or "
+            f"install jax=={manifest['versions'].get('jax')}."
         ) from None
 
 

@@ -183,11 +183,10 @@ def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> _Law:
         listed = ", ".join(f"{site.name} (shape {site.shape})" for site in tied)
         raise _Unfit(
             3,
-            f"{listed} changes its shape with the number of rows, so a new row has no such parameter. "
-            "Index a parameter "
-            "by group, theta[group] with the number of groups passed as a size; or integrate a per-row effect out: a "
-            "gamma effect on a Poisson rate is NegativeBinomial2, a normal effect on a normal mean "
-            "adds to its variance.",
+            f"{listed} changes its shape with the number of rows, so a new row has no such parameter. Index a "
+            "parameter by group, theta[group] with the number of groups passed as a size; or integrate a per-row "
+            "effect out: a gamma effect on a Poisson rate is NegativeBinomial2, a normal effect on a normal mean adds "
+            "to its variance.",
         )
     rows = np.unique(np.linspace(0, count - 1, _CHECKED_ROWS).astype(int))
     size = next(iter(latents.values())).shape[0]
@@ -217,12 +216,10 @@ def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> _Law:
         if not np.allclose(one, value, rtol=_CHECK_RTOL, atol=1e-9 * scale, equal_nan=True):
             raise _Unfit(
                 4,
-                "run for one training row at a time, the model gives another distribution than for "
-                "all rows together, so "
-                "rows look at one another: batch statistics such as X - X.mean(0), a cumulative sum, "
-                "a time series, or the "
-                "outcome used as an input. Compute what spans the rows beforehand and pass it as "
-                "data (X_centred, X_mean).",
+                "run for one training row at a time, the model gives another distribution than for all rows together, "
+                "so rows look at one another: batch statistics such as X - X.mean(0), a cumulative sum, a time "
+                "series, or the outcome used as an input. Compute what spans the rows beforehand and pass it as data "
+                "(X_centred, X_mean).",
             )
     return laws[0]._replace(top=float(np.max(top)))
 
@@ -259,9 +256,8 @@ def _run(work: Callable[[], Any]) -> Any:
     except VALUE_NEEDED as error:
         raise _Unfit(
             1,
-            f"the model looks at the values of its data while it runs ({str(error).splitlines()[0]}). "
-            "Sizes such as the "
-            "number of groups must be arguments of their own: J=85, not int(group.max()) + 1.",
+            f"the model looks at the values of its data while it runs ({str(error).splitlines()[0]}). Sizes such as "
+            "the number of groups must be arguments of their own: J=85, not int(group.max()) + 1.",
         ) from None
     except Exception as error:  # noqa: BLE001 - whatever the user's function raises with one row is a reason
         text = str(error).splitlines()[0] if str(error) else ""

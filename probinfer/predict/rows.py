@@ -134,9 +134,8 @@ def _check_fixed(rows: Mapping, program: Program, count: int, known: bool) -> in
         if name in rows and name not in program.row_counts and not np.array_equal(rows[name], value):
             shown = f"{value!r}" if np.ndim(value) == 0 else f"an array of shape {np.shape(value)}"
             raise PredictionError(
-                f"{name} is part of the trained model, {shown}, and came with another value. It "
-                "cannot change from row to row: "
-                "leave it out, or train again."
+                f"{name} is part of the trained model, {shown}, and came with another value. It cannot change from "
+                "row to row: leave it out, or train again."
             )
     return count
 
@@ -219,9 +218,8 @@ def _typed(entry: Input, name: str, array: np.ndarray, first_row: int) -> np.nda
     bad |= array > np.iinfo(np.int64).max if array.dtype.kind == "u" else False
     if bad.any():
         raise PredictionError(
-            f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; it held whole numbers in "
-            "training, so wanted one here. "
-            "Train with floats to have it continuous."
+            f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; it held whole numbers in training, so wanted one "
+            "here. Train with floats to have it continuous."
         )
     array = array.astype(np.int64)
     if entry.low is not None and entry.high is not None:

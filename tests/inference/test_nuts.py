@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +20,10 @@ import probinfer as pi
 from probinfer.inference.draw import draw
 from probinfer.inference.mcmc import block, chains, compiled
 from probinfer.inference.mcmc.warmup import WARMUP
+from tests.inference.models import EIGHT_SCHOOLS as DATA
+from tests.inference.models import eight_schools
 
-Y = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
-SIGMA = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
 SMALL = pi.NUTS(chains=2, draws=150, warmup=100)
-
-
-def eight_schools(sigma, y=None):
-    mu = numpyro.sample("mu", dist.Normal(0, 5))
-    tau = numpyro.sample("tau", dist.HalfCauchy(5))
-    with numpyro.plate("school", len(sigma)):
-        z = numpyro.sample("z", dist.Normal(0, 1))
-        numpyro.sample("y", dist.Normal(mu + tau * z, sigma), obs=y)
-
-
-DATA = {"sigma": SIGMA, "y": Y}
 
 
 def positions(method=SMALL, seed=0, data=DATA):
@@ -114,10 +104,10 @@ def test_new_data_of_the_same_shapes_compile_nothing(monkeypatch):
     before = dict(compiled._cache)
     made = []
     monkeypatch.setattr(compiled, "make_block", lambda *a: made.append(a) or block.make_block(*a))
-    positions(data={"sigma": SIGMA, "y": Y + 1}, seed=9, method=pi.NUTS(chains=3, draws=20, warmup=30))
+    positions(data={**DATA, "y": DATA["y"] + 1}, seed=9, method=pi.NUTS(chains=3, draws=20, warmup=30))
     assert not made
     assert compiled._cache.keys() == before.keys()
-    positions(data={"sigma": SIGMA[:7], "y": Y[:7]})
+    positions(data={name: column[:7] for name, column in DATA.items()})
     assert len(made) == 1
 
 
@@ -132,7 +122,7 @@ def test_an_edited_model_is_compiled_anew():
     spread = []
     for scale in (1.0, 100.0):
         settings["scale"] = scale
-        spread.append(draw(model, {"y": Y}, SMALL, progress=False)[0].positions.std())
+        spread.append(draw(model, {"y": DATA["y"]}, SMALL, progress=False)[0].positions.std())
     assert spread[1] > 20 * spread[0]
 
 
@@ -240,9 +230,9 @@ def test_targets_that_cannot_be_started(model, error, text):
 def test_ctrl_c_while_sampling_returns_what_there_is():
     script = f"""
     import sys
-    sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
+    sys.path.insert(0, {str(Path(__file__).parents[2])!r})
     import numpy as np, probinfer as pi
-    from test_nuts import eight_schools, DATA
+    from tests.inference.models import EIGHT_SCHOOLS, eight_schools
     from probinfer.inference.mcmc.chains import Chains
 
     advance = Chains.advance
@@ -253,7 +243,7 @@ def test_ctrl_c_while_sampling_returns_what_there_is():
         return advance(self, *args, **kwargs)
 
     Chains.advance = announced
-    posterior = pi.infer(eight_schools, DATA, pi.NUTS(chains=2, draws=50_000_000, warmup=50))
+    posterior = pi.infer(eight_schools, EIGHT_SCHOOLS, pi.NUTS(chains=2, draws=50_000_000, warmup=50))
     print(posterior.report.outcome, posterior.tree["posterior"].sizes["draw"], posterior.report)
     """
     process = subprocess.Popen(

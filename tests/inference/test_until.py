@@ -4,29 +4,18 @@ import json
 import re
 
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 
 import probinfer as pi
 from probinfer.inference.convergence import convergence
 from probinfer.inference.mcmc import chains
+from tests.inference.models import EIGHT_SCHOOLS, eight_schools
 
-Y = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
-SIGMA = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
 METHOD = pi.NUTS(chains=2, draws=200, warmup=200)
 
 
-def eight_schools(sigma, y=None):
-    mu = numpyro.sample("mu", dist.Normal(0, 5))
-    tau = numpyro.sample("tau", dist.HalfCauchy(5))
-    with numpyro.plate("school", len(sigma)):
-        z = numpyro.sample("z", dist.Normal(0, 1))
-        numpyro.sample("y", dist.Normal(mu + tau * z, sigma), obs=y)
-
-
 def run(until, method=METHOD, **options):
-    return pi.infer(eight_schools, {"sigma": SIGMA, "y": Y}, method, until=until, progress=False, **options)
+    return pi.infer(eight_schools, EIGHT_SCHOOLS, method, until=until, progress=False, **options)
 
 
 def stopping(posterior):

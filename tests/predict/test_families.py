@@ -28,16 +28,21 @@ def float64():
         yield
 
 
+def points(name, seed, tail):
+    """A family with parameters, scipy's law with the same, and values between its quantiles `tail` and 1 - `tail`."""
+    known, rng = KNOWN[name], np.random.default_rng(seed)
+    parameters = known.draw(rng, (POINTS,))
+    law = known.scipy(*parameters)
+    return known, parameters, law, law.ppf(rng.uniform(tail, 1 - tail, POINTS))
+
+
 def test_every_family_is_tested():
     assert set(KNOWN) == set(FAMILIES)
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_closed_forms(name):
-    known, rng = KNOWN[name], np.random.default_rng(1)
-    parameters = known.draw(rng, (POINTS,))
-    law = known.scipy(*parameters)
-    y = law.ppf(rng.uniform(0.001, 0.999, POINTS))
+    known, parameters, law, y = points(name, seed=1, tail=0.001)
     family = known.family
     np.testing.assert_allclose(family.mean(*map(jnp.asarray, parameters)), law.mean(), rtol=1e-10)
     np.testing.assert_allclose(family.variance(*map(jnp.asarray, parameters)), law.var(), rtol=1e-9)
@@ -48,10 +53,7 @@ def test_closed_forms(name):
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_float32(name):
-    known, rng = KNOWN[name], np.random.default_rng(2)
-    parameters = known.draw(rng, (POINTS,))
-    law = known.scipy(*parameters)
-    y = law.ppf(rng.uniform(0.01, 0.99, POINTS))
+    known, parameters, law, y = points(name, seed=2, tail=0.01)
     narrow = [jnp.asarray(p, jnp.float32) for p in parameters]
     for function, arguments, exact in (
         (known.family.mean, narrow, law.mean()),

@@ -19,6 +19,7 @@ from probinfer.inference.mcmc.sampling import sample
 from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP, warm_up
 from probinfer.inference.method import Need, Run, check_start
+from probinfer.inference.settings import check_whole
 from probinfer.model.target import Target
 
 _FIRST_STEP = 0.1
@@ -63,13 +64,13 @@ class NUTS:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
 
     def __post_init__(self) -> None:
-        _check_whole("chains", self.chains, 1)
-        _check_whole("draws", self.draws, 1)
+        check_whole("NUTS", "chains", self.chains, 1)
+        check_whole("NUTS", "draws", self.draws, 1)
         if self.warmup is not None:
-            _check_whole("warmup", self.warmup, 0)
-        _check_whole("max_tree_depth", self.max_tree_depth, 1, 20)
+            check_whole("NUTS", "warmup", self.warmup, 0)
+        check_whole("NUTS", "max_tree_depth", self.max_tree_depth, 1, 20)
         if self.low_rank is not None:
-            _check_whole("low_rank", self.low_rank, 0)
+            check_whole("NUTS", "low_rank", self.low_rank, 0)
         if not (isinstance(self.target_accept, int | float) and 0 < self.target_accept < 1):
             raise MethodError(f"NUTS: target_accept is {self.target_accept!r}; wanted a number in (0, 1), such as 0.8.")
 
@@ -80,11 +81,7 @@ class NUTS:
         rank = min(target.dim, self.low_rank if self.low_rank is not None else (32 if target.dim <= 32 else 16))
         block = compiled_block(target, rank, self.max_tree_depth)
         compiled = clock()
-        deadline = np.inf
-        if run.until is not None and run.until.seconds is not None:
-            deadline = run.began + run.until.seconds
-        record = Record(run.journal, target.dim, target.dtype)
-        chains, metrics = self._start(block, target, run.key, rank, record, deadline)
+        chains, metrics = self._start(block, target, run, rank)
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         total = warmup + self.draws
 
@@ -118,16 +115,14 @@ class NUTS:
             stopping=ending.stopping,
         )
 
-    def _start(
-        self, block: Any, target: Target, key: np.ndarray, rank: int, record: Record, deadline: float
-    ) -> tuple[Chains, list[Metric]]:
+    def _start(self, block: Any, target: Target, run: Run, rank: int) -> tuple[Chains, list[Metric]]:
         """Chains at their starting points, and the metric that fits each there."""
         plain = jax.tree.map(lambda part: np.asarray(part, target.dtype), identity(target.dim, rank))
         nothing = BlockControl(np.int32(0), np.int32(0), np.bool_(False), target.dtype.type(0.8), np.int32(1))
         states, metrics = [], []
         with target.precision():
             first_step = jax.tree.map(np.asarray, steps.start(_FIRST_STEP, target.dtype))
-            for seed in np.random.SeedSequence(key.tolist()).spawn(self.chains):
+            for seed in np.random.SeedSequence(run.key.tolist()).spawn(self.chains):
                 generator = np.random.default_rng(seed)
                 chain_key = generator.integers(0, 2**32, 2, dtype=np.uint32)
 
@@ -148,11 +143,5 @@ class NUTS:
                     raise check_start(target, last, len(RADII))
                 states.append(state_at(start.position))
                 metrics.append(start.metric)
-        return Chains(block, target, states, self.target_accept, self.max_tree_depth, record, deadline), metrics
-
-
-def _check_whole(name: str, value: object, low: int, high: int | None = None) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):  # type: ignore[operator]
-        wanted = f"a whole number from {low} to {high}" if high is not None else f"a whole number, {low} or more"
-        raise MethodError(f"NUTS: {name} is {value!r}; wanted {wanted}.")
+        record = Record(run.journal, target.dim, target.dtype)
+        return Chains(block, target, states, self.target_accept, self.max_tree_depth, record, run.deadline), metrics

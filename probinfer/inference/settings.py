@@ -1,0 +1,25 @@
+"""Checks of the settings of methods and rules, before any work is done."""
+
+from typing import Any
+
+import numpy as np
+
+from probinfer.errors import MethodError
+
+
+def check_whole(owner: str, name: str, value: Any, low: int, high: int | None = None) -> None:
+    """MethodError unless `value` is a whole number from `low` to `high`."""
+    if not _is_number(value, int, np.integer) or value < low or (high is not None and value > high):
+        wanted = f"a whole number from {low} to {high}" if high is not None else f"a whole number, {low} or more"
+        raise MethodError(f"{owner}: {name} is {value!r}; wanted {wanted}.")
+
+
+def check_above(owner: str, name: str, value: Any, low: float, example: str) -> None:
+    """MethodError unless `value` is a finite number above `low`."""
+    number = _is_number(value, int, float, np.integer, np.floating)
+    if not number or not np.isfinite(value) or not value > low:
+        raise MethodError(f"{owner}: {name} is {value!r}; wanted a number above {low:g}, such as {example}.")
+
+
+def _is_number(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
