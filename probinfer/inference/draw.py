@@ -17,7 +17,7 @@ from probinfer.errors import MethodError
 from probinfer.inference.checkpoint import Journal
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.nuts import NUTS
-from probinfer.inference.method import Method, Run, check_fits
+from probinfer.inference.method import Method, Run, check_controls, check_fits
 from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
 from probinfer.model.model import BoundModel, Model
@@ -45,6 +45,7 @@ def draw(
     chosen = NUTS() if method is None else method
     bound = model.bind(data)
     check_fits(chosen, bound, METHODS)
+    check_controls(chosen, until=until, checkpoint=checkpoint)
     target = Target(bound, float64=chosen.float64)
     traced = time.perf_counter() - began
     provenance = {
@@ -71,6 +72,7 @@ def draw(
         **provenance,
         "versions": json.dumps(_versions()),
         "outcome": draws.outcome.value,
+        **draws.facts,
         **({"until": json.dumps(dict(draws.stopping))} if draws.stopping is not None else {}),
         "seconds": json.dumps({"trace": traced, **draws.seconds, "total": time.perf_counter() - began}),
     }

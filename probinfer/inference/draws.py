@@ -24,6 +24,8 @@ class Draws:
     stats: one array over `sample_dims` for each statistic, under ArviZ's names (lp, diverging, tree_depth, ...).
     seconds: wall time of each stage.
     settings: the method's settings, ready for JSON.
+    facts: what the method found out besides draws, text and numbers, such as `pareto_khat`, `exact` or `log_evidence`;
+        kept as attributes of the tree, where the report looks for them.
     stopping: of a run with a stop rule, the rule and what it saw when the run ended, ready for JSON.
     """
 
@@ -34,4 +36,5 @@ class Draws:
     outcome: Outcome = Outcome.COMPLETED
     sample_dims: tuple[str, ...] = ("chain", "draw")
     seconds: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     stopping: Mapping[str, Any] | None = None

@@ -20,6 +20,13 @@ class Need(enum.Enum):
     GRADIENT = "the gradient of a log density: every latent site continuous"
 
 
+class Control(enum.Enum):
+    """What of a run the user may steer from outside, by an argument of `infer`."""
+
+    UNTIL = "until"
+    CHECKPOINT = "checkpoint"
+
+
 class Run(NamedTuple):
     """What `infer` hands to a method besides the target."""
 
@@ -38,12 +45,13 @@ class Run(NamedTuple):
 class Method(Protocol):
     """A method is a frozen dataclass: its fields are its settings, checked at construction.
 
-    `needs` says what the target must offer. `float64` is the precision the target is traced in. `run` takes a target
-    to draws; it raises MethodError or ModelError before any work when it cannot start, and afterwards returns trouble
-    in the numbers as statistics of the draws, for the report to judge.
+    `needs` says what the target must offer, `controls` which arguments of `infer` it heeds. `float64` is the precision
+    the target is traced in. `run` takes a target to draws; it raises MethodError or ModelError before any work when it
+    cannot start, and afterwards returns trouble in the numbers as statistics of the draws, for the report to judge.
     """
 
     needs: ClassVar[frozenset[Need]]
+    controls: ClassVar[frozenset[Control]]
 
     @property
     def float64(self) -> bool:
@@ -70,6 +78,16 @@ def check_fits(method: Any, bound: BoundModel, methods: tuple[Any, ...]) -> None
             f"{'is' if len(bound.discrete) == 1 else 'are'} discrete. {advice} "
             "Or sum the discrete sites out of the model, for example with numpyro.distributions.MixtureSameFamily."
         )
+
+
+def check_controls(method: Method, **given: Any) -> None:
+    """Raise MethodError for an argument of `infer` that the method would not heed."""
+    for control in Control:
+        if given[control.value] is not None and control not in method.controls:
+            raise MethodError(
+                f"{type(method).__name__} does not heed {control.value}=; leave it out, or use a Markov chain such as "
+                "pi.NUTS()."
+            )
 
 
 def check_start(target: Target, point: np.ndarray, tries: int) -> ModelError:

@@ -279,3 +279,11 @@ def test_an_error_in_a_chain_is_not_swallowed(monkeypatch):
     with pytest.raises(RuntimeError, match="no luck"):
         positions()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("probinfer")]
+
+
+def test_an_argument_that_a_method_does_not_heed_is_refused():
+    class Still(pi.NUTS):
+        controls = frozenset()
+
+    with pytest.raises(pi.MethodError, match="Still does not heed until="):
+        pi.infer(eight_schools, DATA, Still(), until=pi.Until(ess=400))

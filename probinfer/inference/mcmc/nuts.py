@@ -18,7 +18,7 @@ from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
 from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP, warm_up
-from probinfer.inference.method import Need, Run, check_start
+from probinfer.inference.method import Control, Need, Run, check_start
 from probinfer.inference.settings import check_whole
 from probinfer.model.target import Target
 
@@ -62,6 +62,7 @@ class NUTS:
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
+    controls: ClassVar[frozenset[Control]] = frozenset(Control)
 
     def __post_init__(self) -> None:
         check_whole("NUTS", "chains", self.chains, 1)
