@@ -64,7 +64,7 @@ def step_from_exact_draws(kernel, law: Law, metric: Metric, step_size: float, lo
             return kernel.transition(value_and_grad, metric, draw, step_size, (word[0], word[1]), MAX_DEPTH, MAX_DEPTH)
 
         value, gradient = value_and_grad(q)
-        draw, info = jax.lax.scan(step, kernel.Draw(q, metric.pullback(gradient), value), jnp.arange(STEPS))
+        draw, info = jax.lax.scan(step, kernel.Draw(q, gradient, value), jnp.arange(STEPS))
         return draw.q, info
 
     with jax.enable_x64(True):
@@ -132,11 +132,11 @@ MUTANTS = {
         "complete = ~sub.diverging",
     ),
     "forgets the kinetic energy in the weights": (
-        "error = 0.5 * jnp.sum(p * p) - log_density - energy",
-        "error = -log_density + (0.5 * jnp.sum(edge.p * edge.p) - energy)",
+        "error = 0.5 * jnp.sum(p * v) - log_density - energy",
+        "error = -log_density + (0.5 * jnp.sum(edge.p * edge.v) - energy)",
     ),
     "never checks the subtrees": (
-        "turning = jnp.any(checked & _turning(rho - rho_saved, p_saved, p))",
+        "_, turning = lax.while_loop(lambda state: (state[0] > last) & ~state[1], check, (row, never))",
         "turning = never",
     ),
     "draws the same number for every point of a subtree": (
@@ -144,8 +144,8 @@ MUTANTS = {
         "bits, _ = _bits(key, steps_before, 2)",
     ),
     "leaves out the second half of the kick": (
-        "g = metric.pullback(gradient)\n        p = p + 0.5 * signed_step * g",
-        "g = metric.pullback(gradient)",
+        "p = p + half * (g + new_g)",
+        "p = p + half * g",
     ),
     "takes its step size from where it starts": (
         "signed_step = jnp.where(right, step_size, -step_size)",

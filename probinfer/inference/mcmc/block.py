@@ -23,9 +23,8 @@ class ChainState(NamedTuple):
     key: Value  # (2,) uint32
     iteration: Value  # uint32
     step: DualAveraging
-    g: Value  # (d,) gradient at q along the metric
-    log_density: Value
-    kept: Value  # bool: g and log_density are those at q, along the metric to come; else they are computed first
+    g: Value  # (d,) gradient at q; kept, with the log density, so that draws do not depend on where blocks end:
+    log_density: Value  # computed anew in another part of the program, they may differ in the last bit
 
 
 class BlockControl(NamedTuple):
@@ -39,7 +38,7 @@ class BlockControl(NamedTuple):
 
 
 class BlockResult(NamedTuple):
-    """Rows 0..done-1 are filled. Gradients are along the metric, log densities those of the draws."""
+    """Rows 0..done-1 are filled, with the gradients and log densities of the draws."""
 
     done: Value
     q: Value
@@ -47,8 +46,6 @@ class BlockResult(NamedTuple):
     log_density: Value
     step_size: Value
     info: TreeInfo
-    start_log_density: Value
-    start_gradient: Value
 
 
 def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[..., tuple[ChainState, BlockResult]]:
@@ -59,14 +56,6 @@ def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[.
             return value_and_grad(q, inputs)
 
         dtype = state.q.dtype
-        log_density, gradient = density(state.q)
-        # Compiled here and in the loop, one density may differ in the last bit: what the last block found is kept, so
-        # that draws do not depend on where blocks end.
-        here = Draw(
-            state.q,
-            jnp.where(state.kept, state.g, metric.pullback(gradient)),
-            jnp.where(state.kept, state.log_density, log_density),
-        )
 
         def draw(carry: tuple) -> tuple:
             here, step, iteration, result, gradients = carry
@@ -78,7 +67,7 @@ def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[.
             row = (here.q, here.g, here.log_density, size, info)
             stored = (result.q, result.g, result.log_density, result.step_size, result.info)
             stored = jax.tree.map(lambda all_, one: all_.at[result.done].set(one), stored, row)
-            result = BlockResult(result.done + 1, *stored, result.start_log_density, result.start_gradient)
+            result = BlockResult(result.done + 1, *stored)
             return here, step, iteration + jnp.uint32(1), result, gradients + info.steps
 
         def unfinished(carry: tuple) -> jax.Array:
@@ -88,10 +77,11 @@ def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[.
         scalar, vector = jnp.zeros(ROWS, dtype), jnp.zeros((ROWS, dim), dtype)
         flag, whole = jnp.zeros(ROWS, bool), jnp.zeros(ROWS, jnp.int32)
         info = TreeInfo(scalar, scalar, whole, whole, flag, flag, scalar, scalar)
-        empty = BlockResult(jnp.int32(0), vector, vector, scalar, scalar, info, log_density, gradient)
+        empty = BlockResult(jnp.int32(0), vector, vector, scalar, scalar, info)
+        start = Draw(state.q, state.g, state.log_density)
         here, step, iteration, result, _ = lax.while_loop(
-            unfinished, draw, (here, state.step, state.iteration, empty, jnp.int32(0))
+            unfinished, draw, (start, state.step, state.iteration, empty, jnp.int32(0))
         )
-        return ChainState(here.q, state.key, iteration, step, here.g, here.log_density, jnp.bool_(True)), result
+        return ChainState(here.q, state.key, iteration, step, here.g, here.log_density), result
 
     return block

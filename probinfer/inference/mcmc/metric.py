@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 _DEFLATIONS = 2  # rounds in which scales and directions take turns
@@ -20,19 +19,18 @@ class Metric(NamedTuple):
     directions: Any
     stretch: Any
 
-    def forward(self, x: jax.Array) -> jax.Array:
-        """A x."""
-        return self.scale * (x + self._along(x))
+    def momentum(self, x: jax.Array) -> jax.Array:
+        """A'^-1 x: for standard normal x, a momentum with this mass matrix."""
+        return self._along(1.0 / (1.0 + self.stretch) - 1.0, x) / self.scale
 
-    def pullback(self, gradient: jax.Array) -> jax.Array:
-        """A' g: the gradient with respect to x."""
-        scaled = self.scale * gradient
-        return scaled + self._along(scaled)
+    def velocity(self, p: jax.Array) -> jax.Array:
+        """A A' p."""
+        return self.scale * self._along((1.0 + self.stretch) ** 2 - 1.0, self.scale * p)
 
-    def _along(self, x: jax.Array) -> jax.Array:
+    def _along(self, stretch: jax.Array, x: jax.Array) -> jax.Array:
         if self.directions.shape[-1] == 0:
-            return jnp.zeros_like(x)
-        return self.directions @ (self.stretch * (x @ self.directions))
+            return x
+        return x + self.directions @ (stretch * (x @ self.directions))
 
 
 def identity(dim: int, rank: int, gradient: np.ndarray | None = None) -> Metric:

@@ -10,10 +10,10 @@ import numpy as np
 from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import step_size as steps
-from probinfer.inference.mcmc.block import BlockControl, ChainState
+from probinfer.inference.mcmc.block import ChainState
 from probinfer.inference.mcmc.chains import Chains, stack
-from probinfer.inference.mcmc.compiled import compiled_block
-from probinfer.inference.mcmc.metric import Metric, identity
+from probinfer.inference.mcmc.compiled import compiled_block, compiled_density
+from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
 from probinfer.inference.mcmc.start import RADII, find_start
@@ -118,23 +118,17 @@ class NUTS:
 
     def _start(self, block: Any, target: Target, run: Run, rank: int) -> tuple[Chains, list[Metric]]:
         """Chains at their starting points, and the metric that fits each there."""
-        plain = jax.tree.map(lambda part: np.asarray(part, target.dtype), identity(target.dim, rank))
-        nothing = BlockControl(np.int32(0), np.int32(0), np.bool_(False), target.dtype.type(0.8), np.int32(1))
+        density, dtype = compiled_density(target), target.dtype.type
         states, metrics = [], []
         with target.precision():
             first_step = jax.tree.map(np.asarray, steps.start(_FIRST_STEP, target.dtype))
             for seed in np.random.SeedSequence(run.key.tolist()).spawn(self.chains):
                 generator = np.random.default_rng(seed)
-                chain_key = generator.integers(0, 2**32, 2, dtype=np.uint32)
+                key = generator.integers(0, 2**32, 2, dtype=np.uint32)
 
-                def state_at(position: np.ndarray, chain_key: np.ndarray = chain_key) -> ChainState:
-                    q = position.astype(target.dtype)
-                    zero = target.dtype.type(0)
-                    return ChainState(q, chain_key, np.uint32(0), first_step, np.zeros_like(q), zero, np.bool_(False))
-
-                def evaluate(position: np.ndarray, state_at: Any = state_at) -> tuple[float, np.ndarray]:
-                    _, result = block(state_at(position), nothing, plain, target.inputs)
-                    return float(result.start_log_density), np.asarray(result.start_gradient, float)
+                def evaluate(position: np.ndarray) -> tuple[float, np.ndarray]:
+                    value, gradient = density(position.astype(dtype), target.inputs)
+                    return float(value), np.asarray(gradient, float)
 
                 def propose(radius: float, generator: np.random.Generator = generator) -> np.ndarray:
                     return generator.uniform(-radius, radius, target.dim)
@@ -142,7 +136,8 @@ class NUTS:
                 start, last = find_start(evaluate, propose, target.dim, rank)
                 if start is None:
                     raise check_start(target, last, len(RADII))
-                states.append(state_at(start.position))
+                q, g = start.position.astype(dtype), start.gradient.astype(dtype)
+                states.append(ChainState(q, key, np.uint32(0), first_step, g, dtype(start.log_density)))
                 metrics.append(start.metric)
         record = Record(run.journal, target.dim, target.dtype)
         return Chains(block, target, states, self.target_accept, self.max_tree_depth, record, run.deadline), metrics

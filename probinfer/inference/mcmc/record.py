@@ -77,10 +77,9 @@ class Record:
             step=step,
             g=zeros(self._dim),
             log_density=zeros(),
-            kept=zeros(dtype=bool),
         )
         info = TreeInfo(column, column, whole, whole, flag, flag, column, column)
-        result = BlockResult(zeros(dtype=np.int32), table, table, column, column, info, zeros(), zeros(self._dim))
+        result = BlockResult(zeros(dtype=np.int32), table, table, column, column, info)
         return Block(state, result)
 
 

@@ -15,9 +15,11 @@ _RUNAWAY = 4.0  # growth of the gain from three iterations to the next three tha
 
 
 class Start(NamedTuple):
-    """A starting point (d,), and the metric that fits there."""
+    """A starting point (d,), log density and gradient there, and the metric that fits there."""
 
     position: np.ndarray
+    log_density: float
+    gradient: np.ndarray
     metric: Metric
 
 
@@ -68,13 +70,13 @@ def _descend(evaluate: Callable, position: np.ndarray, value: float, gradient: n
     if _runs_away(path):  # perhaps the neck of a funnel, where it would go on for ever
         path = path[:-6]
     path = path[: 1 + int(np.argmax([step[0] for step in path]))]
-    _, end, gradient = path[-1]
+    value, end, gradient = path[-1]
     if len(path) < 5:
-        return Start(end, identity(len(end), rank, gradient))
+        return Start(end, value, gradient, identity(len(end), rank, gradient))
     recent = path[-_PATH:]
     points, gradients = (np.stack([step[i] for step in recent])[None] for i in (1, 2))
     scales = fit(points, gradients, np.ones(points.shape[:2], bool), 0).scale
-    return Start(end, identity(len(end), rank)._replace(scale=scales))
+    return Start(end, value, gradient, identity(len(end), rank)._replace(scale=scales))
 
 
 def _gain(path: list[tuple], iterations: int) -> float:

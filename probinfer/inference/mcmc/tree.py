@@ -1,8 +1,7 @@
 """One NUTS transition: the trajectory is doubled until it turns back, one gradient per step of the inner loop.
 
 Multinomial sampling within a subtree, biased progressive sampling between subtrees, and the generalised no-U-turn
-rule, checked on every balanced subtree with memory logarithmic in its length. Positions are in the target's
-coordinates, momenta and gradients in those of the metric, where the mass is one: no mass matrix appears below.
+rule, checked on every balanced subtree with memory logarithmic in its length.
 
 Hoffman & Gelman (2014), the No-U-Turn sampler; Betancourt (2017), a conceptual introduction, appendix A.
 """
@@ -24,11 +23,17 @@ MAX_ENERGY_ERROR = 1000.0  # beyond it the integrator has left the energy surfac
 
 
 class Point(NamedTuple):
-    """A point in phase space: position q, momentum p, gradient g of the log density along the metric, each (d,)."""
+    """A point in phase space, each (d,): position, momentum, velocity, gradient of the log density, its acceleration.
+
+    Velocity and acceleration are the inverse mass matrix times momentum and gradient. Carrying both costs one product
+    with that matrix per step, not two.
+    """
 
     q: jax.Array
     p: jax.Array
+    v: jax.Array
     g: jax.Array
+    a: jax.Array
 
 
 class Draw(NamedTuple):
@@ -63,8 +68,8 @@ class _Subtree(NamedTuple):
     diverging: jax.Array
     acceptance: jax.Array
     symmetric_acceptance: jax.Array
-    p_saved: jax.Array
-    rho_saved: jax.Array
+    v_saved: jax.Array
+    middle_saved: jax.Array
 
 
 class _Tree(NamedTuple):
@@ -98,10 +103,10 @@ def transition(
     trajectory is doubled at most `depth_limit` times, a number known at run time and not above `max_depth`.
     """
     dim, dtype = start.q.size, start.q.dtype
-    p = normal(key, dim, dtype)
-    energy = 0.5 * jnp.sum(p * p) - start.log_density
+    p = metric.momentum(normal(key, dim, dtype))
+    point = Point(start.q, p, metric.velocity(p), start.g, metric.velocity(start.g))
+    energy = 0.5 * jnp.sum(p * point.v) - start.log_density
     zero, never = jnp.zeros((), dtype), jnp.zeros((), bool)
-    point = Point(start.q, p, start.g)
 
     def double(tree: _Tree) -> _Tree:
         bits_direction, bits_merge = _bits(key, tree.depth, 1)
@@ -116,7 +121,7 @@ def transition(
         new_left = jax.tree.map(lambda a, b: jnp.where(right, a, b), tree.left, sub.edge)
         new_right = jax.tree.map(lambda a, b: jnp.where(right, a, b), sub.edge, tree.right)
         rho = tree.rho + sub.rho
-        turning = sub.turning | _turning(rho, new_left.p, new_right.p)
+        turning = sub.turning | _turning(rho - 0.5 * (new_left.p + new_right.p), new_left.v, new_right.v)
         depth = tree.depth + 1
         return _Tree(
             left=new_left,
@@ -170,37 +175,44 @@ def _grow(
     zero, never = jnp.zeros((), dtype), jnp.zeros((), bool)
     # One row more than is ever checked: odd leaves write there, so that the buffers are updated in place.
     saved = jnp.zeros((max_depth + 1, edge.q.size), dtype)
-    rows = jnp.arange(max_depth + 1)
 
     def leaf(sub: _Subtree) -> _Subtree:
-        q, p, g = sub.edge
-        p = p + 0.5 * signed_step * g
-        q = q + signed_step * metric.forward(p)
-        log_density, gradient = value_and_grad(q)
-        g = metric.pullback(gradient)
-        p = p + 0.5 * signed_step * g
+        q, p, v, g, a = sub.edge
+        half = 0.5 * signed_step
+        q = q + signed_step * (v + half * a)
+        log_density, new_g = value_and_grad(q)
+        new_a = metric.velocity(new_g)
+        p = p + half * (g + new_g)
+        v = v + half * (a + new_a)
 
-        error = 0.5 * jnp.sum(p * p) - log_density - energy
+        error = 0.5 * jnp.sum(p * v) - log_density - energy
         error = jnp.where(jnp.isnan(error), jnp.inf, error)
         log_weight = jnp.logaddexp(sub.log_weight, -error)
         bits, _ = _bits(key, steps_before + sub.length, 2)
         take = jnp.log(uniform(bits, dtype)) <= -error - log_weight
         rho = sub.rho + p
+        middle = rho - 0.5 * p  # summed momentum, the end counted half: so differences of two are what turning looks at
 
         # Leaf n closes a balanced subtree for each trailing one of n in binary; the even leaf that opened it was saved.
         n = sub.length
         even = (n & 1) == 0
         row = lax.population_count(n >> 1)
-        closed = lax.population_count((n ^ (n + 1)) >> 1)
+        closed = jnp.where(even, 0, lax.population_count((n ^ (n + 1)) >> 1))
         write = jnp.where(even, row, max_depth)
-        p_saved = lax.dynamic_update_index_in_dim(sub.p_saved, p, write, 0)
-        rho_saved = lax.dynamic_update_index_in_dim(sub.rho_saved, rho - p, write, 0)
-        checked = ~even & (rows <= row) & (rows > row - closed)
-        turning = jnp.any(checked & _turning(rho - rho_saved, p_saved, p))
+        v_saved = lax.dynamic_update_index_in_dim(sub.v_saved, v, write, 0)
+        middle_saved = lax.dynamic_update_index_in_dim(sub.middle_saved, middle, write, 0)
+
+        def check(state: tuple) -> tuple:
+            row, _ = state
+            opened = lax.dynamic_index_in_dim(middle_saved, row, keepdims=False)
+            return row - 1, _turning(middle - opened, lax.dynamic_index_in_dim(v_saved, row, keepdims=False), v)
+
+        last = row - closed
+        _, turning = lax.while_loop(lambda state: (state[0] > last) & ~state[1], check, (row, never))
         ratio = jnp.exp(-jnp.abs(error))
         return _Subtree(
-            edge=Point(q, p, g),
-            proposal=jax.tree.map(lambda a, b: jnp.where(take, a, b), Draw(q, g, log_density), sub.proposal),
+            edge=Point(q, p, v, new_g, new_a),
+            proposal=jax.tree.map(lambda a, b: jnp.where(take, a, b), Draw(q, new_g, log_density), sub.proposal),
             error=jnp.where(take, error, sub.error),
             log_weight=log_weight,
             rho=rho,
@@ -209,8 +221,8 @@ def _grow(
             diverging=error > MAX_ENERGY_ERROR,
             acceptance=sub.acceptance + jnp.where(error > 0, ratio, 1.0),
             symmetric_acceptance=sub.symmetric_acceptance + 2 * ratio / (1 + ratio),
-            p_saved=p_saved,
-            rho_saved=rho_saved,
+            v_saved=v_saved,
+            middle_saved=middle_saved,
         )
 
     return lax.while_loop(
@@ -227,16 +239,15 @@ def _grow(
             diverging=never,
             acceptance=zero,
             symmetric_acceptance=zero,
-            p_saved=saved,
-            rho_saved=saved,
+            v_saved=saved,
+            middle_saved=saved,
         ),
     )
 
 
-def _turning(rho: jax.Array, p_left: jax.Array, p_right: jax.Array) -> jax.Array:
-    """Whether a trajectory with summed momentum rho (..., d) and end momenta has begun to come back."""
-    middle = rho - 0.5 * (p_left + p_right)
-    return (jnp.sum(middle * p_left, -1) <= 0) | (jnp.sum(middle * p_right, -1) <= 0)
+def _turning(middle: jax.Array, v_left: jax.Array, v_right: jax.Array) -> jax.Array:
+    """Whether a trajectory has begun to come back: `middle` is its summed momentum (d,), the two ends counted half."""
+    return (jnp.sum(middle * v_left) <= 0) | (jnp.sum(middle * v_right) <= 0)
 
 
 def _bits(key: tuple[jax.Array, jax.Array], counter: jax.Array, stream: int) -> tuple[jax.Array, jax.Array]:

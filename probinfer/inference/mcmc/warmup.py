@@ -42,7 +42,7 @@ def warm_up(chains: Chains, metrics: list[Metric], warmup: int, total: int, prog
         )
         if chains.interrupted:
             return metrics
-        history.add(blocks, metrics)
+        history.add(blocks)
         if end < warmup:
             metrics = history.fit(int(np.ceil(end * _MEMORY)), metrics[0].stretch.shape[-1])
             chains.states = [_restart(state, state.step.log_average) for state in chains.states]
@@ -66,7 +66,7 @@ def _settle_step_sizes(chains: Chains, blocks: list[list[BlockResult]], arrived:
 
 
 class _Window(NamedTuple):
-    """Draws, gradients (chain, draw, d) and log densities (chain, draw), in the target's coordinates."""
+    """Draws, gradients (chain, draw, d) and log densities (chain, draw)."""
 
     draws: np.ndarray
     gradients: np.ndarray
@@ -81,12 +81,9 @@ class _History:
         # Matrices this small are slower on many threads, by a hundred times when other processes want the cores too.
         self._threads = ThreadpoolController()
 
-    def add(self, blocks: list[list[BlockResult]], metrics: list[Metric]) -> None:
-        along = stack(blocks, lambda block: block.g)
-        gradients = np.stack([in_target_space(g, metric) for g, metric in zip(along, metrics, strict=True)])
-        self._windows.append(
-            _Window(stack(blocks, lambda block: block.q), gradients, stack(blocks, lambda block: block.log_density))
-        )
+    def add(self, blocks: list[list[BlockResult]]) -> None:
+        columns = (lambda block: block.q, lambda block: block.g, lambda block: block.log_density)
+        self._windows.append(_Window(*(stack(blocks, column) for column in columns)))
 
     def arrived(self) -> np.ndarray:
         """Which chains are, in the last window, where the chain of the highest log density is."""
@@ -122,15 +119,8 @@ class _History:
         return float(middles[best] - _FAR * spread)
 
 
-def in_target_space(gradients: np.ndarray, metric: Metric) -> np.ndarray:
-    """Gradients with respect to the target's coordinates from those along the metric: solves A' g = h."""
-    inverse = 1.0 / (1.0 + metric.stretch) - 1.0
-    along = (gradients @ metric.directions) * inverse
-    return (gradients + along @ metric.directions.T) / metric.scale
-
-
 def _restart(state: ChainState, log_step: Any) -> ChainState:
     """Forget the acceptance seen so far, and begin at this step size."""
     zero = np.zeros_like(log_step)
     centre = log_step + np.log(2.0).astype(log_step.dtype)
-    return state._replace(step=steps.DualAveraging(log_step, log_step, zero, zero, centre), kept=np.bool_(False))
+    return state._replace(step=steps.DualAveraging(log_step, log_step, zero, zero, centre))
