@@ -24,7 +24,9 @@ _SETTINGS = {
     "jax_persistent_cache_min_entry_size_bytes": -1,
     "jax_compilation_cache_max_size": LIMIT,
 }
-_lock = threading.RLock()
+_lock = threading.Lock()
+_users = 0  # threads that compile just now
+_before: dict[str, object] = {}  # the settings that the last of them restores
 
 
 @contextlib.contextmanager
@@ -34,17 +36,33 @@ def kept_programs() -> Generator[None]:
     Does nothing when the cache is off, when its folder cannot be written, or when the user has set up JAX's own.
     """
     folder = cache_folder()
-    if folder is None or jax.config.jax_compilation_cache_dir is not None or not _writable(folder):
+    own = _users == 0 and jax.config.jax_compilation_cache_dir is not None
+    if folder is None or own or not _writable(folder):
         yield
         return
+    _enter(folder)
+    try:
+        yield
+    finally:
+        _leave()
+
+
+def _enter(folder: Path) -> None:
+    global _users
     with _lock:
-        wanted = {**_SETTINGS, "jax_compilation_cache_dir": str(folder)}
-        before = {name: getattr(jax.config, name) for name in wanted}
-        try:
+        if _users == 0:
+            wanted = {**_SETTINGS, "jax_compilation_cache_dir": str(folder)}
+            _before.update({name: getattr(jax.config, name) for name in wanted})
             _apply(wanted)
-            yield
-        finally:
-            _apply(before)
+        _users += 1
+
+
+def _leave() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            _apply(_before)
 
 
 def cache_folder() -> Path | None:

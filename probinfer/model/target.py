@@ -1,18 +1,22 @@
 """A bound model as a log density on R^d, in one flat vector, with the way back to its named sites."""
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from probinfer.errors import ModelError
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.trace import is_latent, log_densities, pointwise_log_density, unconstrained_shape, user_error
 
+_KEPT = 64  # programs of all targets in this process, each a few hundred kB
+_programs: OrderedDict[tuple, Any] = OrderedDict()
 _CHUNK_BYTES = 64 * 2**20  # of back-transformed draws computed at once: bounds memory, and is enough to keep XLA busy
 
 
@@ -40,11 +44,8 @@ class Target:
             self.dtype = np.dtype(jnp.result_type(float))
             self.inputs = {name: jnp.asarray(value) for name, value in bound.arrays.items()}
             with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
-                program = jax.make_jaxpr(self.value_and_grad)(
-                    jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs
-                )
-        self.fingerprint = _fingerprint(program)
-        self._compiled: dict[tuple[str, int], Callable] = {}
+                self._all = _Traced(self._simulate, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
+        self.fingerprint = self._all.fingerprint
 
     def precision(self) -> Any:
         """Context in which every use of this target's functions belongs: sets JAX's precision for this thread only."""
@@ -52,26 +53,26 @@ class Target:
 
     def log_density(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
         """Log density at one point z (d,), up to the constant that the model leaves out."""
-        terms = log_densities(self.bound.simulate_unconstrained(self._layout.split(z), inputs))
-        return sum(terms.values(), start=jnp.zeros((), z.dtype)).astype(z.dtype)
+        return self._simulate(z, inputs)[0]
 
     def value_and_grad(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Log density and its gradient at one point z (d,)."""
-        return jax.value_and_grad(self.log_density)(z, inputs)
+        (value, _), gradient = self._all(z, inputs)
+        return value, gradient
 
     def constrain(self, positions: np.ndarray, *, deterministics: bool = True) -> dict[str, np.ndarray]:
         """Named values at many points: (..., d) to one (..., *shape) array for each latent and deterministic site.
 
         Computed in chunks of bounded size, so that memory beyond the result does not grow with the number of draws.
         """
+        wanted = [site.name for site in (*self.latents, *(self.deterministics if deterministics else ()))]
 
         def at(z: jax.Array, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
-            return {site.name: trace[site.name]["value"] for site in wanted}
+            (_, seen), _ = self._all(z, inputs)
+            return {name: seen.values[name] for name in wanted}
 
-        wanted = (*self.latents, *(self.deterministics if deterministics else ()))
         values = self._map(f"constrain {deterministics}", at, positions)
-        return {site.name: values[site.name] for site in wanted}
+        return {name: values[name] for name in wanted}
 
     def pointwise_log_likelihood(self, positions: np.ndarray) -> dict[str, np.ndarray] | None:
         """log p(y_n | z) at many points, for each observed site: (..., d) to (..., *batch shape). None without one."""
@@ -79,8 +80,8 @@ class Target:
             return None
 
         def at(z: jax.Array, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
-            return {site.name: pointwise_log_density(trace[site.name]) for site in self.bound.observed}
+            (_, seen), _ = self._all(z, inputs)
+            return seen.pointwise
 
         return self._map("log likelihood", at, positions)
 
@@ -88,13 +89,28 @@ class Target:
         """Log density of each site at one point, for telling which of them is not finite."""
 
         def at(z: jax.Array, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            return log_densities(self.bound.simulate_unconstrained(self._layout.split(z), inputs))
+            (_, seen), _ = self._all(z, inputs)
+            return seen.terms
 
         return {name: float(value) for name, value in self._map("sites", at, z).items()}
 
     def gradient_at(self, z: np.ndarray) -> np.ndarray:
         """Gradient of the log density at one point (d,)."""
         return self._map("gradient", lambda z, inputs: {"g": self.value_and_grad(z, inputs)[1]}, z)["g"]
+
+    def compile(self, name: str, function: Callable, *shapes: Any) -> Any:
+        """The executable of a function of this target for arguments of these shapes, made once in a process.
+
+        `name` tells the functions of a target apart: what differs in two programs beyond the target must be in it.
+        """
+        key = (self.fingerprint, name, jax.default_backend())
+        if key not in _programs:
+            with self.precision(), kept_programs():
+                _programs[key] = jax.jit(function).lower(*shapes).compile(compiler_options=self._options())
+        _programs.move_to_end(key)
+        while len(_programs) > _KEPT:
+            _programs.popitem(last=False)
+        return _programs[key]
 
     def coordinate_names(self) -> list[str]:
         """For each unconstrained coordinate, the site that it belongs to."""
@@ -118,6 +134,15 @@ class Target:
         sites = (*self.latents, *self.deterministics, *self.bound.observed)
         return next((site.dims for site in sites if site.name == name), self.bound.model.dims.get(name, ()))
 
+    def _simulate(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, "_Seen"]:
+        """Log density at z, and what the model says there."""
+        trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
+        terms = log_densities(trace)
+        total = sum(terms.values(), start=jnp.zeros((), z.dtype)).astype(z.dtype)
+        named = {site.name: trace[site.name]["value"] for site in (*self.latents, *self.deterministics)}
+        pointwise = {site.name: pointwise_log_density(trace[site.name]) for site in self.bound.observed}
+        return total, _Seen(named, pointwise, terms)
+
     def _map(self, name: str, function: Callable, positions: np.ndarray) -> dict[str, np.ndarray]:
         """Apply a function of one point to many, compiled once, in chunks."""
         positions = np.asarray(positions)
@@ -127,7 +152,8 @@ class Target:
             shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
             per_point = 8 * max(1, sum(int(np.prod(s.shape)) for s in shapes.values()))
             chunk = max(1, min(len(flat), _CHUNK_BYTES // per_point))
-            program = self._compile(name, function, chunk)
+            points = jax.ShapeDtypeStruct((chunk, self.dim), self.dtype)
+            program = self.compile(f"{name} {chunk}", jax.vmap(function, in_axes=(0, None)), points, self.inputs)
             out = {key: np.empty((len(flat), *s.shape), s.dtype) for key, s in shapes.items()}
             for start in range(0, len(flat), chunk):
                 part = flat[start : start + chunk]
@@ -137,15 +163,37 @@ class Target:
                     out[key][start : start + len(part)] = np.asarray(values)[: len(part)]
         return {key: value.reshape((*lead, *value.shape[1:])) for key, value in out.items()}
 
-    def _compile(self, name: str, function: Callable, chunk: int) -> Callable:
-        """`function` over `chunk` points at a time, compiled once."""
-        key = (name, chunk)
-        if key not in self._compiled:
-            points = jax.ShapeDtypeStruct((chunk, self.dim), self.dtype)
-            lowered = jax.jit(jax.vmap(function, in_axes=(0, None))).lower(points, self.inputs)
-            with kept_programs():
-                self._compiled[key] = lowered.compile()
-        return self._compiled[key]
+    def _options(self) -> dict[str, str]:
+        """On a CPU, XLA splits every sum into two levels, for the accuracy of long sums in single precision. In double
+        precision that buys nothing, and the terms are computed anew for each of the sums they are in."""
+        plain_sums = self.float64 and jax.default_backend() == "cpu"
+        return {"xla_disable_hlo_passes": "tree_reduction_rewriter"} if plain_sums else {}
+
+
+class _Seen(NamedTuple):
+    """What a run of the model shows besides its log density, each by site."""
+
+    values: dict[str, jax.Array]
+    pointwise: dict[str, jax.Array]
+    terms: dict[str, jax.Array]
+
+
+class _Traced:
+    """The model, traced once: ((log density, what else it shows), gradient) as a function of (z, inputs).
+
+    Every program of a target is made from it, so that the user's function runs once and not for each of them; what a
+    program does not use, the compiler drops.
+    """
+
+    def __init__(self, simulate: Callable, z: jax.ShapeDtypeStruct, inputs: Mapping[str, jax.Array]) -> None:
+        function = jax.value_and_grad(simulate, has_aux=True)
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(z, inputs)
+        self._run = jaxpr_as_fun(program)
+        self._structure = jax.tree.structure(shapes)
+        self.fingerprint = _fingerprint(program)
+
+    def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, _Seen], jax.Array]:
+        return jax.tree.unflatten(self._structure, self._run(z, *jax.tree.leaves(inputs)))
 
 
 class _Layout:

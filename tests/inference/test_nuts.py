@@ -20,6 +20,7 @@ import probinfer as pi
 from probinfer.inference.draw import draw
 from probinfer.inference.mcmc import block, chains, compiled
 from probinfer.inference.mcmc.warmup import WARMUP
+from probinfer.model import target
 from tests.inference.models import EIGHT_SCHOOLS as DATA
 from tests.inference.models import eight_schools
 
@@ -101,14 +102,19 @@ def test_more_draws_continue_the_same_chain():
 
 def test_new_data_of_the_same_shapes_compile_nothing(monkeypatch):
     positions()
-    before = dict(compiled._cache)
-    made = []
-    monkeypatch.setattr(compiled, "make_block", lambda *a: made.append(a) or block.make_block(*a))
+    before = dict(target._programs)
+    traced = []
+
+    def make_block(*settings):
+        made = block.make_block(*settings)
+        return lambda *arguments: traced.append(settings) or made(*arguments)
+
+    monkeypatch.setattr(compiled, "make_block", make_block)
     positions(data={**DATA, "y": DATA["y"] + 1}, seed=9, method=pi.NUTS(chains=3, draws=20, warmup=30))
-    assert not made
-    assert compiled._cache.keys() == before.keys()
+    assert not traced
+    assert target._programs.keys() == before.keys()
     positions(data={name: column[:7] for name, column in DATA.items()})
-    assert len(made) == 1
+    assert len(traced) == 1
 
 
 def test_an_edited_model_is_compiled_anew():

@@ -1,8 +1,9 @@
 """The No-U-Turn sampler: settings, warm-up schedule, draws."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -80,9 +81,14 @@ class NUTS:
         clock = time.perf_counter
         began = clock()
         rank = min(target.dim, self.low_rank if self.low_rank is not None else (32 if target.dim <= 32 else 16))
-        block = compiled_block(target, rank, self.max_tree_depth)
+        with ThreadPoolExecutor(1, thread_name_prefix="probinfer") as pool:
+            compiling = pool.submit(compiled_block, target, rank, self.max_tree_depth)
+            states, metrics = self._start(target, run, rank)
+        record = Record(run.journal, target.dim, target.dtype)
+        chains = Chains(
+            compiling.result(), target, states, self.target_accept, self.max_tree_depth, record, run.deadline
+        )
         compiled = clock()
-        chains, metrics = self._start(block, target, run, rank)
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         total = warmup + self.draws
 
@@ -116,7 +122,7 @@ class NUTS:
             stopping=ending.stopping,
         )
 
-    def _start(self, block: Any, target: Target, run: Run, rank: int) -> tuple[Chains, list[Metric]]:
+    def _start(self, target: Target, run: Run, rank: int) -> tuple[list[ChainState], list[Metric]]:
         """Chains at their starting points, and the metric that fits each there."""
         density, dtype = compiled_density(target), target.dtype.type
         states, metrics = [], []
@@ -139,5 +145,4 @@ class NUTS:
                 q, g = start.position.astype(dtype), start.gradient.astype(dtype)
                 states.append(ChainState(q, key, np.uint32(0), first_step, g, dtype(start.log_density)))
                 metrics.append(start.metric)
-        record = Record(run.journal, target.dim, target.dtype)
-        return Chains(block, target, states, self.target_accept, self.max_tree_depth, record, run.deadline), metrics
+        return states, metrics
