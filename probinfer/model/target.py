@@ -13,7 +13,7 @@ from jax.extend.core import jaxpr_as_fun
 from probinfer.errors import ModelError
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
-from probinfer.model.trace import is_latent, log_densities, pointwise_log_density, unconstrained_shape, user_error
+from probinfer.model.trace import is_latent, log_densities, unconstrained_shape, user_error
 
 _KEPT = 64  # programs of all targets in this process, each a few hundred kB
 _programs: OrderedDict[tuple, Any] = OrderedDict()
@@ -137,11 +137,11 @@ class Target:
     def _simulate(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, "_Seen"]:
         """Log density at z, and what the model says there."""
         trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
-        terms = log_densities(trace)
+        terms, pointwise = log_densities(trace)
         total = sum(terms.values(), start=jnp.zeros((), z.dtype)).astype(z.dtype)
         named = {site.name: trace[site.name]["value"] for site in (*self.latents, *self.deterministics)}
-        pointwise = {site.name: pointwise_log_density(trace[site.name]) for site in self.bound.observed}
-        return total, _Seen(named, pointwise, terms)
+        observed = {site.name: pointwise[site.name] for site in self.bound.observed}
+        return total, _Seen(named, observed, terms)
 
     def _map(self, name: str, function: Callable, positions: np.ndarray) -> dict[str, np.ndarray]:
         """Apply a function of one point to many, compiled once, in chunks."""

@@ -31,14 +31,15 @@ def run_handlers(fn: Callable, data: Mapping[str, Any], substitute_fn: Callable[
         return handlers.trace(fn).get_trace(**data)
 
 
-def log_densities(trace: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Log density of every sample site of a trace, summed over its entries; Jacobian factors are among them."""
-    terms = {}
-    for name, site in trace.items():
-        if site["type"] == "sample":
-            term = jnp.sum(pointwise_log_density(site))
-            terms[name] = term if site["scale"] is None else term * site["scale"]
-    return terms
+def log_densities(trace: Mapping[str, Any]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Log density of every sample site of a trace, summed over its entries, and entry by entry; Jacobian factors are
+    among them."""
+    pointwise = {name: pointwise_log_density(site) for name, site in trace.items() if site["type"] == "sample"}
+    totals = {}
+    for name, values in pointwise.items():
+        scale = trace[name]["scale"]
+        totals[name] = jnp.sum(values) if scale is None else jnp.sum(values) * scale
+    return totals, pointwise
 
 
 def pointwise_log_density(site: Site) -> jax.Array:
@@ -108,7 +109,7 @@ def trace_index_bounds(run: Callable[[dict], dict], arrays: dict[str, Any]) -> d
     def everything(named: dict[str, Any]) -> Any:
         trace = run(named)
         computed = [site["value"] for site in trace.values() if site["type"] in ("sample", "deterministic")]
-        return computed, log_densities(trace)
+        return computed, log_densities(trace)[0]
 
     shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in arrays.items()}
     return index_bounds(jax.make_jaxpr(everything)(shapes), sorted(arrays))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-_DEFLATIONS = 2  # rounds in which scales and directions take turns
+_DEFLATIONS = 1  # rounds in which scales and directions take turns
 
 
 class Metric(NamedTuple):
