@@ -1,6 +1,7 @@
 """probinfer's NUTS with its defaults. Its seconds are those of warm-up and sampling."""
 
 import json
+import sys
 
 import models_numpyro
 from worker import serve
@@ -20,6 +21,10 @@ def make(name, data):
 
     Chains.advance = counting
 
+    def once(seed):
+        posterior = pi.infer(models_numpyro.MODELS[name], data, pi.NUTS(), seed=seed, progress=False)
+        return posterior.latents, {"verdict": posterior.report.verdict.name}
+
     def call(seed):
         counted.clear()
         model = models_numpyro.MODELS[name]
@@ -34,7 +39,7 @@ def make(name, data):
             "verdict": posterior.report.verdict.name,
         }
 
-    return call
+    return once if "--once" in sys.argv else call
 
 
 if __name__ == "__main__":

@@ -16,14 +16,16 @@ import numpy as np
 from probinfer.errors import MethodError
 from probinfer.inference.checkpoint import Journal
 from probinfer.inference.draws import Draws
+from probinfer.inference.mcmc.hmc import HMC
+from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
-from probinfer.inference.method import Method, Run, check_controls, check_fits
+from probinfer.inference.method import Method, Need, Run, check_controls, check_fits
 from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.target import Target
 
-METHODS: tuple[type, ...] = (NUTS,)
+METHODS: tuple[type, ...] = (NUTS, HMC, Metropolis)
 
 
 def draw(
@@ -46,7 +48,7 @@ def draw(
     bound = model.bind(data)
     check_fits(chosen, bound, METHODS)
     check_controls(chosen, until=until, checkpoint=checkpoint)
-    target = Target(bound, float64=chosen.float64)
+    target = Target(bound, float64=chosen.float64, gradient=Need.GRADIENT in chosen.needs)
     traced = time.perf_counter() - began
     provenance = {
         "data_hash": data_hash(bound),

@@ -17,6 +17,7 @@ from probinfer.model.target import Target
 class Need(enum.Enum):
     """What a method asks of a target."""
 
+    CONTINUOUS = "a log density: every latent site continuous"
     GRADIENT = "the gradient of a log density: every latent site continuous"
 
 
@@ -69,12 +70,13 @@ def check_fits(method: Any, bound: BoundModel, methods: tuple[Any, ...]) -> None
         hint = f"; did you mean {method.__name__}()?" if isinstance(method, type) else ""
         names = ", ".join(f"pi.{each.__name__}()" for each in methods)
         raise MethodError(f"method came as {method!r}; wanted one of {names}{hint}")
-    missing = {Need.GRADIENT} if bound.discrete else set()
+    missing = {Need.CONTINUOUS, Need.GRADIENT} if bound.discrete else set()
     if method.needs & missing:
+        needed = " and ".join(need.value for need in method.needs & missing)
         fitting = [each.__name__ for each in methods if not each.needs & missing]
         advice = f"Fits: {', '.join(fitting)}." if fitting else "No method of this version draws discrete sites."
         raise MethodError(
-            f"{type(method).__name__} needs {Need.GRADIENT.value}, but {', '.join(bound.discrete)} "
+            f"{type(method).__name__} needs {needed}, but {', '.join(bound.discrete)} "
             f"{'is' if len(bound.discrete) == 1 else 'are'} discrete. {advice} "
             "Or sum the discrete sites out of the model, for example with numpyro.distributions.MixtureSameFamily."
         )

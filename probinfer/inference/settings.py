@@ -21,5 +21,17 @@ def check_above(owner: str, name: str, value: Any, low: float, example: str) -> 
         raise MethodError(f"{owner}: {name} is {value!r}; wanted a number above {low:g}, such as {example}.")
 
 
+def check_fraction(owner: str, name: str, value: Any, example: str) -> None:
+    """MethodError unless `value` is a number in (0, 1)."""
+    if not _is_number(value, int, float, np.integer, np.floating) or not 0 < value < 1:
+        raise MethodError(f"{owner}: {name} is {value!r}; wanted a number in (0, 1), such as {example}.")
+
+
+def check_within(owner: str, name: str, value: Any, low: float, high: float, example: str) -> None:
+    """MethodError unless `value` is a number in [low, high)."""
+    if not _is_number(value, int, float, np.integer, np.floating) or not low <= value < high:
+        raise MethodError(f"{owner}: {name} is {value!r}; wanted a number in [{low:g}, {high:g}), such as {example}.")
+
+
 def _is_number(value: Any, *kinds: type) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)

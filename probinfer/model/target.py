@@ -32,9 +32,10 @@ class Target:
         bound: a model bound to its data, without discrete latents.
         float64: compute in double precision. Posteriors with Gaussian processes, differential equations or nearly
             collinear predictors need it.
+        gradient: whether it will be wanted; without it, the density may have loops and conditions that have none.
     """
 
-    def __init__(self, bound: BoundModel, *, float64: bool = True) -> None:
+    def __init__(self, bound: BoundModel, *, float64: bool = True, gradient: bool = True) -> None:
         self.bound = bound
         self.float64 = float64
         self.latents, self.deterministics, self.coords = bound.latents, bound.deterministics, bound.coords
@@ -44,7 +45,8 @@ class Target:
             self.dtype = np.dtype(jnp.result_type(float))
             self.inputs = {name: jnp.asarray(value) for name, value in bound.arrays.items()}
             with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
-                self._all = _Traced(self._simulate, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
+                function = jax.value_and_grad(self._simulate, has_aux=True) if gradient else self._simulate_alone
+                self._all = _Traced(function, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
         self.fingerprint = self._all.fingerprint
 
     def precision(self) -> Any:
@@ -143,6 +145,9 @@ class Target:
         observed = {site.name: pointwise[site.name] for site in self.bound.observed}
         return total, _Seen(named, observed, terms)
 
+    def _simulate_alone(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple, jax.Array]:
+        return self._simulate(z, inputs), jnp.full_like(z, jnp.nan)
+
     def _map(self, name: str, function: Callable, positions: np.ndarray) -> dict[str, np.ndarray]:
         """Apply a function of one point to many, compiled once, in chunks."""
         positions = np.asarray(positions)
@@ -185,8 +190,7 @@ class _Traced:
     program does not use, the compiler drops.
     """
 
-    def __init__(self, simulate: Callable, z: jax.ShapeDtypeStruct, inputs: Mapping[str, jax.Array]) -> None:
-        function = jax.value_and_grad(simulate, has_aux=True)
+    def __init__(self, function: Callable, z: jax.ShapeDtypeStruct, inputs: Mapping[str, jax.Array]) -> None:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(z, inputs)
         self._run = jaxpr_as_fun(program)
         self._structure = jax.tree.structure(shapes)

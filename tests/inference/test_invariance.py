@@ -5,6 +5,7 @@ is exact, and with twenty thousand chains errors of a few percent show. Every mu
 changed, and must fail the test that the kernel passes.
 """
 
+import functools
 import inspect
 import types
 from typing import NamedTuple
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probinfer.inference.mcmc import tree
+from probinfer.inference.mcmc import leapfrog, tree
+from probinfer.inference.mcmc.kernel import Draw
 from probinfer.inference.mcmc.metric import Metric
 from tests.inference.statistics import assert_law
 
@@ -54,17 +56,17 @@ METRICS = {
 }
 
 
-def step_from_exact_draws(kernel, law: Law, metric: Metric, step_size: float, log_density=None):
+def step_from_exact_draws(transition, law: Law, metric: Metric, step_size: float, log_density=None):
     """(start, end) of CHAINS independent chains as standard normals under the law, and each step's info."""
     value_and_grad = jax.value_and_grad(log_density or law.log_density)
 
     def chain(q, key):
         def step(draw, i):
             word = jax.random.key_data(jax.random.fold_in(key, i))
-            return kernel.transition(value_and_grad, metric, draw, step_size, (word[0], word[1]), MAX_DEPTH, MAX_DEPTH)
+            return transition(value_and_grad, metric, draw, step_size, (word[0], word[1]), MAX_DEPTH)
 
         value, gradient = value_and_grad(q)
-        draw, info = jax.lax.scan(step, kernel.Draw(q, gradient, value), jnp.arange(STEPS))
+        draw, info = jax.lax.scan(step, Draw(q, gradient, value), jnp.arange(STEPS))
         return draw.q, info
 
     with jax.enable_x64(True):
@@ -72,6 +74,10 @@ def step_from_exact_draws(kernel, law: Law, metric: Metric, step_size: float, lo
         keys = jax.random.split(jax.random.key(0), CHAINS)
         end, info = jax.device_get(jax.jit(jax.vmap(chain))(jnp.asarray(law.of_normals(start)), keys))
     return start, law.to_normals(end), info
+
+
+def nuts(module: types.ModuleType):
+    return functools.partial(module.transition, max_depth=MAX_DEPTH)
 
 
 def assert_standard_normal(z: np.ndarray) -> None:
@@ -93,7 +99,7 @@ CASES = [
 
 @pytest.mark.parametrize(("make", "metric", "step_size"), CASES)
 def test_law_does_not_move(make, metric, step_size):
-    start, end, info = step_from_exact_draws(tree, make(), METRICS[metric], step_size)
+    start, end, info = step_from_exact_draws(nuts(tree), make(), METRICS[metric], step_size)
     assert_standard_normal(start)
     assert_standard_normal(end)
     # A kernel that stays where it is would pass so far, and so would one whose choices never matter.
@@ -109,7 +115,7 @@ def test_target_five_percent_too_wide_is_noticed():
     def wider(q):
         return law.log_density(q) / 1.05**2
 
-    _, end, _ = step_from_exact_draws(tree, law, METRICS["identity"], 0.7, log_density=wider)
+    _, end, _ = step_from_exact_draws(nuts(tree), law, METRICS["identity"], 0.7, log_density=wider)
     with pytest.raises(AssertionError, match="the law is off"):
         assert_standard_normal(end)
 
@@ -154,17 +160,27 @@ MUTANTS = {
 }
 
 
-def mutant(old: str, new: str) -> types.ModuleType:
-    """The kernel's module with one piece of its source replaced."""
-    source = inspect.getsource(tree)
+def changed(module: types.ModuleType, old: str, new: str, **names) -> types.ModuleType:
+    """A module with one piece of its source replaced, and these names to begin with."""
+    source = inspect.getsource(module)
     assert source.count(old) == 1, f"the kernel no longer has this line once; write the mutant anew: {old}"
-    module = types.ModuleType("mutant")
-    exec(compile(source.replace(old, new), "mutant", "exec"), module.__dict__)
-    return module
+    copy = types.ModuleType("mutant")
+    copy.__dict__.update(names)
+    exec(compile(source.replace(old, new), "mutant", "exec"), copy.__dict__)
+    return copy
+
+
+def mutant(old: str, new: str) -> types.ModuleType:
+    """The kernel with one piece of its source replaced, or of its integrator's."""
+    if old not in inspect.getsource(leapfrog):
+        return changed(tree, old, new)
+    broken = vars(changed(leapfrog, old, new))
+    its_import = "from probinfer.inference.mcmc.leapfrog import Point, at, leapfrog"
+    return changed(tree, its_import, "", **{name: broken[name] for name in ("Point", "at", "leapfrog")})
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_moves_the_law(name):
-    _, end, _ = step_from_exact_draws(mutant(*MUTANTS[name]), funnel(), METRICS["identity"], 0.7)
+    _, end, _ = step_from_exact_draws(nuts(mutant(*MUTANTS[name])), funnel(), METRICS["identity"], 0.7)
     with pytest.raises(AssertionError, match="the law is off"):
         assert_standard_normal(end)

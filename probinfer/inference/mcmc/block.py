@@ -9,9 +9,9 @@ from jax import lax
 
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.counter_random import threefry
+from probinfer.inference.mcmc.kernel import Draw, Info, Kernel, Value
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.step_size import DualAveraging
-from probinfer.inference.mcmc.tree import Draw, TreeInfo, Value, transition
 
 ROWS = 500  # the most draws that one call returns
 
@@ -34,7 +34,7 @@ class BlockControl(NamedTuple):
     budget: Value  # gradients after which to return early, with fewer draws
     adapt: Value  # bool: let the step size adapt
     target_accept: Value
-    depth: Value  # doublings of a trajectory, at most the number that the block was made for
+    limit: Value  # doublings of a trajectory
 
 
 class BlockResult(NamedTuple):
@@ -45,15 +45,16 @@ class BlockResult(NamedTuple):
     g: Value
     log_density: Value
     step_size: Value
-    info: TreeInfo
+    info: Info
 
 
-def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[..., tuple[ChainState, BlockResult]]:
-    """The function to compile, for a target's `value_and_grad(q, inputs)`: block(state, control, metric, inputs)."""
+def make_block(kernel: Kernel, target_density: Callable, dim: int) -> Callable[..., tuple[ChainState, BlockResult]]:
+    """The function to compile, for a density of (q, inputs) such as the kernel wants: block(state, control, metric,
+    inputs)."""
 
     def block(state: ChainState, control: BlockControl, metric: Metric, inputs: Any) -> tuple[ChainState, BlockResult]:
-        def density(q: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return value_and_grad(q, inputs)
+        def density(q: jax.Array) -> Any:
+            return target_density(q, inputs)
 
         dtype = state.q.dtype
 
@@ -61,7 +62,7 @@ def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[.
             here, step, iteration, result, gradients = carry
             key = threefry((state.key[0], state.key[1]), iteration, jnp.uint32(0))
             size = jnp.exp(jnp.where(control.adapt, step.log_step, step.log_average))
-            here, info = transition(density, metric, here, size, key, max_depth, control.depth)
+            here, info = kernel.transition(density, metric, here, size, key, control.limit)
             adapted = steps.update(step, info.symmetric_acceptance, control.target_accept)
             step = jax.tree.map(lambda new, old: jnp.where(control.adapt, new, old), adapted, step)
             row = (here.q, here.g, here.log_density, size, info)
@@ -76,7 +77,7 @@ def make_block(value_and_grad: Callable, dim: int, max_depth: int) -> Callable[.
 
         scalar, vector = jnp.zeros(ROWS, dtype), jnp.zeros((ROWS, dim), dtype)
         flag, whole = jnp.zeros(ROWS, bool), jnp.zeros(ROWS, jnp.int32)
-        info = TreeInfo(scalar, scalar, whole, whole, flag, flag, scalar, scalar)
+        info = Info(scalar, scalar, whole, whole, flag, flag, scalar, scalar)
         empty = BlockResult(jnp.int32(0), vector, vector, scalar, scalar, info)
         start = Draw(state.q, state.g, state.log_density)
         here, step, iteration, result, _ = lax.while_loop(

@@ -32,7 +32,7 @@ class Chains:
         target: Target,
         states: list[ChainState],
         target_accept: float,
-        max_depth: int,
+        limit: int,
         record: Record,
         deadline: float = np.inf,
     ) -> None:
@@ -41,7 +41,7 @@ class Chains:
         self._record = record
         self._deadline = deadline
         self.target_accept = target_accept
-        self._max_depth = max_depth
+        self._limit = limit
         self._budget = _PATIENCE
         self._workers = max(1, min(len(states), _cores()))
         self._gradients = 0
@@ -64,18 +64,18 @@ class Chains:
         done: int,
         total: int,
         adapt: bool = False,
-        depth: int | None = None,
+        limit: int | None = None,
         hurry: bool = False,
     ) -> list[list[BlockResult]]:
         """Draw `count` more from every chain, each with its metric; for each chain the blocks that make them up.
 
         Blocks of this `phase` that the record holds are taken from there, and new ones added to it. On Ctrl-C, and
         with `hurry` after the deadline, the blocks under way are finished and what there is comes back; Ctrl-C sets
-        `interrupted` as well. `depth` limits trajectories further than the method does.
+        `interrupted` as well. `limit` limits trajectories further than the method does.
         """
         metrics = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metrics)
         blocks: list[list[BlockResult]] = [[] for _ in self.states]
-        limit = self._max_depth if depth is None else min(depth, self._max_depth)
+        limit = self._limit if limit is None else min(limit, self._limit)
         left = [count] * len(self.states)
         for chain in range(len(self.states)):
             while left[chain] > 0 and (known := self._record.take(phase, chain, left[chain])) is not None:
@@ -123,14 +123,14 @@ class Chains:
         return blocks
 
     def _run(
-        self, state: ChainState, count: int, adapt: bool, depth: int, metric: Metric
+        self, state: ChainState, count: int, adapt: bool, limit: int, metric: Metric
     ) -> tuple[ChainState, BlockResult, float]:
         control = BlockControl(
             count=np.int32(min(count, ROWS)),
             budget=np.int32(self._budget),
             adapt=np.bool_(adapt),
             target_accept=self._target.dtype.type(self.target_accept),
-            depth=np.int32(depth),
+            limit=np.int32(limit),
         )
         began = time.perf_counter()
         with self._target.precision():

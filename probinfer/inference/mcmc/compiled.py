@@ -7,11 +7,12 @@ import jax.numpy as jnp
 
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import BlockControl, ChainState, make_block
+from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.model.target import Target
 
 
-def compiled_block(target: Target, rank: int, max_depth: int) -> Any:
+def compiled_block(kernel: Kernel, target: Target, rank: int) -> Any:
     """The executable of `make_block` for this target."""
 
     def shape(*size: int, dtype: Any = target.dtype) -> jax.ShapeDtypeStruct:
@@ -24,11 +25,14 @@ def compiled_block(target: Target, rank: int, max_depth: int) -> Any:
     whole = shape(dtype=jnp.int32)
     control = BlockControl(whole, whole, shape(dtype=bool), shape(), whole)
     metric = Metric(shape(target.dim), shape(target.dim, rank), shape(rank))
-    block = make_block(target.value_and_grad, target.dim, max_depth)
-    return target.compile(f"block {rank} {max_depth}", block, state, control, metric, target.inputs)
+    density = target.value_and_grad if kernel.gradient else target.log_density
+    block = make_block(kernel, density, target.dim)
+    return target.compile(f"block {rank} {kernel.name}", block, state, control, metric, target.inputs)
 
 
-def compiled_density(target: Target) -> Any:
-    """The executable of the target's `value_and_grad`."""
+def compiled_density(kernel: Kernel, target: Target) -> Any:
+    """The executable of the target's `value_and_grad`, or of its log density where the kernel uses no gradient."""
     point = jax.ShapeDtypeStruct((target.dim,), target.dtype)
-    return target.compile("density", target.value_and_grad, point, target.inputs)
+    if kernel.gradient:
+        return target.compile("density", target.value_and_grad, point, target.inputs)
+    return target.compile("log density", target.log_density, point, target.inputs)

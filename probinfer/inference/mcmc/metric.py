@@ -23,6 +23,10 @@ class Metric(NamedTuple):
         """A'^-1 x: for standard normal x, a momentum with this mass matrix."""
         return self._along(1.0 / (1.0 + self.stretch) - 1.0, x) / self.scale
 
+    def displacement(self, x: jax.Array) -> jax.Array:
+        """A x."""
+        return self.scale * self._along(self.stretch, x)
+
     def velocity(self, p: jax.Array) -> jax.Array:
         """A A' p."""
         return self.scale * self._along((1.0 + self.stretch) ** 2 - 1.0, self.scale * p)
@@ -59,7 +63,7 @@ def fit(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *,
     """
     dim = draws.shape[-1]
     use = use & np.isfinite(draws).all(axis=-1) & np.isfinite(gradients).all(axis=-1)
-    x, g = _centred(draws, use), _centred(gradients, use)
+    x, g = pooled(draws, use), pooled(gradients, use)
     scale = _diagonal(x, g, np.ones(dim))
     metric = Metric(scale, np.zeros((dim, rank)), np.zeros(rank))
     if rank == 0 or len(x) < 10:
@@ -89,7 +93,7 @@ def _without(x: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return x - (x @ directions) @ directions.T
 
 
-def _centred(values: np.ndarray, use: np.ndarray) -> np.ndarray:
+def pooled(values: np.ndarray, use: np.ndarray) -> np.ndarray:
     """The used rows of all chains (n, d), less the mean of their chain."""
     rows = [chain[kept] - chain[kept].mean(axis=0) for chain, kept in zip(values, use, strict=True) if kept.sum() > 1]
     return np.concatenate(rows) if rows else np.empty((0, values.shape[-1]))

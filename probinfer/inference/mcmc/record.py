@@ -9,8 +9,8 @@ import numpy as np
 
 from probinfer.inference.checkpoint import Journal
 from probinfer.inference.mcmc.block import BlockResult, ChainState
+from probinfer.inference.mcmc.kernel import Info
 from probinfer.inference.mcmc.step_size import DualAveraging
-from probinfer.inference.mcmc.tree import TreeInfo
 
 _HEAD = struct.Struct("<III")  # phase, chain, draws
 
@@ -78,7 +78,7 @@ class Record:
             g=zeros(self._dim),
             log_density=zeros(),
         )
-        info = TreeInfo(column, column, whole, whole, flag, flag, column, column)
+        info = Info(column, column, whole, whole, flag, flag, column, column)
         result = BlockResult(zeros(dtype=np.int32), table, table, column, column, info)
         return Block(state, result)
 
@@ -93,5 +93,5 @@ def rows(result: BlockResult, first: int, last: int | None) -> BlockResult:
         g=result.g[span],
         log_density=result.log_density[span],
         step_size=result.step_size[span],
-        info=TreeInfo(*(column[span] for column in result.info)),
+        info=Info(*(column[span] for column in result.info)),
     )

@@ -28,10 +28,13 @@ def find_start(
     propose: Callable[[float], np.ndarray],
     dim: int,
     rank: int,
+    *,
+    descend: bool = True,
 ) -> tuple[Start | None, np.ndarray]:
     """A start, or None with the last point tried if none was finite.
 
-    evaluate: log density and gradient at a point. propose: a random point within a radius.
+    evaluate: log density and gradient at a point. propose: a random point within a radius. descend: whether the
+    gradient may be used.
 
     A point in the far tail, where unscaled data or a narrow likelihood put most random points, is no place for a
     Markov chain: steps there must be tiny, and all of warm-up goes into the descent. So L-BFGS takes over while a few
@@ -43,6 +46,8 @@ def find_start(
         position = propose(radius)
         value, gradient = evaluate(position)
         if np.isfinite(value) and np.isfinite(gradient).all():
+            if not descend:
+                return Start(position, value, gradient, identity(dim, rank)), position
             return _descend(evaluate, position, value, gradient, rank), position
     return None, position
 

@@ -7,7 +7,7 @@ Hoffman & Gelman (2014), the No-U-Turn sampler; Betancourt (2017), a conceptual 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,46 +15,9 @@ import numpy as np
 from jax import lax
 
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
+from probinfer.inference.mcmc.kernel import MAX_ENERGY_ERROR, Draw, Info
+from probinfer.inference.mcmc.leapfrog import Point, at, leapfrog
 from probinfer.inference.mcmc.metric import Metric
-
-Value = Any  # an array: of JAX inside the compiled program, of NumPy outside
-
-MAX_ENERGY_ERROR = 1000.0  # beyond it the integrator has left the energy surface: a divergence (Stan's limit)
-
-
-class Point(NamedTuple):
-    """A point in phase space, each (d,): position, momentum, velocity, gradient of the log density, its acceleration.
-
-    Velocity and acceleration are the inverse mass matrix times momentum and gradient. Carrying both costs one product
-    with that matrix per step, not two.
-    """
-
-    q: jax.Array
-    p: jax.Array
-    v: jax.Array
-    g: jax.Array
-    a: jax.Array
-
-
-class Draw(NamedTuple):
-    """Where a transition ends."""
-
-    q: jax.Array
-    g: jax.Array
-    log_density: jax.Array
-
-
-class TreeInfo(NamedTuple):
-    """What a transition was like; all scalars."""
-
-    acceptance: Value  # mean over the trajectory of min(1, exp(-energy error))
-    symmetric_acceptance: Value  # the same of 2 min(1, r) / (1 + r), r = exp(-energy error): what step size adapts on
-    steps: Value
-    depth: Value
-    diverging: Value
-    saturated: Value
-    energy: Value
-    energy_error: Value
 
 
 class _Subtree(NamedTuple):
@@ -94,9 +57,10 @@ def transition(
     start: Draw,
     step_size: jax.Array,
     key: tuple[jax.Array, jax.Array],
-    max_depth: int,
     depth_limit: jax.Array,
-) -> tuple[Draw, TreeInfo]:
+    *,
+    max_depth: int,
+) -> tuple[Draw, Info]:
     """One draw of NUTS from `start`.
 
     `value_and_grad` maps q (d,) to the log density and its gradient; `key` is two words of 32 bits, spent here. The
@@ -104,7 +68,7 @@ def transition(
     """
     dim, dtype = start.q.size, start.q.dtype
     p = metric.momentum(normal(key, dim, dtype))
-    point = Point(start.q, p, metric.velocity(p), start.g, metric.velocity(start.g))
+    point = at(start.q, p, start.g, metric)
     energy = 0.5 * jnp.sum(p * point.v) - start.log_density
     zero, never = jnp.zeros((), dtype), jnp.zeros((), bool)
 
@@ -146,7 +110,7 @@ def transition(
         _Tree(point, point, start, zero, zero, p, count, count, never, never, never, zero, zero),
     )
     steps = tree.steps.astype(dtype)
-    info = TreeInfo(
+    info = Info(
         acceptance=tree.acceptance / steps,
         symmetric_acceptance=tree.symmetric_acceptance / steps,
         steps=tree.steps,
@@ -177,14 +141,8 @@ def _grow(
     saved = jnp.zeros((max_depth + 1, edge.q.size), dtype)
 
     def leaf(sub: _Subtree) -> _Subtree:
-        q, p, v, g, a = sub.edge
-        half = 0.5 * signed_step
-        q = q + signed_step * (v + half * a)
-        log_density, new_g = value_and_grad(q)
-        new_a = metric.velocity(new_g)
-        p = p + half * (g + new_g)
-        v = v + half * (a + new_a)
-
+        end, log_density = leapfrog(value_and_grad, metric, sub.edge, signed_step)
+        q, p, v, g, _ = end
         error = 0.5 * jnp.sum(p * v) - log_density - energy
         error = jnp.where(jnp.isnan(error), jnp.inf, error)
         log_weight = jnp.logaddexp(sub.log_weight, -error)
@@ -211,8 +169,8 @@ def _grow(
         _, turning = lax.while_loop(lambda state: (state[0] > last) & ~state[1], check, (row, never))
         ratio = jnp.exp(-jnp.abs(error))
         return _Subtree(
-            edge=Point(q, p, v, new_g, new_a),
-            proposal=jax.tree.map(lambda a, b: jnp.where(take, a, b), Draw(q, new_g, log_density), sub.proposal),
+            edge=end,
+            proposal=jax.tree.map(lambda a, b: jnp.where(take, a, b), Draw(q, g, log_density), sub.proposal),
             error=jnp.where(take, error, sub.error),
             log_weight=log_weight,
             rho=rho,

@@ -1,5 +1,6 @@
 """Warm-up: windows of draws, after each of which the metric is fitted from all chains; then the step size settles."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,25 +9,27 @@ from threadpoolctl import ThreadpoolController
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import BlockResult, ChainState
 from probinfer.inference.mcmc.chains import Chains, stack
-from probinfer.inference.mcmc.metric import Metric, fit
+from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.progress import Progress
 
 DEFAULT_WARMUP = 400
 SAMPLING, WARMUP = 0, 1  # numbers of phases in a record; the windows of the warm-up count on from WARMUP
 _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up after which the metric is fitted anew
-_FIRST_DEPTH = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
+_FIRST_LIMIT = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
 _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the way to the typical set is forgotten
 _FAR = 10.0  # standard deviations of the log density below the bulk, beyond which a draw is still on that way
 
 
-def warm_up(chains: Chains, metrics: list[Metric], warmup: int, total: int, progress: Progress) -> list[Metric]:
-    """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with.
+def warm_up(
+    chains: Chains, metrics: list[Metric], fit: Callable[..., Metric], warmup: int, total: int, progress: Progress
+) -> list[Metric]:
+    """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with, made by `fit`.
 
     Chains that have arrived where the others are share one metric and, at the end, one step size, fitted from all of
     them. A chain that is still on its way, or in a mode of its own, keeps those that fit where it is.
     """
     ends = [*sorted({round(warmup * part) for part in _WINDOWS} - {0, warmup}), warmup]
-    history = _History()
+    history = _History(fit)
     before = 0
     for window, end in enumerate(ends if warmup else []):
         blocks = chains.advance(
@@ -34,7 +37,7 @@ def warm_up(chains: Chains, metrics: list[Metric], warmup: int, total: int, prog
             metrics,
             phase=WARMUP + window,
             adapt=True,
-            depth=_FIRST_DEPTH if window == 0 else None,
+            limit=_FIRST_LIMIT if window == 0 else None,
             progress=progress,
             label="warm-up",
             done=before,
@@ -76,7 +79,8 @@ class _Window(NamedTuple):
 class _History:
     """The windows so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, fit: Callable[..., Metric]) -> None:
+        self._fit = fit
         self._windows: list[_Window] = []
         # Matrices this small are slower on many threads, by a hundred times when other processes want the cores too.
         self._threads = ThreadpoolController()
@@ -96,11 +100,11 @@ class _History:
         arrived = self.arrived()
         last = self._windows[-1]
         with self._threads.limit(limits=1):
-            shared = fit(draws[arrived, -recent:], gradients[arrived, -recent:], use[arrived], rank)
+            shared = self._fit(draws[arrived, -recent:], gradients[arrived, -recent:], use[arrived], rank)
             return [
                 shared
                 if arrived[i]
-                else fit(
+                else self._fit(
                     last.draws[i : i + 1],
                     last.gradients[i : i + 1],
                     np.ones(last.log_density[i : i + 1].shape, bool),

@@ -1,0 +1,51 @@
+"""What a Markov chain's transition takes and gives, whichever it is."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Value = Any  # an array: of JAX inside the compiled program, of NumPy outside
+
+MAX_ENERGY_ERROR = 1000.0  # beyond it the integrator has left the energy surface: a divergence (Stan's limit)
+
+
+class Draw(NamedTuple):
+    """Where a transition begins and ends; `g` is the gradient (d,), zero for a transition that uses none."""
+
+    q: Value
+    g: Value
+    log_density: Value
+
+
+class Info(NamedTuple):
+    """What a transition was like; all scalars."""
+
+    acceptance: Value  # mean over the trajectory of min(1, exp(-energy error))
+    symmetric_acceptance: Value  # what the step size adapts on
+    steps: Value
+    depth: Value
+    diverging: Value
+    saturated: Value
+    energy: Value
+    energy_error: Value
+
+
+class Kernel(NamedTuple):
+    """A transition, and what has to be known around it.
+
+    name: tells its programs apart, so every setting that is compiled into it is in it.
+    transition: (density, metric, start, step_size, key, limit) -> (Draw, Info); `density` is the target's
+        value_and_grad, or its log density alone where `gradient` is false.
+    gradient: whether it uses gradients.
+    first_step: the step size to begin with.
+    fit: (draws, gradients, use, rank) -> Metric.
+    limit: the most doublings of a trajectory.
+    stats: the fields of Info worth keeping, by ArviZ's names.
+    """
+
+    name: str
+    transition: Callable[..., tuple[Draw, Info]]
+    gradient: bool
+    first_step: float
+    fit: Callable[..., Any]
+    limit: int
+    stats: Mapping[str, str]

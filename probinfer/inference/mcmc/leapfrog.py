@@ -1,0 +1,39 @@
+"""One step of the leapfrog integrator, with one gradient and one product with the inverse mass matrix."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from probinfer.inference.mcmc.metric import Metric
+
+
+class Point(NamedTuple):
+    """A point in phase space, each (d,): position, momentum, velocity, gradient of the log density, its acceleration.
+
+    Velocity and acceleration are the inverse mass matrix times momentum and gradient. Carrying both costs one product
+    with that matrix per step, not two.
+    """
+
+    q: jax.Array
+    p: jax.Array
+    v: jax.Array
+    g: jax.Array
+    a: jax.Array
+
+
+def at(q: jax.Array, p: jax.Array, g: jax.Array, metric: Metric) -> Point:
+    """The point with this position, momentum and gradient."""
+    return Point(q, p, metric.velocity(p), g, metric.velocity(g))
+
+
+def leapfrog(value_and_grad: Callable, metric: Metric, start: Point, step: jax.Array) -> tuple[Point, jax.Array]:
+    """The point a signed `step` further on, and the log density there."""
+    q, p, v, g, a = start
+    half = 0.5 * step
+    q = q + step * (v + half * a)
+    log_density, new_g = value_and_grad(q)
+    new_a = metric.velocity(new_g)
+    p = p + half * (g + new_g)
+    v = v + half * (a + new_a)
+    return Point(q, p, v, new_g, new_a), log_density

@@ -1,0 +1,91 @@
+"""A run of Markov chains from its starting points to its draws, whatever the transition."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import numpy as np
+
+from probinfer.inference.draws import Draws
+from probinfer.inference.mcmc import step_size as steps
+from probinfer.inference.mcmc.block import ChainState
+from probinfer.inference.mcmc.chains import Chains, stack
+from probinfer.inference.mcmc.compiled import compiled_block, compiled_density
+from probinfer.inference.mcmc.kernel import Kernel
+from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.record import Record
+from probinfer.inference.mcmc.sampling import sample
+from probinfer.inference.mcmc.start import RADII, find_start
+from probinfer.inference.mcmc.warmup import warm_up
+from probinfer.inference.method import Run, check_start
+from probinfer.model.target import Target
+
+
+def run_chains(method: Any, kernel: Kernel, target: Target, run: Run, *, rank: int, warmup: int) -> Draws:
+    """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric."""
+    clock = time.perf_counter
+    began = clock()
+    with ThreadPoolExecutor(1, thread_name_prefix="probinfer") as pool:
+        compiling = pool.submit(compiled_block, kernel, target, rank)
+        states, metrics = _start(kernel, method.chains, target, run, rank)
+    record = Record(run.journal, target.dim, target.dtype)
+    block = compiling.result()
+    chains = Chains(block, target, states, method.target_accept, kernel.limit, record, run.deadline)
+    compiled = clock()
+    metrics = warm_up(chains, metrics, kernel.fit, warmup, warmup + method.draws, run.progress)
+    if chains.interrupted:
+        run.progress.close()
+        raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
+    warm = clock()
+    blocks, ending = sample(chains, metrics, method.draws, run.until, run.progress, warmup)
+    run.progress.close()
+    positions = stack(blocks, lambda block: block.q)
+    if positions.shape[1] == 0:
+        raise KeyboardInterrupt("Interrupted before every chain had its first draw.")
+    seen = {
+        name: stack(blocks, lambda block, field=field: getattr(block.info, field))
+        for name, field in kernel.stats.items()
+    }
+    return Draws(
+        positions=positions,
+        stats={
+            "lp": stack(blocks, lambda block: block.log_density),
+            "step_size": stack(blocks, lambda block: block.step_size),
+            **seen,
+        },
+        method=type(method).__name__,
+        settings={**asdict(method), "warmup": warmup},
+        outcome=ending.outcome,
+        seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
+        stopping=ending.stopping,
+    )
+
+
+def _start(kernel: Kernel, count: int, target: Target, run: Run, rank: int) -> tuple[list[ChainState], list[Metric]]:
+    """`count` chains at their starting points, and the metric that fits each there."""
+    density, dtype = compiled_density(kernel, target), target.dtype.type
+    none = np.zeros(target.dim)
+    states, metrics = [], []
+    with target.precision():
+        first_step = jax.tree.map(np.asarray, steps.start(kernel.first_step, target.dtype))
+        for seed in np.random.SeedSequence(run.key.tolist()).spawn(count):
+            generator = np.random.default_rng(seed)
+            key = generator.integers(0, 2**32, 2, dtype=np.uint32)
+
+            def evaluate(position: np.ndarray) -> tuple[float, np.ndarray]:
+                found = density(position.astype(dtype), target.inputs)
+                value, gradient = found if kernel.gradient else (found, none)
+                return float(value), np.asarray(gradient, float)
+
+            def propose(radius: float, generator: np.random.Generator = generator) -> np.ndarray:
+                return generator.uniform(-radius, radius, target.dim)
+
+            start, last = find_start(evaluate, propose, target.dim, rank, descend=kernel.gradient)
+            if start is None:
+                raise check_start(target, last, len(RADII))
+            q, g = start.position.astype(dtype), start.gradient.astype(dtype)
+            states.append(ChainState(q, key, np.uint32(0), first_step, g, dtype(start.log_density)))
+            metrics.append(start.metric)
+    return states, metrics
