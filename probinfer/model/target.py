@@ -45,8 +45,7 @@ class Target:
             self.dtype = np.dtype(jnp.result_type(float))
             self.inputs = {name: jnp.asarray(value) for name, value in bound.arrays.items()}
             with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
-                function = jax.value_and_grad(self._simulate, has_aux=True) if gradient else self._simulate_alone
-                self._all = _Traced(function, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
+                self._all = self._trace(gradient)
         self.fingerprint = self._all.fingerprint
 
     def precision(self) -> Any:
@@ -144,6 +143,22 @@ class Target:
         named = {site.name: trace[site.name]["value"] for site in (*self.latents, *self.deterministics)}
         observed = {site.name: pointwise[site.name] for site in self.bound.observed}
         return total, _Seen(named, observed, terms)
+
+    def _trace(self, gradient: bool) -> "_Traced":
+        point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
+        if not gradient:
+            return _Traced(self._simulate_alone, point, self.inputs)
+        try:
+            return _Traced(jax.value_and_grad(self._simulate, has_aux=True), point, self.inputs)
+        except ValueError as error:
+            if "everse-mode differentiation" not in str(error):
+                raise
+            self._trace(gradient=False)  # raises its own error if there is no value either
+            raise ModelError(
+                "The log density has a value but no gradient: it holds a loop whose length is not fixed, such as "
+                "lax.while_loop. Use lax.scan or a loop of fixed length, or a method that needs no gradient, such as "
+                "pi.Metropolis()."
+            ) from None
 
     def _simulate_alone(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple, jax.Array]:
         return self._simulate(z, inputs), jnp.full_like(z, jnp.nan)

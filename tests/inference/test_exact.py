@@ -1,4 +1,4 @@
-"""NUTS finds posteriors whose exact law is known; a model that is subtly wrong fails the very same check.
+"""Markov chains find posteriors whose exact law is known; a model that is subtly wrong fails the very same check.
 
 Each case is a model, its data, and the exact marginal law of each site. `defect`, an argument of every model, is 0 in
 the right model and 1 in its twin: the same compiled program with one thing wrong. All comparisons of one test share a
@@ -22,9 +22,9 @@ from tests.inference.statistics import assert_moments, assert_within_mcse
 RESOLUTION = 0.25
 
 
-def draw(model, data, **settings) -> dict[str, np.ndarray]:
+def draw(model, data, method=pi.NUTS, **settings) -> dict[str, np.ndarray]:
     """Draws (chain, draw, *shape) by site."""
-    posterior = pi.infer(model, data, pi.NUTS(**settings), seed=0, progress=False)
+    posterior = pi.infer(model, data, method(**settings), seed=0, progress=False)
     return {name: variable.values for name, variable in posterior.tree["posterior"].data_vars.items()}
 
 
@@ -146,18 +146,22 @@ CASES = (
 )
 
 
-def assert_exact(case: Case, defect: float) -> None:
-    draws = draw(case.model, {**case.data, "defect": defect}, draws=2000)
+def assert_exact(case: Case, defect: float, method: type) -> None:
+    draws = draw(case.model, {**case.data, "defect": defect}, method, draws=4000)
     for site, law in case.exact.items():
         assert_moments(draws[site], law.mean(), law.std(), quantile=law.ppf, resolution=RESOLUTION, names=site)
 
 
+METHODS = (pi.NUTS, pi.HMC, pi.Metropolis)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-def test_posterior_is_exact_and_a_defective_twin_is_not(make):
+def test_posterior_is_exact_and_a_defective_twin_is_not(make, method):
     case = make()
-    assert_exact(case, defect=0.0)
+    assert_exact(case, 0.0, method)
     with pytest.raises(AssertionError, match="tolerance"):
-        assert_exact(case, defect=1.0)
+        assert_exact(case, 1.0, method)
 
 
 def gaussian(dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,17 +179,18 @@ def assert_gaussian(draws: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> 
         assert_within_mcse(z[..., 1:] * z[..., :-1], 0.0, names="covariance of neighbours")
 
 
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
 @pytest.mark.parametrize("dim", [1, 10])
-def test_correlated_gaussian(dim):
+def test_correlated_gaussian(dim, method):
     mean, factor = gaussian(dim)
 
     def log_density(x, scale):
         return -0.5 * jnp.sum((jnp.linalg.solve(factor, x - mean) / scale) ** 2)
 
     target = pi.LogDensity(log_density, dim=dim)
-    assert_gaussian(draw(target, {"scale": 1.0}, draws=2000)["x"], mean, factor)
+    assert_gaussian(draw(target, {"scale": 1.0}, method, draws=2000)["x"], mean, factor)
     with pytest.raises(AssertionError, match="tolerance"):
-        assert_gaussian(draw(target, {"scale": 1.1}, draws=2000)["x"], mean, factor)
+        assert_gaussian(draw(target, {"scale": 1.1}, method, draws=2000)["x"], mean, factor)
 
 
 def autoregressive(x, rho=0.7):

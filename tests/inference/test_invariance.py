@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probinfer.inference.mcmc import leapfrog, tree
+from probinfer.inference.mcmc import leapfrog, trajectory, tree, walk
 from probinfer.inference.mcmc.kernel import Draw
 from probinfer.inference.mcmc.metric import Metric
 from tests.inference.statistics import assert_law
@@ -56,14 +56,15 @@ METRICS = {
 }
 
 
-def step_from_exact_draws(transition, law: Law, metric: Metric, step_size: float, log_density=None):
+def step_from_exact_draws(transition, law: Law, metric: Metric, step_size: float, log_density=None, gradient=True):
     """(start, end) of CHAINS independent chains as standard normals under the law, and each step's info."""
     value_and_grad = jax.value_and_grad(log_density or law.log_density)
+    density = value_and_grad if gradient else law.log_density
 
     def chain(q, key):
         def step(draw, i):
             word = jax.random.key_data(jax.random.fold_in(key, i))
-            return transition(value_and_grad, metric, draw, step_size, (word[0], word[1]), MAX_DEPTH)
+            return transition(density, metric, draw, step_size, (word[0], word[1]), MAX_DEPTH)
 
         value, gradient = value_and_grad(q)
         draw, info = jax.lax.scan(step, Draw(q, gradient, value), jnp.arange(STEPS))
@@ -138,7 +139,7 @@ MUTANTS = {
         "complete = ~sub.diverging",
     ),
     "forgets the kinetic energy in the weights": (
-        "error = 0.5 * jnp.sum(p * v) - log_density - energy",
+        "error = kinetic(end) - log_density - energy",
         "error = -log_density + (0.5 * jnp.sum(edge.p * edge.v) - energy)",
     ),
     "never checks the subtrees": (
@@ -175,12 +176,80 @@ def mutant(old: str, new: str) -> types.ModuleType:
     if old not in inspect.getsource(leapfrog):
         return changed(tree, old, new)
     broken = vars(changed(leapfrog, old, new))
-    its_import = "from probinfer.inference.mcmc.leapfrog import Point, at, leapfrog"
-    return changed(tree, its_import, "", **{name: broken[name] for name in ("Point", "at", "leapfrog")})
+    its_import = "from probinfer.inference.mcmc.leapfrog import Point, at, kinetic, leapfrog"
+    return changed(tree, its_import, "", **{name: broken[name] for name in ("Point", "at", "kinetic", "leapfrog")})
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_moves_the_law(name):
     _, end, _ = step_from_exact_draws(nuts(mutant(*MUTANTS[name])), funnel(), METRICS["identity"], 0.7)
+    with pytest.raises(AssertionError, match="the law is off"):
+        assert_standard_normal(end)
+
+
+def hmc(module: types.ModuleType):
+    return functools.partial(module.transition, length=1.2, jitter=0.5, max_steps=64)
+
+
+def metropolis(module: types.ModuleType):
+    return functools.partial(module.transition, proposals=8)
+
+
+@pytest.mark.parametrize(("make", "metric", "step_size"), CASES)
+def test_law_does_not_move_under_hmc(make, metric, step_size):
+    start, end, info = step_from_exact_draws(hmc(trajectory), make(), METRICS[metric], step_size)
+    assert_standard_normal(end)
+    assert abs(np.corrcoef(start[:, 0], end[:, 0])[0, 1]) < 0.7
+    assert 0.5 < np.mean(info.acceptance) < 0.97
+    assert len(np.unique(info.steps)) > 2
+
+
+@pytest.mark.parametrize(("make", "metric", "step_size"), CASES)
+def test_law_does_not_move_under_metropolis(make, metric, step_size):
+    del step_size
+    start, end, info = step_from_exact_draws(metropolis(walk), make(), METRICS[metric], 1.2, gradient=False)
+    assert_standard_normal(end)
+    assert abs(np.corrcoef(start[:, 0], end[:, 0])[0, 1]) < 0.8
+    assert 0.1 < np.mean(info.acceptance) < 0.7
+
+
+OTHER_MUTANTS = {
+    "HMC accepts everything": (
+        hmc,
+        trajectory,
+        "take = ~diverging & (jnp.log(uniform(bits_accept, dtype)) <= -error)",
+        "take = ~diverging",
+    ),
+    "HMC forgets the kinetic energy": (
+        hmc,
+        trajectory,
+        "error = kinetic(point) - log_density - energy",
+        "error = -log_density + start.log_density",
+    ),
+    "HMC's length depends on where it starts": (
+        hmc,
+        trajectory,
+        ") / step_size",
+        ") / step_size * jnp.exp(start.q[0])",
+    ),
+    "Metropolis accepts too often": (metropolis, walk, "<= gain", "<= 0.8 * gain"),
+    "Metropolis moves without its density": (metropolis, walk, "jnp.where(take, value, here.log_density)", "value"),
+    "Metropolis uses one number for step and acceptance": (
+        metropolis,
+        walk,
+        "bits, _ = threefry(key, n.astype(jnp.uint32), jnp.uint32(4))",
+        "bits, _ = threefry(words, jnp.uint32(0), jnp.uint32(0xFFFFFFFF))",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_MUTANTS)
+def test_other_mutants_move_the_law(name):
+    make, module, old, new = OTHER_MUTANTS[name]
+    broken = make(changed(module, old, new))
+    gradient = module is trajectory
+    _, end, _ = step_from_exact_draws(
+        broken, funnel(), METRICS["identity"], 0.7 if gradient else 1.2, gradient=gradient
+    )
     with pytest.raises(AssertionError, match="the law is off"):
         assert_standard_normal(end)

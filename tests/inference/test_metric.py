@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from probinfer.inference.mcmc import leapfrog
 from probinfer.inference.mcmc.metric import Metric, fit, identity
+from probinfer.inference.mcmc.walk import fit_covariance
 
 RNG = np.random.default_rng(11)
 
@@ -96,3 +98,22 @@ def test_the_first_metric_scales_by_the_gradient():
     first = identity(2, 1, np.array([-100.0, 1e-4]))
     np.testing.assert_allclose(first.scale, [0.1, 100.0])
     assert np.isfinite(identity(2, 0, np.zeros(2)).scale).all()
+
+
+def test_the_walks_metric_is_the_covariance():
+    covariance = correlated(6, 100.0)
+    x, g = normal_sample(covariance, draws=4000)
+    metric = fit_covariance(x, g, everything(x), 6)
+    assert condition(covariance, metric) < 1.2
+    assert condition(covariance, fit_covariance(x, g, everything(x), 0)) > 5  # standard deviations alone would not do
+    z = RNG.normal(size=6)
+    a = metric.scale[:, None] * (np.eye(6) + (metric.directions * metric.stretch) @ metric.directions.T)
+    np.testing.assert_allclose(metric.displacement(z), a @ z, rtol=1e-12)
+
+
+def test_kinetic_energy_is_never_negative():
+    """Velocity and momentum are carried apart: far out, their rounding errors alone would lower the energy."""
+    point = leapfrog.Point(*(np.array(part) for part in ([0.0], [1e100], [-1e90], [0.0], [0.0])))
+    assert leapfrog.kinetic(point) == np.inf
+    assert leapfrog.kinetic(point._replace(v=np.array([np.nan]))) == np.inf
+    assert leapfrog.kinetic(point._replace(p=np.array([2.0]), v=np.array([3.0]))) == 3.0

@@ -287,6 +287,50 @@ def test_an_error_in_a_chain_is_not_swallowed(monkeypatch):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("probinfer")]
 
 
+@pytest.mark.parametrize(
+    ("method", "settings", "text"),
+    [
+        (pi.HMC, {"chains": 0}, "HMC: chains is 0; wanted a whole number, 1 or more"),
+        (pi.HMC, {"path_length": 0}, "HMC: path_length is 0; wanted a number above 0, such as 1.57"),
+        (pi.HMC, {"jitter": 1.0}, r"HMC: jitter is 1.0; wanted a number in \[0, 1\)"),
+        (pi.HMC, {"max_steps": 0}, "HMC: max_steps is 0; wanted a whole number from 1"),
+        (pi.HMC, {"target_accept": 0}, r"HMC: target_accept is 0; wanted a number in \(0, 1\)"),
+        (pi.Metropolis, {"draws": 0}, "Metropolis: draws is 0; wanted a whole number, 1 or more"),
+        (pi.Metropolis, {"thin": 0}, "Metropolis: thin is 0; wanted a whole number, 1 or more"),
+        (pi.Metropolis, {"target_accept": "0.2"}, "Metropolis: target_accept is '0.2'; wanted a number"),
+    ],
+)
+def test_wrong_settings_of_other_chains_are_refused(method, settings, text):
+    with pytest.raises(pi.MethodError, match=text):
+        method(**settings)
+
+
+@pytest.mark.parametrize("method", [pi.HMC, pi.Metropolis])
+def test_other_chains_keep_their_seed_their_rule_and_their_checkpoint(method, tmp_path):
+    small = method(chains=2, draws=150, warmup=100)
+    np.testing.assert_array_equal(positions(small), positions(small))
+    assert (positions(small) != positions(small, seed=1)).all()
+    path = tmp_path / "run"
+    first, again = (pi.infer(eight_schools, DATA, small, checkpoint=path, progress=False) for _ in range(2))
+    np.testing.assert_array_equal(first.latents["mu"], again.latents["mu"])
+    stopped = pi.infer(eight_schools, DATA, small, until=pi.Until(ess=200), progress=False)
+    assert json.loads(stopped.tree.attrs["until"])["met"]
+
+
+def rounded(x):
+    """A density that JAX cannot differentiate: the length of its loop depends on x."""
+    rounds = jnp.int32(3 + 0 * x[0])
+    return -0.5 * jax.lax.while_loop(lambda c: c[0] < rounds, lambda c: (c[0] + 1, c[1] + x @ x / 3), (0, 0.0))[1]
+
+
+def test_a_density_without_a_gradient_is_for_metropolis():
+    with pytest.raises(pi.ModelError, match=r"has a value but no gradient.*pi.Metropolis\(\)"):
+        pi.infer(pi.LogDensity(rounded, dim=3), progress=False)
+    posterior = pi.infer(pi.LogDensity(rounded, dim=3), None, pi.Metropolis(draws=500), progress=False)
+    assert posterior.report.verdict is pi.Verdict.GOOD
+    assert abs(posterior.latents["x"].std() - 1) < 0.1
+
+
 def test_an_argument_that_a_method_does_not_heed_is_refused():
     class Still(pi.NUTS):
         controls = frozenset()

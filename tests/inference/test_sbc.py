@@ -5,7 +5,7 @@ Tests the whole way from a model to its draws, warm-up included, over many data 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,9 @@ from tests.inference.statistics import assert_uniform_ranks
 
 THIN, KEPT = 10, 63
 REPLICATIONS = 320
-METHOD = pi.NUTS(chains=2, draws=(KEPT + 1) // 2 * THIN)
+DRAWS = (KEPT + 1) // 2 * THIN
+METHOD = pi.NUTS(chains=2, draws=DRAWS)
+OTHERS = {"HMC": pi.HMC(chains=2, draws=DRAWS), "Metropolis": pi.Metropolis(chains=2, draws=DRAWS)}
 
 
 class Case(NamedTuple):
@@ -71,13 +73,15 @@ def eight_groups() -> Case:
 UNTIL = pi.Until(ess=400, rhat=1.05, draws=4000)
 
 
-def ranks(case: Case, function: Callable, replications: int, until: pi.Until | None = None) -> np.ndarray:
+def ranks(
+    case: Case, function: Callable, replications: int, until: pi.Until | None = None, method: Any = METHOD
+) -> np.ndarray:
     """Ranks of the true values among the thinned draws: (replications, scalars)."""
     model = pi.Model(function)
     found = []
     for replication in range(replications):
         truth, data = case.simulate(np.random.default_rng([1, replication]))
-        drawn, target, _ = draw(model, data, METHOD, seed=replication, until=until, progress=False)
+        drawn, target, _ = draw(model, data, method, seed=replication, until=until, progress=False)
         thin = THIN if until is None else drawn.positions.shape[1] // ((KEPT + 1) // 2)
         values = target.constrain(drawn.positions[:, ::thin][:, : (KEPT + 1) // 2])
         row = []
@@ -116,6 +120,20 @@ def test_wrong_noise_is_noticed_with_a_stop_rule():
 def test_calibration_with_a_stop_rule(make):
     case = make()
     assert_uniform_ranks(ranks(case, case.model, REPLICATIONS, UNTIL), KEPT)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_chains_are_calibrated_on_a_conjugate_model(name):
+    case = normal_mean()
+    assert_uniform_ranks(ranks(case, case.model, 80, method=OTHERS[name]), KEPT, bins=8, names="mu")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("make", [normal_mean, eight_groups], ids=lambda make: make.__name__)
+def test_calibration_of_other_chains(make, name):
+    case = make()
+    assert_uniform_ranks(ranks(case, case.model, REPLICATIONS, method=OTHERS[name]), KEPT)
 
 
 @pytest.mark.long

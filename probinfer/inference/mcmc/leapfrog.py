@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from probinfer.inference.mcmc.metric import Metric
 
@@ -25,6 +26,13 @@ class Point(NamedTuple):
 def at(q: jax.Array, p: jax.Array, g: jax.Array, metric: Metric) -> Point:
     """The point with this position, momentum and gradient."""
     return Point(q, p, metric.velocity(p), g, metric.velocity(g))
+
+
+def kinetic(point: Point) -> jax.Array:
+    """Kinetic energy p v / 2. Where numbers have grown so large that rounding makes it negative, infinity: such a point
+    must not look like one of low energy."""
+    energy = 0.5 * jnp.sum(point.p * point.v)
+    return jnp.where(energy >= 0, energy, jnp.inf)
 
 
 def leapfrog(value_and_grad: Callable, metric: Metric, start: Point, step: jax.Array) -> tuple[Point, jax.Array]:

@@ -82,7 +82,8 @@ def fit(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *,
 
 def _diagonal(x: np.ndarray, g: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """The scales that `scale` becomes once the scaled draws and gradients (n, d) have shown how far off it was."""
-    var_x, var_g = ((part**2).sum(axis=0) / max(len(part), 1) for part in (x, g))
+    with np.errstate(over="ignore"):  # of a chain that is still falling from the far tail
+        var_x, var_g = ((part**2).sum(axis=0) / max(len(part), 1) for part in (x, g))
     usable = np.isfinite(var_x) & np.isfinite(var_g) & (var_x > 0) & (var_g > 0)
     factor = np.ones(len(scale))
     factor[usable] = (var_x[usable] / var_g[usable]) ** 0.25

@@ -11,7 +11,7 @@ from jax import lax
 
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
 from probinfer.inference.mcmc.kernel import MAX_ENERGY_ERROR, Draw, Info
-from probinfer.inference.mcmc.leapfrog import Point, at, leapfrog
+from probinfer.inference.mcmc.leapfrog import Point, at, kinetic, leapfrog
 from probinfer.inference.mcmc.metric import Metric
 
 
@@ -36,7 +36,7 @@ def transition(
     bits_length, bits_accept = threefry(key, jnp.uint32(0), jnp.uint32(1))
     p = metric.momentum(normal(key, start.q.size, dtype))
     point = at(start.q, p, start.g, metric)
-    energy = 0.5 * jnp.sum(p * point.v) - start.log_density
+    energy = kinetic(point) - start.log_density
 
     wanted = length * (1.0 + jitter * (2.0 * uniform(bits_length, dtype) - 1.0)) / step_size
     most = jnp.minimum(max_steps, jnp.left_shift(jnp.int32(1), limit))
@@ -45,7 +45,7 @@ def transition(
     def further(state: tuple) -> tuple:
         point, _, _, n = state
         point, log_density = leapfrog(value_and_grad, metric, point, step_size)
-        error = 0.5 * jnp.sum(point.p * point.v) - log_density - energy
+        error = kinetic(point) - log_density - energy
         return point, log_density, jnp.where(jnp.isnan(error), jnp.inf, error), n + 1
 
     def unfinished(state: tuple) -> jax.Array:

@@ -16,7 +16,7 @@ from jax import lax
 
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
 from probinfer.inference.mcmc.kernel import MAX_ENERGY_ERROR, Draw, Info
-from probinfer.inference.mcmc.leapfrog import Point, at, leapfrog
+from probinfer.inference.mcmc.leapfrog import Point, at, kinetic, leapfrog
 from probinfer.inference.mcmc.metric import Metric
 
 
@@ -69,7 +69,7 @@ def transition(
     dim, dtype = start.q.size, start.q.dtype
     p = metric.momentum(normal(key, dim, dtype))
     point = at(start.q, p, start.g, metric)
-    energy = 0.5 * jnp.sum(p * point.v) - start.log_density
+    energy = kinetic(point) - start.log_density
     zero, never = jnp.zeros((), dtype), jnp.zeros((), bool)
 
     def double(tree: _Tree) -> _Tree:
@@ -143,7 +143,7 @@ def _grow(
     def leaf(sub: _Subtree) -> _Subtree:
         end, log_density = leapfrog(value_and_grad, metric, sub.edge, signed_step)
         q, p, v, g, _ = end
-        error = 0.5 * jnp.sum(p * v) - log_density - energy
+        error = kinetic(end) - log_density - energy
         error = jnp.where(jnp.isnan(error), jnp.inf, error)
         log_weight = jnp.logaddexp(sub.log_weight, -error)
         bits, _ = _bits(key, steps_before + sub.length, 2)

@@ -57,7 +57,8 @@ def fit_covariance(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, ra
     del gradients
     dim = draws.shape[-1]
     x = pooled(draws, use & np.isfinite(draws).all(axis=-1))
-    scale = np.sqrt((x**2).sum(axis=0) / max(len(x), 1))
+    with np.errstate(over="ignore"):
+        scale = np.sqrt((x**2).sum(axis=0) / max(len(x), 1))
     scale = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
     metric = Metric(scale, np.zeros((dim, rank)), np.zeros(rank))
     if rank == 0 or len(x) < 10:
