@@ -12,6 +12,10 @@ class ModelError(ProbinferError, ValueError):
     """The model cannot be used as it is written: no latent sites, a log density that is nowhere finite, …"""
 
 
+class NoGradient(ModelError):
+    """The model's log density has a value but cannot be differentiated."""
+
+
 class DataError(ProbinferError, ValueError):
     """The data do not fit the model, or hold values that no inference can use (text, NaN, infinity)."""
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from probinfer.errors import MethodError
 from probinfer.inference.checkpoint import Journal
+from probinfer.inference.choose import choose
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.metropolis import Metropolis
@@ -44,11 +45,14 @@ def draw(
     if until is not None and not isinstance(until, Until):
         raise MethodError(f"until came as {until!r}; wanted a rule such as pi.Until(ess=400, seconds=60), or None.")
     model = model if isinstance(model, Model) else Model(model)
-    chosen = NUTS() if method is None else method
     bound = model.bind(data)
-    check_fits(chosen, bound, METHODS)
+    check_fits(NUTS() if method is None else method, bound, METHODS)
+    if method is None:
+        chosen, target, reason = choose(bound)
+    else:
+        chosen, reason = method, None
+        target = Target(bound, float64=chosen.float64, gradient=Need.GRADIENT in chosen.needs)
     check_controls(chosen, until=until, checkpoint=checkpoint)
-    target = Target(bound, float64=chosen.float64, gradient=Need.GRADIENT in chosen.needs)
     traced = time.perf_counter() - began
     provenance = {
         "data_hash": data_hash(bound),
@@ -69,6 +73,7 @@ def draw(
             journal.close()
     attributes = {
         "method": draws.method,
+        **({"method_chosen": reason} if reason else {}),
         "settings": json.dumps(dict(draws.settings)),
         "seed": json.dumps(seed if isinstance(seed, int) else [int(word) for word in key]),
         **provenance,

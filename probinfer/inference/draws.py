@@ -24,8 +24,7 @@ class Draws:
     stats: one array over `sample_dims` for each statistic, under ArviZ's names (lp, diverging, tree_depth, ...).
     seconds: wall time of each stage.
     settings: the method's settings, ready for JSON.
-    facts: what the method found out besides draws, text and numbers, such as `pareto_khat`, `exact` or `log_evidence`;
-        kept as attributes of the tree, where the report looks for them.
+    facts: what the method found out besides, text and numbers, such as `pareto_khat`: attributes of the tree to be.
     stopping: of a run with a stop rule, the rule and what it saw when the run ended, ready for JSON.
     """
 

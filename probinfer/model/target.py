@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from probinfer.errors import ModelError
+from probinfer.errors import ModelError, NoGradient
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.trace import is_latent, log_densities, unconstrained_shape, user_error
@@ -154,7 +154,7 @@ class Target:
             if "everse-mode differentiation" not in str(error):
                 raise
             self._trace(gradient=False)  # raises its own error if there is no value either
-            raise ModelError(
+            raise NoGradient(
                 "The log density has a value but no gradient: it holds a loop whose length is not fixed, such as "
                 "lax.while_loop. Use lax.scan or a loop of fixed length, or a method that needs no gradient, such as "
                 "pi.Metropolis()."

@@ -25,7 +25,7 @@ def infer(
     Args:
         model: a NumPyro function, whose keyword arguments are the data; or a `Model`, or a `LogDensity`.
         data: dict of arrays (or a data frame, whose columns are the arrays), one entry for each argument of the model.
-        method: how, with its settings: `NUTS(draws=2000)`. None takes `NUTS()`.
+        method: how, with its settings: `NUTS(draws=2000)`. None chooses one, and the report says why.
         seed: whole number or jax key. The same seed gives the same draws, however busy the machine is.
         until: stop when the draws are good enough or a budget is spent: `Until(ess=400, rhat=1.01, seconds=60)`. The
             rule and what it saw are kept in `posterior.tree.attrs["until"]`. None makes the method's number of draws.

@@ -62,7 +62,9 @@ class Report:
             size = f"{evidence.draws} draws"
         text = f"{method}, {size}, {evidence.entries} parameter{'s' if evidence.entries != 1 else ''}"
         seconds = evidence.seconds.get("total", sum(evidence.seconds.values()))
-        return f"{text}, {seconds:.3g} s" if seconds else text
+        reason = evidence.attrs.get("method_chosen")
+        chosen = f" (method chosen: {reason})" if reason else ""
+        return f"{text}, {seconds:.3g} s{chosen}" if seconds else text + chosen
 
     @property
     def extremes(self) -> str:

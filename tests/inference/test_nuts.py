@@ -325,9 +325,11 @@ def rounded(x):
 
 def test_a_density_without_a_gradient_is_for_metropolis():
     with pytest.raises(pi.ModelError, match=r"has a value but no gradient.*pi.Metropolis\(\)"):
-        pi.infer(pi.LogDensity(rounded, dim=3), progress=False)
-    posterior = pi.infer(pi.LogDensity(rounded, dim=3), None, pi.Metropolis(draws=500), progress=False)
+        pi.infer(pi.LogDensity(rounded, dim=3), None, pi.NUTS(), progress=False)
+    posterior = pi.infer(pi.LogDensity(rounded, dim=3), progress=False)
     assert posterior.report.verdict is pi.Verdict.GOOD
+    assert "Metropolis, 4 chains" in str(posterior.report)
+    assert "method chosen: the log density has no gradient" in str(posterior.report)
     assert abs(posterior.latents["x"].std() - 1) < 0.1
 
 

@@ -1,0 +1,16 @@
+"""Which method a model gets when the user names none, and why."""
+
+from probinfer.errors import NoGradient
+from probinfer.inference.mcmc.metropolis import Metropolis
+from probinfer.inference.mcmc.nuts import NUTS
+from probinfer.inference.method import Method
+from probinfer.model.model import BoundModel
+from probinfer.model.target import Target
+
+
+def choose(bound: BoundModel) -> tuple[Method, Target, str]:
+    """The method, the target as it wants it, and the reason in words. The model has no discrete latent site."""
+    try:
+        return NUTS(), Target(bound), "every latent site is continuous and the log density has a gradient"
+    except NoGradient:
+        return Metropolis(), Target(bound, gradient=False), "the log density has no gradient"
