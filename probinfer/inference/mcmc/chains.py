@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ class Chains:
 
     def __init__(
         self,
+        pool: Executor,
         block: Callable,
         target: Target,
         states: list[ChainState],
@@ -36,6 +37,7 @@ class Chains:
         record: Record,
         deadline: float = np.inf,
     ) -> None:
+        self._pool = pool
         self._block = block
         self._target = target
         self._record = record
@@ -43,7 +45,7 @@ class Chains:
         self.target_accept = target_accept
         self._limit = limit
         self._budget = _PATIENCE
-        self._workers = max(1, min(len(states), _cores()))
+        self._workers = workers(len(states))
         self._gradients = 0
         self.states = states
         self.interrupted = False
@@ -84,42 +86,41 @@ class Chains:
                 left[chain] -= int(known.result.done)
                 self._gradients += int(known.result.info.steps.sum())
         diverged = sum(int(block.info.diverging.sum()) for chain in blocks for block in chain)
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="probinfer") as pool:
-            running: dict[Future, int] = {}
-            waiting = [chain for chain, wanted in enumerate(left) if wanted > 0]
-            while waiting or running:
-                try:
-                    over = self.interrupted or (hurry and self.late)
-                    while waiting and not over and len(running) < self._workers:
-                        chain = waiting.pop(0)
-                        job = pool.submit(self._run, self.states[chain], left[chain], adapt, limit, metrics[chain])
-                        running[job] = chain
-                    if over and not running:
-                        break
-                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for job in finished:
-                        chain = running.pop(job)
-                        self.states[chain], result, seconds = job.result()
-                        steps = int(result.info.steps.sum())
-                        self._gradients += steps
-                        self._budget = int(np.clip(steps * _PAUSE / max(seconds, 1e-6), _PATIENCE, 10**8))
-                        self._record.keep(phase, chain, Block(self.states[chain], result))
-                        blocks[chain].append(result)
-                        left[chain] -= int(result.done)
-                        diverged += int(result.info.diverging.sum())
-                        if left[chain] > 0:
-                            waiting.append(chain)
-                        step = float(result.step_size[int(result.done) - 1])
-                        drawn = count * len(left) - sum(left)
-                        progress.update(
-                            done * len(left) + drawn,
-                            total * len(left),
-                            f"{label}, step size {step:.2g}, {diverged} divergent, {self._gradients} gradients",
-                        )
-                except KeyboardInterrupt:
-                    if self.interrupted:
-                        raise
-                    self.interrupted = True
+        running: dict[Future, int] = {}
+        waiting = [chain for chain, wanted in enumerate(left) if wanted > 0]
+        while waiting or running:
+            try:
+                over = self.interrupted or (hurry and self.late)
+                while waiting and not over and len(running) < self._workers:
+                    chain = waiting.pop(0)
+                    job = self._pool.submit(self._run, self.states[chain], left[chain], adapt, limit, metrics[chain])
+                    running[job] = chain
+                if over and not running:
+                    break
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for job in finished:
+                    chain = running.pop(job)
+                    self.states[chain], result, seconds = job.result()
+                    steps = int(result.info.steps.sum())
+                    self._gradients += steps
+                    self._budget = int(np.clip(steps * _PAUSE / max(seconds, 1e-6), _PATIENCE, 10**8))
+                    self._record.keep(phase, chain, Block(self.states[chain], result))
+                    blocks[chain].append(result)
+                    left[chain] -= int(result.done)
+                    diverged += int(result.info.diverging.sum())
+                    if left[chain] > 0:
+                        waiting.append(chain)
+                    step = float(result.step_size[int(result.done) - 1])
+                    drawn = count * len(left) - sum(left)
+                    progress.update(
+                        done * len(left) + drawn,
+                        total * len(left),
+                        f"{label}, step size {step:.2g}, {diverged} divergent, {self._gradients} gradients",
+                    )
+            except KeyboardInterrupt:
+                if self.interrupted:
+                    raise
+                self.interrupted = True
         return blocks
 
     def _run(
@@ -146,6 +147,11 @@ def stack(blocks: list[list[BlockResult]], column: Callable[[BlockResult], Any])
     chains = [np.concatenate([column(block) for block in chain]) for chain in blocks]
     shortest = min(len(chain) for chain in chains)
     return np.stack([chain[:shortest] for chain in chains])
+
+
+def workers(chains: int) -> int:
+    """Threads for so many chains: no more than there are cores."""
+    return max(1, min(chains, _cores()))
 
 
 def _cores() -> int:

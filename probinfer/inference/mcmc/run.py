@@ -11,7 +11,7 @@ import numpy as np
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import ChainState
-from probinfer.inference.mcmc.chains import Chains, stack
+from probinfer.inference.mcmc.chains import Chains, stack, workers
 from probinfer.inference.mcmc.compiled import compiled_block, compiled_density
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
@@ -27,19 +27,19 @@ def run_chains(method: Any, kernel: Kernel, target: Target, run: Run, *, rank: i
     """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric."""
     clock = time.perf_counter
     began = clock()
-    with ThreadPoolExecutor(1, thread_name_prefix="probinfer") as pool:
+    with ThreadPoolExecutor(workers(method.chains), thread_name_prefix="probinfer") as pool:
         compiling = pool.submit(compiled_block, kernel, target, rank)
         states, metrics = _start(kernel, method.chains, target, run, rank)
-    record = Record(run.journal, target.dim, target.dtype)
-    block = compiling.result()
-    chains = Chains(block, target, states, method.target_accept, kernel.limit, record, run.deadline)
-    compiled = clock()
-    metrics = warm_up(chains, metrics, kernel.fit, warmup, warmup + method.draws, run.progress)
-    if chains.interrupted:
-        run.progress.close()
-        raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
-    warm = clock()
-    blocks, ending = sample(chains, metrics, method.draws, run.until, run.progress, warmup)
+        record = Record(run.journal, target.dim, target.dtype)
+        block = compiling.result()
+        chains = Chains(pool, block, target, states, method.target_accept, kernel.limit, record, run.deadline)
+        compiled = clock()
+        metrics = warm_up(chains, metrics, kernel.fit, warmup, warmup + method.draws, run.progress)
+        if chains.interrupted:
+            run.progress.close()
+            raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
+        warm = clock()
+        blocks, ending = sample(chains, metrics, method.draws, run.until, run.progress, warmup)
     run.progress.close()
     positions = stack(blocks, lambda block: block.q)
     if positions.shape[1] == 0:
