@@ -18,12 +18,14 @@ from probinfer.inference.checkpoint import Journal
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.method import Method, Run, check_controls, check_fits
+from probinfer.inference.montecarlo.importance import Importance
+from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.target import Target
 
-METHODS: tuple[type, ...] = (NUTS,)
+METHODS: tuple[type, ...] = (NUTS, Importance, Rejection)
 
 
 def draw(

@@ -59,6 +59,15 @@ class Target:
         """Log density and its gradient at one point z (d,)."""
         return jax.value_and_grad(self.log_density)(z, inputs)
 
+    def split(self, z: jax.Array) -> dict[str, jax.Array]:
+        """One point (d,) by site, each of its unconstrained shape."""
+        return self._layout.split(z)
+
+    @property
+    def layout_names(self) -> list[str]:
+        """The latent sites in the order in which the flat vector holds them."""
+        return list(self._layout.shapes)
+
     def constrain(self, positions: np.ndarray, *, deterministics: bool = True) -> dict[str, np.ndarray]:
         """Named values at many points: (..., d) to one (..., *shape) array for each latent and deterministic site.
 
