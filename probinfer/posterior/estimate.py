@@ -87,7 +87,7 @@ class Estimate:
 
     __repr__ = __str__
 
-    def _rows(self) -> list[tuple[str, float, float, float, float, float]]:
+    def _rows(self) -> list[tuple[Any, ...]]:
         low, high = self.interval()
         trees = (self.value, self.mcse, self.ess, low, high)
         leaves = [jax.tree_util.tree_flatten_with_path(tree)[0] for tree in trees]
@@ -136,9 +136,9 @@ def judge_average(average: Average) -> tuple[Finding, ...]:
             "Look for a division by zero, a logarithm of zero or an overflow in f.",
             float(average.non_finite),
         )
-    elif average.constant.any():
+    elif np.any(average.constant & np.isin(average.value, (0.0, 1.0))):
         found(
-            f"All {average.draws} values of f are the same",
+            f"All {average.draws} values of f, or of an entry of it, are the same",
             Verdict.DOUBTFUL,
             "Right if f is constant. If f marks an event, its probability is near 0 or 1 and the error is not known: "
             "use pi.Importance(), with a score that leads to the event.",

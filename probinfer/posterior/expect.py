@@ -51,7 +51,7 @@ def expect(
             a `Posterior`: a dict of its sites.
         method: `MonteCarlo`, `QuasiMonteCarlo`, `Importance` or `Rejection`, with settings. None chooses: the draws of
             a posterior are used as they are; importance sampling for a model; quasi-Monte Carlo for a distribution
-            that has quantile functions, in at most 100 dimensions; else plain Monte Carlo. `estimate.reason` says which.
+            that has quantile functions, in at most 100 dimensions; else plain Monte Carlo. `estimate.reason` says.
         data: of a model; as for `infer`.
         seed: whole number or jax key. The same seed gives the same estimate.
         level: of the interval that is printed.

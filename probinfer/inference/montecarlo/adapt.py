@@ -1,8 +1,8 @@
 """A proposal fitted to where the mass is: adaptive multiple importance sampling with mixtures of Student's t.
 
-Cornuet, Marin, Mira, Robert (2012), "Adaptive multiple importance sampling"; Cappé, Douc, Guillin, Marin, Robert (2008),
-"Adaptive importance sampling in general mixture classes"; for levels that lead to a rare event, Rubinstein & Kroese
-(2004), "The cross-entropy method".
+Cornuet, Marin, Mira, Robert (2012), "Adaptive multiple importance sampling"; Cappé, Douc, Guillin, Marin, Robert
+(2008), "Adaptive importance sampling in general mixture classes"; for levels that lead to a rare event, Rubinstein
+and Kroese (2004), "The cross-entropy method".
 """
 
 from collections.abc import Callable
@@ -60,7 +60,8 @@ class Search:
     ) -> None:
         """Lead the proposal to where the target has mass, through levels of the score that each keep a tenth.
 
-        log_density: (n, d) -> (n,), of the law whose part above a level the proposal shall be like. score: (n, d) -> (n,).
+        log_density: (n, d) -> (n,), of the law whose part above a level the proposal shall be like.
+        score: (n, d) -> (n,).
         """
         level = -np.inf
         while np.isfinite(self._log_target(z := self.mixture.draw(self._generator, draws))).mean() < _ELITE:

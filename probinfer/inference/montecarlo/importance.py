@@ -72,7 +72,7 @@ class Importance:
     draws: int = 10_000
     proposal: Any = None
     score: Callable[..., Any] | None = None
-    components: int = 6
+    components: int = 4
     rounds: int = 10
     round_draws: int = 2000
     smooth: bool = True
@@ -124,6 +124,7 @@ class Importance:
         shapes = [smoothed.khat, *(khat(np.abs(column)) for column in deviation.T)]
         known = [shape for shape in shapes if not np.isnan(shape)]
         used = values[weights[:, 0] > 0]
+        evidence: dict[str, Any] = _evidence(log_weights)
         return Average(
             value=value,
             mcse=mcse,
@@ -134,8 +135,7 @@ class Importance:
             constant=np.all(used == used[:1], axis=0),
             non_finite=int(np.sum(~np.isfinite(used))),
             pareto_khat=max(known) if known else None,
-            **_evidence(log_weights),
-        )
+        )._replace(**evidence)
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
@@ -161,9 +161,8 @@ class Importance:
             sample_dims=("sample",),
             seconds={"sampling": clock() - began},
             facts={
-                "pareto_khat": float(smoothed.khat)
-                if np.isfinite(smoothed.khat)
-                else float(np.inf if np.isinf(smoothed.khat) else 0.0),
+                # no tail to fit, as of weights that are all alike: nothing speaks against them
+                "pareto_khat": 0.0 if np.isnan(smoothed.khat) else float(smoothed.khat),
                 "importance_ess": size,
                 "proposals": len(z),
                 **_evidence(log_weights),
@@ -220,8 +219,8 @@ class Importance:
             log_weights = space.log_density(z) - wide.log_density(z)
         if not np.isfinite(log_weights).any():
             raise MethodError(
-                f"Importance: the density is zero at all {self.draws} draws of the proposal. Give a proposal that covers "
-                "the posterior, or use pi.NUTS()."
+                f"Importance: the density is zero at all {self.draws} draws of the proposal. Give a proposal that "
+                "covers the posterior, or use pi.NUTS()."
             )
         return z, log_weights
 
@@ -252,7 +251,7 @@ def _around(z: np.ndarray) -> StudentMixture:
 
 
 def _inverse(space: Space, x: np.ndarray) -> np.ndarray:
-    z = space.inverse(x)  # ty: ignore[call-non-callable]
+    z = space.inverse(x)  # ty: ignore[not-callable]
     return np.clip(np.nan_to_num(z, posinf=_FURTHEST, neginf=-_FURTHEST), -_FURTHEST, _FURTHEST)
 
 

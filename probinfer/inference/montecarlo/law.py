@@ -63,8 +63,10 @@ def _numpyro(law: dist.Distribution) -> Law:
                 sizes[n] = jax.jit(lambda words: law.sample(jax.random.wrap_key_data(words), (n,)))
             return np.asarray(sizes[n](words))
 
+    support: Any = law.support
+
     def at(x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(law.support(x), law.log_prob(x), -jnp.inf))
+        return jnp.sum(jnp.where(support(x), law.log_prob(x), -jnp.inf))
 
     mapped = jax.jit(jax.vmap(at))
 
@@ -82,7 +84,7 @@ def _numpyro(law: dist.Distribution) -> Law:
 
     def from_uniform(u: np.ndarray) -> np.ndarray:
         with jax.enable_x64(True):
-            return np.asarray(quantile(u.reshape(len(u), *shape)), float)  # ty: ignore[call-non-callable]
+            return np.asarray(quantile(u.reshape(len(u), *shape)), float)  # ty: ignore[not-callable]
 
     discrete = bool(law.is_discrete)
     return Law(shape, discrete, draw, log_density, from_uniform if quantile else None, size, law)

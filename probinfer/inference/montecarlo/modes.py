@@ -1,5 +1,7 @@
 """Where a target has its mass: modes from several starts, each with the curvature there. Laplace's approximation."""
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import optimize
 from scipy.special import logsumexp
@@ -59,8 +61,8 @@ def laplace_mixture(target: Target, generator: np.random.Generator) -> StudentMi
     return StudentMixture(shares / shares.sum(), points, roots)
 
 
-def _covariance(evaluate: object, mode: np.ndarray) -> np.ndarray:
-    """Inverse of minus the Hessian, by differences of gradients; directions without curvature become wide, not infinite."""
+def _covariance(evaluate: Callable, mode: np.ndarray) -> np.ndarray:
+    """Inverse of minus the Hessian, by differences of gradients; flat directions become wide, not infinite."""
     d = len(mode)
     hessian = np.empty((d, d))
     for i in range(d):
@@ -68,7 +70,7 @@ def _covariance(evaluate: object, mode: np.ndarray) -> np.ndarray:
         up, down = mode.copy(), mode.copy()
         up[i] += step
         down[i] -= step
-        hessian[i] = (evaluate(up)[1] - evaluate(down)[1]) / (2 * step)  # ty: ignore[call-non-callable]
+        hessian[i] = (evaluate(up)[1] - evaluate(down)[1]) / (2 * step)
     hessian = np.where(np.isfinite(hessian), hessian, 0.0)
     values, vectors = np.linalg.eigh(-(hessian + hessian.T) / 2)
     # minus signs and zeros: not at a mode, or an edge of the support; a scale of one is where to begin

@@ -43,17 +43,20 @@ def khat(sizes: np.ndarray) -> float:
     A mean has a finite variance, and so an error that its own terms tell, only below 0.5.
     """
     sizes = np.sort(np.asarray(sizes, float))
-    tail = _tail(np.count_nonzero(sizes))
+    tail = _tail(int(np.count_nonzero(sizes)))
     if tail < _FEWEST or tail >= len(sizes) or not np.isfinite(sizes[-1]) or sizes[-1] <= 0:
         return np.nan
-    return _fit((sizes[-tail:] - sizes[-tail - 1]) / sizes[-1])[0]
+    excess = (sizes[-tail:] - sizes[-tail - 1]) / sizes[-1]
+    excess = excess[excess > 0]  # an atom at the cutoff is no part of the tail
+    return _fit(excess)[0] if len(excess) >= _FEWEST else np.nan
 
 
 def worst_khat(terms: np.ndarray) -> float | None:
-    """Largest tail shape of the columns of terms (n, k), of their distances from the median; None without a tail."""
+    """Largest tail shape of the columns of terms (n, k), left and right of the median; None without a tail."""
     if not np.isfinite(terms).all():
         return None
-    shapes = [khat(np.abs(column - np.median(column))) for column in terms.T]
+    centred = terms - np.median(terms, axis=0)
+    shapes = [khat(np.maximum(side, 0.0)) for side in (*centred.T, *-centred.T)]
     known = [shape for shape in shapes if not np.isnan(shape)]
     return float(max(known)) if known else None
 
@@ -66,7 +69,7 @@ def _fit(excess: np.ndarray) -> tuple[float, float]:
     """Shape and scale of a generalised Pareto law, from its sorted draws."""
     n = len(excess)
     quartile = excess[int(n / 4 + 0.5) - 1]
-    if not quartile > excess[0] and not quartile > 0 or excess[-1] <= 0:
+    if (not quartile > excess[0] and not quartile > 0) or excess[-1] <= 0:
         return np.nan, np.nan  # ties: bounded weights, not the tail of a law
     m = 30 + int(np.sqrt(n))
     theta = (1 - np.sqrt(m / (np.arange(m) + 0.5))) / (3 * quartile) + 1 / excess[-1]

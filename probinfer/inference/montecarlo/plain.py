@@ -83,7 +83,7 @@ class MonteCarlo:
         if not self.antithetic:
             return [law.draw(generator, n)]
         u = (generator.integers(0, 2**52, (n, law.dim)) + 0.5) / 2**52
-        return [law.from_uniform(u), law.from_uniform(1 - u)]  # ty: ignore[call-non-callable]
+        return [law.from_uniform(u), law.from_uniform(1 - u)]  # ty: ignore[not-callable]
 
     def _variance(self, values: np.ndarray, law: Law, f: Integrand, key: np.ndarray) -> np.ndarray:
         """Variance of f over single draws."""

@@ -23,7 +23,7 @@ _BATCH = 1024, 2**16  # proposals at a time, from the first batch to the largest
 _SLACK = 1e-3  # added to a bound that was found, as a climb ends a little below the top: costs as much acceptance
 _ROUNDING = 1e-9  # relative, of a log ratio
 _CLIMBS = 10
-_UNBOUNDED = 1e4  # log ratio above all that was drawn, at which a climb has no top
+_HOPELESS = 30.0  # log ratio above all that was drawn, at which no number of proposals helps
 
 
 class Accepted(NamedTuple):
@@ -46,7 +46,7 @@ class Accepted(NamedTuple):
         return (m - 1) / (n - 1) if self.complete and n > 1 and m > 1 else m / n
 
     @property
-    def evidence(self) -> dict[str, float]:
+    def evidence(self) -> dict[str, Any]:
         """Log of bound times acceptance, the integral of the target where the proposal is normalised, and its error."""
         a = self.acceptance
         error = np.sqrt((1 - a) / max(len(self.points), 1))
@@ -211,8 +211,8 @@ class Rejection:
             if ratio[top] > bound + _ROUNDING * max(1.0, abs(bound)):
                 if self.log_bound is not None:
                     raise MethodError(
-                        f"Rejection: the bound is too low: log p - log q is {ratio[top]:.6g} at {describe(x[top])}, and "
-                        f"log_bound is {bound:.6g}. Raise it, or leave it out to have it found."
+                        f"Rejection: the bound is too low: log p - log q is {ratio[top]:.6g} at {describe(x[top])}, "
+                        f"and log_bound is {bound:.6g}. Raise it, or leave it out to have it found."
                     )
                 bound, raised = max(float(ratio[top]), climb(x[top])) + _SLACK, raised + 1
             kept = chance <= ratio - bound
@@ -227,8 +227,8 @@ class Rejection:
             progress(len(at))
         if not len(at):
             raise MethodError(
-                f"Rejection: none of {made} proposals was accepted; the posterior is far narrower than the proposal. Use "
-                "pi.Importance() or pi.NUTS()."
+                f"Rejection: none of {made} proposals was accepted; the posterior is far narrower than the proposal. "
+                "Use pi.Importance() or pi.NUTS()."
             )
         complete = len(at) >= self.draws
         last = int(at[self.draws - 1]) + 1 if complete else made
@@ -237,13 +237,9 @@ class Rejection:
     def _averaged(self, accepted: Accepted, values: np.ndarray) -> Average:
         notes = []
         if accepted.raised:
-            notes.append(
-                f"The bound that was found was exceeded and raised {accepted.raised} times: it may be too low still"
-            )
+            notes.append(f"The bound that was found was raised {accepted.raised} times: it may be too low still")
         if not accepted.complete:
-            notes.append(
-                f"Only {len(accepted.points)} of {self.draws} draws were accepted, of {accepted.proposals} proposals"
-            )
+            notes.append(f"Only {len(accepted.points)} of {self.draws} draws were accepted")
         return average_of(values)._replace(
             acceptance=accepted.acceptance, notes=tuple(notes), pareto_khat=worst_khat(values)
         )
@@ -259,9 +255,10 @@ def _found(propose: Callable, climb: Callable[[np.ndarray], float], generator: n
     best = np.argsort(ratio)[::-1][:_CLIMBS]
     tops = [climb(x[i]) for i in best if np.isfinite(ratio[i])]
     highest = max(*tops, float(ratio[best[0]])) if tops else float(ratio[best[0]])
-    if not np.isfinite(highest) or highest > ratio[best[0]] + _UNBOUNDED:
+    if not np.isfinite(highest) or highest > ratio[best[0]] + _HOPELESS:
         raise MethodError(
-            f"Rejection: log p - log q has no bound; climbing from {ratio[best[0]]:.4g} it reached {highest:.4g}. Use a "
-            "proposal with heavier tails, or another method."
+            f"Rejection: log p - log q is {ratio[best[0]]:.4g} at the best of {len(ratio)} proposals, and {highest:.4g} "
+            "where a climb from there ends: it has no bound, or hardly a proposal would be accepted. Use a proposal "
+            "that is nearer to the target, pi.Importance() or pi.NUTS()."
         )
     return highest + _SLACK

@@ -1,4 +1,4 @@
-"""Proposals for the sites of a model: its prior, or distributions that the user gives, with the weights of their draws."""
+"""Proposals for the sites of a model: its prior, or distributions that are given, with the weights of their draws."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,8 +42,8 @@ class SiteProposal:
                     self._program = lowered.compile()
         except NotImplementedError:
             raise MethodError(
-                f"{owner} draws from the prior, and a site of this model has none that can be drawn from (a log density, "
-                f"or an improper prior). Give a distribution for each site: pi.{owner}(proposal={{name: "
+                f"{owner} draws from the prior, and a site of this model has none to draw from (a log density, or "
+                f"an improper prior). Give a distribution for each site: pi.{owner}(proposal={{name: "
                 "dist.Normal(0, 3), ...})."
             ) from None
 

@@ -7,7 +7,7 @@ from scipy.linalg import solve_triangular
 from scipy.special import gammaln, logsumexp
 
 DOF = 5.0  # heavier tails than a normal law's, with a covariance; and near enough to one for a good efficiency
-_STEPS = 15  # of expectation-maximisation: weights are noisy, an exact maximum is not worth more
+_STEPS = 10  # of expectation-maximisation: weights are noisy, an exact maximum is not worth more
 _LEAST = 0.01  # share below which a component is dropped
 
 
