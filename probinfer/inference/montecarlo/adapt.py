@@ -14,6 +14,7 @@ from probinfer.inference.montecarlo.student import StudentMixture, fit
 
 _ELITE = 0.1  # share of draws that a level keeps
 _GOOD = 0.9  # effective share at which more rounds are not worth their draws
+_WIDENED, _WIDER = 3, 16.0  # times that a first proposal which meets nothing is made so much wider
 _GAIN = 1.05  # growth of the effective share in a round that makes another one worth it
 
 
@@ -42,6 +43,10 @@ class Search:
     def run(self, rounds: int, draws: int, progress: Callable[[int], None] = lambda done: None) -> StudentMixture:
         """The proposal after at most so many rounds."""
         before, best = 0.0, self.mixture
+        for _ in range(_WIDENED):
+            if np.isfinite(self._log_target(self.mixture.draw(self._generator, draws))).any():
+                break
+            self.mixture = self.mixture.widened(_WIDER)
         for done in range(rounds):
             share = self._round(draws)
             progress(done + 1)

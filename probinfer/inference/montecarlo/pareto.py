@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 _FEWEST = 5  # tail values that a shape can be fitted to
+_FAR = 2.0  # the largest value over the first of the tail, below which that is no tail: with shape 0.5 it is sqrt(M)
 _PRIOR_WEIGHT, _PRIOR_SHAPE = 10, 0.5  # weak prior on the shape, worth ten tail values
 
 
@@ -46,17 +47,18 @@ def khat(sizes: np.ndarray) -> float:
     tail = _tail(int(np.count_nonzero(sizes)))
     if tail < _FEWEST or tail >= len(sizes) or not np.isfinite(sizes[-1]) or sizes[-1] <= 0:
         return np.nan
+    if sizes[-1] < _FAR * sizes[-tail - 1]:
+        return np.nan
     excess = (sizes[-tail:] - sizes[-tail - 1]) / sizes[-1]
     excess = excess[excess > 0]  # an atom at the cutoff is no part of the tail
     return _fit(excess)[0] if len(excess) >= _FEWEST else np.nan
 
 
 def worst_khat(terms: np.ndarray) -> float | None:
-    """Largest tail shape of the columns of terms (n, k), left and right of the median; None without a tail."""
+    """Largest tail shape of the columns of terms (n, k), of distances from the median; None without a tail."""
     if not np.isfinite(terms).all():
         return None
-    centred = terms - np.median(terms, axis=0)
-    shapes = [khat(np.maximum(side, 0.0)) for side in (*centred.T, *-centred.T)]
+    shapes = [khat(column) for column in np.abs(terms - np.median(terms, axis=0)).T]
     known = [shape for shape in shapes if not np.isnan(shape)]
     return float(max(known)) if known else None
 

@@ -257,8 +257,8 @@ def _found(propose: Callable, climb: Callable[[np.ndarray], float], generator: n
     highest = max(*tops, float(ratio[best[0]])) if tops else float(ratio[best[0]])
     if not np.isfinite(highest) or highest > ratio[best[0]] + _HOPELESS:
         raise MethodError(
-            f"Rejection: log p - log q is {ratio[best[0]]:.4g} at the best of {len(ratio)} proposals, and {highest:.4g} "
-            "where a climb from there ends: it has no bound, or hardly a proposal would be accepted. Use a proposal "
-            "that is nearer to the target, pi.Importance() or pi.NUTS()."
+            f"Rejection: log p - log q is {ratio[best[0]]:.4g} at the best of {len(ratio)} proposals, and "
+            f"{highest:.4g} where a climb from there ends: it has no bound, or hardly a proposal would be accepted. "
+            "Use a proposal that is nearer to the target, pi.Importance() or pi.NUTS()."
         )
     return highest + _SLACK

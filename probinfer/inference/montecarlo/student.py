@@ -36,7 +36,8 @@ class StudentMixture:
         parts, distances = [], []
         constant = gammaln((self.dof + d) / 2) - gammaln(self.dof / 2) - d / 2 * np.log(self.dof * np.pi)
         for share, mean, root in zip(self.shares, self.means, self.roots, strict=True):
-            distance = np.sum(solve_triangular(root, (z - mean).T, lower=True) ** 2, axis=0)
+            inverse = solve_triangular(root, np.eye(d), lower=True)  # one product is faster than n solutions
+            distance = np.sum(((z - mean) @ inverse.T) ** 2, axis=1)
             level = np.log(share) + constant - np.sum(np.log(np.diag(root)))
             parts.append(level - (self.dof + d) / 2 * np.log1p(distance / self.dof))
             distances.append(distance)
