@@ -14,9 +14,15 @@ from probinfer.inference.draws import Outcome as Outcome
 from probinfer.inference.mcmc.hmc import HMC as HMC
 from probinfer.inference.mcmc.metropolis import Metropolis as Metropolis
 from probinfer.inference.mcmc.nuts import NUTS as NUTS
+from probinfer.inference.montecarlo.importance import Importance as Importance
+from probinfer.inference.montecarlo.plain import MonteCarlo as MonteCarlo
+from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo as QuasiMonteCarlo
+from probinfer.inference.montecarlo.rejection import Rejection as Rejection
 from probinfer.inference.until import Until as Until
 from probinfer.model.model import LogDensity as LogDensity
 from probinfer.model.model import Model as Model
+from probinfer.posterior.estimate import Estimate as Estimate
+from probinfer.posterior.expect import expect as expect
 from probinfer.posterior.infer import infer as infer
 from probinfer.posterior.posterior import Posterior as Posterior
 from probinfer.posterior.posterior import load_posterior as load_posterior

@@ -21,12 +21,14 @@ from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.method import Method, Need, Run, check_controls, check_fits
+from probinfer.inference.montecarlo.importance import Importance
+from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.target import Target
 
-METHODS: tuple[type, ...] = (NUTS, HMC, Metropolis)
+METHODS: tuple[type, ...] = (NUTS, HMC, Metropolis, Importance, Rejection)
 
 
 def draw(

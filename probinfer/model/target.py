@@ -13,7 +13,7 @@ from jax.extend.core import jaxpr_as_fun
 from probinfer.errors import ModelError, NoGradient
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
-from probinfer.model.trace import is_latent, log_densities, unconstrained_shape, user_error
+from probinfer.model.trace import is_latent, log_densities, pointwise_log_densities, unconstrained_shape, user_error
 
 _KEPT = 64  # programs of all targets in this process, each a few hundred kB
 _programs: OrderedDict[tuple, Any] = OrderedDict()
@@ -60,6 +60,15 @@ class Target:
         """Log density and its gradient at one point z (d,)."""
         (value, _), gradient = self._all(z, inputs)
         return value, gradient
+
+    def split(self, z: jax.Array) -> dict[str, jax.Array]:
+        """One point (d,) by site, each of its unconstrained shape."""
+        return self._layout.split(z)
+
+    @property
+    def layout_names(self) -> list[str]:
+        """The latent sites in the order in which the flat vector holds them."""
+        return list(self._layout.shapes)
 
     def constrain(self, positions: np.ndarray, *, deterministics: bool = True) -> dict[str, np.ndarray]:
         """Named values at many points: (..., d) to one (..., *shape) array for each latent and deterministic site.
@@ -138,7 +147,8 @@ class Target:
     def _simulate(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, "_Seen"]:
         """Log density at z, and what the model says there."""
         trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
-        terms, pointwise = log_densities(trace)
+        pointwise = pointwise_log_densities(trace)
+        terms = log_densities(trace, pointwise)
         total = sum(terms.values(), start=jnp.zeros((), z.dtype)).astype(z.dtype)
         named = {site.name: trace[site.name]["value"] for site in (*self.latents, *self.deterministics)}
         observed = {site.name: pointwise[site.name] for site in self.bound.observed}

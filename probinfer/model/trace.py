@@ -31,15 +31,21 @@ def run_handlers(fn: Callable, data: Mapping[str, Any], substitute_fn: Callable[
         return handlers.trace(fn).get_trace(**data)
 
 
-def log_densities(trace: Mapping[str, Any]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Log density of every sample site of a trace, summed over its entries, and entry by entry; Jacobian factors are
-    among them."""
-    pointwise = {name: pointwise_log_density(site) for name, site in trace.items() if site["type"] == "sample"}
+def log_densities(trace: Mapping[str, Any], pointwise: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
+    """Log density of every sample site of a trace, summed over its entries; Jacobian factors are among them.
+
+    `pointwise`: what `pointwise_log_densities` gives, where that is wanted as well.
+    """
     totals = {}
-    for name, values in pointwise.items():
+    for name, values in (pointwise_log_densities(trace) if pointwise is None else pointwise).items():
         scale = trace[name]["scale"]
         totals[name] = jnp.sum(values) if scale is None else jnp.sum(values) * scale
-    return totals, pointwise
+    return totals
+
+
+def pointwise_log_densities(trace: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Log density of every sample site, one entry for each element of its batch shape."""
+    return {name: pointwise_log_density(site) for name, site in trace.items() if site["type"] == "sample"}
 
 
 def pointwise_log_density(site: Site) -> jax.Array:
@@ -109,7 +115,7 @@ def trace_index_bounds(run: Callable[[dict], dict], arrays: dict[str, Any]) -> d
     def everything(named: dict[str, Any]) -> Any:
         trace = run(named)
         computed = [site["value"] for site in trace.values() if site["type"] in ("sample", "deterministic")]
-        return computed, log_densities(trace)[0]
+        return computed, log_densities(trace)
 
     shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in arrays.items()}
     return index_bounds(jax.make_jaxpr(everything)(shapes), sorted(arrays))

@@ -297,7 +297,7 @@ def _approximation(evidence: Evidence) -> list[Finding]:
     It does so by an attribute: `exact` for a closed form, or `pareto_khat`, the shape of the importance weights.
     """
     if evidence.attrs.get("exact"):
-        return []
+        return _bound_raised(evidence)
     k = evidence.attrs.get("pareto_khat")
     if k is None:
         return [
@@ -319,6 +319,22 @@ def _approximation(evidence: Evidence) -> list[Finding]:
             Verdict.BAD if not k <= PARETO_K_BAD else Verdict.DOUBTFUL,
             "Use a richer approximation or NUTS.",
             float(k),
+        )
+    ]
+
+
+def _bound_raised(evidence: Evidence) -> list[Finding]:
+    """Rejection is exact under its bound; one that was found too low once may be too low still."""
+    raised = int(evidence.attrs.get("bound_raised", 0))
+    if not raised:
+        return []
+    return [
+        Finding(
+            f"The bound of the rejection was exceeded and raised, {_counted(raised, 'time')}",
+            "all parameters",
+            Verdict.DOUBTFUL,
+            "The likelihood has several maxima. Give log_bound, or compare with pi.Importance().",
+            float(raised),
         )
     ]
 

@@ -118,6 +118,10 @@ class Posterior:
         count = evidence.chains * evidence.draws
         return {v.site: v.values.reshape(count, *v.shape) for v in evidence.variables if v.latent}
 
+    def sites(self) -> Evidence:
+        """Draws of all sites with their names, deterministic ones too."""
+        return self._make_everything()
+
     def summary(self, *, level: float = DEFAULT_LEVEL, var_names: str | Iterable[str] | None = None) -> "pd.DataFrame":
         """One row per scalar parameter: mean, sd, equal-tailed interval, effective sizes, R-hat, Monte Carlo errors.
 

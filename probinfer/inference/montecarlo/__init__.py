@@ -1,0 +1,1 @@
+"""Monte Carlo without Markov chains: integrals by plain, quasi, importance and rejection sampling."""

@@ -1,0 +1,131 @@
+"""Proposals for the sites of a model: its prior, or distributions that are given, with the weights of their draws."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import distributions as dist
+from numpyro import handlers
+from numpyro.distributions.transforms import biject_to
+
+from probinfer.errors import MethodError
+from probinfer.inference.montecarlo.space import compiled
+from probinfer.model.program_cache import kept_programs
+from probinfer.model.target import Target
+from probinfer.model.trace import log_densities, pointwise_log_density
+
+_CHUNK = 1024
+
+
+class SiteProposal:
+    """Draws of all latent sites, with log p(x, y) - log q(x): under the prior q that is the log likelihood.
+
+    Args:
+        target: what the draws are weighted for.
+        given: None for the prior; a NumPyro distribution for a model of one site; a dict with one for each site.
+        owner: name of the method, for errors.
+
+    Raises:
+        MethodError: `given` does not fit the sites, or there is no prior that can be drawn from.
+    """
+
+    def __init__(self, target: Target, given: Any, owner: str) -> None:
+        self.target = target
+        self.laws = None if given is None else _by_site(target, given, owner)
+        try:
+            with target.precision():
+                words = jax.ShapeDtypeStruct((_CHUNK, 2), np.uint32)
+                lowered = jax.jit(jax.vmap(self._propose, in_axes=(0, None))).lower(words, target.inputs)
+                with kept_programs():
+                    self._program = lowered.compile()
+        except NotImplementedError:
+            raise MethodError(
+                f"{owner} draws from the prior, and a site of this model has none to draw from (a log density, or "
+                f"an improper prior). Give a distribution for each site: pi.{owner}(proposal={{name: "
+                "dist.Normal(0, 3), ...})."
+            ) from None
+
+    def draw(self, generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Points z (n, d) and their log weights (n,); a weight that is not a number counts as zero."""
+        points, weights = [], []
+        with self.target.precision():
+            for start in range(0, n, _CHUNK):
+                words = generator.integers(0, 2**32, (_CHUNK, 2), dtype=np.uint32)
+                z, log_weight = self._program(words, self.target.inputs)
+                points.append(np.asarray(z, float)[: n - start])
+                weights.append(np.asarray(log_weight, float)[: n - start])
+        z, log_weight = np.concatenate(points), np.concatenate(weights)
+        usable = np.isfinite(z).all(axis=1) & ~np.isnan(log_weight)
+        return np.where(np.isfinite(z), z, 0.0), np.where(usable, log_weight, -np.inf)
+
+    def weight_and_grad(self, z: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log weight and its gradient at one point, for climbing to the largest."""
+        target = self.target
+        function = jax.value_and_grad(self._log_weight)
+        if self.laws is None:
+            program = compiled(target, "log likelihood and gradient", function)
+        else:
+            if not hasattr(self, "_climber"):
+                self._climber = jax.jit(function)
+            program = self._climber
+        with target.precision():
+            value, gradient = program(jnp.asarray(z, target.dtype), target.inputs)
+        return float(value), np.asarray(gradient, float)
+
+    def _log_weight(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        trace = self.target.bound.simulate_unconstrained(self.target.split(z), inputs)
+        latents = [site.name for site in self.target.latents]
+        jacobians = {f"_{name}_log_jacobian" for name in latents}
+        own = set(latents) if self.laws is None else set()
+        terms = [term for name, term in log_densities(trace).items() if name not in jacobians | own]
+        return sum(terms, start=jnp.zeros((), z.dtype)) - self._log_proposal(trace)
+
+    def _log_proposal(self, trace: Mapping[str, Any]) -> Any:
+        laws = self.laws or {}
+        return sum(jnp.sum(law.log_prob(trace[name]["value"])) for name, law in laws.items())
+
+    def _propose(self, words: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        key = jax.random.wrap_key_data(words)
+        bound = self.target.bound
+        latents = [site.name for site in self.target.latents]
+        if self.laws is None:
+            seeded = handlers.seed(bound.model.fn, key)
+            trace = handlers.trace(seeded).get_trace(**{**bound.constants, **inputs})
+            terms = [term for name, term in log_densities(trace).items() if name not in latents]
+        else:
+            keys = jax.random.split(key, len(self.laws))
+            values = {name: law.sample(k) for (name, law), k in zip(self.laws.items(), keys, strict=True)}
+            trace = bound.simulate(values, inputs)
+            inside = [jnp.all(trace[name]["fn"].support(trace[name]["value"])) for name in latents]
+            terms = [
+                jnp.where(
+                    jnp.array(inside).all(), sum(jnp.sum(pointwise_log_density(trace[n])) for n in latents), -jnp.inf
+                ),
+                *(term for name, term in log_densities(trace).items() if name not in latents),
+            ]
+        parts = [
+            jnp.ravel(biject_to(trace[name]["fn"].support)._inverse(trace[name]["value"]))
+            for name in self.target.layout_names
+        ]
+        return jnp.concatenate(parts), sum(terms, start=jnp.zeros(())) - self._log_proposal(trace)
+
+
+def _by_site(target: Target, given: Any, owner: str) -> dict[str, Any]:
+    names = [site.name for site in target.latents]
+    laws = given if isinstance(given, Mapping) else {names[0]: given} if len(names) == 1 else {}
+    wanted = f"wanted a NumPyro distribution for each of {', '.join(names)}, as a dict"
+    if set(laws) != set(names):
+        came = f"a dict of {', '.join(map(str, laws))}" if isinstance(given, Mapping) else type(given).__name__
+        raise MethodError(f"{owner}: proposal came as {came}; {wanted}.")
+    for site in target.latents:
+        law = laws[site.name]
+        if not isinstance(law, dist.Distribution):
+            raise MethodError(f"{owner}: proposal for {site.name} came as {type(law).__name__}; {wanted}.")
+        shape = tuple(law.batch_shape) + tuple(law.event_shape)
+        if shape != site.shape:
+            raise MethodError(
+                f"{owner}: proposal for {site.name} has shape {shape}, the site {site.shape}; wanted the same shape."
+            )
+    return dict(laws)
