@@ -12,7 +12,7 @@ from probinfer.inference.draw import key_words
 from probinfer.inference.montecarlo.average import Average, skewness_of_mean
 from probinfer.inference.montecarlo.importance import Importance
 from probinfer.inference.montecarlo.integrand import Integrand
-from probinfer.inference.montecarlo.law import Law, as_law, is_law
+from probinfer.inference.montecarlo.law import Law, as_law, is_half_made, is_law
 from probinfer.inference.montecarlo.pareto import worst_khat
 from probinfer.inference.montecarlo.plain import MonteCarlo
 from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo
@@ -98,7 +98,7 @@ def expect(
         law = as_law(over)
         chosen, why = (method, "as asked") if method is not None else _choose(law)
         average, name = chosen.average(law, integrand, key), type(chosen).__name__
-    elif isinstance(over, Model) or callable(over):
+    elif isinstance(over, Model) or (callable(over) and not is_half_made(over)):
         chosen = Importance() if method is None else method
         if isinstance(chosen, MonteCarlo | QuasiMonteCarlo):
             raise MethodError(

@@ -43,8 +43,9 @@ def skewness_of_mean(terms: np.ndarray) -> np.ndarray:
         centred = terms - terms.mean(axis=0)
         scale = np.max(np.abs(centred), axis=0)
         centred = centred / np.where(scale > 0, scale, 1.0)
-        second = np.mean(centred**2, axis=0)
-        value = np.mean(centred**3, axis=0) / second**1.5 / np.sqrt(len(terms))
+        squared = centred * centred
+        second = squared.mean(axis=0)
+        value = np.mean(squared * centred, axis=0) / second**1.5 / np.sqrt(len(terms))
     return np.where(second > 0, np.abs(value), 0.0)
 
 

@@ -12,6 +12,7 @@ from scipy import special, stats
 from probinfer.errors import MethodError
 
 _MULTIVARIATE = stats.multivariate_normal(np.zeros(2)).__class__.__mro__[1]
+_FAMILY = type(stats.multivariate_normal).__mro__[1]
 
 
 class Law(NamedTuple):
@@ -38,6 +39,11 @@ def is_law(over: Any) -> bool:
     return isinstance(over, dist.Distribution | stats.distributions.rv_frozen | _MULTIVARIATE)
 
 
+def is_half_made(over: Any) -> bool:
+    """Whether it is a family without parameters, `dist.Normal` or `stats.norm`: callable, but no model."""
+    return isinstance(over, type | stats.rv_continuous | stats.rv_discrete | _FAMILY)
+
+
 def as_law(over: Any, name: str = "over") -> Law:
     """A NumPyro distribution or a frozen one of scipy.stats. MethodError for anything else."""
     if isinstance(over, dist.Distribution):
@@ -46,9 +52,10 @@ def as_law(over: Any, name: str = "over") -> Law:
         return _univariate(over)
     if isinstance(over, _MULTIVARIATE):
         return _multivariate(over)
+    came = over.__name__ if isinstance(over, type) else type(over).__name__
     raise MethodError(
-        f"{name} came as {type(over).__name__}; wanted a NumPyro distribution such as dist.Normal(0, 1), or a frozen "
-        "distribution of scipy.stats such as stats.norm(0, 1)."
+        f"{name} came as {came}; wanted a NumPyro distribution such as dist.Normal(0, 1), or a frozen distribution of "
+        "scipy.stats such as stats.norm(0, 1)."
     )
 
 
