@@ -26,7 +26,8 @@ html_title = f"probinfer {release}"
 html_copy_source = False
 html_show_sphinx = False
 
-MADE_BY_US = {"Draws", "Outcome", "Posterior", "Prediction", "Report", "Verdict"}  # nobody calls their constructors
+# nobody calls their constructors
+MADE_BY_US = {"Draws", "Outcome", "Posterior", "Prediction", "Report", "Score", "Scores", "Verdict"}
 
 SPECIAL = re.compile(r"([*|]|(?<=\w)_(?!\w))")  # emphasis, substitutions, references: our docstrings use none of them
 COLUMN = re.compile(r"^( *)([\w./()\[\], *=-]+?) {2,}(\S.*)$")

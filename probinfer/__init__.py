@@ -9,6 +9,9 @@ from probinfer.errors import ModelError as ModelError
 from probinfer.errors import PredictionError as PredictionError
 from probinfer.errors import ProbinferError as ProbinferError
 from probinfer.errors import UnreliablePosterior as UnreliablePosterior
+from probinfer.evaluate.metrics import metrics as metrics
+from probinfer.evaluate.scores import Score as Score
+from probinfer.evaluate.scores import Scores as Scores
 from probinfer.inference.draws import Draws as Draws
 from probinfer.inference.draws import Outcome as Outcome
 from probinfer.inference.mcmc.hmc import HMC as HMC

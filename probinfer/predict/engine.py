@@ -111,11 +111,18 @@ class Engine:
     def log_score(self, columns: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
         """log of the predictive density of each row's outcome, (rows,)."""
 
-        def score(block: _Block) -> np.ndarray:
-            work = partial(_log_score, self.program)
-            return self._call(work, self._draws, self._fixed, block.rows, block.along)[: block.count]
+        return self.of_outcomes(_log_score, columns, y)
 
-        return np.concatenate([np.zeros(0), *self._each_block(score, columns, y, self.program.size)])
+    def of_outcomes(self, work: Callable, columns: Mapping[str, np.ndarray], along: np.ndarray) -> np.ndarray:
+        """One number, or array of numbers, for each row: `work(program, draws, fixed, rows, along)`, compiled under its
+        own name. `along` (rows, …) is what each row brings besides its inputs, such as its outcome."""
+
+        def score(block: _Block) -> np.ndarray:
+            arguments = (self._draws, self._fixed, block.rows, block.along)
+            return self._call(partial(work, self.program), *arguments)[: block.count]
+
+        parts = self._each_block(score, columns, along, self.program.size)
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def _each_block(
         self, work: Callable[["_Block"], Any], columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int

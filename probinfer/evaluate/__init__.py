@@ -1,0 +1,1 @@
+"""How good predictions and models are: metrics, cross-validation, comparison, checks, monitoring."""

@@ -1,0 +1,95 @@
+"""Metrics of predictions against what came: numbers and classes, each with its error. Imports numpy."""
+
+from typing import Any
+
+import numpy as np
+
+from probinfer.errors import PredictionError
+from probinfer.evaluate import classes, numbers
+from probinfer.evaluate.scores import Scores
+from probinfer.predict.prediction import Prediction
+from probinfer.predict.predictor import Predictor
+from probinfer.predict.rows import plain_numbers
+
+
+def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: float = 0.9, seed: int = 0) -> Scores:
+    """Score predictions against the outcomes that came.
+
+    For numbers and counts: mae, rmse, r2 (of the predictive mean), crps, log_score, pinball (mean over the quantiles
+    0.05, 0.25, 0.5, 0.75, 0.95), coverage and width of the interval, pit_p (Kolmogorov and Smirnov's test that the
+    PIT is uniform). For classes: accuracy, precision, recall, f1 (of the class 1 where there are two, else the mean
+    over classes), roc_auc (one against the rest), log_loss, brier; and the calibration curve of two classes.
+
+    Errors take the rows as independent. Means have se = sd / sqrt(n) and a t interval; shares the exact binomial
+    interval; rmse and r2 the delta method; roc_auc of two classes DeLong's; f1 and averages over classes the
+    bootstrap. The column `how` says which. They measure how far other rows would move the number, not the
+    uncertainty of the training.
+
+    Args:
+        source: a `Predictor`; or a `Prediction`, from which crps, log_score and PIT cannot be had.
+        rows: as for `Predictor.predict`; None with a `Prediction`.
+        outcomes: what came, (rows,).
+        level: of the prediction intervals scored and of the intervals of the scores, in (0, 1). A `Prediction` has a
+            level of its own, which its coverage keeps to; it must be this one.
+        seed: of the randomised PIT, of draws and of the bootstrap.
+
+    Raises:
+        PredictionError: rows or outcomes do not fit, there are none, the outcome has several numbers per row, or
+            classes that the prediction does not know.
+        MissingExtra: scikit-learn is not installed.
+
+    Fails where rows are not independent (time series, several rows of one person): the errors are then too small.
+
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> import probinfer as pi
+    >>> def coin(y=None):
+    ...     p = numpyro.sample("p", dist.Beta(1, 1))
+    ...     numpyro.sample("y", dist.Normal(p, 1), obs=y)
+    >>> data = {"y": np.random.default_rng(0).normal(0.5, 1, 50)}
+    >>> prediction = Predictor(pi.infer(coin, data, progress=False)).predict({})
+    >>> scores = metrics(prediction, None, [0.7])
+    >>> scores["coverage"].value
+    1.0
+    """
+    if not isinstance(source, Predictor | Prediction):
+        raise PredictionError(
+            f"source came as {type(source).__name__}; wanted a Predictor, or the Prediction that its predict() gave."
+        )
+    y = plain_numbers("outcomes", outcomes).astype(float)
+    if isinstance(source, Prediction):
+        if rows is not None:
+            raise PredictionError("A Prediction knows its rows already; pass rows=None, or a Predictor.")
+        if source.level != level:
+            raise PredictionError(
+                f"The prediction's level is {source.level:g}, not {level!r}; pass level={source.level:g}."
+            )
+        prediction, predictor = source, None
+    else:
+        prediction, predictor = source.predict(rows, level, quantiles=numbers.PINBALL), source
+    check_outcomes(prediction, y)
+    if prediction.classes is not None:
+        return classes.score(prediction, y, level, seed)
+    return numbers.score(prediction, predictor, rows, y, level, seed)
+
+
+def check_outcomes(prediction: Prediction, y: np.ndarray) -> None:
+    """Raise PredictionError unless there is one finite outcome, a number, for each row."""
+    if prediction.mean.ndim != 1:
+        raise PredictionError(
+            f"{prediction.outcome} has {prediction.mean.shape[1:]} numbers per row; metrics score one number per row. "
+            "Score each entry on its own, or Predictor.log_score for all together."
+        )
+    if y.shape != prediction.mean.shape:
+        raise PredictionError(
+            f"outcomes have the shape {y.shape}; wanted {prediction.mean.shape}, one for each predicted row."
+        )
+    if not len(y):
+        raise PredictionError("There are no rows to score; wanted at least one.")
+    if not np.isfinite(y).all():
+        row = int(np.argmin(np.isfinite(y)))
+        raise PredictionError(f"outcomes are not finite in row {row} (the first row is row 0); drop such rows.")
+    if prediction.classes is not None and not np.isin(y, prediction.classes).all():
+        row = int(np.argmin(np.isin(y, prediction.classes)))
+        raise PredictionError(
+            f"outcomes hold {y[row]:g} in row {row}; the classes are 0 to {len(prediction.classes) - 1}."
+        )

@@ -1,0 +1,63 @@
+"""Metrics of outcomes that are numbers or counts. Imports numpy, scipy; scikit-learn when called."""
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from probinfer.evaluate.extra import sklearn
+from probinfer.evaluate.intervals import of_influence, of_mean, of_share
+from probinfer.evaluate.scores import Score, Scores
+from probinfer.evaluate.transform import transform
+from probinfer.predict.prediction import Prediction
+from probinfer.predict.predictor import Predictor
+
+PINBALL = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def score(
+    prediction: Prediction, predictor: Predictor | None, rows: Any, y: np.ndarray, level: float, seed: int
+) -> Scores:
+    """The table for numbers; see `probinfer.metrics`."""
+    known = sklearn("metrics")
+    error = y - prediction.mean
+    inside = (prediction.lower <= y) & (y <= prediction.upper)
+    pointwise = {"mae": np.abs(error), "coverage": inside.astype(float), "width": prediction.upper - prediction.lower}
+    scores = [of_mean("mae", pointwise["mae"], level), *_squared(known, y, prediction.mean, level)]
+    pit = None
+    if predictor is not None:
+        pit, crps, how = transform(predictor, rows, y, seed)
+        pointwise |= {"crps": crps, "log_score": predictor.log_score(rows, y)}
+        scores += [of_mean("crps", crps, level), of_mean("log_score", pointwise["log_score"], level)]
+        if how != "exact":
+            last = scores[-2]
+            scores[-2] = Score(last.name, last.value, last.se, last.lower, last.upper, f"{last.how}; from {how}")
+    if prediction.quantiles is not None and len(prediction.quantile_levels):
+        asked = zip(prediction.quantile_levels, prediction.quantiles.T, strict=True)
+        losses = [_pinball(y, quantiles, alpha) for alpha, quantiles in asked]
+        pointwise["pinball"] = np.mean(losses, axis=0)
+        scores.append(of_mean("pinball", pointwise["pinball"], level))
+    scores.append(of_share("coverage", int(inside.sum()), len(y), level))
+    scores.append(of_mean("width", pointwise["width"], level))
+    if pit is not None:
+        p_value = float(stats.kstest(pit, "uniform").pvalue)
+        scores.append(Score("pit_p", p_value, float("nan"), float("nan"), float("nan"), "Kolmogorov-Smirnov p-value"))
+    return Scores(prediction.outcome, len(y), level, tuple(scores), pit, None, pointwise)
+
+
+def _pinball(y: np.ndarray, quantile: np.ndarray, alpha: float) -> np.ndarray:
+    return np.maximum(alpha * (y - quantile), (alpha - 1) * (y - quantile))
+
+
+def _squared(known: Any, y: np.ndarray, mean: np.ndarray, level: float) -> list[Score]:
+    """rmse and r2, with the influence of each row."""
+    squares, around = (y - mean) ** 2, (y - y.mean()) ** 2
+    rmse = float(known.root_mean_squared_error(y, mean))
+    influence = (squares - squares.mean()) / (2 * rmse) if rmse > 0 else np.zeros(len(y))
+    scores = [of_influence("rmse", rmse, influence, level)]
+    total = around.mean()
+    if len(y) < 2 or total == 0:
+        return [*scores, Score("r2", *[float("nan")] * 4, "outcomes do not vary")]
+    ratio = squares.mean() / total
+    influence = -(squares - squares.mean()) / total + ratio * (around - total) / total
+    return [*scores, of_influence("r2", float(known.r2_score(y, mean)), influence, level)]
