@@ -336,7 +336,7 @@ def _left_out(evidence: Evidence) -> list[Finding]:
     if flat:
         findings.append(
             Finding(
-                f"The log density has no peak where the search for one ended: it is flat in {_counted(flat, 'direction')}",
+                f"The log density has no peak where its search ended: it is flat in {_counted(flat, 'direction')}",
                 "all parameters",
                 Verdict.BAD,
                 "Standardise the data, tighten wide priors, look for parameters that only their sum determines; "
