@@ -22,6 +22,9 @@ from probinfer.inference.montecarlo.plain import MonteCarlo as MonteCarlo
 from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo as QuasiMonteCarlo
 from probinfer.inference.montecarlo.rejection import Rejection as Rejection
 from probinfer.inference.until import Until as Until
+from probinfer.inference.variational.gaussian import FullRank as FullRank
+from probinfer.inference.variational.gaussian import MeanField as MeanField
+from probinfer.inference.variational.laplace import Laplace as Laplace
 from probinfer.model.model import LogDensity as LogDensity
 from probinfer.model.model import Model as Model
 from probinfer.posterior.estimate import Estimate as Estimate

@@ -25,10 +25,21 @@ from probinfer.inference.montecarlo.importance import Importance
 from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
+from probinfer.inference.variational.gaussian import FullRank, MeanField
+from probinfer.inference.variational.laplace import Laplace
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.target import Target
 
-METHODS: tuple[type, ...] = (NUTS, HMC, Metropolis, Importance, Rejection)
+METHODS: tuple[type, ...] = (
+    NUTS,
+    HMC,
+    Metropolis,
+    Importance,
+    Rejection,
+    Laplace,
+    MeanField,
+    FullRank,
+)
 
 
 def draw(

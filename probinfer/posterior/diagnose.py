@@ -31,6 +31,10 @@ ESS_PER_CHAIN_BAD = 25
 PARETO_K_DOUBTFUL = 0.5
 PARETO_K_BAD = 0.7
 
+# Share of the mass at modes that an approximation by one normal law leaves out.
+ELSEWHERE_DOUBTFUL = 0.01
+ELSEWHERE_BAD = 0.1
+
 # One chain passes every test that compares it with itself, and cannot know of a mode it never saw.
 ONE_CHAIN = Verdict.DOUBTFUL
 
@@ -309,9 +313,11 @@ def _approximation(evidence: Evidence) -> list[Finding]:
                 float("nan"),
             )
         ]
+    findings = _left_out(evidence)
     if k <= PARETO_K_DOUBTFUL:
-        return []
+        return findings
     return [
+        *findings,
         Finding(
             f"The approximation is off: the Pareto shape of its importance weights is {k:.2f}, "
             f"it should be below {PARETO_K_DOUBTFUL:g}",
@@ -319,8 +325,54 @@ def _approximation(evidence: Evidence) -> list[Finding]:
             Verdict.BAD if not k <= PARETO_K_BAD else Verdict.DOUBTFUL,
             "Use a richer approximation or NUTS.",
             float(k),
-        )
+        ),
     ]
+
+
+def _left_out(evidence: Evidence) -> list[Finding]:
+    """What a method knows of its approximation and weights cannot show."""
+    findings = []
+    flat = int(evidence.attrs.get("flat_directions", 0))
+    if flat:
+        findings.append(
+            Finding(
+                f"The log density has no peak where its search ended: it is flat in {_counted(flat, 'direction')}",
+                "all parameters",
+                Verdict.BAD,
+                "Standardise the data, tighten wide priors, look for parameters that only their sum determines; "
+                "or use NUTS.",
+                float(flat),
+            )
+        )
+    elsewhere = float(evidence.attrs.get("mass_elsewhere", 0.0))
+    if elsewhere > ELSEWHERE_DOUBTFUL:
+        findings.append(
+            Finding(
+                f"There are several modes: about {elsewhere:.0%} of the mass is not at the one that was taken",
+                "all parameters",
+                Verdict.BAD if elsewhere > ELSEWHERE_BAD else Verdict.DOUBTFUL,
+                "Use a method for several modes, such as pi.Importance().",
+                elsewhere,
+            )
+        )
+    unsettled = float(evidence.attrs.get("unsettled", 0.0))
+    limit = float(evidence.attrs.get("settled_below", np.inf))
+    if unsettled > limit:
+        findings.append(
+            Finding(
+                "The optimum is not settled: "
+                + (
+                    f"the last two fits differ by {unsettled:.2g} standard deviations, {limit:g} are allowed"
+                    if np.isfinite(unsettled)
+                    else "the search did not arrive, or was made once only"
+                ),
+                "all parameters",
+                Verdict.DOUBTFUL,
+                "Give it more rounds or points; standardise the data; or use NUTS.",
+                unsettled,
+            )
+        )
+    return findings
 
 
 def _bound_raised(evidence: Evidence) -> list[Finding]:

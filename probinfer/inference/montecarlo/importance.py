@@ -20,6 +20,7 @@ from probinfer.inference.montecarlo.pareto import khat, smooth, worst_khat
 from probinfer.inference.montecarlo.sites import SiteProposal
 from probinfer.inference.montecarlo.space import Space, space_of_law, space_of_target
 from probinfer.inference.montecarlo.student import StudentMixture
+from probinfer.inference.montecarlo.weights import evidence, systematic
 from probinfer.inference.settings import check_whole
 from probinfer.model.target import Target
 
@@ -124,7 +125,7 @@ class Importance:
         shapes = [smoothed.khat, *(khat(np.abs(column)) for column in deviation.T)]
         known = [shape for shape in shapes if not np.isnan(shape)]
         used = values[weights[:, 0] > 0]
-        evidence: dict[str, Any] = _evidence(log_weights)
+        stated: dict[str, Any] = evidence(log_weights)
         return Average(
             value=value,
             mcse=mcse,
@@ -135,7 +136,7 @@ class Importance:
             constant=np.all(used == used[:1], axis=0),
             non_finite=int(np.sum(~np.isfinite(used))),
             pareto_khat=max(known) if known else None,
-        )._replace(**evidence)
+        )._replace(**stated)
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
@@ -149,7 +150,7 @@ class Importance:
         smoothed = smooth(log_weights)
         weights = np.exp(smoothed.log_weights) if self.smooth else np.exp(log_weights - logsumexp(log_weights))
         size = float(1 / np.sum(weights**2))
-        chosen = generator.permutation(_systematic(weights, max(1, int(size / _THINNED)), generator))
+        chosen = generator.permutation(systematic(weights, max(1, int(size / _THINNED)), generator))
         settings = {
             name: getattr(self, name) for name in ("draws", "components", "rounds", "round_draws", "smooth", "float64")
         }
@@ -165,7 +166,7 @@ class Importance:
                 "pareto_khat": 0.0 if np.isnan(smoothed.khat) else float(smoothed.khat),
                 "importance_ess": size,
                 "proposals": len(z),
-                **_evidence(log_weights),
+                **evidence(log_weights),
             },
         )
 
@@ -223,22 +224,6 @@ class Importance:
                 "covers the posterior, or use pi.NUTS()."
             )
         return z, log_weights
-
-
-def _evidence(log_weights: np.ndarray) -> dict[str, float]:
-    """Log of the mean weight, and its standard error by the delta method."""
-    n = len(log_weights)
-    w = np.exp(log_weights - log_weights.max())
-    return {
-        "log_evidence": float(logsumexp(log_weights) - np.log(n)),
-        "log_evidence_mcse": float(w.std(ddof=1) / w.mean() / np.sqrt(n)),
-    }
-
-
-def _systematic(weights: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Indices with expected numbers count * weights, none chosen twice whose weight is below 1 / count."""
-    marks = (np.arange(count) + generator.random()) / count
-    return np.minimum(np.searchsorted(np.cumsum(weights), marks), len(weights) - 1)
 
 
 def _around(z: np.ndarray) -> StudentMixture:

@@ -1,6 +1,7 @@
 """Where a target has its mass: modes from several starts, each with the curvature there. Laplace's approximation."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize
@@ -18,8 +19,32 @@ _FAR = 30.0  # log of the mass below which a mode does not matter
 _WIDEST = 1e4  # scale above which a direction counts as flat
 
 
+class Mode(NamedTuple):
+    """A mode (d,), the root of the inverse curvature there (d, d), the log of its mass but for (2π)^(d/2), and the
+    number of directions without curvature, whose scale is then taken to be one."""
+
+    position: np.ndarray
+    root: np.ndarray
+    mass: float
+    flat: int
+
+
 def laplace_mixture(target: Target, generator: np.random.Generator) -> StudentMixture:
     """A Student-t component at every mode that was found, with the inverse curvature and Laplace's mass.
+
+    Raises ModelError when the log density is finite at no starting point.
+    """
+    modes = find_modes(target, generator)
+    mass = np.array([mode.mass for mode in modes])
+    kept = mass > mass.max() - _FAR
+    shares = np.maximum(np.exp(mass[kept] - logsumexp(mass[kept])), 0.05)  # a mode's mass is a guess: look at each
+    points = np.array([mode.position for mode, keep in zip(modes, kept, strict=True) if keep])
+    roots = np.array([mode.root for mode, keep in zip(modes, kept, strict=True) if keep])
+    return StudentMixture(shares / shares.sum(), points, roots)
+
+
+def find_modes(target: Target, generator: np.random.Generator) -> list[Mode]:
+    """The different ends of climbs from several random starts.
 
     Raises ModelError when the log density is finite at no starting point.
     """
@@ -36,7 +61,7 @@ def laplace_mixture(target: Target, generator: np.random.Generator) -> StudentMi
             return 1e100, np.zeros(target.dim)
         return -value, -gradient
 
-    modes: list[tuple[float, np.ndarray, np.ndarray]] = []
+    modes: list[Mode] = []
     last = np.zeros(target.dim)
     starts = 0
     for radius in RADII:
@@ -45,34 +70,35 @@ def laplace_mixture(target: Target, generator: np.random.Generator) -> StudentMi
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             continue
         found = optimize.minimize(negative, last, jac=True, method="L-BFGS-B", options={"maxiter": 300})
-        height, covariance = -float(found.fun), _covariance(evaluate, found.x)
+        covariance, flat = _covariance(evaluate, found.x)
         root = np.linalg.cholesky(covariance)
-        if all(np.linalg.norm(np.linalg.solve(root, found.x - mode)) > _APART for _, mode, _ in modes):
-            modes.append((height + float(np.sum(np.log(np.diag(root)))), found.x, root))
+        if all(np.linalg.norm(np.linalg.solve(root, found.x - mode.position)) > _APART for mode in modes):
+            modes.append(Mode(found.x, root, -float(found.fun) + float(np.sum(np.log(np.diag(root)))), flat))
         starts += 1
         if starts == _STARTS:
             break
     if not modes:
         raise check_start(target, last, len(RADII))
-    mass = np.array([mode[0] for mode in modes])
-    kept = mass > mass.max() - _FAR
-    shares = np.maximum(np.exp(mass[kept] - logsumexp(mass[kept])), 0.05)  # a mode's mass is a guess: look at each
-    points, roots = (np.array([mode[i] for mode, keep in zip(modes, kept, strict=True) if keep]) for i in (1, 2))
-    return StudentMixture(shares / shares.sum(), points, roots)
+    return modes
 
 
-def _covariance(evaluate: Callable, mode: np.ndarray) -> np.ndarray:
-    """Inverse of minus the Hessian, by differences of gradients; flat directions become wide, not infinite."""
+def _covariance(evaluate: Callable, mode: np.ndarray) -> tuple[np.ndarray, int]:
+    """Inverse of minus the Hessian, by differences of gradients, and the number of flat directions: these become wide,
+    not infinite. The second pass has steps in proportion to the scales that the first found."""
     d = len(mode)
-    hessian = np.empty((d, d))
-    for i in range(d):
-        step = 1e-4 * max(1.0, abs(mode[i]))
-        up, down = mode.copy(), mode.copy()
-        up[i] += step
-        down[i] -= step
-        hessian[i] = (evaluate(up)[1] - evaluate(down)[1]) / (2 * step)
-    hessian = np.where(np.isfinite(hessian), hessian, 0.0)
-    values, vectors = np.linalg.eigh(-(hessian + hessian.T) / 2)
-    # minus signs and zeros: not at a mode, or an edge of the support; a scale of one is where to begin
-    values = np.where(values > 1 / _WIDEST**2, values, 1.0)
-    return (vectors / values) @ vectors.T
+    steps = 1e-4 * np.maximum(1.0, np.abs(mode))
+    covariance, flat = np.eye(d), d
+    for _ in range(2):
+        hessian = np.empty((d, d))
+        for i in range(d):
+            up, down = mode.copy(), mode.copy()
+            up[i] += steps[i]
+            down[i] -= steps[i]
+            hessian[i] = (evaluate(up)[1] - evaluate(down)[1]) / (up[i] - down[i])
+        hessian = np.where(np.isfinite(hessian), hessian, 0.0)
+        values, vectors = np.linalg.eigh(-(hessian + hessian.T) / 2)
+        # minus signs and zeros: not at a mode, or an edge of the support; a scale of one is where to begin
+        curved = values > 1 / _WIDEST**2
+        covariance, flat = (vectors / np.where(curved, values, 1.0)) @ vectors.T, int(np.sum(~curved))
+        steps = np.maximum(1e-3 * np.sqrt(np.diag(covariance)), 1e-9 * np.abs(mode))
+    return covariance, flat

@@ -1,0 +1,79 @@
+"""Normal laws on R^d, and the draws of one that approximates a target, with the weights that say how well it does."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import logsumexp
+
+from probinfer.inference.draws import Draws
+from probinfer.inference.montecarlo.pareto import smooth
+from probinfer.inference.montecarlo.space import space_of_target
+from probinfer.inference.montecarlo.weights import evidence, systematic
+from probinfer.model.target import Target
+
+_THINNED = 5  # weighted draws for each that is kept by resampling
+
+
+class Normal(NamedTuple):
+    """N(mean, R R') on R^d: root R (d, d) lower triangular, or its diagonal (d,)."""
+
+    mean: np.ndarray
+    root: np.ndarray
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """Diagonal of R (d,)."""
+        return self.root if self.root.ndim == 1 else np.diag(self.root)
+
+    @property
+    def sd(self) -> np.ndarray:
+        """Marginal standard deviations (d,)."""
+        return self.root if self.root.ndim == 1 else np.sqrt(np.sum(self.root**2, axis=1))
+
+    def at(self, white: np.ndarray) -> np.ndarray:
+        """The points mean + R e of standard normal points e (n, d)."""
+        return self.mean + (white * self.root if self.root.ndim == 1 else white @ self.root.T)
+
+    def log_density(self, z: np.ndarray) -> np.ndarray:
+        """Log density (n,) at points (n, d)."""
+        apart = z - self.mean
+        white = apart / self.root if self.root.ndim == 1 else solve_triangular(self.root, apart.T, lower=True).T
+        return -np.sum(white**2, axis=1) / 2 - np.sum(np.log(self.diagonal)) - len(self.mean) / 2 * np.log(2 * np.pi)
+
+
+def weighted_draws(
+    normal: Normal,
+    target: Target,
+    generator: np.random.Generator,
+    *,
+    method: str,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> Draws:
+    """settings["draws"] draws of the approximation, weighted with target / approximation.
+
+    The weights give the Pareto shape, the log evidence and, if settings["resample"], the draws that are kept.
+    """
+    z = normal.at(generator.standard_normal((settings["draws"], target.dim)))
+    log_weights = space_of_target(target).log_density(z) - normal.log_density(z)
+    judged: dict[str, Any] = {"pareto_khat": float("inf")}  # if the target has no mass where the approximation is
+    chosen = np.arange(len(z))
+    if np.isfinite(log_weights).any():
+        smoothed = smooth(log_weights)
+        weights = np.exp(smoothed.log_weights - logsumexp(smoothed.log_weights))
+        size = float(1 / np.sum(weights**2))
+        # weights that are all alike have no tail to fit: nothing speaks against them
+        shape = 0.0 if np.isnan(smoothed.khat) else float(smoothed.khat)
+        judged = {"pareto_khat": shape, "importance_ess": size, **evidence(log_weights)}
+        if settings["resample"]:
+            chosen = generator.permutation(systematic(weights, max(1, int(size / _THINNED)), generator))
+    return Draws(
+        positions=z[chosen],
+        stats={"log_weight": log_weights[chosen]},
+        method=method,
+        settings=settings,
+        sample_dims=("sample",),
+        facts={**judged, **facts},
+    )
