@@ -21,6 +21,7 @@ from probinfer.inference.montecarlo.importance import Importance as Importance
 from probinfer.inference.montecarlo.plain import MonteCarlo as MonteCarlo
 from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo as QuasiMonteCarlo
 from probinfer.inference.montecarlo.rejection import Rejection as Rejection
+from probinfer.inference.montecarlo.smc import SMC as SMC
 from probinfer.inference.until import Until as Until
 from probinfer.inference.variational.gaussian import FullRank as FullRank
 from probinfer.inference.variational.gaussian import MeanField as MeanField

@@ -23,6 +23,7 @@ from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.method import Method, Need, Run, check_controls, check_fits
 from probinfer.inference.montecarlo.importance import Importance
 from probinfer.inference.montecarlo.rejection import Rejection
+from probinfer.inference.montecarlo.smc import SMC
 from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
 from probinfer.inference.variational.gaussian import FullRank, MeanField
@@ -36,6 +37,7 @@ METHODS: tuple[type, ...] = (
     Metropolis,
     Importance,
     Rejection,
+    SMC,
     Laplace,
     MeanField,
     FullRank,

@@ -63,7 +63,7 @@ class SiteProposal:
     def weight_and_grad(self, z: np.ndarray) -> tuple[float, np.ndarray]:
         """Log weight and its gradient at one point, for climbing to the largest."""
         target = self.target
-        function = jax.value_and_grad(self._log_weight)
+        function = jax.value_and_grad(self.log_weight)
         if self.laws is None:
             program = compiled(target, "log likelihood and gradient", function)
         else:
@@ -74,7 +74,8 @@ class SiteProposal:
             value, gradient = program(jnp.asarray(z, target.dtype), target.inputs)
         return float(value), np.asarray(gradient, float)
 
-    def _log_weight(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
+    def log_weight(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        """Log weight at one point z (d,), for use inside compiled functions."""
         trace = self.target.bound.simulate_unconstrained(self.target.split(z), inputs)
         latents = [site.name for site in self.target.latents]
         jacobians = {f"_{name}_log_jacobian" for name in latents}
