@@ -14,6 +14,7 @@ from probinfer.evaluate.scores import Score as Score
 from probinfer.evaluate.scores import Scores as Scores
 from probinfer.inference.draws import Draws as Draws
 from probinfer.inference.draws import Outcome as Outcome
+from probinfer.inference.exact.exact import Exact as Exact
 from probinfer.inference.mcmc.hmc import HMC as HMC
 from probinfer.inference.mcmc.metropolis import Metropolis as Metropolis
 from probinfer.inference.mcmc.nuts import NUTS as NUTS

@@ -17,6 +17,7 @@ from probinfer.errors import MethodError
 from probinfer.inference.checkpoint import Journal
 from probinfer.inference.choose import choose
 from probinfer.inference.draws import Draws
+from probinfer.inference.exact.exact import Exact
 from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
@@ -41,6 +42,7 @@ METHODS: tuple[type, ...] = (
     Laplace,
     MeanField,
     FullRank,
+    Exact,
 )
 
 
