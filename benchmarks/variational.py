@@ -117,7 +117,8 @@ def main(arguments: list[str] | None = None) -> None:
         circumstances("probinfer", "jax", "numpyro") + " The machine was shared with other work.",
         f"Seconds until NumPyro's bound is within {NEAR} nats of ours, {MOST} steps at most; medians of "
         f"{options.repeat} runs in turns after the first. Ours include two to six fits until they agree, 4,000 draws, "
-        "weights and the report. Where k-hat is above 0.7 the family does not fit the posterior, and the report's verdict is BAD.",
+        "weights and the report. NumPyro's bound is that of its last iterate. Where k-hat is above 0.7 the family does "
+        "not fit the posterior, and the verdict is BAD.",
         "\n".join([header, *rows]),
     ]
     if not options.dry:
