@@ -22,6 +22,7 @@ from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.method import Method, Need, Run, check_controls, check_fits
+from probinfer.inference.montecarlo.growing import PosteriorBefore, appended
 from probinfer.inference.montecarlo.importance import Importance
 from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.inference.montecarlo.smc import SMC
@@ -71,11 +72,7 @@ def draw(
         target = Target(bound, float64=chosen.float64, gradient=Need.GRADIENT in chosen.needs)
     check_controls(chosen, until=until, checkpoint=checkpoint)
     traced = time.perf_counter() - began
-    provenance = {
-        "data_hash": data_hash(bound),
-        "model_name": getattr(model.fn, "__name__", type(model).__name__),
-        "model_fingerprint": target.fingerprint,
-    }
+    provenance = _provenance(model, target)
     journal = None
     if checkpoint is not None:
         settings = {f"{type(chosen).__name__}.{name}": value for name, value in asdict(cast(Any, chosen)).items()}
@@ -88,7 +85,55 @@ def draw(
         line.close()
         if journal is not None:
             journal.close()
-    attributes = {
+    attributes = _attributes(draws, provenance, seed, key, {"trace": traced, "began": began}, reason)
+    return draws, target, attributes
+
+
+def draw_update(
+    model: Model,
+    before: Mapping[str, Any],
+    new: Any,
+    latents: Mapping[str, np.ndarray],
+    method: SMC,
+    *,
+    seed: Any,
+    progress: bool,
+) -> tuple[Draws, Target, dict[str, Any]]:
+    """As `draw`, from draws of the posterior given the data `before` to that given the new data too."""
+    began, clock, key = time.perf_counter(), time.monotonic(), key_words(seed)
+    if not isinstance(method, SMC):
+        raise MethodError(f"method came as {method!r}; an update is made by pi.SMC().")
+    old, target = (Target(model.bind(data), float64=method.float64) for data in (before, appended(before, new)))
+    beginning = PosteriorBefore(old, target, latents)
+    traced = time.perf_counter() - began
+    line = make_progress(progress)
+    try:
+        draws = method.lead(beginning, "posterior before", Run(key, line, began=clock))
+    finally:
+        line.close()
+    spent = {"trace": traced, "began": began}
+    return draws, target, _attributes(draws, _provenance(model, target), seed, key, spent, None)
+
+
+def _provenance(model: Model, target: Target) -> dict[str, Any]:
+    return {
+        "data_hash": data_hash(target.bound),
+        "model_name": getattr(model.fn, "__name__", type(model).__name__),
+        "model_fingerprint": target.fingerprint,
+    }
+
+
+def _attributes(
+    draws: Draws,
+    provenance: Mapping[str, Any],
+    seed: Any,
+    key: np.ndarray,
+    spent: Mapping[str, float],
+    reason: str | None,
+) -> dict[str, Any]:
+    """What the posterior's tree says about its making."""
+    seconds = {"trace": spent["trace"], **draws.seconds, "total": time.perf_counter() - spent["began"]}
+    return {
         "method": draws.method,
         **({"method_chosen": reason} if reason else {}),
         "settings": json.dumps(dict(draws.settings)),
@@ -98,9 +143,8 @@ def draw(
         "outcome": draws.outcome.value,
         **draws.facts,
         **({"until": json.dumps(dict(draws.stopping))} if draws.stopping is not None else {}),
-        "seconds": json.dumps({"trace": traced, **draws.seconds, "total": time.perf_counter() - began}),
+        "seconds": json.dumps(seconds),
     }
-    return draws, target, attributes
 
 
 def key_words(seed: Any) -> np.ndarray:

@@ -55,7 +55,12 @@ def judge(evidence: Evidence) -> Report:
     """All findings on the evidence, the worst first; the verdict is that of the worst."""
     evidence = evidence.judged()
     numbers = evidence.convergence()
-    findings = [*_interrupted(evidence), *_out_of_budget(evidence), *_non_finite(evidence, numbers)]
+    findings = [
+        *_interrupted(evidence),
+        *_out_of_budget(evidence),
+        *_non_finite(evidence, numbers),
+        *_updated(evidence),
+    ]
     if evidence.draws < MIN_DRAWS:
         findings += _too_few(evidence)
     else:
@@ -107,6 +112,22 @@ def _out_of_budget(evidence: Evidence) -> list[Finding]:
             "Give the rule more seconds or draws, or ask for less; with checkpoint= the draws made so far are not "
             "drawn again.",
             float(evidence.draws),
+        )
+    ]
+
+
+def _updated(evidence: Evidence) -> list[Finding]:
+    """An update inherits the doubts about the draws that it began from."""
+    before = Verdict[str(evidence.attrs.get("updated_from", Verdict.GOOD.name))]
+    if before is Verdict.GOOD:
+        return []
+    return [
+        Finding(
+            f"The posterior that was updated had the verdict {before.name}",
+            "all parameters",
+            before,
+            "Mend that one first, or infer from all the data.",
+            float("nan"),
         )
     ]
 

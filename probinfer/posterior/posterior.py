@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from probinfer.errors import ArtifactError, MethodError, ModelError
-from probinfer.inference.draw import data_hash
+from probinfer.inference.draw import data_hash, draw_update
+from probinfer.inference.montecarlo.smc import SMC
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.target import Target
 from probinfer.posterior.datatree import build_tree, run_attrs
@@ -148,6 +149,44 @@ class Posterior:
         name = f"eti{100 * level:.10g}"
         interval = pd.DataFrame({f"{name}_lb": lower, f"{name}_ub": upper}, index=table.index)
         return pd.concat([table[["mean", "sd"]], interval, table.drop(columns=["mean", "sd"])], axis=1)
+
+    def update(self, new_data: Any, *, method: SMC | None = None, seed: Any = 0, progress: bool = True) -> "Posterior":
+        """The posterior given new data too, by leading these draws there instead of beginning anew.
+
+            p_β(θ) ∝ p(θ | data) (p(θ | data, new data) / p(θ | data))^β,   β from 0 to 1, by sequential Monte Carlo
+
+        new_data    dict or data frame with new rows: arrays are appended along their first axis to those of the same
+                    name, single values replace them; names left out stay as they are
+        method      `SMC` with its settings
+        seed        whole number or jax key
+
+        Its attributes hold `log_evidence_increment`, log p(new data | data), with `log_evidence_increment_mcse`, the
+        sum `log_evidence` if this posterior has one, and `updated_from`, the verdict of this posterior, which
+        the report remembers. The model is traced and compiled anew for the new shapes: worth it where sampling takes
+        longer.
+
+        Raises ModelError if this posterior was loaded without its model, or if the new data change the shape of a
+        parameter; DataError if they do not fit; MethodError if nearly no draw has mass given the new data.
+        Fails where the new data move the posterior further than the draws reach: the chains disagree.
+        Chopin (2002), Biometrika 89(3).
+        """
+        if self.model is None or self.data is None:
+            raise ModelError("This posterior was loaded without its model: load_posterior(path, model, data).")
+        draws, target, attrs = draw_update(
+            self.model, self.data, new_data, self.latents, method or SMC(), seed=seed, progress=progress
+        )
+        increment, error = attrs.pop("log_evidence"), attrs.pop("log_evidence_mcse")
+        attrs |= {"log_evidence_increment": increment, "log_evidence_increment_mcse": error}
+        known = self.report.evidence.attrs
+        if "log_evidence" in known:
+            before = float(known.get("log_evidence_mcse", 0.0))
+            attrs |= {
+                "log_evidence": float(known["log_evidence"]) + increment,
+                "log_evidence_mcse": float(np.hypot(before, error)),
+            }
+        attrs["updated_from"] = self.report.verdict.name
+        data = {**target.bound.arrays, **target.bound.constants}
+        return Posterior.from_draws(draws, target, model=self.model, data=data, attrs=attrs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as one NetCDF file, which `load_posterior`, `az.from_netcdf` and `xarray.open_datatree` read.

@@ -13,7 +13,7 @@ from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.chains import workers
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.montecarlo.sites import SiteProposal
-from probinfer.inference.montecarlo.tempering import Moves, preconditioner
+from probinfer.inference.montecarlo.tempering import Beginning, Moves, preconditioner
 from probinfer.inference.montecarlo.weights import systematic
 from probinfer.inference.settings import check_fraction, check_whole
 from probinfer.model.target import Target
@@ -94,10 +94,14 @@ class SMC:
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
+        name = "prior" if self.proposal is None else repr(self.proposal)
+        return self.lead(SiteProposal(target, self.proposal, "SMC"), name, run)
+
+    def lead(self, proposal: Beginning, name: str, run: Run) -> Draws:
+        """Lead particles from a beginning, called `name` in the settings, to its target."""
         clock = time.perf_counter
         began = clock()
         generator = np.random.default_rng(run.key)
-        proposal = SiteProposal(target, self.proposal, "SMC")
         with ThreadPoolExecutor(workers(self.chains), thread_name_prefix="probinfer") as pool:
             moves = Moves(proposal, self.particles, pool)
             compiled = clock()
@@ -111,7 +115,7 @@ class SMC:
             method="SMC",
             settings={
                 **{name: getattr(self, name) for name in names},
-                "proposal": "prior" if self.proposal is None else repr(self.proposal),
+                "proposal": name,
             },
             seconds={"compile": compiled - began, "sampling": clock() - compiled},
             facts={
@@ -123,7 +127,7 @@ class SMC:
             },
         )
 
-    def _lead(self, proposal: SiteProposal, moves: Moves, generator: np.random.Generator, run: Run) -> Led:
+    def _lead(self, proposal: Beginning, moves: Moves, generator: np.random.Generator, run: Run) -> Led:
         drawn = [proposal.draw(generator, self.particles) for _ in range(self.chains)]
         z, log_weights = np.stack([z for z, _ in drawn]), np.stack([weights for _, weights in drawn])
         _check_alive(log_weights)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,29 @@ import numpy as np
 from jax import lax
 
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
-from probinfer.inference.montecarlo.sites import SiteProposal
 from probinfer.model.program_cache import kept_programs
+from probinfer.model.target import Target
 
 _SAFE = 1e-9  # of the largest eigenvalue: the least that the particles' covariance may have
+
+
+class Beginning(Protocol):
+    """Where particles come from: draws, with the log weights target / beginning that `log_weight` also gives."""
+
+    target: Target
+
+    @property
+    def laws(self) -> Any:
+        """None for the prior of the target; a program that knows no more is kept for other data."""
+        ...
+
+    def draw(self, generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Points (n, d) and their log weights (n,)."""
+        ...
+
+    def log_weight(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        """Log weight at one point z (d,), for use inside compiled functions."""
+        ...
 
 
 class Moved(NamedTuple):
@@ -28,7 +47,7 @@ class Moved(NamedTuple):
 class Moves:
     """Hamiltonian moves under p_β(z) ∝ q(z) (p(z) / q(z))^β, q the proposal and p the target, all particles at once."""
 
-    def __init__(self, proposal: SiteProposal, particles: int, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, proposal: Beginning, particles: int, pool: ThreadPoolExecutor) -> None:
         target, dim = proposal.target, proposal.target.dim
         self._target, self._pool = target, pool
 
@@ -88,7 +107,7 @@ def preconditioner(z: np.ndarray) -> np.ndarray:
     return scale[:, None] * (vectors * np.sqrt(np.maximum(values, _SAFE * values[-1])))
 
 
-def _mover(proposal: SiteProposal) -> Any:
+def _mover(proposal: Beginning) -> Any:
     target = proposal.target
 
     def move(

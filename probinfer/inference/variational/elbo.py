@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize
+from threadpoolctl import threadpool_limits
 
 from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.method import check_start
@@ -21,6 +22,7 @@ from probinfer.model.target import Target
 SETTLED = 0.1  # change, in standard deviations and of their logarithms, from one set of points to another
 _CHUNK = 256  # points of a call of the compiled gradient
 _ITERATIONS = 1000  # of L-BFGS for one set of points
+_CLOSE = 1e-5  # nats that an iteration gains, below which it is the last
 _HALVINGS = 30  # of a start that is too wide
 _FRESH = 4000  # draws that the bound is measured with
 _REFUSED = 1e100  # value beyond the edge of the support: the line search turns back
@@ -114,8 +116,10 @@ def _climb(frame: Normal, white: np.ndarray, gradients: Gradients) -> tuple[Norm
             return -value, -np.concatenate([frame.root.T @ slopes.mean(axis=0), by_entry])
 
     start = np.zeros(d + (len(lower[0]) if full else d))
-    options = {"maxiter": _ITERATIONS, "maxfun": 4 * _ITERATIONS, "ftol": 1e-11, "gtol": 1e-4, "maxcor": 20}
-    found = optimize.minimize(negative, start, jac=True, method="L-BFGS-B", options=options)
+    close = _CLOSE / max(1.0, abs(negative(start)[0]))
+    options = {"maxiter": _ITERATIONS, "maxfun": 4 * _ITERATIONS, "ftol": close, "gtol": 1e-4, "maxcor": 20}
+    with threadpool_limits(1, "blas"):  # the vectors are short: waiting for other threads takes longer than the work
+        found = optimize.minimize(negative, start, jac=True, method="L-BFGS-B", options=options)
     return law(found.x)[0], bool(found.status == 0)
 
 
