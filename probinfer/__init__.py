@@ -16,12 +16,14 @@ from probinfer.inference.draws import Draws as Draws
 from probinfer.inference.draws import Outcome as Outcome
 from probinfer.inference.exact.exact import Exact as Exact
 from probinfer.inference.mcmc.hmc import HMC as HMC
+from probinfer.inference.mcmc.many import ManyChains as ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis as Metropolis
 from probinfer.inference.mcmc.nuts import NUTS as NUTS
 from probinfer.inference.montecarlo.importance import Importance as Importance
 from probinfer.inference.montecarlo.plain import MonteCarlo as MonteCarlo
 from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo as QuasiMonteCarlo
 from probinfer.inference.montecarlo.rejection import Rejection as Rejection
+from probinfer.inference.montecarlo.replica import Tempering as Tempering
 from probinfer.inference.montecarlo.smc import SMC as SMC
 from probinfer.inference.until import Until as Until
 from probinfer.inference.variational.gaussian import FullRank as FullRank

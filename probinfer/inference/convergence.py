@@ -58,19 +58,28 @@ class Convergence(NamedTuple):
     constant: np.ndarray
 
 
-def convergence(draws: np.ndarray, *, independent: bool = False) -> Convergence:
+def convergence(draws: np.ndarray, *, independent: bool = False, superchains: int = 0) -> Convergence:
     """Convergence statistics of draws (entries, chains, draws per chain); see `Convergence` for what they are.
 
     independent: the draws are known to be independent (exact or variational): then the effective sizes are the
     number of draws, the Monte Carlo errors are the textbook ones, and R-hat, which compares chains, is NaN.
     One chain is split into halves, so R-hat exists and shows drift, but never a second mode.
+    superchains: the chains are so many groups, one after the other, each from one starting point: R-hat is then the
+    nested one, which compares the groups and stays sharp for chains of a few draws. Margossian et al. (2024).
     """
     draws = np.asarray(draws)
-    return convergence_of_blocks(lambda start, stop: draws[start:stop], len(draws), independent=independent)
+    return convergence_of_blocks(
+        lambda start, stop: draws[start:stop], len(draws), independent=independent, superchains=superchains
+    )
 
 
 def convergence_of_blocks(
-    block: Callable[[int, int], np.ndarray], entries: int, *, independent: bool = False, precision: float = _DOUBLE
+    block: Callable[[int, int], np.ndarray],
+    entries: int,
+    *,
+    independent: bool = False,
+    superchains: int = 0,
+    precision: float = _DOUBLE,
 ) -> Convergence:
     """`convergence` for draws which are fetched piece by piece: `block(start, stop)` -> (stop - start, chains, draws).
 
@@ -79,7 +88,8 @@ def convergence_of_blocks(
     Keeps memory at a few megabytes however many parameters there are, and uses the cores: NumPy's sorts and
     transforms release the interpreter lock.
     """
-    statistics = _independent_statistics if independent else _chain_statistics
+    grouped = functools.partial(_chain_statistics, superchains=superchains)
+    statistics = _independent_statistics if independent else grouped
     spans = [(start, min(start + _BLOCK, entries)) for start in range(0, entries, _BLOCK)]
 
     def work(span: tuple[int, int]) -> Convergence:
@@ -154,12 +164,13 @@ def _independent_statistics(x: np.ndarray) -> _Statistics:
     return _Statistics(total, total, np.full(entries, np.nan), *_errors(x, total, total))
 
 
-def _chain_statistics(x: np.ndarray) -> _Statistics:
+def _chain_statistics(x: np.ndarray, superchains: int = 0) -> _Statistics:
     split = split_chains(x)
     ordered, order = _sort(split)
     ranked = _scatter(_normal_scores(ordered), order, split.shape)
     folded = _folded_scores(ordered, order, split.shape)
-    r_hat = np.fmax(_r_hat(ranked), _r_hat(folded))  # two balanced values fold into one, which says nothing: NaN
+    compare = functools.partial(_nested_r_hat, superchains=superchains) if superchains else _r_hat
+    r_hat = np.fmax(compare(ranked), compare(folded))  # two balanced values fold into one, which says nothing: NaN
     if x.shape[2] % 2:  # splitting left the middle draw of each chain out, the quantiles of all draws need it
         ordered = np.sort(x.reshape(len(x), -1), axis=1)
     tails = [_ess(split_chains((x <= _quantile(ordered, p)[:, None, None]).astype(float))) for p in (TAIL, 1 - TAIL)]
@@ -250,6 +261,17 @@ def _r_hat(x: np.ndarray) -> np.ndarray:
     within = x.var(axis=2, ddof=1).mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):  # chains that each stand still on their own value: infinity
         return np.sqrt((between / within + n - 1) / n)
+
+
+def _nested_r_hat(x: np.ndarray, superchains: int) -> np.ndarray:
+    """sqrt(1 + B / W): B the variance of the means of superchains; W, within one, that of its chains' means plus the
+    mean variance in a chain. x (entries, 2 c, n): the first and then the last halves of all chains."""
+    halves = x.reshape(len(x), 2, -1, x.shape[2])
+    chains = np.moveaxis(halves, 1, 2).reshape(len(x), superchains, -1, 2 * x.shape[2])
+    means = chains.mean(axis=3)
+    within = (means.var(axis=2, ddof=1) + chains.var(axis=3, ddof=1).mean(axis=2)).mean(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt(1 + means.mean(axis=2).var(axis=1, ddof=1) / within)
 
 
 def _ess(x: np.ndarray) -> np.ndarray:

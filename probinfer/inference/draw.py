@@ -19,12 +19,14 @@ from probinfer.inference.choose import choose
 from probinfer.inference.draws import Draws
 from probinfer.inference.exact.exact import Exact
 from probinfer.inference.mcmc.hmc import HMC
+from probinfer.inference.mcmc.many import ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.method import Method, Need, Run, check_controls, check_fits
 from probinfer.inference.montecarlo.growing import PosteriorBefore, appended
 from probinfer.inference.montecarlo.importance import Importance
 from probinfer.inference.montecarlo.rejection import Rejection
+from probinfer.inference.montecarlo.replica import Tempering
 from probinfer.inference.montecarlo.smc import SMC
 from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
@@ -40,6 +42,8 @@ METHODS: tuple[type, ...] = (
     Importance,
     Rejection,
     SMC,
+    ManyChains,
+    Tempering,
     Laplace,
     MeanField,
     FullRank,

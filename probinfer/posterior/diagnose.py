@@ -26,6 +26,13 @@ R_HAT_BAD = 1.05
 ESS_PER_CHAIN_DOUBTFUL = 100
 ESS_PER_CHAIN_BAD = 25
 
+# Hundreds of short chains in superchains need no more effective draws than these together: their R-hat is another.
+USUAL_CHAINS = 4
+
+# Replicas of a ladder of temperatures that came all the way from the prior to the posterior: how often it was found
+# anew. Fewer than these say little about the shares of modes.
+RESTARTS_DOUBTFUL = 20
+
 # Pareto shape of the importance weights between an approximation and the posterior: Vehtari, Simpson, Gelman, Yao,
 # Gabry (2024), "Pareto smoothed importance sampling", JMLR 25(72): above 0.7 no practical sample size corrects it.
 PARETO_K_DOUBTFUL = 0.5
@@ -68,7 +75,7 @@ def judge(evidence: Evidence) -> Report:
         findings += [*_never_moved(evidence, numbers), *hamiltonian.divergences(evidence)]
         findings += _r_hat(evidence, numbers) if evidence.chained else _approximation(evidence)
         findings += [*hamiltonian.energy(evidence), *_effective_size(evidence, numbers)]
-        findings += [*hamiltonian.tree_depth(evidence), *_one_chain(evidence)]
+        findings += [*hamiltonian.tree_depth(evidence), *_one_chain(evidence), *_restarts(evidence)]
     findings.sort(key=lambda finding: finding.severity.value)
     return Report(
         verdict=min((f.severity for f in findings), default=Verdict.GOOD),
@@ -228,7 +235,8 @@ def _constant_by_nature(evidence: Evidence, numbers: Convergence, entry: int) ->
 
 def _effective_size(evidence: Evidence, numbers: Convergence) -> list[Finding]:
     sizes = np.fmin(numbers.ess_bulk, numbers.ess_tail)
-    need, least = ESS_PER_CHAIN_DOUBTFUL * evidence.chains, ESS_PER_CHAIN_BAD * evidence.chains
+    chains = USUAL_CHAINS if evidence.superchains else evidence.chains
+    need, least = ESS_PER_CHAIN_DOUBTFUL * chains, ESS_PER_CHAIN_BAD * chains
     low = np.flatnonzero(sizes < need)
     if not low.size:
         return []
@@ -312,6 +320,22 @@ def _one_chain(evidence: Evidence) -> list[Finding]:
             ONE_CHAIN,
             "Run four chains from different starts.",
             1.0,
+        )
+    ]
+
+
+def _restarts(evidence: Evidence) -> list[Finding]:
+    """Of a ladder of temperatures."""
+    restarts = int(evidence.attrs.get("restarts", RESTARTS_DOUBTFUL))
+    if restarts >= RESTARTS_DOUBTFUL:
+        return []
+    return [
+        Finding(
+            f"{restarts} replicas came from the prior down to the posterior; {RESTARTS_DOUBTFUL} are needed",
+            "all parameters",
+            Verdict.DOUBTFUL,
+            "The shares of several modes may be off. Draw more, warm up for longer, or set more temperatures.",
+            float(restarts),
         )
     ]
 

@@ -67,6 +67,11 @@ class Evidence:
         return self.variables[0].values.shape[0] if self.chained and self.variables else 1
 
     @property
+    def superchains(self) -> int:
+        """Groups of chains from one starting point each; 0 where every chain has its own."""
+        return int(self.attrs.get("superchains", 0))
+
+    @property
     def draws(self) -> int:
         """Draws per chain."""
         return self.variables[0].values.shape[len(self.sample_dims) - 1] if self.variables else 0
@@ -116,7 +121,13 @@ class Evidence:
         """Convergence statistics of every scalar."""
         kinds = [v.values.dtype for v in self.variables if v.values.dtype.kind == "f"]
         precision = max((float(np.finfo(kind).eps) for kind in kinds), default=float(np.finfo(float).eps))
-        return convergence_of_blocks(self.block, self.entries, independent=not self.chained, precision=precision)
+        return convergence_of_blocks(
+            self.block,
+            self.entries,
+            independent=not self.chained,
+            superchains=self.superchains,
+            precision=precision,
+        )
 
     def _locate(self, entry: int) -> tuple[int, int]:
         variable = int(np.searchsorted(self.offsets, entry, side="right")) - 1

@@ -152,7 +152,7 @@ def _over_posterior(f: Integrand, posterior: Posterior) -> tuple[Average, tuple[
     points = {v.site: v.values.reshape(chains * draws, *v.shape) for v in evidence.variables}
     values = f(points)
     table = np.moveaxis(values.reshape(chains, draws, -1), -1, 0)
-    numbers = convergence(table, independent=not evidence.chained)
+    numbers = convergence(table, independent=not evidence.chained, superchains=evidence.superchains)
     with np.errstate(all="ignore"):
         mcse = np.where(numbers.constant, 0.0, numbers.mcse_mean)
         ess = np.where(numbers.constant, float(chains * draws), (numbers.sd / mcse) ** 2)

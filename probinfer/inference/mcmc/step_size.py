@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,12 +27,12 @@ def start(step_size: float, dtype: jnp.dtype) -> DualAveraging:
     return DualAveraging(log_step, log_step, zero, zero, log_step + jnp.log(jnp.asarray(2.0, dtype)))
 
 
-def update(state: DualAveraging, acceptance: jax.Array, target: jax.Array) -> DualAveraging:
-    """One step of the recursion, after a transition with this acceptance statistic."""
+def update(state: DualAveraging, acceptance: Any, target: Any) -> DualAveraging:
+    """One step of the recursion, after a transition with this acceptance statistic. Of JAX or of plain numbers."""
     count = state.count + 1
     weight = 1 / (count + _STABILISATION)
     error = (1 - weight) * state.error + weight * (target - acceptance)
-    log_step = state.centre - jnp.sqrt(count) / _SHRINKAGE * error
+    log_step = state.centre - count**0.5 / _SHRINKAGE * error
     blend = count**-_FORGETTING
     log_average = blend * log_step + (1 - blend) * state.log_average
     return DualAveraging(log_step, log_average, error, count, state.centre)

@@ -37,7 +37,7 @@ class SiteProposal:
         try:
             with target.precision():
                 words = jax.ShapeDtypeStruct((_CHUNK, 2), np.uint32)
-                lowered = jax.jit(jax.vmap(self._propose, in_axes=(0, None))).lower(words, target.inputs)
+                lowered = jax.jit(jax.vmap(self.propose, in_axes=(0, None))).lower(words, target.inputs)
                 with kept_programs():
                     self._program = lowered.compile()
         except NotImplementedError:
@@ -87,7 +87,8 @@ class SiteProposal:
         laws = self.laws or {}
         return sum(jnp.sum(law.log_prob(trace[name]["value"])) for name, law in laws.items())
 
-    def _propose(self, words: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def propose(self, words: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """One point (d,) and its log weight, from two words of 32 bits, for use inside compiled functions."""
         key = jax.random.wrap_key_data(words)
         bound = self.target.bound
         latents = [site.name for site in self.target.latents]

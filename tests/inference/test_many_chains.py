@@ -1,0 +1,197 @@
+"""Many short chains against exact posteriors, and nested R-hat; with twins that must fail. False-alarm rate 1e-6."""
+
+from collections import OrderedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+
+import probinfer as pi
+from probinfer.inference.convergence import convergence
+from probinfer.inference.mcmc import ensemble
+from probinfer.inference.mcmc.chees import Length, halton
+from probinfer.inference.mcmc.ensemble import whitened
+from probinfer.inference.mcmc.metric import Metric
+from probinfer.model import target as target_module
+from tests.inference.models import EIGHT_SCHOOLS, eight_schools
+from tests.inference.statistics import assert_moments
+
+X = np.random.default_rng(21).normal(size=(40, 3)) @ np.array([[1.0, 0.9, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 3.0]])
+DATA = {"x": X, "y": X @ np.array([1.0, -1.0, 0.5]) + np.random.default_rng(22).normal(size=40)}
+COVARIANCE = np.linalg.inv(X.T @ X + np.eye(3))
+MEAN = COVARIANCE @ X.T @ DATA["y"]
+
+
+def regression(x, y=None):
+    b = numpyro.sample("b", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
+    numpyro.sample("y", dist.Normal(x @ b, 1.0).to_event(1), obs=y)
+
+
+def rate(y):
+    lam = numpyro.sample("lam", dist.Gamma(2.0, 1.0))
+    numpyro.sample("y", dist.Poisson(lam), obs=y)
+
+
+def two_peaks():
+    x = numpyro.sample("x", dist.Normal(0, 5))
+    peaks = dist.Normal(jnp.array([-4.0, 4.0]), 0.5).log_prob(x)
+    numpyro.factor("peaks", jnp.logaddexp(*(jnp.log(jnp.array([0.25, 0.75])) + peaks)))
+
+
+def infer(model, data, method):
+    return pi.infer(model, data, method, progress=False)
+
+
+def assert_regression():
+    posterior = infer(regression, DATA, pi.ManyChains(target_accept=0.6))
+    draws = np.asarray(posterior.tree["posterior"]["b"])
+    assert_moments(draws, MEAN, np.sqrt(np.diag(COVARIANCE)), resolution=0.2)
+    return posterior
+
+
+def test_exact_moments():
+    posterior = assert_regression()
+    assert posterior.report.verdict is pi.Verdict.GOOD
+    assert dict(posterior.tree["posterior"].sizes) | {"chain": 128, "draw": 100} == dict(
+        posterior.tree["posterior"].sizes
+    )
+
+
+def test_exact_law_of_a_positive_site():
+    y = np.random.default_rng(3).poisson(3.0, 20)
+    posterior = infer(rate, {"y": y}, pi.ManyChains())
+    law = stats.gamma(2 + y.sum(), scale=1 / 21)
+    draws = np.asarray(posterior.tree["posterior"]["lam"])
+    assert_moments(draws, law.mean(), law.std(), quantile=law.ppf, resolution=0.2)
+
+
+def test_a_trajectory_that_is_never_refused_is_noticed(monkeypatch):
+    monkeypatch.setattr(target_module, "_programs", OrderedDict())
+    monkeypatch.setattr(ensemble, "uniform", lambda bits, dtype: jnp.full(bits.shape, 1e-30, dtype))
+    with pytest.raises(AssertionError, match="out of tolerance"):
+        assert_regression()
+
+
+def test_superchains_in_different_modes_are_bad():
+    report = infer(two_peaks, {}, pi.ManyChains()).report
+    assert report.verdict is pi.Verdict.BAD
+    assert "The chains disagree" in report.findings[0].what
+
+
+def test_nested_r_hat_is_its_formula():
+    groups, each, draws = 4, 3, 20
+    x = np.random.default_rng(4).normal(size=(2, groups, each, draws)) + np.arange(groups)[:, None, None]
+    ranks = stats.rankdata(x[0]).reshape(x[0].shape)
+    z = stats.norm.ppf((ranks - 3 / 8) / (x[0].size + 1 / 4))
+    between = z.mean(axis=(1, 2)).var(ddof=1)
+    within = (z.mean(axis=2).var(axis=1, ddof=1) + z.var(axis=2, ddof=1).mean(axis=1)).mean()
+    found = convergence(x.reshape(2, groups * each, draws), superchains=groups).r_hat
+    assert found[0] == pytest.approx(np.sqrt(1 + between / within), rel=1e-12)
+
+
+def test_nested_r_hat_of_independent_draws_is_near_one():
+    x = np.random.default_rng(5).normal(size=(500, 128, 20))
+    nested, usual = convergence(x, superchains=16).r_hat, convergence(x).r_hat
+    assert np.quantile(nested, 0.999) < 1.01
+    assert np.median(usual) > 1.01  # which is why the usual one is no use for chains as short as these
+
+
+def test_the_verdict_can_be_had_again_from_the_tree(tmp_path):
+    posterior = infer(eight_schools, EIGHT_SCHOOLS, pi.ManyChains())
+    posterior.save(tmp_path / "saved")
+    loaded = pi.load_posterior(tmp_path / "saved")
+    assert loaded.report.verdict is posterior.report.verdict
+    assert np.array_equal(loaded.report.numbers.r_hat, posterior.report.numbers.r_hat)
+
+
+def test_length_climbs_from_both_sides():
+    """Under the exact flow of a standard normal, x' = x cos t + p sin t, the criterion is (d / 2) sin² t, a peak at a
+    quarter turn."""
+    generator = np.random.default_rng(6)
+    for first, side in ((0.5, 1), (2.5, -1)):
+        length = Length(first)
+        gradients = []
+        for _ in range(400):
+            x, p = generator.normal(size=(2, 200, 5))
+            y, v = x * np.cos(first) + p * np.sin(first), p * np.cos(first) - x * np.sin(first)
+            gradients.append(length._gradient(x, y, v, np.ones(200), 1.0))
+        found, error = np.mean(gradients), np.std(gradients) / np.sqrt(len(gradients))
+        exact = first * 5 * np.sin(first) * np.cos(first)  # d/d log T
+        assert np.sign(found) == side
+        assert abs(found - exact) < 5 * error + 0.02 * abs(exact)  # centring by 200 chains takes 1 part in 200 away
+
+
+def test_length_arrives_at_the_quarter_turn():
+    generator, length = np.random.default_rng(7), Length(0.3)
+    for _ in range(300):
+        x, p = generator.normal(size=(2, 128, 5))
+        y, v = (x * np.cos(length.now) + p * np.sin(length.now), p * np.cos(length.now) - x * np.sin(length.now))
+        length.learn(x, y, v, np.ones(128), 1.0)
+    assert 1.2 < length.settled < 2.0
+
+
+def test_proposals_that_are_not_numbers_teach_nothing():
+    length = Length(1.0)
+    nothing = np.full((4, 2), np.nan)
+    length.learn(np.zeros((4, 2)), nothing, nothing, np.zeros(4), 0.5)
+    assert length.settled == 1.0
+
+
+def test_whitening_undoes_the_metric():
+    metric = Metric(np.array([2.0, 0.5, 1.0]), np.array([[0.6], [0.8], [0.0]]), np.array([1.5]))
+    x = np.random.default_rng(8).normal(size=(7, 3))
+    with jax.enable_x64(True):
+        there = np.stack([np.asarray(metric.displacement(jnp.asarray(row))) for row in x])
+    assert np.allclose(whitened(metric, there), x, atol=1e-12)
+
+
+def test_halton_fills_the_interval():
+    assert [halton(i) for i in range(4)] == [0.5, 0.25, 0.75, 0.125]
+
+
+def test_the_same_seed_gives_the_same_draws():
+    first, second = (np.asarray(infer(regression, DATA, pi.ManyChains()).tree["posterior"]["b"]) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_interrupted_draws_are_kept(monkeypatch):
+    move, calls = ensemble.Ensemble.move, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 240:
+            raise KeyboardInterrupt
+        return move(self, *arguments)
+
+    monkeypatch.setattr(ensemble.Ensemble, "move", interrupted)
+    posterior = infer(regression, DATA, pi.ManyChains())
+    assert posterior.tree["posterior"].sizes["draw"] == 39
+    assert "interrupted after 39 of 100 draws" in str(posterior.report)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"chains": 1}, {"draws": 0}, {"warmup": 3}, {"superchains": 1}, {"target_accept": 2}, {"low_rank": -1}],
+    ids=lambda s: next(iter(s)),
+)
+def test_settings_out_of_range(settings):
+    with pytest.raises(pi.MethodError, match=next(iter(settings))):
+        pi.ManyChains(**settings)
+
+
+def test_chains_that_do_not_divide():
+    with pytest.raises(pi.MethodError, match="chains=128"):
+        pi.ManyChains(chains=100)
+
+
+def test_a_density_that_is_nowhere_finite():
+    def model():
+        x = numpyro.sample("x", dist.Normal(0, 1))
+        numpyro.factor("nowhere", jnp.log(-jnp.exp(x)))
+
+    with pytest.raises(pi.ModelError, match="nowhere"):
+        infer(model, {}, pi.ManyChains())
