@@ -56,9 +56,7 @@ def assert_regression():
 def test_exact_moments():
     posterior = assert_regression()
     assert posterior.report.verdict is pi.Verdict.GOOD
-    assert dict(posterior.tree["posterior"].sizes) | {"chain": 128, "draw": 100} == dict(
-        posterior.tree["posterior"].sizes
-    )
+    assert [posterior.tree["posterior"].sizes[dim] for dim in ("chain", "draw")] == [128, 100]
 
 
 def test_exact_law_of_a_positive_site():
@@ -93,11 +91,16 @@ def test_nested_r_hat_is_its_formula():
     assert found[0] == pytest.approx(np.sqrt(1 + between / within), rel=1e-12)
 
 
-def test_nested_r_hat_of_independent_draws_is_near_one():
-    x = np.random.default_rng(5).normal(size=(500, 128, 20))
+def test_nested_r_hat_of_short_chains_is_near_one():
+    """Of stationary AR(1) chains, nine effective draws each. B / W is 1 / (8 * 9) on average; the usual R-hat is no use
+    for chains as short as these."""
+    steps = np.random.default_rng(5).normal(size=(200, 128, 50))
+    x = steps.copy()
+    for t in range(1, 50):
+        x[..., t] = 0.7 * x[..., t - 1] + np.sqrt(1 - 0.7**2) * steps[..., t]
     nested, usual = convergence(x, superchains=16).r_hat, convergence(x).r_hat
-    assert np.quantile(nested, 0.999) < 1.01
-    assert np.median(usual) > 1.01  # which is why the usual one is no use for chains as short as these
+    assert np.median(nested) < 1.01
+    assert np.median(usual) > 1.05
 
 
 def test_the_verdict_can_be_had_again_from_the_tree(tmp_path):
@@ -109,8 +112,8 @@ def test_the_verdict_can_be_had_again_from_the_tree(tmp_path):
 
 
 def test_length_climbs_from_both_sides():
-    """Under the exact flow of a standard normal, x' = x cos t + p sin t, the criterion is (d / 2) sin² t, a peak at a
-    quarter turn."""
+    """Under the exact flow of a standard normal, x' = x cos t + p sin t, the criterion is d sin² t, a peak at a quarter
+    turn."""
     generator = np.random.default_rng(6)
     for first, side in ((0.5, 1), (2.5, -1)):
         length = Length(first)
@@ -120,7 +123,7 @@ def test_length_climbs_from_both_sides():
             y, v = x * np.cos(first) + p * np.sin(first), p * np.cos(first) - x * np.sin(first)
             gradients.append(length._gradient(x, y, v, np.ones(200), 1.0))
         found, error = np.mean(gradients), np.std(gradients) / np.sqrt(len(gradients))
-        exact = first * 5 * np.sin(first) * np.cos(first)  # d/d log T
+        exact = first * 10 * np.sin(first) * np.cos(first)  # d/d log T
         assert np.sign(found) == side
         assert abs(found - exact) < 5 * error + 0.02 * abs(exact)  # centring by 200 chains takes 1 part in 200 away
 

@@ -21,6 +21,11 @@ THIN, KEPT = 10, 63
 REPLICATIONS = 320
 DRAWS = (KEPT + 1) // 2 * THIN
 METHOD = pi.NUTS(chains=2, draws=DRAWS)
+POPULATIONS = {
+    "ManyChains": pi.ManyChains(chains=32, draws=20, superchains=8, warmup=150),
+    "Tempering": pi.Tempering(chains=2, draws=DRAWS, warmup=400),
+    "SMC": pi.SMC(chains=2, particles=DRAWS),
+}
 OTHERS = {"HMC": pi.HMC(chains=2, draws=DRAWS), "Metropolis": pi.Metropolis(chains=2, draws=DRAWS)}
 
 
@@ -129,11 +134,20 @@ def test_other_chains_are_calibrated_on_a_conjugate_model(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [*OTHERS, *POPULATIONS])
 @pytest.mark.parametrize("make", [normal_mean, eight_groups], ids=lambda make: make.__name__)
-def test_calibration_of_other_chains(make, name):
+def test_calibration_of_other_methods(make, name):
     case = make()
-    assert_uniform_ranks(ranks(case, case.model, REPLICATIONS, method=OTHERS[name]), KEPT)
+    method = {**OTHERS, **POPULATIONS}[name]
+    assert_uniform_ranks(ranks(case, case.model, REPLICATIONS, method=method), KEPT)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_the_twin_is_noticed_by_other_methods(name):
+    case = normal_mean()
+    with pytest.raises(AssertionError, match="not uniform"):
+        assert_uniform_ranks(ranks(case, case.twin, REPLICATIONS, method=POPULATIONS[name]), KEPT)
 
 
 @pytest.mark.long
