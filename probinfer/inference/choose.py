@@ -1,6 +1,7 @@
 """Which method a model gets when the user names none, and why."""
 
 from probinfer.errors import NoGradient
+from probinfer.inference.mcmc.gibbs import Gibbs
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.method import Method
@@ -9,7 +10,9 @@ from probinfer.model.target import Target
 
 
 def choose(bound: BoundModel) -> tuple[Method, Target, str]:
-    """The method, the target as it wants it, and the reason in words. The model has no discrete latent site."""
+    """The method, the target as it wants it, and the reason in words."""
+    if bound.discrete:
+        return Gibbs(), Target(bound), f"the latent site {bound.discrete[0]} is discrete"
     try:
         return NUTS(), Target(bound), "every latent site is continuous and the log density has a gradient"
     except NoGradient:

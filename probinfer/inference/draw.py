@@ -18,6 +18,7 @@ from probinfer.inference.checkpoint import Journal
 from probinfer.inference.choose import choose
 from probinfer.inference.draws import Draws
 from probinfer.inference.exact.exact import Exact
+from probinfer.inference.mcmc.gibbs import Gibbs
 from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.many import ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis
@@ -39,6 +40,7 @@ METHODS: tuple[type, ...] = (
     NUTS,
     HMC,
     Metropolis,
+    Gibbs,
     Importance,
     Rejection,
     SMC,
@@ -68,12 +70,14 @@ def draw(
         raise MethodError(f"until came as {until!r}; wanted a rule such as pi.Until(ess=400, seconds=60), or None.")
     model = model if isinstance(model, Model) else Model(model)
     bound = model.bind(data)
-    check_fits(NUTS() if method is None else method, bound, METHODS)
+    if method is not None:
+        check_fits(method, bound, METHODS)
     if method is None:
         chosen, target, reason = choose(bound)
     else:
         chosen, reason = method, None
-        target = Target(bound, float64=chosen.float64, gradient=Need.GRADIENT in chosen.needs)
+        gradient = bool({Need.GRADIENT, Need.PARTIAL_GRADIENT} & chosen.needs)
+        target = Target(bound, float64=chosen.float64, gradient=gradient)
     check_controls(chosen, until=until, checkpoint=checkpoint)
     traced = time.perf_counter() - began
     provenance = _provenance(model, target)

@@ -19,6 +19,7 @@ class Need(enum.Enum):
 
     CONTINUOUS = "a log density: every latent site continuous"
     GRADIENT = "the gradient of a log density: every latent site continuous"
+    PARTIAL_GRADIENT = "the gradient of a log density in the continuous sites"
 
 
 class Control(enum.Enum):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from probinfer.errors import ModelError, NoGradient
+from probinfer.errors import NoGradient
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.trace import is_latent, log_densities, pointwise_log_densities, unconstrained_shape, user_error
@@ -23,13 +23,15 @@ _CHUNK_BYTES = 64 * 2**20  # of back-transformed draws computed at once: bounds 
 class Target:
     """log p(z | data) on R^d, where z stacks the latent sites, each mapped to the real line by NumPyro's `biject_to`.
 
+    Discrete sites stand there as they are, rounded to whole numbers, and the gradient in them is zero.
+
         log p(z) = sum over sites of log density at theta(z), plus log |d theta / d z|
 
     The functions of jax arrays (`log_density`, `value_and_grad`) take `inputs`, the data on the device, as an argument:
     so a compiled program serves other data of the same shapes. `fingerprint` names the program.
 
     Args:
-        bound: a model bound to its data, without discrete latents.
+        bound: a model bound to its data.
         float64: compute in double precision. Posteriors with Gaussian processes, differential equations or nearly
             collinear predictors need it.
         gradient: whether it will be wanted; without it, the density may have loops and conditions that have none.
@@ -229,8 +231,6 @@ class _Layout:
     """Where each latent site lies in the flat vector."""
 
     def __init__(self, bound: BoundModel, float64: bool) -> None:
-        if bound.discrete:
-            raise ModelError(f"The latent sites {', '.join(bound.discrete)} are discrete: there is no flat density.")
         self.shapes: dict[str, tuple[int, ...]] = {}
 
         def run(inputs: Mapping[str, Any]) -> list:

@@ -51,7 +51,8 @@ def pointwise_log_densities(trace: Mapping[str, Any]) -> dict[str, jax.Array]:
 def pointwise_log_density(site: Site) -> jax.Array:
     """Log density of one sample site, one entry for each element of its batch shape."""
     intermediates = site["intermediates"]
-    return site["fn"].log_prob(site["value"], *([intermediates] if intermediates else []))
+    # a number of NumPy would be compared with traced bounds of the support by NumPy
+    return site["fn"].log_prob(jnp.asarray(site["value"]), *([intermediates] if intermediates else []))
 
 
 def is_latent(site: Site) -> bool:
@@ -82,6 +83,8 @@ def placeholder(site: Site) -> Any:
 
 def unconstrained_shape(site: Site) -> tuple[int, ...]:
     """Shape of a latent site in unconstrained space; a simplex of three entries has two."""
+    if is_discrete(site):
+        return tuple(jnp.shape(site["value"]))
     return tuple(_transform(site).inverse_shape(jnp.shape(site["value"])))
 
 
@@ -90,7 +93,10 @@ def constrain_with_jacobian(site: Site, unconstrained: Any) -> Any:
 
     Goes inside the model because a support may depend on other sites, and because numpyro's scan hides its sites.
     """
-    fn, transform = site["fn"], _transform(site)
+    fn = site["fn"]
+    if is_discrete(site):
+        return jnp.rint(scan_aware(site, fn.shape(), unconstrained)).astype(jnp.result_type(int))
+    transform = _transform(site)
     z = scan_aware(site, transform.inverse_shape(fn.shape()), unconstrained)
     value = transform(z)
     if fn.support is dist.constraints.real:

@@ -40,6 +40,9 @@ class Kernel(NamedTuple):
     fit: (draws, gradients, use, rank) -> Metric.
     limit: the most doublings of a trajectory.
     stats: the fields of Info worth keeping, by ArviZ's names.
+    given: target -> function of (argument, data) that the transition gets, as a function of its argument, instead of
+        the density.
+    place: (position, generator) -> position, where not every random position is a point of the target.
     """
 
     name: str
@@ -49,3 +52,5 @@ class Kernel(NamedTuple):
     fit: Callable[..., Any]
     limit: int
     stats: Mapping[str, str]
+    given: Callable[[Any], Callable] | None = None
+    place: Callable[..., Any] | None = None

@@ -80,7 +80,8 @@ def _start(kernel: Kernel, count: int, target: Target, run: Run, rank: int) -> t
                 return float(value), np.asarray(gradient, float)
 
             def propose(radius: float, generator: np.random.Generator = generator) -> np.ndarray:
-                return generator.uniform(-radius, radius, target.dim)
+                position = generator.uniform(-radius, radius, target.dim)
+                return position if kernel.place is None else kernel.place(position, generator)
 
             start, last = find_start(evaluate, propose, target.dim, rank, descend=kernel.gradient)
             if start is None:

@@ -1,0 +1,321 @@
+"""How Gibbs sampling updates each site: found from the model, and verified at random points before the first draw."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpyro.distributions.transforms import biject_to
+
+from probinfer.errors import MethodError
+from probinfer.inference.mcmc.conditionals import Family, disagreement, families
+from probinfer.model.target import Target
+from probinfer.model.trace import log_densities, pointwise_log_densities
+
+_CHECKS, _TRIES = 3, 50  # random points at which a plan must hold, and that are tried to find so many
+_AGREES, _AGREES_SINGLE = 1e-6, 1e-3  # relative differences up to which a way of updating is taken for right
+_WALKS = 4  # proposals of a walk on the whole numbers, for each update
+_JUMPS = 6  # sizes of its steps: 1, 2, 4, …
+_MOST_VALUES = 1000
+
+Update = Callable[..., jax.Array]  # (z, inputs, key) -> z
+
+
+class Plan(NamedTuple):
+    """updates: in turn. rest: coordinates of the continuous sites with no update of their own. text: in words.
+    place: (position, generator) -> the position with discrete coordinates inside their supports."""
+
+    updates: tuple[Update, ...]
+    rest: np.ndarray
+    text: str
+    place: Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def make_plan(target: Target, generator: np.random.Generator) -> Plan:
+    """Enumeration for finite discrete sites, a walk for countable ones, conjugate laws where they hold."""
+    model = _Conditionals(target)
+    supports = {name: model.support(name) for name in target.bound.discrete}
+
+    def place(position: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        position = position.copy()
+        for name, values in supports.items():
+            where = model.where[name]
+            if values is None:  # of some size, for all entries alike: some will be large enough
+                size = int(2 ** generator.uniform(0, 10))
+                position[where] = model.least(name) + generator.integers(size, 2 * size, len(where))
+            else:
+                position[where] = generator.choice(values, size=len(where))
+        return position
+
+    found = _checks(model, supports, target, place, generator)
+    updates: list[Update] = []
+    words: list[str] = []
+    rest: list[int] = []
+    for name in target.layout_names:
+        if name in supports:
+            apart, values = name in found, supports[name]
+            updates.append(model.walk(name, apart) if values is None else model.enumerate(name, values, apart))
+            how = "a walk on the whole numbers" if values is None else f"enumeration of {len(values)} values"
+            words.append(f"{name}: {how}, {'all entries at once' if apart else 'entry by entry'}")
+        elif name in found:
+            family = model.families[name][found[name]]
+            updates.append(model.conjugate(name, family))
+            words.append(f"{name}: {family.name}")
+        else:
+            rest += model.where[name].tolist()
+            words.append(f"{name}: NUTS")
+    return Plan(tuple(updates), np.array(rest, int), "; ".join(words), place)
+
+
+def _checks(
+    model: "_Conditionals",
+    supports: Mapping[str, Any],
+    target: Target,
+    place: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+    generator: np.random.Generator,
+) -> dict[str, int]:
+    """For each site, which of the ways that it may be updated in is right, the first if several; not there if none is:
+    for a discrete site 0, all entries at once, for a continuous one the number of its family."""
+
+    def check(z: Any, other: Any, points: Any, inputs: Any) -> dict[str, list]:
+        found = {name: [model.dependence(name, z, other, inputs)] for name in supports}
+        values = model.values(z, inputs)
+        for name, tried in points.items():
+            gradient = model.gradient(name, values, inputs)
+            families = model.families[name]
+            found[name] = [disagreement(family, gradient, x) for family, x in zip(families, tried, strict=True)]
+        return found
+
+    def arguments() -> tuple:
+        z = place(generator.uniform(-1, 1, target.dim), generator)
+        other = place(z, generator)
+        points = {
+            name: [
+                np.stack([family.point(generator, model.shape(name)) for _ in range(3)]).astype(target.dtype)
+                for family in families
+            ]
+            for name, families in model.families.items()
+        }
+        return z.astype(target.dtype), other.astype(target.dtype), points
+
+    first = arguments()
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), first)
+    program = target.compile("gibbs plan", check, *shapes, target.inputs)
+    tolerance = _AGREES if target.float64 else _AGREES_SINGLE
+    found: dict[str, list[np.ndarray]] = {name: [] for name in (*supports, *model.families)}
+    for i in range(_TRIES):
+        z, other, points = arguments() if i else first
+        with target.precision():
+            seen = program(z, other, points, target.inputs)
+        for name, sizes in seen.items():
+            row = np.array([float(size) for size in sizes])
+            if not np.isnan(row).all():  # or the density was zero there, which tells nothing
+                found[name].append(row)
+        if min(map(len, found.values())) >= _CHECKS:
+            break
+    chosen = {}
+    for name, rows in found.items():
+        holds = (np.array(rows) <= tolerance).all(axis=0) if len(rows) >= _CHECKS else np.zeros(1, bool)
+        if holds.any():
+            chosen[name] = int(np.argmax(holds))
+    return chosen
+
+
+class _Conditionals:
+    """Log densities of a target's sites given all the others, at their own values instead of the unconstrained ones."""
+
+    def __init__(self, target: Target) -> None:
+        self._target, self._bound = target, target.bound
+        names = np.array(target.coordinate_names())
+        self.where = {name: np.flatnonzero(names == name) for name in target.layout_names}
+        self._about = _describe(target)
+        continuous = [name for name in target.layout_names if name not in self._bound.discrete]
+        found = {name: families(self._about[name].support, int(np.prod(self.shape(name)))) for name in continuous}
+        self.families = {name: some for name, some in found.items() if some}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._about[name].shape
+
+    def values(self, z: jax.Array, inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+        trace = self._bound.simulate_unconstrained(self._target.split(z), inputs)
+        return {name: trace[name]["value"] for name in self.where}
+
+    def total(self, values: Mapping[str, jax.Array], inputs: Mapping[str, Any]) -> jax.Array:
+        return sum(log_densities(self._bound.simulate(values, inputs)).values(), start=jnp.zeros(()))
+
+    def local(self, name: str, values: Mapping[str, jax.Array], inputs: Mapping[str, Any]) -> jax.Array:
+        """The terms that each entry of a site is in, summed; of the site's shape. Right if `is_apart`."""
+        trace = self._bound.simulate(values, inputs)
+        shape = jnp.shape(values[name])
+        out = jnp.zeros(shape)
+        for site, terms in pointwise_log_densities(trace).items():
+            scale = trace[site]["scale"]
+            out += _reduced(terms if scale is None else terms * scale, shape)
+        return out
+
+    def dependence(self, name: str, z: jax.Array, other: jax.Array, inputs: Mapping[str, Any]) -> jax.Array:
+        """How far the entries of a discrete site are from independent given the rest, as two points tell."""
+        values = self.values(z, inputs)
+        changed = {**values, name: self.values(other, inputs)[name]}
+        before, parts = self.total(values, inputs), self.local(name, changed, inputs) - self.local(name, values, inputs)
+        half = jnp.arange(parts.size).reshape(parts.shape) % 2 == 0
+        worst = jnp.zeros(())
+        for which in (jnp.ones(parts.shape, bool), half):
+            mixed = {**values, name: jnp.where(which, changed[name], values[name])}
+            apart = self.total(mixed, inputs) - before - jnp.where(which, parts, 0.0).sum()
+            worst = jnp.maximum(worst, jnp.abs(apart) / (1 + jnp.abs(parts).sum()))
+        return jnp.where(jnp.isfinite(before), worst, jnp.nan)
+
+    def support(self, name: str) -> np.ndarray | None:
+        """The values of a discrete site, None if they are without end or not the same for all entries."""
+        about = self._about[name]
+        if about.vectors:
+            raise MethodError(
+                f"Gibbs: the discrete site {name} ({about.law}) has vectors for values; wanted single numbers. "
+                "Write it as several sites, or sum it out of the model."
+            )
+        return about.values
+
+    def least(self, name: str) -> int:
+        return self._about[name].least
+
+    def conjugate(self, name: str, family: Family) -> Update:
+        def update(z: jax.Array, inputs: Mapping[str, Any], key: jax.Array) -> jax.Array:
+            values = self.values(z, inputs)
+            x = values[name]
+            drawn = family.sample(family.fit(self.gradient(name, values, inputs), x), key, x.shape)
+            return self._with(z, name, drawn.astype(z.dtype), values, inputs)
+
+        return update
+
+    def enumerate(self, name: str, support: np.ndarray, apart: bool) -> Update:
+        def update(z: jax.Array, inputs: Mapping[str, Any], key: jax.Array) -> jax.Array:
+            values = self.values(z, inputs)
+            x = values[name]
+            choices = jnp.asarray(support, x.dtype)
+            if apart:
+
+                def terms(value: jax.Array) -> jax.Array:
+                    return self.local(name, {**values, name: jnp.full_like(x, value)}, inputs)
+
+                logits = _no_nan(jax.vmap(terms)(choices))
+                return z.at[self.where[name]].set(
+                    choices[jax.random.categorical(key, logits, axis=0)].ravel().astype(z.dtype)
+                )
+
+            def one(i: jax.Array, flat: jax.Array) -> jax.Array:
+                def whole(value: jax.Array) -> jax.Array:
+                    return self.total({**values, name: flat.at[i].set(value).reshape(x.shape)}, inputs)
+
+                logits = _no_nan(jax.vmap(whole)(choices))
+                return flat.at[i].set(choices[jax.random.categorical(jax.random.fold_in(key, i), logits)])
+
+            flat = lax.fori_loop(0, x.size, one, x.ravel())
+            return z.at[self.where[name]].set(flat.astype(z.dtype))
+
+        return update
+
+    def walk(self, name: str, apart: bool) -> Update:
+        def log_density(x: jax.Array, values: Mapping, inputs: Mapping) -> jax.Array:
+            fixed = {**values, name: x}
+            inside = self._bound.simulate(fixed, inputs)[name]["fn"].support(x)
+            if apart:
+                return jnp.where(inside, _no_nan(self.local(name, fixed, inputs)), -jnp.inf)
+            return jnp.where(jnp.all(inside), _no_nan(self.total(fixed, inputs)), -jnp.inf)
+
+        def update(z: jax.Array, inputs: Mapping[str, Any], key: jax.Array) -> jax.Array:
+            values = self.values(z, inputs)
+            x = values[name]
+
+            def propose(i: jax.Array, x: jax.Array) -> jax.Array:
+                sign, size, accept, which = jax.random.split(jax.random.fold_in(key, i), 4)
+                jump = jnp.left_shift(1, jax.random.randint(size, x.shape, 0, _JUMPS))
+                jump = jnp.where(jax.random.bernoulli(sign, 0.5, x.shape), jump, -jump).astype(x.dtype)
+                if not apart:  # one entry at a time
+                    one = jnp.arange(x.size).reshape(x.shape) == jax.random.randint(which, (), 0, x.size)
+                    jump = jnp.where(one, jump, 0)
+                gain = log_density(x + jump, values, inputs) - log_density(x, values, inputs)
+                return jnp.where(jnp.log(jax.random.uniform(accept, gain.shape)) < gain, x + jump, x)
+
+            steps = _WALKS if apart else _WALKS * x.size
+            x = lax.fori_loop(0, steps, propose, x)
+            return z.at[self.where[name]].set(x.ravel().astype(z.dtype))
+
+        return update
+
+    def gradient(self, name: str, values: Mapping[str, jax.Array], inputs: Mapping[str, Any]) -> Callable:
+        return jax.grad(lambda x: self.total({**values, name: x}, inputs))
+
+    def _with(self, z: jax.Array, name: str, x: jax.Array, values: Mapping, inputs: Mapping) -> jax.Array:
+        """z with this site at x; as it was where x is not a number, the law being improper there."""
+        support = self._bound.simulate(values, inputs)[name]["fn"].support
+        there = biject_to(support)._inverse(x).ravel()
+        here = self.where[name]
+        return z.at[here].set(jnp.where(jnp.all(jnp.isfinite(there)), there, z[here]))
+
+
+class _About(NamedTuple):
+    """What is known of a site before it has a value. values: of a discrete site, if they are few and the same for all
+    entries; least: the lowest, if it is without end."""
+
+    law: str
+    support: Any
+    shape: tuple[int, ...]
+    vectors: bool
+    values: np.ndarray | None
+    least: int
+
+
+def _describe(target: Target) -> dict[str, _About]:
+    """All latent sites, from an abstract run of the model."""
+    found: dict[str, _About] = {}
+
+    def look(inputs: Mapping[str, Any]) -> list:
+        trace = target.bound.simulate({}, inputs)
+        for name in target.layout_names:
+            fn = trace[name]["fn"]
+            discrete = name in target.bound.discrete
+            values, least = (_values(fn), _least(fn)) if discrete and not fn.event_dim else (None, 0)
+            shape = tuple(jnp.shape(trace[name]["value"]))
+            found[name] = _About(type(fn).__name__, fn.support, shape, bool(fn.event_dim), values, least)
+        return []
+
+    with target.precision():
+        jax.eval_shape(look, target.inputs)
+    return found
+
+
+def _values(fn: Any) -> np.ndarray | None:
+    try:
+        with jax.ensure_compile_time_eval():
+            values = np.asarray(fn.enumerate_support(expand=False), float).ravel()
+    except (NotImplementedError, ValueError, TypeError, jax.errors.JAXTypeError):
+        return None
+    return values if 2 <= len(values) <= _MOST_VALUES else None
+
+
+def _least(fn: Any) -> int:
+    try:
+        return int(np.max(np.asarray(getattr(fn.support, "lower_bound", 0))))
+    except jax.errors.JAXTypeError:
+        return 0
+
+
+def _no_nan(values: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isnan(values), -jnp.inf, values)
+
+
+def _reduced(terms: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Terms of a site summed to the shape of another that they may be about; zero where the shapes do not fit."""
+    extra = terms.ndim - len(shape)
+    if extra < 0:
+        return jnp.zeros(shape)
+    terms = terms.sum(axis=tuple(range(extra)))
+    for axis, length in enumerate(shape):
+        if length == 1:
+            terms = terms.sum(axis=axis, keepdims=True)
+        elif terms.shape[axis] != length:
+            return jnp.zeros(shape)
+    return terms
