@@ -30,6 +30,7 @@ from probinfer.inference.until import Until as Until
 from probinfer.inference.variational.gaussian import FullRank as FullRank
 from probinfer.inference.variational.gaussian import MeanField as MeanField
 from probinfer.inference.variational.laplace import Laplace as Laplace
+from probinfer.inference.variational.pathfinder import Pathfinder as Pathfinder
 from probinfer.model.model import LogDensity as LogDensity
 from probinfer.model.model import Model as Model
 from probinfer.posterior.estimate import Estimate as Estimate

@@ -33,6 +33,7 @@ from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
 from probinfer.inference.variational.gaussian import FullRank, MeanField
 from probinfer.inference.variational.laplace import Laplace
+from probinfer.inference.variational.pathfinder import Pathfinder
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.target import Target
 
@@ -49,6 +50,7 @@ METHODS: tuple[type, ...] = (
     Laplace,
     MeanField,
     FullRank,
+    Pathfinder,
     Exact,
 )
 

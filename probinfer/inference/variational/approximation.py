@@ -1,7 +1,7 @@
 """Normal laws on R^d, and the draws of one that approximates a target, with the weights that say how well it does."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -14,6 +14,18 @@ from probinfer.inference.montecarlo.weights import evidence, systematic
 from probinfer.model.target import Target
 
 _THINNED = 5  # weighted draws for each that is kept by resampling
+
+
+class Law(Protocol):
+    """A law on R^d that can be drawn from and has a density."""
+
+    def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
+        """Points (n, d)."""
+        ...
+
+    def log_density(self, z: np.ndarray) -> np.ndarray:
+        """Log density (n,) at points (n, d)."""
+        ...
 
 
 class Normal(NamedTuple):
@@ -36,6 +48,10 @@ class Normal(NamedTuple):
         """The points mean + R e of standard normal points e (n, d)."""
         return self.mean + (white * self.root if self.root.ndim == 1 else white @ self.root.T)
 
+    def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
+        """Points (n, d)."""
+        return self.at(generator.standard_normal((n, len(self.mean))))
+
     def log_density(self, z: np.ndarray) -> np.ndarray:
         """Log density (n,) at points (n, d)."""
         apart = z - self.mean
@@ -44,7 +60,7 @@ class Normal(NamedTuple):
 
 
 def weighted_draws(
-    normal: Normal,
+    law: Law,
     target: Target,
     generator: np.random.Generator,
     *,
@@ -56,8 +72,8 @@ def weighted_draws(
 
     The weights give the Pareto shape, the log evidence and, if settings["resample"], the draws that are kept.
     """
-    z = normal.at(generator.standard_normal((settings["draws"], target.dim)))
-    log_weights = space_of_target(target).log_density(z) - normal.log_density(z)
+    z = law.draw(generator, settings["draws"])
+    log_weights = space_of_target(target).log_density(z) - law.log_density(z)
     judged: dict[str, Any] = {"pareto_khat": float("inf")}  # if the target has no mass where the approximation is
     chosen = np.arange(len(z))
     if np.isfinite(log_weights).any():
