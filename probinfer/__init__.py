@@ -40,6 +40,7 @@ from probinfer.posterior.posterior import Posterior as Posterior
 from probinfer.posterior.posterior import load_posterior as load_posterior
 from probinfer.posterior.report import Report as Report
 from probinfer.posterior.verdict import Verdict as Verdict
+from probinfer.predict.kind import Interval as Interval
 from probinfer.predict.prediction import Prediction as Prediction
 from probinfer.predict.predictor import Predictor as Predictor
 from probinfer.predict.predictor import load_predictor as load_predictor

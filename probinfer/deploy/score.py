@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from probinfer.deploy.tables import Output, column_names, read_chunks, table_format
 from probinfer.errors import DataError
-from probinfer.predict.predictor import load_predictor
+from probinfer.predict.predictor import Predictor, load_predictor
 from probinfer.predict.program import Input
 from probinfer.predict.rows import locate_columns
 
@@ -69,7 +69,8 @@ def score(
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
         raise DataError(f"chunk_rows is {chunk_rows!r}; wanted a whole number, 1 or more.")
     predictor = load_predictor(path)
-    types = _column_types(source, predictor.inputs, keep)
+    by = _groups_column(predictor)
+    types = _column_types(source, predictor.inputs, [*keep, *by])
     metadata = {"probinfer": f"predictions of {predictor.outcome} by {path}, level {level:.10g}"}
     rows = 0
     with Output(destination, metadata) as table:
@@ -82,6 +83,19 @@ def score(
             )
             table.write(_predicted(predictor, empty, level, quantiles, keep, 0))
     return Score(rows, time.perf_counter() - began, destination)
+
+
+def _groups_column(predictor: Predictor) -> list[str]:
+    """The column that holds the groups of a predictor calibrated for each on its own."""
+    calibration = predictor.calibration
+    if calibration is None or not calibration.grouped:
+        return []
+    if calibration.by is None:
+        raise DataError(
+            "The predictor is calibrated in groups that were passed beside the rows, which a table has no place for. "
+            "Calibrate with the name of a column: predictor.calibrate(rows, y, groups='column')."
+        )
+    return [calibration.by]
 
 
 def _column_types(source: Path, inputs: Sequence[Input], keep: Sequence[str]) -> dict[str, pa.DataType | None]:

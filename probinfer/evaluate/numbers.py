@@ -1,5 +1,6 @@
 """Metrics of outcomes that are numbers or counts. Imports numpy, scipy; scikit-learn when called."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from probinfer.evaluate.extra import sklearn
 from probinfer.evaluate.intervals import of_influence, of_mean, of_share
 from probinfer.evaluate.scores import Score, Scores
 from probinfer.evaluate.transform import transform
+from probinfer.predict.interval import without_groups
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.predictor import Predictor
 
@@ -26,12 +28,14 @@ def score(
     scores = [of_mean("mae", pointwise["mae"], level), *_squared(known, y, prediction.mean, level)]
     pit = None
     if predictor is not None:
+        rows = without_groups(rows, predictor.calibration, predictor.program)
         pit, crps, how = transform(predictor, rows, y, seed)
         pointwise |= {"crps": crps, "log_score": predictor.log_score(rows, y)}
         scores += [of_mean("crps", crps, level), of_mean("log_score", pointwise["log_score"], level)]
         if how != "exact":
-            last = scores[-2]
-            scores[-2] = Score(last.name, last.value, last.se, last.lower, last.upper, f"{last.how}; from {how}")
+            scores[-2] = replace(scores[-2], how=f"{scores[-2].how}; from {how}")
+        if predictor.calibration is not None:  # which moves intervals and quantiles only
+            scores[-2:] = [replace(score, how=f"{score.how}; of the model, not calibrated") for score in scores[-2:]]
     if prediction.quantiles is not None and len(prediction.quantile_levels):
         asked = zip(prediction.quantile_levels, prediction.quantiles.T, strict=True)
         losses = [_pinball(y, quantiles, alpha) for alpha, quantiles in asked]
@@ -41,7 +45,8 @@ def score(
     scores.append(of_mean("width", pointwise["width"], level))
     if pit is not None:
         p_value = float(stats.kstest(pit, "uniform").pvalue)
-        scores.append(Score("pit_p", p_value, float("nan"), float("nan"), float("nan"), "Kolmogorov-Smirnov p-value"))
+        whose = "; of the model, not calibrated" if predictor is not None and predictor.calibration else ""
+        scores.append(Score("pit_p", p_value, *[float("nan")] * 3, f"Kolmogorov-Smirnov p-value{whose}"))
     return Scores(prediction.outcome, len(y), level, tuple(scores), pit, None, pointwise)
 
 

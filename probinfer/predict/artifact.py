@@ -5,6 +5,7 @@ its own.
                          every other file
     draws-0.npy, …       posterior draws of the sites that the outcome depends on
     fixed-0.npy, …       data of the model that are the same for every row
+    calibration-*.npy    conformity scores, of a calibrated predictor
     <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and
                          draws
 
@@ -32,13 +33,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.errors import ArtifactError
+from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Input, Program
 
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 1
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 2
+_PLAIN_VERSION = 1  # without a calibration: what earlier releases read, and give the same answers for
 MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
@@ -79,19 +82,23 @@ def write(predictor: "Predictor", path: str | os.PathLike[str]) -> None:
 def _contents(predictor: "Predictor") -> dict[str, bytes]:
     program = predictor.program
     files: dict[str, bytes] = {}
-    places: dict[str, dict[str, str]] = {"draws": {}, "fixed": {}, "programs": {}}
+    places: dict[str, dict[str, Any]] = {"draws": {}, "fixed": {}, "programs": {}}
     for group, arrays in (("draws", program.draws), ("fixed", program.fixed)):
         for number, (name, values) in enumerate(arrays.items()):
-            buffer = io.BytesIO()
-            np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
             places[group][name] = f"{group}-{number}.npy"
-            files[places[group][name]] = buffer.getvalue()
+            files[places[group][name]] = _npy(values)
     for role, exported in program.programs.items():
         places["programs"][role] = f"{role}.jaxexport"
         files[places["programs"][role]] = bytes(exported.serialize())
+    calibration = predictor.calibration
+    if calibration is not None:
+        arrays, words = calibration.pack()
+        places["calibration"] = {name: f"calibration-{name}.npy" for name in arrays}
+        files |= {places["calibration"][name]: _npy(values) for name, values in arrays.items()}
+        places["calibration_of"] = words
     manifest = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": _PLAIN_VERSION if calibration is None else FORMAT_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "outcome": {
             "name": program.outcome,
@@ -116,6 +123,12 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
     }
     text = json.dumps(_for_json(manifest), indent=2, ensure_ascii=False, allow_nan=False)
     return {**files, MANIFEST: (text + "\n").encode()}
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _for_json(value: Any) -> Any:
@@ -179,8 +192,9 @@ def _sync(folder: Path) -> None:
 # reading -------------------------------------------------------------------------------------------------------------
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any]]:
-    """The program in the folder `path`, and what is known about it. Raises ArtifactError for anything out of order."""
+def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibration | None]:
+    """The program in the folder `path`, what is known about it, and its calibration. Raises ArtifactError for anything
+    out of order."""
     manifest, files = _checked(Path(path))
     with _malformed(path):
         outcome = manifest["outcome"]
@@ -217,7 +231,18 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any]]:
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
         if not wanted <= set(program.programs) <= set(_ROLES):
             raise ArtifactError(f"{path}: it has the programs {sorted(program.programs)}; wanted {sorted(wanted)}.")
-    return program, manifest["about"]
+        calibration = _calibration(path, manifest, files, program)
+    return program, manifest["about"], calibration
+
+
+def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], program: Program) -> Calibration | None:
+    if not manifest.get("calibration"):
+        return None
+    arrays = {name: _array(path, file, files) for name, file in manifest["calibration"].items()}
+    try:
+        return Calibration.unpack(arrays, manifest["calibration_of"], program)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: the calibration does not fit the predictor: {error}.") from None
 
 
 def card(path: str | os.PathLike[str]) -> str:
@@ -235,6 +260,7 @@ def card(path: str | os.PathLike[str]) -> str:
             f"  draws     {manifest['size']} ({chains})",
             f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
             *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
+            *calibration_lines(manifest.get("calibration_of")),
             f"  created   {manifest.get('created', 'unknown')}",
             f"  versions  {', '.join(f'{name} {number}' for name, number in manifest['versions'].items())}",
             "",
@@ -276,7 +302,9 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise ArtifactError(
             f"{path} holds {', '.join(strangers)}, which its manifest does not declare; remove what was added."
         )
-    used = [file for group in ("draws", "fixed", "programs") for file in manifest[group].values()]
+    groups = ("draws", "fixed", "programs", "calibration")
+    with _malformed(path):
+        used = [file for group in groups for file in manifest.get(group, {}).values()]
     missing = sorted(str(file) for file in used if file not in files)
     if missing:
         raise ArtifactError(f"{path}: the manifest refers to {', '.join(missing)}, which are not among its files.")

@@ -6,6 +6,7 @@ JAX's global setting.
 """
 
 import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,15 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from probinfer.errors import PredictionError
 from probinfer.model.program_cache import kept_programs
 from probinfer.predict import mixture
 from probinfer.predict.family import Family
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Program
+from probinfer.predict.shortest import shortest, shortest_of_draws, shortest_run
 
 BLOCK_ROWS = (1, 8, 64, 512)
 BLOCK_BYTES = 64 * 2**20  # of one array rows × draws × outcome; a block holds a handful of them
 _MOST_THREADS = 8
-_LEAST_DRAWS = 4000  # predictive draws behind the quantiles of a law that has no cdf
+_MOST_NEIGHBOURS = 4096  # whole numbers among which the shortest interval is looked for
+LEAST_DRAWS = 4000  # predictive draws behind the quantiles of a law that has no cdf
 
 
 class Answer(NamedTuple):
@@ -69,13 +73,19 @@ class Engine:
             return {name: jnp.asarray(values) for name, values in self.program.fixed.items()}
 
     def summarise(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
-        """Summaries of every row; quantiles at `levels`. `hashes`: content of each row, for laws answered from
-        draws."""
+        """Summaries of every row; quantiles at `levels`, (levels,) or every number's own, (rows, *event, levels).
+        `hashes`: content of each row, for laws answered from draws."""
         program = self.program
         shape = (0, *program.event)
         empty = np.zeros(shape)
         chances = np.zeros((*shape, program.probabilities))
-        parts = [Answer(empty, empty, empty, empty, np.zeros((*shape, len(levels))), chances, np.zeros(shape, bool))]
+        none = np.zeros((*shape, levels.shape[-1]))
+        parts = [Answer(empty, empty, empty, empty, none, chances, np.zeros(shape, bool))]
+        if levels.ndim > 1:
+            hashes = np.concatenate(
+                [hashes[:, None].astype(float), levels.reshape(len(hashes), math.prod(levels.shape[1:]))], axis=1
+            )
+            levels = np.zeros(levels.shape[-1])
         work: Any = partial(_family_summary if program.family else _sampled_summary, program)
 
         def summarise(block: _Block) -> Answer:
@@ -112,6 +122,42 @@ class Engine:
         """log of the predictive density of each row's outcome, (rows,)."""
 
         return self.of_outcomes(_log_score, columns, y)
+
+    def cdf(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """P(Y <= y) and P(Y < y) for each number of y (rows, *event), on a last axis of two.
+
+        From the law's cdf, or from the same keyed draws that the quantiles come from.
+        """
+        along = np.concatenate([hashes[:, None].astype(float), y.reshape(len(y), math.prod(y.shape[1:]))], axis=1)
+        return self.of_outcomes(_cdf, columns, along).reshape(*y.shape, 2)
+
+    def shortest(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, level: float) -> np.ndarray:
+        """Both ends of the shortest interval with the probability `level`, (rows, *event, 2)."""
+        program, shape = self.program, (len(hashes), *self.program.event)
+        if program.family and program.discrete:
+            first, below = self._neighbours(columns, hashes)
+            begin, end = shortest_run(below.reshape(-1, below.shape[-1]), level)
+            return first[..., None] + np.stack([begin, end], axis=-1).reshape(*shape, 2)
+        along = np.stack([hashes.astype(float), np.full(len(hashes), level)], axis=1)
+        return self.of_outcomes(_shortest, columns, along).reshape(*shape, 2)
+
+    def _neighbours(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of whole numbers: the first worth a look in each row, and P(Y < k) from there on (rows, *event, k)."""
+        answer = self.summarise(columns, hashes, np.array([1e-10, 1.0 - 1e-10]))
+        if self.program.family and self.program.family.support is not mixture.Support.COUNT:
+            below = np.cumsum(answer.probabilities, axis=-1)
+            return np.zeros(below.shape[:-1]), np.concatenate([np.zeros_like(below[..., :1]), below], axis=-1)
+        low, high = np.moveaxis(answer.quantiles, -1, 0)
+        many = int(np.max(high - low, initial=0.0)) + 1
+        if many > _MOST_NEIGHBOURS:
+            raise PredictionError(
+                f"{self.program.outcome} spreads over {many} whole numbers in some row; the shortest interval is found "
+                f"among up to {_MOST_NEIGHBOURS}. Ask for Interval.ETI."
+            )
+        steps = np.arange(2 ** int(np.ceil(np.log2(many + 1))))
+        points = np.concatenate([low.reshape(len(hashes), -1)[:, :, None] + steps], axis=-1)
+        below = self.of_outcomes(_below, columns, points)
+        return low, below.reshape(*low.shape, len(steps))
 
     def of_outcomes(self, work: Callable, columns: Mapping[str, np.ndarray], along: np.ndarray) -> np.ndarray:
         """One number, or array of numbers, for each row: `work(program, draws, fixed, rows, along)`, compiled under its
@@ -193,6 +239,7 @@ def _family_summary(
 ) -> Answer:
     family = cast(Family, program.family)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
+    _, levels = _own_levels(hashes, levels)
     shape = parameters[0].shape[:1] + program.event
     flat = tuple(_draws_second(p, program.event) for p in parameters)
     summary = mixture.summarise(family, flat, levels, program.chains, search_counts=search_counts)
@@ -200,6 +247,13 @@ def _family_summary(
     if chances is None:
         chances = jnp.zeros((summary.mean.shape[0], 0))
     return _shaped(summary, chances, shape)
+
+
+def _own_levels(along: jax.Array, levels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Hashes and levels: those of all rows, or each number's own, (m, levels), which then stand behind the hash."""
+    if along.ndim == 1:
+        return along, levels
+    return along[:, 0].astype(jnp.uint32), along[:, 1:].reshape(-1, levels.shape[0])
 
 
 def _draws_second(values: jax.Array, event: tuple[int, ...]) -> jax.Array:
@@ -227,15 +281,9 @@ def _sampled_summary(
     Moments are the law's where it has them. Else the R >= 2 replicates split the variance: within posterior draws
     (aleatoric) and between their means, less the noise of R replicates (epistemic).
     """
-    count = max(2, -(-_LEAST_DRAWS // program.size))
-    root = jax.random.key(0, impl="threefry2x32")
-    keys = jax.vmap(lambda h: jax.random.fold_in(root, h))(hashes)
-
-    def replicate(number: jax.Array) -> jax.Array:
-        row_keys = jax.vmap(lambda key: jax.random.key_data(jax.random.fold_in(key, number)))(keys)
-        return _draws_second(program.programs[SAMPLE].call(draws, fixed, rows, row_keys), program.event)
-
-    outcomes = jnp.moveaxis(lax.map(replicate, jnp.arange(count, dtype=jnp.uint32)), 0, -1)  # (m, s, r)
+    hashes, levels = _own_levels(hashes, levels)
+    outcomes = _outcomes(program, draws, fixed, rows, hashes)
+    count = outcomes.shape[2]
     if MOMENTS in program.programs:
         means, variances = (_draws_second(m, program.event) for m in program.programs[MOMENTS].call(draws, fixed, rows))
         aleatoric = jnp.mean(variances, axis=1)
@@ -256,14 +304,84 @@ def _sampled_summary(
     return _shaped(summary, jnp.zeros((pooled.shape[0], 0)), (hashes.shape[0], *program.event))
 
 
+def _outcomes(program: Program, draws: dict, fixed: dict, rows: dict, hashes: jax.Array) -> jax.Array:
+    """Predictive draws (m, s, r), each row's from keys of its own content."""
+    count = max(2, -(-LEAST_DRAWS // program.size))
+    root = jax.random.key(0, impl="threefry2x32")
+    keys = jax.vmap(lambda h: jax.random.fold_in(root, h))(hashes)
+
+    def replicate(number: jax.Array) -> jax.Array:
+        row_keys = jax.vmap(lambda key: jax.random.key_data(jax.random.fold_in(key, number)))(keys)
+        return _draws_second(program.programs[SAMPLE].call(draws, fixed, rows, row_keys), program.event)
+
+    return jnp.moveaxis(lax.map(replicate, jnp.arange(count, dtype=jnp.uint32)), 0, -1)
+
+
 def _sorted_quantiles(pooled: jax.Array, levels: jax.Array, discrete: bool) -> jax.Array:
     size = pooled.shape[1]
+    levels = jnp.broadcast_to(levels, (pooled.shape[0], levels.shape[-1]))
     if discrete:
-        return pooled[:, jnp.clip(jnp.ceil(levels * size - 1e-9).astype(int) - 1, 0, size - 1)]
+        places = jnp.clip(jnp.ceil(levels * size - 1e-9).astype(int) - 1, 0, size - 1)
+        return jnp.take_along_axis(pooled, places, axis=1)
     place = levels * (size - 1)
     below = jnp.clip(jnp.floor(place).astype(int), 0, size - 2)
-    low, high = pooled[:, below], pooled[:, below + 1]
+    low, high = jnp.take_along_axis(pooled, below, axis=1), jnp.take_along_axis(pooled, below + 1, axis=1)
     return low + (place - below) * (high - low)
+
+
+def _cdf(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:
+    """P(Y <= y) and P(Y < y), (n, 2 * event), of y that stands behind each row's hash."""
+    hashes, y = along[:, 0].astype(jnp.uint32), along[:, 1:]
+    flat = y.reshape(-1)
+    if program.family is None:
+        pooled = jnp.sort(_outcomes(program, draws, fixed, rows, hashes).reshape(flat.shape[0], -1), axis=1)
+        both = _rank(pooled, flat, program.discrete)
+    else:
+        family = program.family
+        parameters = [_draws_second(p, program.event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
+        upto = jnp.mean(family.cdf(flat[:, None], *parameters), axis=1)
+        if program.discrete:
+            below = jnp.mean(family.cdf(jnp.maximum(flat - 1.0, 0.0)[:, None], *parameters), axis=1)
+            both = upto, jnp.where(flat >= 1.0, below, 0.0)
+        else:
+            both = upto, upto
+    return jnp.stack(both, axis=-1).reshape(y.shape[0], -1)
+
+
+def _shortest(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:
+    hashes, levels = along[:, 0].astype(jnp.uint32), along[:, 1]
+    each = jnp.repeat(levels, math.prod(program.event))
+    if program.family is None:
+        pooled = _outcomes(program, draws, fixed, rows, hashes).reshape(each.shape[0], -1)
+        return shortest_of_draws(jnp.sort(pooled, axis=1), each).reshape(levels.shape[0], -1)
+    parameters = [_draws_second(p, program.event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
+    return shortest(program.family, parameters, each).reshape(levels.shape[0], -1)
+
+
+def _below(program: Program, draws: dict, fixed: dict, rows: dict, points: jax.Array) -> jax.Array:
+    """P(Y < k) for each k of points (n, event, m), one at a time so that memory stays that of rows x draws."""
+    family = cast(Family, program.family)
+    parameters = [_draws_second(p, program.event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
+
+    def at(k: jax.Array) -> jax.Array:
+        upto = jnp.mean(family.cdf(jnp.maximum(k - 1.0, 0.0)[:, None], *parameters), axis=1)
+        return jnp.where(k >= 1.0, upto, 0.0)
+
+    flat = points.reshape(-1, points.shape[-1])
+    return lax.map(at, flat.T).T.reshape(points.shape)
+
+
+def _rank(pooled: jax.Array, y: jax.Array, discrete: bool) -> tuple[jax.Array, jax.Array]:
+    """Inverse of `_sorted_quantiles`."""
+    size = pooled.shape[1]
+    if discrete:
+        upto, below = (pooled <= y[:, None]).astype(float), (pooled < y[:, None]).astype(float)
+        return jnp.mean(upto, axis=1), jnp.mean(below, axis=1)
+    after = jnp.clip(jax.vmap(lambda row, value: jnp.searchsorted(row, value))(pooled, y), 1, size - 1)
+    low, high = (jnp.take_along_axis(pooled, at[:, None], axis=1)[:, 0] for at in (after - 1, after))
+    part = jnp.where(high > low, (y - low) / jnp.where(high > low, high - low, 1.0), 0.0)
+    place = jnp.clip((after - 1 + part) / (size - 1), 0.0, 1.0)
+    return place, place
 
 
 def _sample(program: Program, draws: dict, fixed: dict, rows: dict, keys: jax.Array) -> jax.Array:

@@ -119,13 +119,15 @@ def probabilities(family: Family, parameters: Sequence[Array], size: int) -> Arr
 def quantiles(family: Family, parameters: Sequence[Array], levels: Array, *, search_counts: bool = False) -> Array:
     """The mixture's quantiles, (M, Q): F(x) = level where F is continuous, else the smallest k with F(k) >= level.
 
+    levels (Q,), or (M, Q) where every mixture has its own.
+
     Quantiles of counts are found by summing P(Y = 0), P(Y = 1), … up to 2000, and are -1 where that does not reach:
     then ask again with `search_counts=True`, which searches the cdf at any size. Apart, as most models never need the
     second program.
     """
     if family.support is Support.CLASSES:
         below = jnp.cumsum(jnp.mean(jnp.exp(parameters[0]), axis=1), axis=-1)
-        return jnp.sum(below[:, None, :-1] < levels[:, None] - _TIE, axis=-1).astype(below.dtype)
+        return jnp.sum(below[:, None, :-1] < levels[..., None] - _TIE, axis=-1).astype(below.dtype)
     if family.support is Support.BINARY:
         no = jnp.mean(family.cdf(0, *parameters), axis=1)
         return (no[:, None] < levels - _TIE).astype(no.dtype)
@@ -135,20 +137,23 @@ def quantiles(family: Family, parameters: Sequence[Array], levels: Array, *, sea
             if search_counts
             else _sum_counts(family, parameters, levels)
         )
-    return _each(_continuous_quantile, family, parameters, levels)
+    return _each(continuous_quantile, family, parameters, levels)
 
 
 def _each(solve: Callable, family: Family, parameters: Sequence[Array], levels: Array) -> Array:
     """One row and one level at a time: each stops when it has converged, and its draws stay in the cache (5 times
     faster)."""
 
-    def row(one: tuple[Array, ...]) -> Array:
-        return lax.map(lambda level: solve(family, one, level), levels)
+    def row(one: tuple[Array, ...], wanted: Array) -> Array:
+        return lax.map(lambda level: solve(family, one, level), wanted)
 
-    return lax.map(row, tuple(jnp.broadcast_arrays(*parameters)))
+    each = tuple(jnp.broadcast_arrays(*parameters))
+    if levels.ndim == 2:
+        return lax.map(lambda both: row(*both), (each, levels))
+    return lax.map(lambda one: row(one, levels), each)
 
 
-def _continuous_quantile(family: Family, parameters: Sequence[Array], level: Array) -> Array:
+def continuous_quantile(family: Family, parameters: Sequence[Array], level: Array) -> Array:
     """Newton's method on log F - log(1 - F), which is close to linear in the tails, kept inside a shrinking bracket.
 
     On the search scale t the support is the whole line. The search runs in float32 first, several times cheaper, so
@@ -210,7 +215,7 @@ def _sum_counts(family: Family, parameters: Sequence[Array], levels: Array) -> A
     """All levels at once by the recurrence of P(Y = k) from k = 0; -1 where P(Y = 0) underflows or k grows too
     large."""
     parameters = jnp.broadcast_arrays(*parameters)
-    wanted = jnp.broadcast_to(levels - _TIE, (parameters[0].shape[0], levels.shape[0]))
+    wanted = jnp.broadcast_to(levels - _TIE, (parameters[0].shape[0], levels.shape[-1]))
     first = family.first(*parameters)
 
     def body(state: tuple) -> tuple:

@@ -25,6 +25,7 @@ from probinfer.predict.family import Family, Support
 from probinfer.predict.laws import family_of, parameters_of
 from probinfer.predict.levels import picking_inputs, read_inputs
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Input, Program
+from probinfer.predict.training import sketch
 
 if TYPE_CHECKING:
     from probinfer.model.model import BoundModel
@@ -88,8 +89,8 @@ class _Plan:
         return self.bound.simulate(draw, arrays, self.constants)[self.site.name]["fn"]
 
 
-def row_program(posterior: "Posterior", outcome: str | None) -> Program:
-    """The program behind a predictor.
+def row_program(posterior: "Posterior", outcome: str | None) -> tuple[Program, dict[str, Any] | None]:
+    """The program behind a predictor, and a sketch of the rows it was trained on.
 
     Raises ModelError where the posterior has no model or no such outcome, and where rows of the outcome are not
     independent of one another given the parameters.
@@ -106,7 +107,9 @@ def row_program(posterior: "Posterior", outcome: str | None) -> Program:
                 reasons.append(reason)
                 continue
             evidence = posterior.report.evidence
-            return _export(plan, law, latents, evidence.chains if evidence.chained else None)
+            program = _export(plan, law, latents, evidence.chains if evidence.chained else None)
+            known = {**bound.constants, **bound.arrays}
+            return program, sketch(plan.rows, known.get(bound.observed_arguments.get(site.name)), program)
     best = max(reasons, key=lambda reason: reason.rank)
     raise ModelError(f"The outcome {site.name!r} cannot be predicted row by row: {best}")
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probinfer.predict.kind import Interval
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -21,7 +23,7 @@ class Prediction:
     outcome          name of the outcome
     mean, sd         of the predictive distribution; inf or nan where a law has none (Student's t with few degrees of
                      freedom)
-    lower, upper     equal-tailed interval that holds the outcome with probability `level`; with at least that
+    lower, upper     interval of the kind `interval` that holds the outcome with probability `level`; with at least that
                      probability for whole numbers
     level            probability of the interval
     epistemic_sd     part of `sd` that comes from not knowing the parameters, sd of E[Y | parameters]; shrinks with
@@ -33,6 +35,12 @@ class Prediction:
     probabilities    (rows, *event, k): P(Y = 0), …, P(Y = k - 1). All classes of a Bernoulli or categorical outcome;
                      for a count the first few counts; else None
     classes          the class codes 0, …, k - 1 if the outcome is a class, else None
+    sets             (rows, *event, k), booleans: the set of classes that holds the outcome with probability `level`;
+                     the most probable ones. None if the outcome is no class
+    calibration_rows (rows,): how many calibration rows stand behind each row's interval; None without calibration
+    guarantee        what the calibration promises, in words; None without it. Interval, sets and the quantiles of
+                     numbers are then calibrated; everything else is the model's
+    interval         kind of the interval
 
     The mean of a Bernoulli outcome is P(Y = 1). Mean, sd, interval and quantiles of a categorical outcome are those
     of the class code: they say something only if the classes are ordered. For unordered classes read `probabilities`
@@ -52,6 +60,10 @@ class Prediction:
     quantile_levels: tuple[float, ...] = ()
     probabilities: np.ndarray | None = None
     classes: np.ndarray | None = None
+    sets: np.ndarray | None = None
+    calibration_rows: np.ndarray | None = None
+    guarantee: str | None = None
+    interval: Interval = Interval.ETI
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -65,8 +77,8 @@ class Prediction:
 
     def columns(self) -> dict[str, np.ndarray]:
         """The prediction as flat columns: mean, sd, lower, upper, level, epistemic_sd, aleatoric_sd, mcse; then
-        q0.05, … for the quantiles asked for; for classes most_probable and probability_0, …. An outcome of several
-        numbers has mean[0], mean[1], ….
+        q0.05, … for the quantiles asked for; for classes most_probable, probability_0, …, and in_set_0, …; of a
+        calibrated predictor calibration_rows. An outcome of several numbers has mean[0], mean[1], ….
         """
         arrays: dict[str, np.ndarray] = {"mean": self.mean, "sd": self.sd, "lower": self.lower, "upper": self.upper}
         arrays |= {"epistemic_sd": self.epistemic_sd, "aleatoric_sd": self.aleatoric_sd, "mcse": self.mcse}
@@ -75,6 +87,10 @@ class Prediction:
         if self.most_probable is not None and self.probabilities is not None:
             arrays["most_probable"] = self.most_probable
             arrays |= {f"probability_{k}": self.probabilities[..., k] for k in range(self.probabilities.shape[-1])}
+        if self.sets is not None:
+            arrays |= {f"in_set_{k}": self.sets[..., k] for k in range(self.sets.shape[-1])}
+        if self.calibration_rows is not None:
+            arrays["calibration_rows"] = self.calibration_rows
         flat: dict[str, np.ndarray] = {}
         for name, values in arrays.items():
             for index in np.ndindex(values.shape[1:]):
@@ -91,11 +107,13 @@ class Prediction:
 
     def _head(self) -> str:
         rows = f"{len(self)} row{'s' if len(self) != 1 else ''}"
-        return f"Prediction of {self.outcome}: {rows}, {100 * self.level:.10g}% interval"
+        text = f"Prediction of {self.outcome}: {rows}, {100 * self.level:.10g}% {self.interval.value}"
+        return f"{text}, {self.guarantee}" if self.guarantee else text
 
     def _start(self) -> "pd.DataFrame":
         frame = self.to_frame().head(_SHOWN)
-        return frame.drop(columns=[name for name in frame if name == "level" or name.startswith("probability_")])
+        left_out = ("level", "calibration_rows", "probability_", "in_set_")
+        return frame.drop(columns=[name for name in frame if str(name).startswith(left_out)])
 
     def __repr__(self) -> str:
         more = f"\n… and {len(self) - _SHOWN} more" if len(self) > _SHOWN else ""

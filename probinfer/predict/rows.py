@@ -75,6 +75,11 @@ def locate_columns(available: Sequence[Any], inputs: Sequence[Input]) -> dict[st
 def content_hashes(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:
     """A 32-bit hash of each row's content, (rows,) uint32: the same wherever the row stands, and whatever stands next
     to it."""
+    return (wide_hashes(columns, count) >> np.uint64(32)).astype(np.uint32)
+
+
+def wide_hashes(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """As `content_hashes`, with 64 bits: rows of equal hash are equal rows."""
     state = np.full(count, 0x9E3779B97F4A7C15, np.uint64)
     for _, values in sorted(columns.items()):
         flat = values.reshape(count, math.prod(values.shape[1:])) + 0.0  # -0.0 is 0.0
@@ -84,13 +89,45 @@ def content_hashes(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:
             state ^= state >> np.uint64(31)
             state *= np.uint64(0x94D049BB133111EB)
             state ^= state >> np.uint64(29)
-    return (state >> np.uint64(32)).astype(np.uint32)
+    return state
 
 
 def plain_numbers(name: str, value: Any) -> np.ndarray:
     """An array of numbers from whatever a table or dict holds. Raises PredictionError for text, dates, missing
     values."""
     return _plain(name, value, 0)
+
+
+def read_outcomes(y: Any, program: Program, count: int) -> np.ndarray:
+    """Outcomes (rows, *event) of `count` rows. Raises PredictionError for another shape, text, NaN and infinity."""
+    values = plain_numbers(program.outcome, y).astype(float)
+    shape = (count, *program.event)
+    if count == 1 and values.shape == program.event:
+        values = values[None]
+    if values.shape != shape:
+        raise PredictionError(
+            f"{program.outcome} has the shape {values.shape}; wanted {shape}, an outcome for each row."
+        )
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise PredictionError(f"{program.outcome} is not finite in row {row} (the first row is row 0).")
+    return values
+
+
+def take_column(rows: Any, name: str, program: Program) -> tuple[Any, Any]:
+    """One column of the rows, and the rows without it where a dict holds it beside what the model knows."""
+    if _is(rows, "pyarrow", "Table", "RecordBatch"):
+        available: Sequence[Any] = rows.schema.names
+    else:
+        available = list(rows) if isinstance(rows, Mapping) else list(getattr(rows, "columns", ()))
+    if name not in available:
+        have = ", ".join(map(str, available[:20])) or "no columns at all"
+        raise PredictionError(f"The rows lack {name}, which holds their groups; they have {have}.")
+    values = rows[name] if not _is(rows, "pyarrow", "Table", "RecordBatch") else rows.column(name)
+    known = {*(entry.name for entry in program.inputs), *program.fixed, *program.constants, *program.unread}
+    if isinstance(rows, Mapping) and name not in known:
+        rows = {key: value for key, value in rows.items() if key != name}
+    return values, rows
 
 
 def _columns(rows: Any, program: Program) -> tuple[Any, dict[str, list[str]], int]:

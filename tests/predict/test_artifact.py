@@ -177,13 +177,13 @@ def test_a_reference_to_an_undeclared_file(folder):
 
 def test_a_future_format(folder):
     def change(manifest):
-        manifest["format_version"] = 2
+        manifest["format_version"] = 3
         manifest["versions"]["probinfer"] = "9.1.0"
         manifest["files"] = "another form"  # nothing else is looked at
 
     rewrite(folder, change)
     refused(
-        folder, r"format version 2; this probinfer .* reads up to 1. It was written by probinfer 9.1.0: install that"
+        folder, r"format version 3; this probinfer .* reads up to 2. It was written by probinfer 9.1.0: install that"
     )
 
 

@@ -1,0 +1,189 @@
+"""Conformal calibration: scores of rows that were kept from training, and the bounds that follow. Imports numpy.
+
+With n rows exchangeable with a new one, the new score is at most the k-th smallest of theirs with probability at
+least k / (n + 1), and below it with probability at most k / (n + 1). So a bound for probability p is the score of
+rank ceil((n + 1) p) from above, floor((n + 1) p) from below.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from probinfer.errors import PredictionError
+from probinfer.predict.program import Program
+
+ALL = ""  # label of the only group where rows are not told apart
+_NUDGE = 1e-9  # (n + 1) p may miss a whole number by rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What a calibrated predictor knows beyond the model: sorted scores of its calibration rows, group by group.
+
+    labels   the groups, as text; only "" where rows are not told apart
+    lower    one array (rows of the group, *event) for each group, sorted: scores of P(Y <= y), behind lower bounds
+    upper    scores of P(Y < y), behind upper bounds; for classes both are the scores of sets
+    by       name of the column that holds the groups; None where they are passed on their own
+    """
+
+    labels: tuple[str, ...]
+    lower: tuple[np.ndarray, ...]
+    upper: tuple[np.ndarray, ...]
+    by: str | None = None
+
+    @classmethod
+    def of(cls, lower: np.ndarray, upper: np.ndarray, groups: np.ndarray | None, by: str | None) -> "Calibration":
+        """From scores (rows, *event), and each row's group or None."""
+        if groups is None:
+            return cls((ALL,), (np.sort(lower, axis=0),), (np.sort(upper, axis=0),), None)
+        labels = tuple(sorted(set(groups.tolist())))
+        parts = [[np.sort(scores[groups == label], axis=0) for label in labels] for scores in (lower, upper)]
+        return cls(labels, tuple(parts[0]), tuple(parts[1]), by)
+
+    @property
+    def grouped(self) -> bool:
+        """Every group has scores of its own."""
+        return self.labels != (ALL,)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Rows of each group."""
+        return tuple(len(scores) for scores in self.lower)
+
+    def numbers(self, groups: np.ndarray | None, count: int) -> np.ndarray:
+        """Place of each row's group among `labels`. Raises PredictionError for groups that are missing or unknown."""
+        if not self.grouped:
+            if groups is not None:
+                raise PredictionError(
+                    "groups came, but the predictor is calibrated on all rows together: leave it out."
+                )
+            return np.zeros(count, int)
+        if groups is None:
+            raise PredictionError(
+                f"The predictor is calibrated for each of the groups {_some(self.labels)} on its own: pass groups=, "
+                "the group of each row; or calibrate with groups='column', and they are taken from the rows."
+            )
+        if len(groups) != count:
+            raise PredictionError(f"groups has {len(groups)} entries for {count} rows; wanted one for each.")
+        places = {label: number for number, label in enumerate(self.labels)}
+        unknown = sorted({label for label in groups.tolist() if label not in places})
+        if unknown:
+            raise PredictionError(
+                f"There were no calibration rows of the group {_some(unknown)}; there are {_some(self.labels)}. "
+                "Calibrate with rows of it, or without groups."
+            )
+        return np.array([places[label] for label in groups.tolist()], int)
+
+    def scores(self, probability: float, *, upper: bool, numbers: np.ndarray) -> np.ndarray:
+        """Each row's score (rows, *event) for the bound at a probability p: an upper one is passed with probability
+        1 - p at most, a lower one with p at most. Raises PredictionError where a group has too few rows for it."""
+        shape = self.lower[0].shape[1:]
+        table = np.zeros((len(self.labels), *shape))
+        for number in np.unique(numbers):
+            ordered = self.upper[number] if upper else self.lower[number]
+            place = _rank(len(ordered), probability, upper)
+            if not 1 <= place <= len(ordered):
+                raise PredictionError(_too_few(len(ordered), probability, upper, self.labels[number]))
+            table[number] = ordered[place - 1]
+        return table[numbers]
+
+    def median(self, numbers: np.ndarray, *, discrete: bool) -> np.ndarray:
+        """Scores of the median: of whole numbers an upper bound, else half-way between the bounds from both sides."""
+        above = self.scores(0.5, upper=True, numbers=numbers)
+        return above if discrete else (above + self.scores(0.5, upper=False, numbers=numbers)) / 2.0
+
+    def guarantee(self, level: float, numbers: np.ndarray, *, sides: int, exact: bool) -> str:
+        """What may be said of intervals with `sides` calibrated ends. `exact`: scores have no ties."""
+        counts = np.array(self.counts)[np.unique(numbers)]
+        if not len(counts):
+            return "calibrated; no rows were asked for"
+        rows = f"{counts[0]}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+        most = f" and at most {100 * min(1.0, level + sides / (counts.min() + 1)):.4g}%" if exact else ""
+        where = " of their group" if self.grouped else ""
+        return (
+            f"calibrated on {rows} rows{where}: at least {100 * level:.10g}%{most} of new rows exchangeable with them "
+            "are covered, on average over calibration sets"
+        )
+
+    def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and words, from which `unpack` makes the calibration again."""
+        arrays = {"lower": np.concatenate(self.lower)}
+        if any(a is not b and not np.array_equal(a, b) for a, b in zip(self.lower, self.upper, strict=True)):
+            arrays["upper"] = np.concatenate(self.upper)
+        return arrays, {"rows": sum(self.counts), "by": self.by, "labels": self.labels, "counts": self.counts}
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], program: Program) -> "Calibration":
+        """Raises ValueError, KeyError or TypeError for parts that do not belong together."""
+        labels, counts, by = tuple(map(str, words["labels"])), list(map(int, words["counts"])), words["by"]
+        if not labels or len(labels) != len(counts) or len(set(labels)) < len(labels) or min(counts) < 1:
+            raise ValueError("its groups and their counts do not agree")
+        if by is not None and not isinstance(by, str):
+            raise ValueError("the column of the groups is no name")
+        parts = []
+        for name in ("lower", "upper"):
+            scores = np.asarray(arrays.get(name, arrays["lower"]), float)
+            if scores.shape != (sum(counts), *program.event) or np.isnan(scores).any():
+                raise ValueError(f"the scores have the shape {scores.shape}")
+            parts.append(tuple(np.split(scores, np.cumsum(counts)[:-1])))
+            if any(np.any(group[1:] < group[:-1]) for group in parts[-1]):
+                raise ValueError("the scores are not sorted")
+        return cls(labels, parts[0], parts[1], by)
+
+
+def calibration_lines(words: Any) -> list[str]:
+    """What `inspect` says, from the manifest."""
+    if not words:
+        return []
+    groups, counts = words["labels"], words["counts"]
+    if list(groups) == [ALL]:
+        return [f"  calibrated on {words['rows']} rows (split conformal)"]
+    by = f" by {words['by']}" if words["by"] else ""
+    each = ", ".join(f"{label}: {count}" for label, count in list(zip(groups, counts, strict=True))[:10])
+    more = f", and {len(groups) - 10} more" if len(groups) > 10 else ""
+    return [f"  calibrated on {words['rows']} rows (split conformal in each group{by}): {each}{more}"]
+
+
+def read_groups(groups: Any, what: str = "groups") -> np.ndarray:
+    """Groups as text. Whole numbers, texts and booleans are groups; 3, 3.0 and "3" are the same one."""
+    values = np.atleast_1d(np.asarray(groups.to_numpy(zero_copy_only=False) if _arrow(groups) else groups))
+    if values.ndim > 1:
+        raise PredictionError(f"{what} has the shape {values.shape}; wanted one entry for each row.")
+    return np.array([_label(value, what, row) for row, value in enumerate(values.tolist())], object)
+
+
+def _arrow(values: Any) -> bool:
+    return type(values).__module__.partition(".")[0] == "pyarrow"
+
+
+def _label(value: Any, what: str, row: int) -> str:
+    if isinstance(value, str) and value != ALL:
+        return value
+    if isinstance(value, bool | int | np.integer | np.bool_):
+        return str(value)
+    if isinstance(value, float) and value == np.floor(value) and np.isfinite(value):
+        return str(int(value))
+    raise PredictionError(f"{what} is {value!r} in row {row}; wanted a whole number or a text for each row.")
+
+
+def _rank(count: int, probability: float, upper: bool) -> int:
+    place = (count + 1) * probability
+    return int(np.ceil(place - _NUDGE) if upper else np.floor(place + _NUDGE))
+
+
+def _too_few(count: int, probability: float, upper: bool, label: str) -> str:
+    beyond = 1.0 - probability if upper else probability
+    whose = f" of the group {label!r}" if label != ALL else ""
+    wanted = int(np.ceil(1.0 / beyond - _NUDGE)) - 1
+    return (
+        f"There are {count} calibration rows{whose}, too few for a bound that no more than {100 * beyond:.4g}% of "
+        f"outcomes pass; wanted {wanted} or more. Ask for a lower level, or calibrate with "
+        "more rows" + (" or fewer groups." if label != ALL else ".")
+    )
+
+
+def _some(labels: Any) -> str:
+    shown = ", ".join(map(repr, list(labels)[:10]))
+    return shown + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")

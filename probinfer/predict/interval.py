@@ -1,0 +1,227 @@
+"""A row's interval, quantiles and sets: from the model's own distribution, or as its calibration moves them. Imports
+numpy.
+
+Calibrating is here too, since it is the same question asked backwards: where did the outcomes lie?
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from probinfer.errors import PredictionError
+from probinfer.predict.conformal import Calibration, read_groups
+from probinfer.predict.conformity import all_class_scores, class_scores, outcome_scores, summarise_at
+from probinfer.predict.engine import Answer, Engine
+from probinfer.predict.family import Support
+from probinfer.predict.kind import Interval
+from probinfer.predict.program import Program
+from probinfer.predict.rows import content_hashes, read_outcomes, read_rows, take_column
+from probinfer.predict.shortest import ends_of
+from probinfer.predict.training import refuse_training_rows
+
+_TIE = 1e-12
+
+
+class Answered(NamedTuple):
+    """The rows' summaries, with what else a prediction says; each array (rows, *event), quantiles (…, levels)."""
+
+    answer: Answer
+    lower: np.ndarray
+    upper: np.ndarray
+    quantiles: np.ndarray
+    sets: np.ndarray | None = None
+    calibration_rows: np.ndarray | None = None
+    guarantee: str | None = None
+
+
+def answer_with_interval(
+    engine: Engine,
+    calibration: Calibration | None,
+    columns: Mapping[str, np.ndarray],
+    hashes: np.ndarray,
+    groups: np.ndarray | None,
+    level: float,
+    quantiles: Sequence[float],
+    kind: Interval,
+) -> Answered:
+    """What `Predictor.predict` answers. Raises PredictionError for groups that do not fit, too few calibration rows for
+    the level, and kinds of interval that cannot be calibrated."""
+    numbers = calibration.numbers(groups, len(hashes)) if calibration else None
+    if calibration is not None and (kind is Interval.HDI or (_classes(engine.program) and kind is not Interval.ETI)):
+        raise PredictionError(
+            f"Interval.{kind.name} of a calibrated predictor is not offered: calibration moves "
+            + ("the sets of classes. " if _classes(engine.program) else "quantiles, and so not the shortest interval. ")
+            + "Ask for Interval.ETI"
+            + (", LOWER or UPPER." if not _classes(engine.program) else ".")
+        )
+    if calibration is None or numbers is None or _classes(engine.program):
+        levels = np.array([*probabilities_of(kind, level), *quantiles])
+        answer = engine.summarise(columns, hashes, levels)
+        found = Answered(answer, answer.quantiles[..., 0], answer.quantiles[..., 1], answer.quantiles[..., 2:])
+        if kind is Interval.HDI:
+            ends = engine.shortest(columns, hashes, level)
+            found = found._replace(lower=ends[..., 0], upper=ends[..., 1])
+        found = _open_ended(found, kind, engine.program)
+        if not _classes(engine.program):
+            return found
+        if calibration is None or numbers is None:
+            return found._replace(sets=likely_set(answer.probabilities, level))
+        return _calibrated_sets(found, calibration, numbers, level)
+    return _calibrated(engine, calibration, columns, hashes, numbers, level, quantiles, kind)
+
+
+def calibrate(engine: Engine, training: Mapping[str, Any] | None, rows: Any, y: Any, groups: Any) -> Calibration:
+    """The calibration of `Predictor.calibrate`."""
+    program = engine.program
+    by = groups if isinstance(groups, str) else None
+    if by is not None:
+        groups, rows = take_column(rows, by, program)
+    labels = read_groups(groups, by or "groups") if groups is not None else None
+    columns, count = read_rows(rows, program)
+    values = read_outcomes(y, program, len(np.atleast_1d(np.asarray(y))) if not columns and np.ndim(y) else count)
+    columns, count = _one_for_each(columns, count, values), len(values)
+    if not count:
+        raise PredictionError("There are no rows to calibrate with; wanted rows that were kept from training.")
+    if labels is not None and len(labels) != count:
+        raise PredictionError(f"{by or 'groups'} has {len(labels)} entries for {count} rows; wanted one for each.")
+    _check_support(program, values)
+    refuse_training_rows(columns, values, training)
+    hashes = np.zeros(count, np.uint32) if program.family else content_hashes(columns, count)
+    if _classes(program):
+        scores = class_scores(engine.summarise(columns, hashes, np.array([0.5])).probabilities, values)
+        return _defined(Calibration.of(scores, scores, labels, by))
+    return _defined(Calibration.of(*outcome_scores(engine, columns, hashes, values), labels, by))
+
+
+def take_groups(
+    rows: Any, groups: Any, calibration: Calibration | None, program: Program
+) -> tuple[Any, np.ndarray | None]:
+    """The rows as the model knows them, and their groups as text."""
+    if groups is not None:
+        if calibration is None:
+            raise PredictionError("groups came, but the predictor is not calibrated: leave it out.")
+        return without_groups(rows, calibration, program), read_groups(groups)
+    if calibration is None or calibration.by is None:
+        return rows, None
+    groups, rows = take_column(rows, calibration.by, program)
+    return rows, read_groups(groups, calibration.by)
+
+
+def without_groups(rows: Any, calibration: Calibration | None, program: Program) -> Any:
+    """The rows as the model knows them."""
+    if calibration is None or calibration.by is None or not isinstance(rows, Mapping) or calibration.by not in rows:
+        return rows
+    return take_column(rows, calibration.by, program)[1]
+
+
+def likely_set(chances: np.ndarray, level: float) -> np.ndarray:
+    """The smallest set of classes with at least the probability `level`: the most probable ones, booleans (…, k)."""
+    order = np.argsort(-chances, axis=-1, kind="stable")
+    ordered = np.take_along_axis(chances, order, axis=-1)
+    inside = np.empty(chances.shape, bool)
+    np.put_along_axis(inside, order, np.cumsum(ordered, axis=-1) - ordered < level - _TIE, axis=-1)
+    return inside
+
+
+def _calibrated(
+    engine: Engine,
+    calibration: Calibration,
+    columns: Mapping[str, np.ndarray],
+    hashes: np.ndarray,
+    numbers: np.ndarray,
+    level: float,
+    quantiles: Sequence[float],
+    kind: Interval,
+) -> Answered:
+    discrete = engine.program.discrete
+    low, high = probabilities_of(kind, level)
+    asked = [(low, kind is Interval.UPPER), (high, kind is not Interval.LOWER), *((q, q >= 0.5) for q in quantiles)]
+    scores = [calibration.scores(q, upper=above, numbers=numbers) for q, above in asked[:2]]
+    scores += [
+        calibration.median(numbers, discrete=discrete)
+        if q == 0.5
+        else calibration.scores(q, upper=above, numbers=numbers)
+        for q, above in asked[2:]
+    ]
+    sides = np.array([above for _, above in asked])
+    answer = summarise_at(engine, columns, hashes, np.stack(scores, axis=-1), sides)
+    ends = np.sort(answer.quantiles[..., :2], axis=-1)  # whole numbers have two scores, and their ends may cross
+    order = np.argsort(quantiles, kind="stable")
+    further = np.empty_like(answer.quantiles[..., 2:])
+    further[..., order] = np.sort(answer.quantiles[..., 2:], axis=-1)
+    rows = np.array(calibration.counts)[numbers]
+    text = calibration.guarantee(level, numbers, sides=2 if kind is Interval.ETI else 1, exact=not discrete)
+    return _open_ended(Answered(answer, ends[..., 0], ends[..., 1], further, None, rows, text), kind, engine.program)
+
+
+def probabilities_of(kind: Interval, level: float) -> tuple[float, float]:
+    """Of which quantiles the interval is made; twice the same one where an end is open."""
+    if kind in (Interval.LOWER, Interval.UPPER):
+        return (1.0 - level, 1.0 - level) if kind is Interval.LOWER else (level, level)
+    return (1.0 - level) / 2.0, (1.0 + level) / 2.0
+
+
+def _open_ended(found: Answered, kind: Interval, program: Program) -> Answered:
+    bottom, top = ends_of(program.family.support if program.family else None)
+    if program.family is None and program.discrete:
+        bottom = -np.inf
+    if kind is Interval.LOWER:
+        return found._replace(
+            upper=np.full_like(found.upper, program.probabilities - 1.0 if _classes(program) else top)
+        )
+    return found._replace(lower=np.full_like(found.lower, bottom)) if kind is Interval.UPPER else found
+
+
+def _calibrated_sets(found: Answered, calibration: Calibration, numbers: np.ndarray, level: float) -> Answered:
+    """Sets of classes, and as the interval the smallest and largest class of each."""
+    chances = found.answer.probabilities
+    inside = all_class_scores(chances) <= calibration.scores(level, upper=True, numbers=numbers)[..., None] + _TIE
+    np.put_along_axis(inside, np.argmax(chances, axis=-1)[..., None], True, axis=-1)
+    size = inside.shape[-1]
+    return found._replace(
+        lower=np.argmax(inside, axis=-1).astype(float),
+        upper=(size - 1.0) - np.argmax(inside[..., ::-1], axis=-1),
+        sets=inside,
+        calibration_rows=np.array(calibration.counts)[numbers],
+        guarantee=calibration.guarantee(level, numbers, sides=1, exact=False),
+    )
+
+
+def _classes(program: Program) -> bool:
+    return program.family is not None and program.family.support in (Support.BINARY, Support.CLASSES)
+
+
+def _one_for_each(columns: Mapping[str, np.ndarray], count: int, values: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(columns) if len(values) == count else {}  # a model without inputs has as many rows as outcomes
+
+
+def _check_support(program: Program, values: np.ndarray) -> None:
+    support = program.family.support if program.family else None
+    bad = np.zeros(values.shape, bool)
+    if program.discrete:
+        bad |= values != np.floor(values)
+    if support is Support.POSITIVE:
+        bad |= values <= 0.0
+    elif support is Support.UNIT:
+        bad |= (values <= 0.0) | (values >= 1.0)
+    elif support is Support.COUNT:
+        bad |= values < 0.0
+    elif _classes(program):
+        bad |= (values < 0.0) | (values >= program.probabilities)
+    if bad.any():
+        row = int(np.argwhere(bad)[0][0])
+        kind = support.value if support else "whole numbers"
+        raise PredictionError(
+            f"{program.outcome} is {values[bad].flat[0]:g} in row {row} (the first row is row 0), where the model only "
+            f"gives {kind}. No interval of this model covers it: use a distribution that can, or drop such rows."
+        )
+
+
+def _defined(calibration: Calibration) -> Calibration:
+    if any(np.isnan(scores).any() for scores in (*calibration.lower, *calibration.upper)):
+        raise PredictionError(
+            "The model's parameters are not a number for some calibration rows and posterior draws, so these rows have "
+            "no place in its distribution. Are their inputs far outside those of training?"
+        )
+    return calibration
