@@ -1,0 +1,276 @@
+"""State-space models: a hidden state that moves by a law, seen through noise; and the series they are fitted to."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+
+from probinfer.errors import DataError, ModelError
+from probinfer.model.linear_gaussian import LinearGaussian, Parameters, condition
+from probinfer.model.model import BoundModel, Model
+from probinfer.model.trace import VALUE_NEEDED, user_error
+
+
+class Series(NamedTuple):
+    """Observations in time."""
+
+    values: np.ndarray  # (T, *observation shape); zero where nothing was observed
+    observed: np.ndarray  # (T, *observation shape), false where missing
+
+
+class StateSpace(Model):
+    """A hidden Markov state and its observations, each law a NumPyro distribution.
+
+        x_0 ~ initial(params)
+        x_t ~ transition(x_{t-1}, t, params)      t = 1, ..., T-1
+        y_t ~ observation(x_t, t, params)         t = 0, ..., T-1
+
+    `pi.filter` and `pi.smooth` find the states at given parameters, `pi.infer(…, pi.PMMH())` the parameters. Write the
+    functions for one state, with `jax.numpy`; they are vectorised over particles.
+
+    Args:
+        initial: function of the parameters; its distribution's shape is that of a state, () or (d,), ….
+        transition: function of the last state, the time t arrived at, and the parameters: law of the next state.
+        observation: function of a state, its time and the parameters: law of the observation.
+        prior: a NumPyro distribution for each unknown parameter, by name; `params` is the dict of their values. None:
+            nothing is unknown, and `params` is what the caller of `filter` gives.
+        coords, dims: names of the parameters' axes, as for `Model`.
+
+    Raises:
+        ModelError: an argument is not a function, a prior is not a distribution; later, a function does not return a
+            distribution, looks at values with Python's `if`, or the shapes of the states differ.
+
+    What drives the state from outside (regressors, calendars) is an array of the function's own, indexed by t.
+
+    >>> import numpyro.distributions as dist
+    >>> counts = StateSpace(
+    ...     initial=lambda params: dist.Normal(0.0, 1.0),
+    ...     transition=lambda x, t, params: dist.Normal(x, params["sd"]),
+    ...     observation=lambda x, t, params: dist.Poisson(jax.numpy.exp(x)),
+    ...     prior={"sd": dist.HalfNormal(1.0)},
+    ... )
+    >>> counts
+    StateSpace(sd)
+    """
+
+    def __init__(
+        self,
+        initial: Callable[..., Any],
+        transition: Callable[..., Any],
+        observation: Callable[..., Any],
+        *,
+        prior: Mapping[str, Any] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Any] | None = None,
+    ) -> None:
+        for name, given in (("initial", initial), ("transition", transition), ("observation", observation)):
+            if not callable(given):
+                raise ModelError(
+                    f"StateSpace: {name} came as {type(given).__name__}; wanted a function that returns a NumPyro "
+                    "distribution."
+                )
+        self.initial, self.transition, self.observation = initial, transition, observation
+        self.linear: LinearGaussian | None = None
+        self.prior = _check_prior(prior)
+        self.programs: dict[Any, Any] = {}  # compiled ones of this model, by method and shapes
+
+        def state_space(observations: Any, observed: Any) -> None:
+            params = self.sample_parameters()
+            if self.linear is not None:
+                moments = self.linear.forward(observations, observed, params)
+                numpyro.factor("log_likelihood", jnp.sum(moments.log_density))
+
+        super().__init__(state_space, coords=coords, dims=dims)
+
+    @classmethod
+    def linear_gaussian(
+        cls,
+        initial_mean: Any,
+        initial_cov: Any,
+        transition_matrix: Any,
+        transition_cov: Any,
+        observation_matrix: Any,
+        observation_cov: Any,
+        transition_offset: Any = None,
+        observation_offset: Any = None,
+        *,
+        prior: Mapping[str, Any] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A model that is linear with Gaussian noise, whose filter, smoother and likelihood are exact: `pi.Kalman()`.
+
+            x_0 ~ N(m, P),   x_t = F_t x_{t-1} + b_t + N(0, Q_t),   y_t = H_t x_t + c_t + N(0, R_t)
+
+        States are vectors (d,), observations (k,); a series (T,) is taken as (T, 1). Covariances may be singular.
+        `pi.infer(model, data)` runs NUTS, or any other method, on the parameters, the states integrated out.
+
+        Args:
+            initial_mean, initial_cov: m (d,) and P (d, d), or functions of (params).
+            transition_matrix, transition_cov, transition_offset: F (d, d), Q (d, d), b (d,); each may have a first
+                axis of time, or be a function of (t, params). None is no offset.
+            observation_matrix, observation_cov, observation_offset: H (k, d), R (k, k), c (k,), in the same ways.
+            prior, coords, dims: as for StateSpace.
+
+        Raises:
+            ModelError: shapes do not fit each other, a matrix is not finite, or a covariance is none.
+
+        Kalman (1960); Durbin & Koopman (2012), ch. 4.
+
+        >>> StateSpace.linear_gaussian([0.0], [[1.0]], [[1.0]], [[0.1]], [[1.0]], [[0.5]])
+        StateSpace(no parameters, linear Gaussian)
+        """
+        linear = LinearGaussian(
+            initial_mean=initial_mean,
+            initial_cov=initial_cov,
+            transition_matrix=transition_matrix,
+            transition_cov=transition_cov,
+            transition_offset=transition_offset,
+            observation_matrix=observation_matrix,
+            observation_cov=observation_cov,
+            observation_offset=observation_offset,
+        )
+        model = cls(linear.initial, linear.transition, linear.observation, prior=prior, coords=coords, dims=dims)
+        model.linear = linear
+        return model
+
+    def __repr__(self) -> str:
+        return f"StateSpace({', '.join(self.prior) or 'no parameters'}{', linear Gaussian' if self.linear else ''})"
+
+    def sample_parameters(self) -> dict[str, Any]:
+        """The parameters by name, inside a NumPyro model."""
+        return {name: numpyro.sample(name, law) for name, law in self.prior.items()}
+
+    def bind(self, data: Any = None) -> BoundModel:
+        """Check the series, {"observations": y} or y alone, NaN where missing, and trace the prior."""
+        if isinstance(data, Mapping):
+            if "observations" not in data or set(data) - {"observations", "observed"}:
+                raise DataError(
+                    f"data came with the keys {sorted(map(str, data))}; a state-space model takes "
+                    '{"observations": array}, or the array alone.'
+                )
+            y = data["observations"]
+            data = np.where(data["observed"], y, np.nan) if "observed" in data else y
+        series = self.series(data)
+        if not self.prior:
+            raise ModelError(
+                "The StateSpace has no prior: there is nothing to infer. Give it prior={name: distribution}; for the "
+                "states alone use pi.filter or pi.smooth."
+            )
+        bound = super().bind({"observations": series.values, "observed": series.observed})
+        with jax.enable_x64(True):
+            self.check({site.name: np.zeros(site.shape, site.dtype) for site in bound.latents}, series)
+        return bound
+
+    def series(self, observations: Any) -> Series:
+        """Checked arrays. Raises DataError for text, infinities, or no rows."""
+        y = _numbers(observations)
+        if self.linear is not None:
+            y = (y[:, None] if y.ndim == 1 else y).astype(np.float64)
+        if y.ndim == 0 or len(y) == 0:
+            raise DataError(f"observations have the shape {y.shape}; wanted one row for each time, (T, ...), T >= 1.")
+        seen = ~np.isnan(y) if y.dtype.kind == "f" else np.ones(y.shape, bool)
+        if np.isinf(y).any():
+            first = int(np.argwhere(np.isinf(y))[0][0])
+            raise DataError(f"observations are infinite at time {first}; wanted numbers, or NaN where missing.")
+        if not seen.any():
+            raise DataError("observations are all NaN: nothing was observed.")
+        return Series(np.where(seen, y, 0), seen)
+
+    def check(self, params: Parameters, series: Series) -> tuple[int, ...]:
+        """The state's shape, once the three laws fit each other and the series."""
+        if self.linear is not None:
+            self.linear.check(params, len(series.values))
+        t = jax.ShapeDtypeStruct((), jnp.int32)
+        state = self._shape("initial", params)
+        moved = self._shape("transition", params, state, t)
+        if (moved.shape, moved.dtype) != (state.shape, state.dtype):
+            raise ModelError(
+                f"The transition draws states of shape {moved.shape} and type {moved.dtype}, initial ones of "
+                f"{state.shape} and {state.dtype}; wanted the same."
+            )
+        seen = self._shape("observation", params, state, t)
+        if seen.shape != series.values.shape[1:]:
+            raise DataError(
+                f"observations have the shape {series.values.shape}, one row for each time; the observation's "
+                f"distribution has the shape {seen.shape}, so wanted {(len(series.values), *seen.shape)}."
+            )
+        parts = series.observed.reshape(len(series.observed), -1)
+        partly = parts.any(axis=1) & ~parts.all(axis=1)
+        if partly.any() and self.linear is None:
+            scored = jax.eval_shape(
+                lambda x, t: self.observation(x, t, params).log_prob(series.values[0]), state, t
+            ).shape
+            if scored != seen.shape:
+                raise DataError(
+                    f"observations are partly NaN at time {int(np.argmax(partly))}, but the entries of one "
+                    "observation are not independent given the state. Make the whole row NaN, or use "
+                    "pi.StateSpace.linear_gaussian, which integrates missing entries out."
+                )
+        return state.shape
+
+    def log_observation(self, x: Any, t: Any, params: Parameters, y: Any, observed: Any) -> jax.Array:
+        """log p(y_t | x_t), of the entries observed; 0 where there are none."""
+        if self.linear is not None:
+            nothing = jnp.zeros((len(x), len(x)))
+            return condition(x, nothing, self.linear.step(t, params), y, observed).log_density
+        density = self.observation(x, t, params).log_prob(y)
+        if jnp.shape(density) == jnp.shape(y):
+            return jnp.sum(jnp.where(observed, density, 0.0))
+        return jnp.where(jnp.all(observed), jnp.sum(density), 0.0)
+
+    def _shape(self, name: str, params: Parameters, *arguments: Any) -> jax.ShapeDtypeStruct:
+        """Shape and type of a draw of one of the three laws."""
+        law = getattr(self, name)
+
+        def draw(key: Any, *arguments: Any) -> Any:
+            found = law(*arguments, params)
+            if not (hasattr(found, "log_prob") and hasattr(found, "sample")):
+                raise ModelError(
+                    f"{name} returned {type(found).__name__}; wanted a NumPyro distribution, such as "
+                    "dist.Normal(x, 1.0)."
+                )
+            return found.sample(key)
+
+        try:
+            with user_error(law, {}):
+                return jax.eval_shape(draw, jax.ShapeDtypeStruct((2,), jnp.uint32), *arguments)
+        except VALUE_NEEDED:
+            raise ModelError(
+                f"{name} looks at the value of a state, a time or an observation, with `if`, float() or NumPy; these "
+                "are known only when the compiled program runs. Use jax.numpy, with jnp.where in the place of `if`."
+            ) from None
+
+
+def _check_prior(prior: Any) -> dict[str, Any]:
+    if prior is None:
+        return {}
+    if not isinstance(prior, Mapping):
+        raise ModelError(
+            f"StateSpace: prior came as {type(prior).__name__}; wanted a dict, "
+            '{"sd": numpyro.distributions.HalfNormal(1.0)}, or None.'
+        )
+    for name, law in prior.items():
+        if not (hasattr(law, "log_prob") and hasattr(law, "support")):
+            raise ModelError(
+                f"StateSpace: the prior of {name!r} is {law!r}; wanted a NumPyro distribution. Known values go to "
+                "pi.filter(..., parameters=...)."
+            )
+    return dict(prior)
+
+
+def _numbers(given: Any) -> np.ndarray:
+    if hasattr(given, "to_numpy"):
+        given = given.to_numpy()
+    try:
+        array = np.asarray(given)
+        if array.dtype.kind == "O":
+            array = array.astype(float)
+    except (TypeError, ValueError):
+        raise DataError(f"observations came as {type(given).__name__}; wanted an array of numbers, (T, ...).") from None
+    if array.dtype.kind not in "iufb":
+        raise DataError(f"observations hold {array.dtype}; wanted an array of numbers, (T, ...).")
+    return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
