@@ -15,8 +15,8 @@ from probinfer.evaluate.scores import Scores as Scores
 from probinfer.inference.draws import Draws as Draws
 from probinfer.inference.draws import Outcome as Outcome
 from probinfer.inference.exact.exact import Exact as Exact
-from probinfer.inference.mcmc.gibbs import Gibbs as Gibbs
 from probinfer.inference.exact.kalman import Kalman as Kalman
+from probinfer.inference.mcmc.gibbs import Gibbs as Gibbs
 from probinfer.inference.mcmc.hmc import HMC as HMC
 from probinfer.inference.mcmc.many import ManyChains as ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis as Metropolis
