@@ -28,8 +28,8 @@ class StateSpace(Model):
         x_t ~ transition(x_{t-1}, t, params)      t = 1, ..., T-1
         y_t ~ observation(x_t, t, params)         t = 0, ..., T-1
 
-    `pi.filter` and `pi.smooth` find the states at given parameters, `pi.infer(…, pi.PMMH())` the parameters. Write the
-    functions for one state, with `jax.numpy`; they are vectorised over particles.
+    `pi.filter` and `pi.smooth` find the states at given parameters. Write the functions for one state, with
+    `jax.numpy`; they are vectorised over particles. `pi.infer` finds the parameters of a linear Gaussian model only.
 
     Args:
         initial: function of the parameters; its distribution's shape is that of a state, () or (d,), ….
@@ -155,6 +155,12 @@ class StateSpace(Model):
             y = data["observations"]
             data = np.where(data["observed"], y, np.nan) if "observed" in data else y
         series = self.series(data)
+        if self.linear is None:
+            raise ModelError(
+                "The states of this StateSpace cannot be integrated out in closed form, so its parameters have no log "
+                "density to infer from. Write a linear Gaussian model as pi.StateSpace.linear_gaussian(...); for the "
+                "states at given parameters use pi.filter or pi.smooth."
+            )
         if not self.prior:
             raise ModelError(
                 "The StateSpace has no prior: there is nothing to infer. Give it prior={name: distribution}; for the "

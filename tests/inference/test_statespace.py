@@ -13,6 +13,7 @@ from scipy import stats
 import probinfer as pi
 from probinfer.inference.montecarlo import particle_pass, resampling
 from probinfer.inference.montecarlo.particle_keys import key_of
+from tests.inference.statistics import assert_moments
 
 FALSE_ALARM = 1e-6
 T = 12
@@ -170,6 +171,28 @@ def test_the_same_seed_gives_the_same_numbers():
     assert not np.array_equal(first, other)
 
 
+def noisy():
+    """MODEL with the scale of its observation noise unknown."""
+    return pi.StateSpace.linear_gaussian(
+        M, P, F, Q, H, lambda t, params: jnp.exp(2 * params["log_sd"])[None, None], prior={"log_sd": dist.Normal(0, 1)}
+    )
+
+
+def test_parameters_of_a_linear_model_agree_with_a_grid():
+    model, grid = noisy(), np.linspace(-5, 4, 181)
+    draws = np.asarray(pi.infer(model, Y, pi.NUTS(draws=2000), progress=False).tree["posterior"]["log_sd"])
+    log_density = np.array([pi.filter(model, Y, parameters={"log_sd": s}).log_likelihood for s in grid])
+
+    def moments(log_density):
+        weights = np.exp(log_density - log_density.max())
+        mean = weights @ grid / weights.sum()
+        return mean, np.sqrt(weights @ (grid - mean) ** 2 / weights.sum())
+
+    assert_moments(draws, *moments(log_density - grid**2 / 2))
+    with pytest.raises(AssertionError):
+        assert_moments(draws, *moments(0.5 * log_density - grid**2 / 2))
+
+
 def looks(x, t, params):
     return dist.Normal(x if t > 3 else 0.0, 1.0)
 
@@ -194,7 +217,10 @@ BAD = {
     "guided": (lambda: pi.ParticleFilter(kind=pi.FilterKind.GUIDED), pi.MethodError, "without proposal="),
     "level": (lambda: pi.filter(scalar(), [0.0], level=2), pi.MethodError, "level is 2"),
     "prior": (lambda: pi.StateSpace(NORMAL, NORMAL, NORMAL, prior={"a": 1}), pi.ModelError, "wanted a NumPyro"),
-    "infer": (lambda: pi.infer(scalar(), [0.0]), pi.ModelError, "no prior"),
+    "infer": (lambda: pi.infer(scalar(), [0.0]), pi.ModelError, "cannot be integrated out"),
+    "no prior": (lambda: pi.infer(MODEL, Y), pi.ModelError, "no prior"),
+    "keys": (lambda: pi.infer(MODEL, {"y": Y}), pi.DataError, "observations"),
+    "lacking": (lambda: pi.filter(noisy(), Y), pi.DataError, "parameters lack log_sd"),
 }
 
 
