@@ -113,7 +113,9 @@ def draw_update(
     began, clock, key = time.perf_counter(), time.monotonic(), key_words(seed)
     if not isinstance(method, SMC):
         raise MethodError(f"method came as {method!r}; an update is made by pi.SMC().")
-    old, target = (Target(model.bind(data), float64=method.float64) for data in (before, appended(before, new)))
+    bounds = [model.bind(data) for data in (before, appended(before, new))]
+    check_fits(method, bounds[0], METHODS)
+    old, target = (Target(bound, float64=method.float64) for bound in bounds)
     beginning = PosteriorBefore(old, target, latents)
     traced = time.perf_counter() - began
     line = make_progress(progress)

@@ -262,6 +262,12 @@ def test_a_checkpoint_gives_the_same_draws(tmp_path):
     assert np.array_equal(draws_of(first, "which"), draws_of(again, "which"))
 
 
+def test_discrete_sites_are_not_updated_by_sequential_monte_carlo():
+    posterior = infer(mixture, {"y": Y}, pi.Gibbs(draws=50, warmup=50))
+    with pytest.raises(pi.MethodError, match="which is discrete"):
+        posterior.update({"y": np.array([0.3])}, progress=False)
+
+
 def test_vectors_for_values_are_refused():
     def model(y):
         counts = numpyro.sample("counts", dist.Multinomial(4, jnp.array([0.2, 0.3, 0.5])))
