@@ -1,6 +1,7 @@
 """Running a NumPyro function under handlers: placeholders, transforms, log densities, errors. No data checks here."""
 
 import contextlib
+import threading
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -25,9 +26,13 @@ VALUE_NEEDED = (
 )
 
 
+# NumPyro keeps one stack of handlers for all threads: two models running at once would see each other's sites.
+one_model_at_a_time = threading.RLock()
+
+
 def run_handlers(fn: Callable, data: Mapping[str, Any], substitute_fn: Callable[[Site], Any]) -> dict[str, Any]:
     """One run of a NumPyro function, with `substitute_fn` deciding the value of each unobserved site."""
-    with handlers.seed(rng_seed=0), handlers.substitute(substitute_fn=substitute_fn):
+    with one_model_at_a_time, handlers.seed(rng_seed=0), handlers.substitute(substitute_fn=substitute_fn):
         return handlers.trace(fn).get_trace(**data)
 
 

@@ -1,5 +1,9 @@
 """The flat log density: equal to NumPyro's own, with its Jacobian, in both precisions, for every kind of support."""
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,3 +140,18 @@ def test_precision_is_set_for_the_call_and_not_for_the_process():
         assert target.constrain(np.zeros((2, 1)))["m"].dtype == target.dtype
     assert jax.config.jax_enable_x64 == before
     assert jnp.zeros(1).dtype == (jnp.float64 if before else jnp.float32)
+
+
+def test_models_may_be_traced_on_several_threads_at_once():
+    """NumPyro's handlers are one stack for all threads; a site that another thread's model saw would be a duplicate."""
+    both_inside = threading.Barrier(2, timeout=0.5)
+
+    def model(scale):
+        x = numpyro.sample("x", dist.HalfNormal(scale))
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_inside.wait()
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=jnp.zeros(1))
+
+    with ThreadPoolExecutor(2) as pool:
+        targets = list(pool.map(lambda scale: Target(Model(model).bind({"scale": np.array([scale])})), [1.0, 2.0]))
+    assert [target.dim for target in targets] == [1, 1]

@@ -14,7 +14,7 @@ from probinfer.errors import MethodError
 from probinfer.inference.montecarlo.space import compiled
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.target import Target
-from probinfer.model.trace import log_densities, pointwise_log_density
+from probinfer.model.trace import log_densities, one_model_at_a_time, pointwise_log_density
 
 _CHUNK = 1024
 
@@ -94,7 +94,8 @@ class SiteProposal:
         latents = [site.name for site in self.target.latents]
         if self.laws is None:
             seeded = handlers.seed(bound.model.fn, key)
-            trace = handlers.trace(seeded).get_trace(**{**bound.constants, **inputs})
+            with one_model_at_a_time:
+                trace = handlers.trace(seeded).get_trace(**{**bound.constants, **inputs})
             terms = [term for name, term in log_densities(trace).items() if name not in latents]
         else:
             keys = jax.random.split(key, len(self.laws))
