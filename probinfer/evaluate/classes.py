@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from probinfer.evaluate.extra import sklearn
 from probinfer.evaluate.intervals import of_mean, of_resamples, of_share, share_interval
@@ -63,13 +63,13 @@ def _f1(y: np.ndarray, said: np.ndarray) -> float:
 def _delong(value: float, y: np.ndarray, chance: np.ndarray, level: float) -> Score:
     """Standard error of the area under the ROC curve: DeLong, DeLong & Clarke-Pearson (1988), Biometrics 44."""
     ones, zeros = chance[y == 1], chance[y == 0]
-    ranks = stats.rankdata(np.concatenate([ones, zeros]))
-    above = (ranks[: len(ones)] - stats.rankdata(ones)) / len(zeros)
-    below = 1 - (ranks[len(ones) :] - stats.rankdata(zeros)) / len(ones)
+    ranks = scipy.stats.rankdata(np.concatenate([ones, zeros]))
+    above = (ranks[: len(ones)] - scipy.stats.rankdata(ones)) / len(zeros)
+    below = 1 - (ranks[len(ones) :] - scipy.stats.rankdata(zeros)) / len(ones)
     if min(len(ones), len(zeros)) < 2:
         return Score("roc_auc", value, *[float("nan")] * 3, "no error: one row of a class")
     se = float(np.sqrt(above.var(ddof=1) / len(ones) + below.var(ddof=1) / len(zeros)))
-    half = float(stats.norm.ppf((1 + level) / 2)) * se
+    half = float(scipy.stats.norm.ppf((1 + level) / 2)) * se
     return Score("roc_auc", value, se, max(0.0, value - half), min(1.0, value + half), "DeLong")
 
 

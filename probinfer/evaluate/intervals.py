@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from probinfer.evaluate.scores import Score
 
@@ -21,7 +21,7 @@ def of_influence(name: str, value: float, influence: np.ndarray, level: float, h
     se = float(np.std(influence, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
     if not np.isfinite(se):
         return Score(name, value, float("nan"), float("nan"), float("nan"), "no error: too few or infinite terms")
-    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * se
+    half = float(scipy.stats.t.ppf((1 + level) / 2, count - 1)) * se
     return Score(name, value, se, value - half, value + half, how)
 
 
@@ -36,7 +36,7 @@ def of_share(name: str, hits: int, count: int, level: float) -> Score:
 
 def share_interval(hits: int, count: int, level: float) -> tuple[float, float]:
     """Clopper and Pearson's interval."""
-    interval = stats.binomtest(hits, count).proportion_ci(level, method="exact")
+    interval = scipy.stats.binomtest(hits, count).proportion_ci(level, method="exact")
     return float(interval.low), float(interval.high)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from probinfer.evaluate.extra import sklearn
 from probinfer.evaluate.intervals import of_influence, of_mean, of_share
@@ -44,7 +44,7 @@ def score(
     scores.append(of_share("coverage", int(inside.sum()), len(y), level))
     scores.append(of_mean("width", pointwise["width"], level))
     if pit is not None:
-        p_value = float(stats.kstest(pit, "uniform").pvalue)
+        p_value = float(scipy.stats.kstest(pit, "uniform").pvalue)
         whose = "; of the model, not calibrated" if predictor is not None and predictor.calibration else ""
         scores.append(Score("pit_p", p_value, *[float("nan")] * 3, f"Kolmogorov-Smirnov p-value{whose}"))
     return Scores(prediction.outcome, len(y), level, tuple(scores), pit, None, pointwise)

@@ -1,5 +1,6 @@
 """From a model and data to draws: the checks before a method runs, and where its draws come from."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -188,6 +189,7 @@ def _plain(constants: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in constants.items()}
 
 
+@functools.cache  # looking them up takes longer than sampling a small model
 def _versions() -> dict[str, str]:
     packages = ("probinfer", "jax", "jaxlib", "numpyro", "numpy", "arviz-base", "arviz-stats")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}

@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from probinfer.errors import NoGradient
+from probinfer.model.group_sums import with_group_sums
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.trace import is_latent, log_densities, pointwise_log_densities, unconstrained_shape, user_error
@@ -61,6 +62,13 @@ class Target:
     def value_and_grad(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Log density and its gradient at one point z (d,)."""
         (value, _), gradient = self._all(z, inputs)
+        return value, gradient
+
+    def value_and_grad_in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """As `value_and_grad`, for the body of a loop that handles one point at a time (see group_sums.py)."""
+        if jax.default_backend() != "cpu":
+            return self.value_and_grad(z, inputs)
+        (value, _), gradient = self._all.in_loop(z, inputs)
         return value, gradient
 
     def split(self, z: jax.Array) -> dict[str, jax.Array]:
@@ -220,11 +228,16 @@ class _Traced:
     def __init__(self, function: Callable, z: jax.ShapeDtypeStruct, inputs: Mapping[str, jax.Array]) -> None:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(z, inputs)
         self._run = jaxpr_as_fun(program)
+        self._run_in_loop = with_group_sums(program)
         self._structure = jax.tree.structure(shapes)
         self.fingerprint = _fingerprint(program)
 
     def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, _Seen], jax.Array]:
         return jax.tree.unflatten(self._structure, self._run(z, *jax.tree.leaves(inputs)))
+
+    def in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, _Seen], jax.Array]:
+        """The same, for the body of a loop on a CPU."""
+        return jax.tree.unflatten(self._structure, self._run_in_loop(z, *jax.tree.leaves(inputs)))
 
 
 class _Layout:

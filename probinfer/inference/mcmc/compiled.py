@@ -25,7 +25,7 @@ def compiled_block(kernel: Kernel, target: Target, rank: int) -> Any:
     whole = shape(dtype=jnp.int32)
     control = BlockControl(whole, whole, shape(dtype=bool), shape(), whole)
     metric = Metric(shape(target.dim), shape(target.dim, rank), shape(rank))
-    density: Any = target.value_and_grad if kernel.gradient else target.log_density
+    density: Any = target.value_and_grad_in_loop if kernel.gradient else target.log_density
     if kernel.given is not None:
         density = kernel.given(target)
     block = make_block(kernel, density, target.dim)

@@ -4,6 +4,8 @@
 twenty rounds of Threefry-2x32 are written out and fuse with what surrounds them. Salmon et al. (2011).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from jax import lax
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
+@functools.partial(jax.jit, inline=True)  # so that it is traced once, not at each of its uses
 def threefry(key: tuple[jax.Array, jax.Array], x0: jax.Array, x1: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two words of 32 random bits for each pair of counters (uint32 arrays of one shape)."""
     schedule = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))

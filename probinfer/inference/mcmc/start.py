@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from probinfer.inference.mcmc.metric import Metric, fit, identity
 
@@ -69,7 +69,7 @@ def _descend(evaluate: Callable, position: np.ndarray, value: float, gradient: n
         if _gain(path, 3) < len(position) + 10 or _runs_away(path):
             raise StopIteration
 
-    optimize.minimize(
+    scipy.optimize.minimize(
         negative, position.astype(float), jac=True, method="L-BFGS-B", callback=enough, options={"maxfun": _DESCENTS}
     )
     if _runs_away(path):  # perhaps the neck of a funnel, where it would go on for ever

@@ -36,8 +36,7 @@ class _Subtree(NamedTuple):
 
 
 class _Tree(NamedTuple):
-    left: Point
-    right: Point
+    ends: Point  # each field (2, d): the left end and the right one
     proposal: Draw
     error: jax.Array
     log_weight: jax.Array
@@ -67,29 +66,31 @@ def transition(
     trajectory is doubled at most `depth_limit` times, a number known at run time and not above `max_depth`.
     """
     dim, dtype = start.q.size, start.q.dtype
-    p = metric.momentum(normal(key, dim, dtype))
+    # Behind a barrier random numbers are computed once; else XLA computes them anew in every kernel they go into.
+    noise = lax.optimization_barrier(normal(key, dim, dtype))
+    directions, _ = _bits(key, jnp.uint32(0), 1)  # bit n: the direction of doubling n
+    p = metric.momentum(noise)
     point = at(start.q, p, start.g, metric)
     energy = kinetic(point) - start.log_density
     zero, never = jnp.zeros((), dtype), jnp.zeros((), bool)
 
     def double(tree: _Tree) -> _Tree:
-        bits_direction, bits_merge = _bits(key, tree.depth, 1)
-        right = (bits_direction & np.uint32(1)) == 1
-        edge = jax.tree.map(lambda a, b: jnp.where(right, a, b), tree.right, tree.left)
-        signed_step = jnp.where(right, step_size, -step_size)
+        side = ((directions >> tree.depth.astype(jnp.uint32)) & np.uint32(1)).astype(jnp.int32)
+        edge = jax.tree.map(lambda both: lax.dynamic_index_in_dim(both, side, keepdims=False), tree.ends)
+        signed_step = jnp.where(side == 1, step_size, -step_size)
         target_length = jnp.left_shift(jnp.int32(1), tree.depth)
         sub = _grow(value_and_grad, metric, edge, signed_step, energy, target_length, tree.steps, key, max_depth)
 
         complete = ~(sub.turning | sub.diverging)
+        _, bits_merge = _bits(key, tree.depth + 1, 1)
         accept = complete & (jnp.log(uniform(bits_merge, dtype)) <= sub.log_weight - tree.log_weight)
-        new_left = jax.tree.map(lambda a, b: jnp.where(right, a, b), tree.left, sub.edge)
-        new_right = jax.tree.map(lambda a, b: jnp.where(right, a, b), sub.edge, tree.right)
+        accept = lax.optimization_barrier(accept)
+        ends = jax.tree.map(lambda both, new: lax.dynamic_update_index_in_dim(both, new, side, 0), tree.ends, sub.edge)
         rho = tree.rho + sub.rho
-        turning = sub.turning | _turning(rho - 0.5 * (new_left.p + new_right.p), new_left.v, new_right.v)
+        turning = sub.turning | _turning(rho - 0.5 * (ends.p[0] + ends.p[1]), ends.v[0], ends.v[1])
         depth = tree.depth + 1
         return _Tree(
-            left=new_left,
-            right=new_right,
+            ends=ends,
             proposal=jax.tree.map(lambda a, b: jnp.where(accept, a, b), sub.proposal, tree.proposal),
             error=jnp.where(accept, sub.error, tree.error),
             log_weight=jnp.logaddexp(tree.log_weight, sub.log_weight),
@@ -107,7 +108,20 @@ def transition(
     tree = lax.while_loop(
         lambda tree: ~tree.done,
         double,
-        _Tree(point, point, start, zero, zero, p, count, count, never, never, never, zero, zero),
+        _Tree(
+            jax.tree.map(lambda one: jnp.stack([one, one]), point),
+            start,
+            zero,
+            zero,
+            p,
+            count,
+            count,
+            never,
+            never,
+            never,
+            zero,
+            zero,
+        ),
     )
     steps = tree.steps.astype(dtype)
     info = Info(

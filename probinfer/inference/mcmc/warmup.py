@@ -1,5 +1,6 @@
 """Warm-up: windows of draws, after each of which the metric is fitted from all chains; then the step size settles."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -82,8 +83,6 @@ class _History:
     def __init__(self, fit: Callable[..., Metric]) -> None:
         self._fit = fit
         self._windows: list[_Window] = []
-        # Matrices this small are slower on many threads, by a hundred times when other processes want the cores too.
-        self._threads = ThreadpoolController()
 
     def add(self, blocks: list[list[BlockResult]]) -> None:
         columns = (lambda block: block.q, lambda block: block.g, lambda block: block.log_density)
@@ -99,7 +98,7 @@ class _History:
         use = log_density[:, -recent:] >= self._threshold()
         arrived = self.arrived()
         last = self._windows[-1]
-        with self._threads.limit(limits=1):
+        with _thread_pools().limit(limits=1):
             shared = self._fit(draws[arrived, -recent:], gradients[arrived, -recent:], use[arrived], rank)
             return [
                 shared
@@ -121,6 +120,13 @@ class _History:
         below = middles[best] - np.quantile(newest[best], 0.25)
         spread = np.sqrt(self._windows[-1].draws.shape[-1] / 2) + 1.5 * below
         return float(middles[best] - _FAR * spread)
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    """Of the linear algebra: matrices this small are slower on many threads, by a hundred times when other processes
+    want the cores too. Looked up once in a process, since that takes milliseconds."""
+    return ThreadpoolController()
 
 
 def _restart(state: ChainState, log_step: Any) -> ChainState:

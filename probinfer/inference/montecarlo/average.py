@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 class Average(NamedTuple):
@@ -73,4 +73,4 @@ def average_of(terms: np.ndarray, *, parameters: int = 1) -> Average:
 
 def t_quantile(level: float, dof: float) -> float:
     """Half width, in standard errors, of the interval of that level."""
-    return float(stats.t.isf((1 - level) / 2, dof) if dof < 1e6 else stats.norm.isf((1 - level) / 2))
+    return float(scipy.stats.t.isf((1 - level) / 2, dof) if dof < 1e6 else scipy.stats.norm.isf((1 - level) / 2))

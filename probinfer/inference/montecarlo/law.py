@@ -6,13 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from numpyro import distributions as dist
-from scipy import special, stats
 
 from probinfer.errors import MethodError
-
-_MULTIVARIATE = stats.multivariate_normal(np.zeros(2)).__class__.__mro__[1]
-_FAMILY = type(stats.multivariate_normal).__mro__[1]
 
 
 class Law(NamedTuple):
@@ -36,21 +33,27 @@ class Law(NamedTuple):
 
 def is_law(over: Any) -> bool:
     """Whether `as_law` would take it."""
-    return isinstance(over, dist.Distribution | stats.distributions.rv_frozen | _MULTIVARIATE)
+    return isinstance(over, dist.Distribution | scipy.stats.distributions.rv_frozen | _frozen_multivariate())
 
 
 def is_half_made(over: Any) -> bool:
     """Whether it is a family without parameters, `dist.Normal` or `stats.norm`: callable, but no model."""
-    return isinstance(over, type | stats.rv_continuous | stats.rv_discrete | _FAMILY)
+    multivariate = type(scipy.stats.multivariate_normal).__mro__[1]  # has no public name
+    return isinstance(over, type | scipy.stats.rv_continuous | scipy.stats.rv_discrete | multivariate)
+
+
+def _frozen_multivariate() -> type:
+    """The class of frozen distributions of several variables, which has no public name."""
+    return type(scipy.stats.multivariate_normal(np.zeros(2))).__mro__[1]
 
 
 def as_law(over: Any, name: str = "over") -> Law:
     """A NumPyro distribution or a frozen one of scipy.stats. MethodError for anything else."""
     if isinstance(over, dist.Distribution):
         return _numpyro(over)
-    if isinstance(over, stats.distributions.rv_frozen):
+    if isinstance(over, scipy.stats.distributions.rv_frozen):
         return _univariate(over)
-    if isinstance(over, _MULTIVARIATE):
+    if isinstance(over, _frozen_multivariate()):
         return _multivariate(over)
     came = over.__name__ if isinstance(over, type) else type(over).__name__
     raise MethodError(
@@ -104,16 +107,16 @@ def _quantile(law: Any) -> Callable[[np.ndarray], Any]:
     if isinstance(law, dist.Independent):
         return _quantile(law.base_dist)
     if isinstance(law, dist.MultivariateNormal):
-        return lambda u: law.loc + jnp.einsum("...ij,...j->...i", law.scale_tril, special.ndtri(u))
+        return lambda u: law.loc + jnp.einsum("...ij,...j->...i", law.scale_tril, scipy.special.ndtri(u))
     if isinstance(law, dist.LowRankMultivariateNormal):
         factor = jnp.linalg.cholesky(law.covariance_matrix)
-        return lambda u: law.loc + jnp.einsum("...ij,...j->...i", factor, special.ndtri(u))
+        return lambda u: law.loc + jnp.einsum("...ij,...j->...i", factor, scipy.special.ndtri(u))
     if isinstance(law, dist.Gamma):
-        return lambda u: special.gammaincinv(np.asarray(law.concentration), u) / np.asarray(law.rate)
+        return lambda u: scipy.special.gammaincinv(np.asarray(law.concentration), u) / np.asarray(law.rate)
     if isinstance(law, dist.Beta):
-        return lambda u: special.betaincinv(np.asarray(law.concentration1), np.asarray(law.concentration0), u)
+        return lambda u: scipy.special.betaincinv(np.asarray(law.concentration1), np.asarray(law.concentration0), u)
     if isinstance(law, dist.StudentT):
-        return lambda u: np.asarray(law.loc) + np.asarray(law.scale) * special.stdtrit(np.asarray(law.df), u)
+        return lambda u: np.asarray(law.loc) + np.asarray(law.scale) * scipy.special.stdtrit(np.asarray(law.df), u)
     if isinstance(law, dist.TransformedDistribution) and tuple(law.base_dist.shape()) == tuple(law.shape()):
         base = _quantile(law.base_dist)
 
@@ -150,9 +153,9 @@ def _multivariate(law: Any) -> Law:
     discrete = not hasattr(law, "logpdf")
     density = law.logpmf if discrete else law.logpdf
     from_uniform = None
-    if isinstance(law, type(stats.multivariate_normal([0.0]))):
+    if isinstance(law, type(scipy.stats.multivariate_normal([0.0]))):
         mean, root = np.asarray(law.mean), _root(np.asarray(law.cov))
-        from_uniform = lambda u: mean + special.ndtri(u) @ root.T  # noqa: E731
+        from_uniform = lambda u: mean + scipy.special.ndtri(u) @ root.T  # noqa: E731
         shape = mean.shape
 
     def draw(generator: np.random.Generator, n: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize
+import scipy
 from scipy.special import logsumexp
 
 from probinfer.inference.mcmc.start import RADII
@@ -69,7 +69,7 @@ def find_modes(target: Target, generator: np.random.Generator) -> list[Mode]:
         value, gradient = evaluate(last)
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             continue
-        found = optimize.minimize(negative, last, jac=True, method="L-BFGS-B", options={"maxiter": 300})
+        found = scipy.optimize.minimize(negative, last, jac=True, method="L-BFGS-B", options={"maxiter": 300})
         covariance, flat = _covariance(evaluate, found.x)
         root = np.linalg.cholesky(covariance)
         if all(np.linalg.norm(np.linalg.solve(root, found.x - mode.position)) > _APART for mode in modes):

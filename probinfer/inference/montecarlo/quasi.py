@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import qmc
+import scipy
 
 from probinfer.errors import MethodError
 from probinfer.inference.montecarlo.average import Average, average_of, skewness_of_mean
@@ -60,7 +60,7 @@ class QuasiMonteCarlo:
             )
         parts = []
         for seed in np.random.SeedSequence(key.tolist()).spawn(self.randomisations):
-            sobol = qmc.Sobol(law.dim, scramble=True, bits=_BITS, rng=np.random.default_rng(seed))
+            sobol = scipy.stats.qmc.Sobol(law.dim, scramble=True, bits=_BITS, rng=np.random.default_rng(seed))
             u = sobol.random_base2(self.points.bit_length() - 1) + 2.0 ** -(_BITS + 1)
             parts.append(f(law.from_uniform(u)))
         values = np.array(parts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws, Outcome
@@ -128,7 +128,7 @@ class Rejection:
         def climb(x: np.ndarray) -> float:
             if law.discrete:
                 return float(log_ratio(x[None])[0])
-            done = optimize.minimize(
+            done = scipy.optimize.minimize(
                 lambda flat: -max(float(log_ratio(flat.reshape(1, *law.shape))[0]), -1e100),
                 np.ravel(x),
                 method="Nelder-Mead",
@@ -183,7 +183,9 @@ class Rejection:
             return -value, -gradient
 
         def climb(z: np.ndarray) -> float:
-            return -float(optimize.minimize(negative, z, jac=True, method="L-BFGS-B", options={"maxiter": 200}).fun)
+            return -float(
+                scipy.optimize.minimize(negative, z, jac=True, method="L-BFGS-B", options={"maxiter": 200}).fun
+            )
 
         def describe(z: np.ndarray) -> str:
             values = target.constrain(z[None], deterministics=False)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import optimize
-from scipy.interpolate import PchipInterpolator
+import scipy
 from scipy.special import expit, logsumexp
 
 from probinfer.errors import MethodError
@@ -185,7 +184,7 @@ class _Ladders:
         count = len(betas) if self._fixed else max(wanted, len(betas))
         barrier = np.concatenate([[0.0], np.cumsum(np.maximum(refusals, 1e-4))])
         even = np.linspace(0, barrier[-1], count)
-        after = np.clip(PchipInterpolator(barrier, betas)(even), 0, 1)
+        after = np.clip(scipy.interpolate.PchipInterpolator(barrier, betas)(even), 0, 1)
         after[0], after[-1] = 0.0, 1.0
         nearest = np.abs(even[:, None] - barrier).argmin(axis=1)
         half = seen.z.shape[1] // 2
@@ -248,7 +247,7 @@ def _bennett(below: np.ndarray, above: np.ndarray) -> float:
     low, high = float(finite.min()) - 50, float(finite.max()) + 50
     if apart(low) <= 0 or apart(high) >= 0:
         return -np.inf  # no overlap: the weights below are zero all but everywhere
-    return float(optimize.brentq(apart, low, high, xtol=1e-10))
+    return float(scipy.optimize.brentq(apart, low, high, xtol=1e-10))
 
 
 def _restarts(names: np.ndarray) -> int:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from numpyro import distributions as dist
 from numpyro.distributions.transforms import biject_to
-from scipy import special, stats
 
 from probinfer.errors import MethodError
 from probinfer.inference.montecarlo.law import Law
@@ -39,9 +39,9 @@ def space_of_law(law: Law) -> Space:
         )
     if isinstance(law.origin, dist.Distribution):
         return _numpyro_space(law)
-    if isinstance(law.origin, stats.distributions.rv_frozen):
+    if isinstance(law.origin, scipy.stats.distributions.rv_frozen):
         return _univariate_space(law)
-    if isinstance(law.origin, type(stats.multivariate_normal([0.0])) | type(stats.multivariate_t([0.0]))):
+    if isinstance(law.origin, type(scipy.stats.multivariate_normal([0.0])) | type(scipy.stats.multivariate_t([0.0]))):
         size = law.dim
         return Space(
             size,
@@ -92,7 +92,7 @@ def _univariate_space(law: Law) -> Space:
 
     def points(z: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
-            x = np.where(both, floor + (roof - floor) * special.expit(z), z)
+            x = np.where(both, floor + (roof - floor) * scipy.special.expit(z), z)
             x = np.where(down, floor + np.exp(z), x)
             x = np.where(up, roof - np.exp(z), x)
         return x.reshape(len(z), *law.shape)
@@ -106,7 +106,7 @@ def _univariate_space(law: Law) -> Space:
     def inverse(x: np.ndarray) -> np.ndarray:
         x = np.asarray(x, float).reshape(len(x), -1)
         with np.errstate(all="ignore"):
-            z = np.where(both, special.logit((x - floor) / np.where(both, roof - floor, 1.0)), x)
+            z = np.where(both, scipy.special.logit((x - floor) / np.where(both, roof - floor, 1.0)), x)
             z = np.where(down, np.log(x - floor), z)
             return np.where(up, np.log(roof - x), z)
 

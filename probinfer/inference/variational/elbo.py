@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize
+import scipy
 from threadpoolctl import threadpool_limits
 
 from probinfer.inference.mcmc.start import RADII, find_start
@@ -119,7 +119,7 @@ def _climb(frame: Normal, white: np.ndarray, gradients: Gradients) -> tuple[Norm
     close = _CLOSE / max(1.0, abs(negative(start)[0]))
     options = {"maxiter": _ITERATIONS, "maxfun": 4 * _ITERATIONS, "ftol": close, "gtol": 1e-4, "maxcor": 20}
     with threadpool_limits(1, "blas"):  # the vectors are short: waiting for other threads takes longer than the work
-        found = optimize.minimize(negative, start, jac=True, method="L-BFGS-B", options=options)
+        found = scipy.optimize.minimize(negative, start, jac=True, method="L-BFGS-B", options=options)
     return law(found.x)[0], bool(found.status == 0)
 
 

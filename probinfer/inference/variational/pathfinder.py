@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from scipy import optimize
+import scipy
 from scipy.special import logsumexp
 
 from probinfer.inference.draws import Draws
@@ -189,7 +189,7 @@ def _climb(evaluate: Callable, start: np.ndarray, max_steps: int) -> list[tuple[
         if z.tobytes() in seen:
             path.append(seen[z.tobytes()])
 
-    optimize.minimize(
+    scipy.optimize.minimize(
         negative, start, jac=True, method="L-BFGS-B", callback=keep, options={"maxiter": max_steps, "ftol": 1e-9}
     )
     return path

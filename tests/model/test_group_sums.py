@@ -1,0 +1,86 @@
+"""Scatter-adds of rows written as loops: the same sums, whatever the indices, and nothing else changed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from probinfer.model import group_sums
+from probinfer.model.group_sums import with_group_sums
+from probinfer.model.model import Model
+from probinfer.model.target import Target
+
+GROUPS = 7
+
+
+def rewritten(function, *arguments):
+    program = jax.make_jaxpr(function)(*arguments)
+    return program, jax.make_jaxpr(with_group_sums(program))(*arguments), with_group_sums(program)(*arguments)
+
+
+def primitives(program) -> set[str]:
+    return {step.primitive.name for step in program.jaxpr.eqns}
+
+
+def indices(n: int, low: int = 0, high: int = GROUPS) -> np.ndarray:
+    return np.random.default_rng(n).integers(low, high, size=n)
+
+
+@pytest.mark.parametrize("row", [(), (3,), (2, 4)])
+@pytest.mark.parametrize("n", [1, 50])
+def test_gradient_of_a_gather(row, n):
+    level = jnp.asarray(np.random.default_rng(0).normal(size=(GROUPS, *row)))
+    weight = jnp.asarray(np.random.default_rng(1).normal(size=(n, *row)))
+    group = indices(n)
+    before, after, (sums,) = rewritten(jax.grad(lambda level: (weight * level[group] ** 2).sum()), level)
+    exact = np.zeros(level.shape)
+    np.add.at(exact, group, 2 * np.asarray(weight) * np.asarray(level)[group])
+    np.testing.assert_allclose(sums, exact, rtol=1e-5, atol=1e-6)
+    assert "scatter-add" in primitives(before)
+    assert "scatter-add" not in primitives(after)
+
+
+@pytest.mark.parametrize("mode", ["drop", "clip"])
+def test_indices_out_of_range(mode):
+    rows = jnp.asarray(np.random.default_rng(2).normal(size=40))
+    group = jnp.asarray(indices(40, -3, GROUPS + 3))
+    scatter = lambda rows: jnp.zeros(GROUPS).at[group].add(rows, mode=mode, wrap_negative_indices=False)  # noqa: E731
+    before, after, (sums,) = rewritten(scatter, rows)
+    np.testing.assert_allclose(sums, scatter(rows), rtol=1e-5, atol=1e-6)
+    assert "scatter-add" in primitives(before)
+    assert "scatter-add" not in primitives(after)
+
+
+def test_other_scatters_are_left(monkeypatch):
+    x = jnp.ones((5, 4))
+    columns = lambda x: jnp.zeros((5, GROUPS)).at[:, jnp.array([1, 1, 2, 0])].add(x)  # noqa: E731
+    _, after, (sums,) = rewritten(columns, x)
+    np.testing.assert_allclose(sums, columns(x))
+    assert "scatter-add" in primitives(after)
+    monkeypatch.setattr(group_sums, "MOST_ROWS", 3)
+    _, after, _ = rewritten(lambda x: jnp.zeros(GROUPS).at[jnp.array([1, 1, 2, 0])].add(x), jnp.ones(4))
+    assert "scatter-add" in primitives(after)
+
+
+def grouped(group, y=None):
+    spread = numpyro.sample("spread", dist.HalfNormal(1.0))
+    with numpyro.plate("groups", GROUPS):
+        level = numpyro.sample("level", dist.Normal(0.0, spread))
+    numpyro.sample("y", dist.Normal(level[group], 1.0), obs=y)
+
+
+def test_gradient_of_a_model_in_a_loop():
+    """It is the gradient, and on a CPU the loop that holds it is free of scatters, which would break it up."""
+    group = indices(60)
+    target = Target(Model(grouped).bind({"group": group, "y": np.random.default_rng(3).normal(size=60)}))
+    with target.precision():
+        z = jnp.linspace(-1.0, 1.0, target.dim)
+        value, gradient = target.value_and_grad(z, target.inputs)
+        looped_value, looped_gradient = target.value_and_grad_in_loop(z, target.inputs)
+        np.testing.assert_allclose(looped_value, value, rtol=1e-12)
+        np.testing.assert_allclose(looped_gradient, gradient, rtol=1e-10)
+        if jax.default_backend() == "cpu":
+            assert "scatter" in str(jax.make_jaxpr(target.value_and_grad)(z, target.inputs))
+            assert "scatter" not in str(jax.make_jaxpr(target.value_and_grad_in_loop)(z, target.inputs))
