@@ -84,10 +84,10 @@ def compare(draws: dict[str, np.ndarray], reference: dict[str, dict[str, float]]
     return {name: np.array(values) for name, values in columns.items()}
 
 
-def run(entry: Entry, seed: int) -> Result:
+def run(entry: Entry, seed: int, float64: bool = True) -> Result:
     """Infer with NUTS and its defaults, and compare."""
     model = pi.Model(entry.model, coords=entry.coords, dims=entry.dims)
-    posterior = pi.infer(model, entry.data(), pi.NUTS(), seed=seed, progress=False)
+    posterior = pi.infer(model, entry.data(), pi.NUTS(float64=float64), seed=seed, progress=False)
     reference = entry.reference()
     variables = posterior.tree["posterior"].data_vars
     draws = scalars({name: variables[name].values for name in entry.draws()}, sample_axes=2)
@@ -131,17 +131,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=sorted(REGISTRY), metavar="NAME", help="these models alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--float32", action="store_true", help="in single precision; a section of its own")
     parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
     options = parser.parse_args(arguments)
     print(HEADER)
     models = []
     for name in options.only or REGISTRY:
-        models.append([run(REGISTRY[name], seed) for seed in options.seeds])
+        models.append([run(REGISTRY[name], seed, not options.float32) for seed in options.seeds])
         print(row(models[-1]), flush=True)
     print("\n" + summary(models))
     if not options.dry and not options.only:
+        flag = " --float32" if options.float32 else ""
         body = [
-            f"`python -m benchmarks.accuracy --seeds {' '.join(map(str, options.seeds))}`",
+            f"`python -m benchmarks.accuracy --seeds {' '.join(map(str, options.seeds))}{flag}`",
             circumstances("probinfer", "jax", "numpyro"),
             "Matches: every mean within 4 joint Monte Carlo standard errors or 0.1 sd of the reference, every 90%"
             " interval within 20% of its width. Leapfrogs are those after warm-up. The references are posteriordb's"
@@ -149,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
             "\n".join([HEADER, *map(row, models)]),
             summary(models),
         ]
-        write_section(TITLE, "\n\n".join(body))
+        write_section(TITLE + (", single precision" if options.float32 else ""), "\n\n".join(body))
     return int(any(not result.matches and result.verdict == "GOOD" for results in models for result in results))
 
 

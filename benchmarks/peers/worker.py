@@ -7,10 +7,12 @@
 `make(model, data)` gives `call(seed) -> (draws by site, figures)`. Figures: steps, the leapfrogs after warm-up;
 warmup_steps, those in it, where known; seconds, of the sampler alone, where they are not those of the whole call.
 Imports NumPy and the standard library only.
+The most memory that the process ever held is added, in MB.
 """
 
 import json
 import os
+import resource
 import sys
 import time
 
@@ -37,5 +39,6 @@ def serve(make):
         draws, figures = call(int(seed))
         seconds = time.perf_counter() - began
         np.savez(path.strip(), **{site: np.asarray(draws[site]) for site in sites})
-        figures = {"seconds": seconds, **figures, "call": seconds}
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        figures = {"seconds": seconds, **figures, "call": seconds, "memory": memory}
         answers.write(json.dumps(figures) + "\n")

@@ -1,0 +1,158 @@
+"""What NUTS's loop costs beyond its gradients, and what progress, stop rule and checkpoint cost beyond the loop.
+
+    python -m benchmarks.loop [--only MODEL ...] [--repeat 9] [--dry]
+
+One chain on one thread, all figures by turns, medians of processor time. The bare loop does a leapfrog step with an
+identity metric and adds up the log densities; the block is what `pi.NUTS` runs, with its fitted metric. The overhead is
+that of `pi.infer` with a progress line in a terminal, a stop rule that is never met and a checkpoint, over `pi.infer`
+without them: seconds of sampling, 1,000 draws of 4 chains. Writes a section of RESULTS.md unless --dry or --only.
+"""
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+import probinfer as pi
+from benchmarks.nuts import PEERS
+from benchmarks.results import circumstances, write_section
+from probinfer.inference.mcmc.chains import Chains
+
+sys.path.insert(0, str(PEERS))
+import data
+import models_numpyro
+
+MODELS = ["eight_schools", "radon", "logistic_1k", "ar1_200", "mixture", "volatility"]
+TITLE = "What NUTS's loop costs"
+HEADER = (
+    "| model | dimensions | bare, µs a leapfrog | block | block over bare | goal | | leapfrogs a draw |"
+    " sampling, s | with all on | overhead |\n|---|---|---|---|---|---|---|---|---|---|---|"
+)
+BARE_STEPS, DRAWS = 3_000, 150
+
+
+class Terminal(io.StringIO):
+    """A terminal that nobody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Sampled:
+    """A model, the arguments of the calls, and the chains of its first run: as they were when sampling began."""
+
+    def __init__(self, name: str) -> None:
+        self.model, self.data = models_numpyro.MODELS[name], data.MODELS[name][0]()
+        seen: dict[str, Any] = {}
+        advance = Chains.advance
+
+        def watched(chains, count, metrics, **settings):
+            seen.update(chains=chains, metric=metrics[0])
+            return advance(chains, count, metrics, **settings)
+
+        Chains.advance = watched
+        try:
+            self.sampling()
+        finally:
+            Chains.advance = advance
+        self.chains, target = seen["chains"], seen["chains"]._target
+        self.target = target
+        self.metric = jax.tree.map(lambda a: np.asarray(a, target.dtype), seen["metric"])
+
+    def sampling(self, **settings) -> float:
+        """Seconds that a run spends on sampling."""
+        posterior = pi.infer(self.model, self.data, pi.NUTS(), seed=1, **{"progress": False, **settings})
+        return json.loads(posterior.tree.attrs["seconds"])["sampling"]
+
+    def everything(self) -> float:
+        """The same with progress, stop rule and checkpoint."""
+        terminal, sys.stderr = sys.stderr, Terminal()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                rule = pi.Until(ess=1e9, draws=1000)
+                return self.sampling(progress=True, until=rule, checkpoint=Path(folder) / "run")
+        finally:
+            sys.stderr = terminal
+
+    def block(self) -> tuple[float, float]:
+        """Microseconds a leapfrog of the compiled block; leapfrogs a draw."""
+        chains = self.chains
+        chains._budget = 10**8
+        began = time.process_time()
+        _, result, _ = chains._run(chains.states[0], DRAWS, False, chains._limit, self.metric)
+        steps = int(result.info.steps.sum())
+        return 1e6 * (time.process_time() - began) / steps, steps / DRAWS
+
+    def bare(self) -> Any:
+        """A function that takes the time of a leapfrog of the bare loop, in microseconds."""
+        target = self.target
+
+        def loop(q: jax.Array, step: jax.Array, count: jax.Array, inputs: Any) -> jax.Array:
+            def further(state: tuple) -> tuple:
+                n, q, p, g, total = state
+                p = p + 0.5 * step * g
+                q = q + step * p
+                value, g = target.value_and_grad_in_loop(q, inputs)
+                return n + 1, q, p + 0.5 * step * g, g, total + value
+
+            return lax.while_loop(lambda s: s[0] < count, further, (0, q, q * 0 + 1.0, q * 0, q[0] * 0))[-1]
+
+        with target.precision():
+            q = self.chains.states[0].q
+            program = jax.jit(loop).lower(q, 1e-4, 1, target.inputs).compile(compiler_options=target._options())
+
+        def timed() -> float:
+            with target.precision():
+                began = time.process_time()
+                program(q, 1e-4, BARE_STEPS, target.inputs).block_until_ready()
+                return 1e6 * (time.process_time() - began) / BARE_STEPS
+
+        return timed
+
+
+def row(name: str, repeat: int) -> str:
+    sampled = Sampled(name)
+    bare = sampled.bare()
+    turns = [(bare(), *sampled.block()) for _ in range(repeat)]
+    bare_us, block_us, steps = np.median(turns, axis=0)
+    pairs = [(sampled.sampling(), sampled.everything()) for _ in range(repeat)]
+    plain, everything = np.median(pairs, axis=0)
+    limit = 2 if bare_us >= 5 else 5
+    state = "met" if block_us <= limit * bare_us else "**missed**"
+    return (
+        f"| {name} | {sampled.target.dim} | {bare_us:.2f} | {block_us:.2f} | {block_us / bare_us:.2f} | <= {limit} |"
+        f" {state} | {steps:.1f} | {plain:.3f} | {everything:.3f} | {everything / plain - 1:+.1%} |"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loop", description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=MODELS, metavar="MODEL", help="these models alone")
+    parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
+    options = parser.parse_args(arguments)
+    print(HEADER)
+    lines = []
+    for name in options.only or MODELS:
+        lines.append(row(name, options.repeat))
+        print(lines[-1], flush=True)
+    if not options.dry and not options.only:
+        body = [
+            f"`python -m benchmarks.loop --repeat {options.repeat}`",
+            circumstances("probinfer", "jax", "numpyro"),
+            "The first lines of the module say what is compared. The goal of the overhead is 3%.",
+            "\n".join([HEADER, *lines]),
+        ]
+        write_section(TITLE, "\n\n".join(body))
+
+
+if __name__ == "__main__":
+    main()
