@@ -1,0 +1,38 @@
+"""Any method of probinfer, with its defaults but for what SETTINGS says: python methods_probinfer.py MODEL METHOD."""
+
+import sys
+import time
+
+import models_numpyro
+import numpy as np
+from worker import serve
+
+import probinfer as pi
+
+SETTINGS = {
+    "Pathfinder": {"resample": True},  # by weight, as the peer's draws are
+    "Reference": {"draws": 20_000},
+}
+
+
+def make(name, data):
+    method = sys.argv[2]
+    chosen = getattr(pi, "NUTS" if method == "Reference" else method)(**SETTINGS.get(method, {}))
+    model = models_numpyro.MODELS[name]
+    if method == "Rejection":
+        chosen = pi.Rejection(draws=1000)
+
+    def call(seed):
+        began = time.perf_counter()
+        posterior = pi.infer(model, data, chosen, seed=seed, progress=False)
+        sites = posterior.sites()
+        seconds = time.perf_counter() - began
+        chains = (sites.chains, sites.draws)
+        draws = {v.site: np.asarray(v.values).reshape(*chains, *v.shape) for v in sites.variables}
+        return draws, {"seconds": seconds, "verdict": posterior.report.verdict.name}
+
+    return call
+
+
+if __name__ == "__main__":
+    serve(make)
