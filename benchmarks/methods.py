@@ -58,7 +58,7 @@ PARTS = {
             ("BlackJAX ChEES", "blackjax", "ChEES"),
             ("BlackJAX MEADS", "blackjax", "MEADS"),
         ),
-        "128 chains each; 200 + 100 draws, MEADS 1,000 + 1,000 of one leapfrog. ChEES has a diagonal metric and Adam 0.05.",
+        "128 chains each; 200 + 100 draws, MEADS 1,000 + 1,000 of one leapfrog. ChEES: diagonal metric, Adam 0.05.",
     ),
     "pathfinder": Part(
         "Pathfinder next to BlackJAX's multi-path Pathfinder",

@@ -12,6 +12,14 @@ from probinfer.errors import UnreliablePosterior as UnreliablePosterior
 from probinfer.evaluate.metrics import metrics as metrics
 from probinfer.evaluate.scores import Score as Score
 from probinfer.evaluate.scores import Scores as Scores
+from probinfer.evaluate.search import BayesianSearch as BayesianSearch
+from probinfer.evaluate.search import GridSearch as GridSearch
+from probinfer.evaluate.search import RandomSearch as RandomSearch
+from probinfer.evaluate.search import Range as Range
+from probinfer.evaluate.tuning import Criterion as Criterion
+from probinfer.evaluate.tuning import Trial as Trial
+from probinfer.evaluate.tuning import Trials as Trials
+from probinfer.evaluate.tuning import tune as tune
 from probinfer.inference.draws import Draws as Draws
 from probinfer.inference.draws import Outcome as Outcome
 from probinfer.inference.exact.exact import Exact as Exact

@@ -57,7 +57,7 @@ def make(name, data):
             num_warmup=WARMUP[method],
             num_samples=1000,
             num_chains=4,
-            chain_method="vectorized",
+            chain_method="vectorized" if method == "NUTS" else jax.vmap,  # its Gibbs takes no batch of keys
             progress_bar=False,
         )
 
