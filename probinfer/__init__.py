@@ -9,6 +9,11 @@ from probinfer.errors import ModelError as ModelError
 from probinfer.errors import PredictionError as PredictionError
 from probinfer.errors import ProbinferError as ProbinferError
 from probinfer.errors import UnreliablePosterior as UnreliablePosterior
+from probinfer.evaluate.dependence import partial_dependence as partial_dependence
+from probinfer.evaluate.explanation import Explanation as Explanation
+from probinfer.evaluate.explanation import Quantity as Quantity
+from probinfer.evaluate.importance import permutation_importance as permutation_importance
+from probinfer.evaluate.local import lime_weights as lime_weights
 from probinfer.evaluate.metrics import metrics as metrics
 from probinfer.evaluate.scores import Score as Score
 from probinfer.evaluate.scores import Scores as Scores
@@ -16,6 +21,8 @@ from probinfer.evaluate.search import BayesianSearch as BayesianSearch
 from probinfer.evaluate.search import GridSearch as GridSearch
 from probinfer.evaluate.search import RandomSearch as RandomSearch
 from probinfer.evaluate.search import Range as Range
+from probinfer.evaluate.shapley import shap_values as shap_values
+from probinfer.evaluate.surrogate import surrogate_tree as surrogate_tree
 from probinfer.evaluate.tuning import Criterion as Criterion
 from probinfer.evaluate.tuning import Trial as Trial
 from probinfer.evaluate.tuning import Trials as Trials
