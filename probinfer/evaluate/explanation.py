@@ -135,10 +135,15 @@ class Box:
             return shaped[..., 0], np.full(shaped.shape[:-1], np.nan)
         return shaped[..., 0], shaped[..., 1:].std(axis=-1, ddof=1) / np.sqrt(len(self._parts))
 
+    @property
+    def cells(self) -> list[dict[str, Any]]:
+        """For each row and input of the table: which they are, and the value."""
+        rows = enumerate(self.table)
+        return [{"row": i, "input": n, "at": float(x)} for i, row in rows for n, x in zip(self.names, row, strict=True)]
+
     def _flat(self, columns: dict[str, np.ndarray]) -> np.ndarray:
-        return np.concatenate(
-            [columns[e.name].reshape(-1, len(column_names(e))) for e in self.predictor.inputs], axis=1
-        )
+        inputs = self.predictor.inputs
+        return np.concatenate([columns[e.name].reshape(-1, len(column_names(e))) for e in inputs], axis=1)
 
 
 def check_quantities(of: Any) -> tuple[Quantity, ...]:

@@ -1,4 +1,4 @@
-"""Permutation importance: how far predictions move when an input is shuffled. Imports numpy; scikit-learn when called."""
+"""Permutation importance: how far a prediction moves when an input is shuffled. Imports numpy; scikit-learn later."""
 
 from typing import Any
 

@@ -90,9 +90,5 @@ def lime_weights(
     value, mcse = box.parted(weights.mean(axis=0).reshape(-1, outputs))
     se = box.parted((weights.std(axis=0, ddof=1) / np.sqrt(repeats)).reshape(-1, outputs))[0]
     r2 = np.repeat(box.parted(fits.mean(axis=0))[0], len(box.names), axis=0)
-    keys = [
-        {"row": i, "input": name, "at": float(row[j])}
-        for i, row in enumerate(box.table)
-        for j, name in enumerate(box.names)
-    ]
-    return Explanation(Kind.LIME, predictor.outcome, level, long_table(box, keys, value=value, se=se, mcse=mcse, r2=r2))
+    table = long_table(box, box.cells, value=value, se=se, mcse=mcse, r2=r2)
+    return Explanation(Kind.LIME, predictor.outcome, level, table)

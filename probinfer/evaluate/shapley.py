@@ -84,10 +84,5 @@ def shap_values(
     flat, se = (part.reshape(-1, part.shape[-1]) for part in (values, spread))
     value, mcse = box.parted(flat)
     base, _ = box.parted(box(behind).mean(axis=0))
-    keys = [
-        {"row": i, "input": name, "at": float(row[j])}
-        for i, row in enumerate(box.table)
-        for j, name in enumerate(box.names)
-    ]
     columns = {"value": value, "se": box.parted(se)[0], "mcse": mcse, "base": np.broadcast_to(base, value.shape)}
-    return Explanation(Kind.SHAP, predictor.outcome, level, long_table(box, keys, **columns))
+    return Explanation(Kind.SHAP, predictor.outcome, level, long_table(box, box.cells, **columns))

@@ -161,9 +161,9 @@ def test_vectors_whole_numbers_and_pictures(predictor):
         (lambda p: pi.permutation_importance(p, ROWS, u[:5]), "wanted"),
         (lambda p: pi.permutation_importance(p, ROWS, repeats=0), "repeats is 0"),
         (lambda p: pi.shap_values(p, ROWS, {"u": [], "v": []}), "The background has no rows"),
-        (lambda p: pi.shap_values(p, ROWS, ROWS, permutations=1), "wanted 2 or more"),
+        (lambda p: pi.shap_values(p, ROWS, ROWS, permutations=1), "permutations is 1; wanted 2 or more"),
         (lambda p: pi.lime_weights(p, ROWS, {"u": u[:1], "v": v[:1]}), "wanted two or more"),
-        (lambda p: pi.lime_weights(p, ROWS, ROWS, repeats=1), "wanted 2 or more"),
+        (lambda p: pi.lime_weights(p, ROWS, ROWS, repeats=1), "repeats is 1; wanted 2 or more"),
         (lambda p: pi.surrogate_tree(p, {"u": u[:5], "v": v[:5]}), "ten rows or more; came 5"),
     ],
 )
