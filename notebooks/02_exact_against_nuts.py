@@ -64,19 +64,6 @@ print(f"log evidence: {exact.tree.attrs['log_evidence']:.6f}, by hand {evidence:
 assert abs(exact.tree.attrs["log_evidence"] - evidence) < 1e-6
 
 # %% [markdown]
-# A model without a closed form is refused, and the text says why.
-
-# %%
-try:
-    pi.infer(
-        lambda y: numpyro.sample("y", dist.Normal(0, numpyro.sample("s", dist.HalfCauchy(1))), obs=y),
-        {"y": y},
-        pi.Exact(),
-    )
-except pi.MethodError as error:
-    print(error)
-
-# %% [markdown]
 # ## NUTS on the same model
 
 # %%

@@ -1,6 +1,7 @@
 """Explanations of predictors whose mean and sd are known functions of their inputs."""
 
 import importlib
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import stats
 
 import probinfer as pi
 from probinfer.evaluate import explanation
+from probinfer.predict.families import FAMILIES
 from tests.predict import models as m
 from tests.predict.fits import fitted
 
@@ -101,9 +103,14 @@ def test_shap_values_add_up_and_are_exact_for_a_line(predictor):
         total = part.groupby("row")["value"].sum() + part.groupby("row")["base"].first()
         np.testing.assert_allclose(total, answer, rtol=1e-8)
     assert (found["se"] == 0.0).all()
-    sampled = pi.shap_values(predictor, some, ROWS, of=pi.Quantity.SD, permutations=4).table
-    exact = pick(found, quantity="sd")
-    assert (np.abs(sampled["value"] - exact["value"]) <= 10 * sampled["se"] + 1e-9).all()
+
+
+@pytest.mark.long
+def test_random_orders_agree_with_all_coalitions(predictor):
+    some = {"u": u[:3], "v": v[:3]}
+    exact = pi.shap_values(predictor, some, ROWS, of=pi.Quantity.SD).table
+    sampled = pi.shap_values(predictor, some, ROWS, of=pi.Quantity.SD, permutations=8).table
+    assert (np.abs(sampled["value"] - exact["value"]) <= 8 * sampled["se"] + 1e-9).all()
 
 
 def test_lime_finds_the_slopes(predictor):
@@ -130,14 +137,21 @@ def test_a_surrogate_tree_of_a_step(predictor):
 
 
 def test_vectors_whole_numbers_and_pictures(predictor):
-    grouped = fitted(m.grouped, m.GROUPED_DATA, m.GROUPED)
-    rows = {"x": m.x, "group": m.group}
+    def mixed(X, group, y=None):
+        b = numpyro.sample("b", dist.Normal(0, 1).expand([X.shape[1]]).to_event(1))
+        level = numpyro.sample("level", dist.Normal(0, 1).expand([5]).to_event(1))
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Bernoulli(logits=X @ b + level[group]), obs=y)
+
+    draws = {"b": m.draws(3), "level": m.draws(5)}
+    rows = {"X": m.X, "group": m.group}
+    grouped = fitted(mixed, {**rows, "y": (m.y > 0).astype(int)}, draws)
     found = pi.partial_dependence(grouped, rows, "group", of=[pi.Quantity.MEAN])
     assert found.table["at"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
-    np.testing.assert_allclose(found.table["value"], m.GROUPED["level"].mean(axis=0) + m.x.mean(), rtol=1e-9)
-    logistic = fitted(m.logistic, {"X": m.X, "y": (m.y > 0).astype(int)}, {"beta": m.draws(3)})
-    table = pi.permutation_importance(logistic, {"X": m.X}, of=pi.Quantity.MEAN, repeats=1).table
-    assert table["input"].tolist() == ["X[0]", "X[1]", "X[2]"]
+    chance = 1 / (1 + np.exp(-(m.X @ draws["b"].T)[:, :, None] - draws["level"]))
+    np.testing.assert_allclose(found.table["value"], chance.mean(axis=(0, 1)), rtol=1e-9)
+    table = pi.permutation_importance(grouped, rows, of=pi.Quantity.MEAN, repeats=1).table
+    assert table["input"].tolist() == ["X[0]", "X[1]", "X[2]", "group"]
     assert table["se"].isna().all()
     for explained in (
         found,
@@ -172,13 +186,16 @@ def test_wrong_calls(predictor, call, text):
         call(predictor)
 
 
-def test_outcomes_that_have_no_mean_are_refused():
-    classes = fitted(m.categorical, {"X": m.X, "y": m.classes}, {"W": m.draws(3, 4)})
+def test_outcomes_that_have_no_mean_are_refused(predictor):
+    def pretend(**change):
+        return pi.Predictor.from_program(replace(predictor.program, **change), {})
+
     with pytest.raises(pi.PredictionError, match="one of 4 classes, whose code has no mean"):
-        pi.permutation_importance(classes, {"X": m.X})
-    several = fitted(m.multivariate, {"x": m.x, "y": m.wide}, m.MULTIVARIATE)
+        pi.permutation_importance(pretend(family=FAMILIES["Categorical"], probabilities=4), ROWS)
     with pytest.raises(pi.PredictionError, match=r"has \(3,\) numbers per row"):
-        pi.surrogate_tree(several, {"x": m.x})
+        pi.surrogate_tree(pretend(event=(3,)), ROWS)
+    with pytest.raises(pi.PredictionError, match="depends on no input"):
+        pi.surrogate_tree(pretend(inputs=()), {})
 
 
 def test_a_missing_library_names_the_extra(predictor, monkeypatch):
