@@ -80,10 +80,11 @@ class Worker:
                 env=environment(folder),
             )
 
-    def compile(self) -> float:
-        """Wait for the call that compiles, which began with the process; its seconds, NaN when it failed."""
+    def compile(self) -> tuple[float, float]:
+        """Wait for the call that compiles, which began with the process; its seconds and those of the processor, NaN
+        when it failed."""
         answer = self._answer()
-        return np.nan if answer is None else answer["first"]
+        return (np.nan, np.nan) if answer is None else (answer["first"], answer["first_cpu"])
 
     def draw(self, seed: int, path: Path) -> dict | None:
         """Its figures; the draws are then in the file. None when it has failed."""
