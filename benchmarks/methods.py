@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from arviz_stats.base import array_stats
 
+from benchmarks import nuts
 from benchmarks.nuts import Worker, geometric, scalars, smallest_ess
 from benchmarks.results import circumstances, write_section
 
@@ -219,7 +220,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=(*COMMON, "clusters", "groups"), metavar="MODEL")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
+    parser.add_argument("--limit", type=float, default=nuts.LIMIT, help="seconds a call may take, compiling included")
     options = parser.parse_args(arguments)
+    nuts.LIMIT = options.limit
     unknown = set(options.parts) - set(names)
     if unknown:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(names)}")
