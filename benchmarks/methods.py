@@ -148,7 +148,8 @@ def section(part: Part, name: str, table: dict[str, dict[str, dict]], repeat: in
             if "failure" in r:
                 lines.append(f"| {model} | {label} | {r['failure']} | | | | |")
             else:
-                numbers = f"{r['draws']:,.0f} | {r['seconds']:.3f} / {r['call']:.3f} | {r['cpu']:.3f} | {r['rate']:,.0f} | {r['first']:.1f}"
+                times = f"{r['seconds']:.3f} / {r['call']:.3f} | {r['cpu']:.3f}"
+                numbers = f"{r['draws']:,.0f} | {times} | {r['rate']:,.0f} | {r['first']:.1f}"
                 lines.append(f"| {model} | {label} | {numbers} |")
     ratios = []
     for label, *_ in part.runners[1:]:
