@@ -59,20 +59,20 @@ def environment(caches: str) -> dict[str, str]:
     return settings
 
 
-def command(peer: str, model: str, *flags: str) -> list[str]:
+def command(peer: str, model: str, *flags: str, script: str = "peer") -> list[str]:
     python = sys.executable if peer == "probinfer" else str(PEERS / ".envs" / peer / "bin" / "python")
-    return [python, str(PEERS / f"peer_{peer}.py"), model, *flags]
+    return [python, str(PEERS / f"{script}_{peer}.py"), model, *flags]
 
 
 class Worker:
     """A peer's process for one model; `failure` says why it ended before its time."""
 
-    def __init__(self, peer: str, model: str, folder: str) -> None:
+    def __init__(self, peer: str, model: str, folder: str, *flags: str, script: str = "peer") -> None:
         self.failure = ""
-        self._errors = Path(folder) / f"{peer}.err"
+        self._errors = Path(folder) / f"{'_'.join((peer, *flags))}.err"
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
-                command(peer, model),
+                command(peer, model, *flags, script=script),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -80,9 +80,11 @@ class Worker:
                 env=environment(folder),
             )
 
-    def compile(self) -> None:
-        """Wait for the call that compiles, which began with the process."""
-        self._answer()
+    def compile(self) -> tuple[float, float]:
+        """Wait for the call that compiles, which began with the process; its seconds and those of the processor, NaN
+        when it failed."""
+        answer = self._answer()
+        return (np.nan, np.nan) if answer is None else (answer["first"], answer["first_cpu"])
 
     def draw(self, seed: int, path: Path) -> dict | None:
         """Its figures; the draws are then in the file. None when it has failed."""

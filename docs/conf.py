@@ -27,7 +27,19 @@ html_copy_source = False
 html_show_sphinx = False
 
 # nobody calls their constructors
-MADE_BY_US = {"Draws", "Outcome", "Posterior", "Prediction", "Report", "Score", "Scores", "Verdict"}
+MADE_BY_US = {
+    "Draws",
+    "Explanation",
+    "Outcome",
+    "Posterior",
+    "Prediction",
+    "Report",
+    "Score",
+    "Scores",
+    "Trial",
+    "Trials",
+    "Verdict",
+}
 
 SPECIAL = re.compile(r"([*|]|(?<=\w)_(?!\w))")  # emphasis, substitutions, references: our docstrings use none of them
 COLUMN = re.compile(r"^( *)([\w./()\[\], *=-]+?) {2,}(\S.*)$")

@@ -47,6 +47,21 @@ def mixture():
     return {"y": np.where(first, rng.normal(-1.0, 0.7, size=500), rng.normal(1.8, 1.1, size=500))}
 
 
+def clusters():
+    """200 numbers of two kinds, whose kind is a latent site of its own for each."""
+    rng = np.random.default_rng(3)
+    return {
+        "y": np.where(rng.uniform(size=200) < 0.35, rng.normal(-1.5, 1.0, size=200), rng.normal(2.0, 1.0, size=200))
+    }
+
+
+def groups():
+    """30 groups of 10 numbers."""
+    rng = np.random.default_rng(4)
+    means = rng.normal(1.0, 0.8, size=30)
+    return {"group": np.repeat(np.arange(30), 10), "y": rng.normal(np.repeat(means, 10), 1.5)}
+
+
 # name: what makes the data, and the latent sites whose draws are compared
 MODELS = {
     "eight_schools": (eight_schools, ("mu", "tau", "z")),
@@ -57,4 +72,6 @@ MODELS = {
     "ar1_200": (ar1, ("x",)),
     "volatility": (volatility, ("mu", "phi", "sigma", "h")),
     "mixture": (mixture, ("low", "gap", "sigma", "weight")),
+    "clusters": (clusters, ("low", "gap", "share")),
+    "groups": (groups, ("mu", "between", "within", "means")),
 }

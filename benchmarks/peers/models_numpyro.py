@@ -66,6 +66,25 @@ def mixture(y=None):
     numpyro.factor("y", jnp.logaddexp(first, second).sum())
 
 
+def clusters(y=None):
+    low = numpyro.sample("low", dist.Normal(0.0, 3.0))
+    gap = numpyro.sample("gap", dist.HalfNormal(4.0))
+    share = numpyro.sample("share", dist.Beta(2.0, 2.0))
+    with numpyro.plate("rows", len(y)):
+        second = numpyro.sample("second", dist.Bernoulli(share))
+        numpyro.sample("y", dist.Normal(low + gap * second, 1.0), obs=y)
+
+
+def groups(group, y=None):
+    """Precisions with gamma priors, so that every conditional law is known."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    between = numpyro.sample("between", dist.Gamma(2.0, 1.0))
+    within = numpyro.sample("within", dist.Gamma(2.0, 1.0))
+    with numpyro.plate("groups", 30):
+        means = numpyro.sample("means", dist.Normal(mu, between**-0.5))
+    numpyro.sample("y", dist.Normal(means[group], within**-0.5), obs=y)
+
+
 MODELS = {
     "eight_schools": eight_schools,
     "eight_schools_centred": eight_schools_centred,
@@ -75,4 +94,6 @@ MODELS = {
     "ar1_200": ar1,
     "volatility": volatility,
     "mixture": mixture,
+    "clusters": clusters,
+    "groups": groups,
 }

@@ -27,18 +27,19 @@ def serve(make):
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     call = make(name, make_data())
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     call(0)
-    answers.write(json.dumps({"ready": time.time(), "first": time.perf_counter() - began}) + "\n")
+    first = {"first": time.perf_counter() - began, "first_cpu": time.process_time() - busy}
+    answers.write(json.dumps({"ready": time.time(), **first}) + "\n")
     if "--once" in sys.argv:
         answers.flush()
         os._exit(0)
     for line in sys.stdin:
         seed, path = line.split(maxsplit=1)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         draws, figures = call(int(seed))
-        seconds = time.perf_counter() - began
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
         np.savez(path.strip(), **{site: np.asarray(draws[site]) for site in sites})
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        figures = {"seconds": seconds, **figures, "call": seconds, "memory": memory}
+        figures = {"seconds": seconds, **figures, "call": seconds, "cpu": busy, "memory": memory}
         answers.write(json.dumps(figures) + "\n")

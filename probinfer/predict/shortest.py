@@ -7,6 +7,7 @@ Chen & Shao (1999), Journal of Computational and Graphical Statistics 8, for dra
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,52 +28,72 @@ def shortest(family: Family, parameters: Sequence[Array], levels: Array) -> Arra
     return lax.map(lambda both: _shortest(family, both[0], both[1]), (each, levels))
 
 
+class _Solving(NamedTuple):
+    """Where the search is: first along the grid, then in the bracket a < p < b, whose ends have the slopes `at`.
+
+    found: the interval looked at last. edges (2, 2): those from the bottom and to the top. best: of the grid."""
+
+    turn: Array
+    a: Array
+    b: Array
+    at_a: Array
+    at_b: Array
+    found: Array
+    edges: Array
+    best: Array
+    width: Array
+
+
 def _shortest(family: Family, parameters: tuple[Array, ...], level: Array) -> Array:
-    bottom, top = ends_of(family.support)
+    """Grid and bracket are turns of one loop, so that the quantile, a large program, is compiled once."""
     tiny = jnp.asarray(1e-13, level.dtype)
-
-    def ends(p: Array) -> tuple[Array, Array]:
-        low, high = jnp.clip(p, tiny, 1.0 - tiny), jnp.clip(p + level, tiny, 1.0 - tiny)
-        return continuous_quantile(family, parameters, low), continuous_quantile(family, parameters, high)
-
-    def log_density(x: Array) -> Array:
-        return logsumexp(family.log_density(x, *parameters))
-
-    def slope(p: Array) -> Array:
-        low, high = ends(p)
-        return log_density(low) - log_density(high)  # of the sign of dw/dp
-
+    bottom, top = (jnp.asarray(end, level.dtype) for end in ends_of(family.support))
     grid = (1.0 - level) * jnp.arange(_GRID + 1) / _GRID
-    low, high = lax.map(ends, grid)
-    low, high = low.at[0].set(bottom), high.at[-1].set(top)
-    best = jnp.argmin(high - low)
-    start = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, _GRID)]
 
-    def body(state: tuple) -> tuple:
-        a, b, at_a, at_b, turn = state
-        secant = a - at_a * (b - a) / (at_b - at_a)
-        inside = (secant > a) & (secant < b) & (turn % 3 < 2)  # False for nan; every third step halves
-        p = jnp.where(inside, secant, 0.5 * (a + b))
-        value = slope(p)
-        left = value < 0.0
-        return (
-            jnp.where(left, p, a),
-            jnp.where(left, b, p),
-            jnp.where(left, value, at_a),
-            jnp.where(left, at_b, value),
-            turn + 1,
-        )
+    def end(p: Array) -> tuple[Array, Array]:
+        x = continuous_quantile(family, parameters, jnp.clip(p, tiny, 1.0 - tiny))
+        return x, logsumexp(family.log_density(x, *parameters))
 
-    def unfinished(state: tuple) -> Array:
-        return (state[1] - state[0] > 1e-12) & (state[4] < _STEPS)
+    def body(s: _Solving) -> _Solving:
+        secant = s.a - s.at_a * (s.b - s.a) / (s.at_b - s.at_a)
+        inside = (secant > s.a) & (secant < s.b) & (s.turn % 3 < 2)  # False for nan; every third step halves
+        on_grid = s.turn <= _GRID
+        p = jnp.where(inside, secant, 0.5 * (s.a + s.b))
+        p = jnp.where(on_grid, grid[jnp.minimum(s.turn, _GRID)], p)
+        found, log_density = lax.map(end, jnp.stack([p, p + level]))
+        slope = log_density[0] - log_density[1]  # of the sign of dw/dp
 
-    infinite = jnp.asarray(jnp.inf, level.dtype)
-    a, b, *_ = lax.while_loop(unfinished, body, (*start, -infinite, infinite, jnp.asarray(0)))
-    found_low, found_high = ends(0.5 * (a + b))
-    lows, highs = jnp.stack([found_low, low[0], low[-1]]), jnp.stack([found_high, high[0], high[-1]])
-    widths = highs - lows
-    chosen = jnp.where(widths[1:].min() <= widths[0], 1 + jnp.argmin(widths[1:]), 0)
-    return jnp.stack([lows[chosen], highs[chosen]])
+        first, last = s.turn == 0, s.turn == _GRID
+        whole = jnp.stack([jnp.where(first, bottom, found[0]), jnp.where(last, top, found[1])])
+        edges = jnp.where(jnp.stack([first, last])[:, None], whole, s.edges)
+        better = on_grid & (whole[1] - whole[0] < s.width)
+        best = jnp.where(better, s.turn, s.best)
+        width = jnp.where(better, whole[1] - whole[0], s.width)
+
+        left = slope < 0.0
+        a, b = jnp.where(left, p, s.a), jnp.where(left, s.b, p)
+        at_a, at_b = jnp.where(left, slope, s.at_a), jnp.where(left, s.at_b, slope)
+        a = jnp.where(on_grid, grid[jnp.maximum(best - 1, 0)], a)
+        b = jnp.where(on_grid, grid[jnp.minimum(best + 1, _GRID)], b)
+        at_a, at_b = jnp.where(on_grid, -jnp.inf, at_a), jnp.where(on_grid, jnp.inf, at_b)
+        return _Solving(s.turn + 1, a, b, at_a, at_b, found, edges, best, width)
+
+    def unfinished(s: _Solving) -> Array:
+        return (s.turn <= _GRID) | ((s.b - s.a > 1e-12) & (s.turn <= _GRID + _STEPS))
+
+    zero, infinite = jnp.zeros_like(level), jnp.full_like(level, jnp.inf)
+    start = _Solving(
+        jnp.asarray(0),
+        *(zero, zero, -infinite, infinite),
+        jnp.zeros(2, level.dtype),
+        jnp.zeros((2, 2), level.dtype),
+        jnp.asarray(0),
+        infinite,
+    )
+    end_state = lax.while_loop(unfinished, body, start)
+    choices = jnp.concatenate([end_state.found[None], end_state.edges])
+    widths = choices[:, 1] - choices[:, 0]
+    return choices[jnp.where(widths[1:].min() <= widths[0], 1 + jnp.argmin(widths[1:]), 0)]
 
 
 def shortest_of_draws(pooled: Array, levels: Array) -> Array:

@@ -35,11 +35,13 @@ class SiteProposal:
         self.target = target
         self.laws = None if given is None else _by_site(target, given, owner)
         try:
-            with target.precision():
-                words = jax.ShapeDtypeStruct((_CHUNK, 2), np.uint32)
-                lowered = jax.jit(jax.vmap(self.propose, in_axes=(0, None))).lower(words, target.inputs)
-                with kept_programs():
-                    self._program = lowered.compile()
+            words = jax.ShapeDtypeStruct((_CHUNK, 2), np.uint32)
+            many = jax.vmap(self.propose, in_axes=(0, None))
+            if self.laws is None:
+                self._program = target.compile("prior draws", many, words, target.inputs)
+            else:
+                with target.precision(), kept_programs():
+                    self._program = jax.jit(many).lower(words, target.inputs).compile()
         except NotImplementedError:
             raise MethodError(
                 f"{owner} draws from the prior, and a site of this model has none to draw from (a log density, or "

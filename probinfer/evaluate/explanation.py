@@ -1,0 +1,206 @@
+"""What an explanation is, and a predictor as the black box that explanation libraries ask: a table of numbers in, mean,
+sd and interval width out. Imports numpy; pandas for tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probinfer.errors import PredictionError
+from probinfer.inference.settings import check_whole
+from probinfer.predict.family import Support
+from probinfer.predict.predictor import Predictor
+from probinfer.predict.rows import column_names, read_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BATCHES = 8  # of posterior draws: the spread of what they say tells the Monte Carlo error
+
+
+class Quantity(Enum):
+    """What of a prediction is explained.
+
+    MEAN    the predictive mean; of a binary outcome the probability of 1
+    SD      the predictive standard deviation
+    WIDTH   the width of the interval
+
+    >>> Quantity.WIDTH.value
+    'width'
+    """
+
+    MEAN = "mean"
+    SD = "sd"
+    WIDTH = "width"
+
+
+class Kind(Enum):
+    """How it was explained."""
+
+    PERMUTATION = "permutation importance"
+    DEPENDENCE = "partial dependence"
+    SHAP = "SHAP values"
+    LIME = "LIME"
+    SURROGATE = "surrogate trees"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """A table of what drives a prediction, and its picture: `.table`, `.plot()`.
+
+    kind      how it was explained
+    outcome   of the predictor
+    level     of the interval whose width is explained
+    table     DataFrame; `quantity` and `value` in each row, `mcse` the Monte Carlo error of `value` from finitely many
+              posterior draws, `se` its error from random permutations, samples or rows; further columns as the
+              function says that made it
+    curves    of partial dependence with `ice=True`: one curve for each row; else None
+    """
+
+    kind: Kind
+    outcome: str
+    level: float
+    table: "pd.DataFrame"
+    curves: "pd.DataFrame | None" = None
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The table."""
+        return self.table
+
+    def plot(self) -> Any:
+        """A matplotlib figure with a panel for each quantity. Raises MissingExtra without matplotlib."""
+        from probinfer.evaluate.explanation_plot import draw
+
+        return draw(self)
+
+    def _head(self) -> str:
+        return f"{self.kind.value} of {self.outcome}, {100 * self.level:.10g}% intervals"
+
+    def __repr__(self) -> str:
+        return f"{self._head()}\n{self.table.to_string(float_format='{:.4g}'.format)}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self._head())}</p>{self.table.to_html(float_format='{:.4g}'.format)}"
+
+
+class Box:
+    """A predictor as a function of a table (n, inputs), and the rows it was made with as such a table.
+
+    Called, it gives (n, outputs): for each quantity what all draws say, then what each of BATCHES batches of them says.
+    """
+
+    def __init__(self, predictor: Any, rows: Any, of: Any, level: float) -> None:
+        self.quantities = check_quantities(of)
+        if not isinstance(predictor, Predictor):
+            raise PredictionError(f"predictor came as {type(predictor).__name__}; wanted a Predictor.")
+        _check_explainable(predictor)
+        self.predictor, self.level = predictor, level
+        columns, count = read_rows(rows, predictor.program)
+        if not count:
+            raise PredictionError("There are no rows to explain; wanted at least one.")
+        self.names = [name for entry in predictor.inputs for name in column_names(entry)]
+        self.whole = np.array([entry.dtype != "float64" for entry in predictor.inputs for _ in column_names(entry)])
+        self.table = self._flat(columns)
+        self._parts = _batches(predictor)
+
+    def read(self, rows: Any) -> np.ndarray:
+        """Other rows as a table."""
+        return self._flat(read_rows(rows, self.predictor.program)[0])
+
+    def columns(self, table: np.ndarray) -> dict[str, np.ndarray]:
+        """A table as rows of the model."""
+        table, found, start = np.asarray(table, float), {}, 0
+        for entry in self.predictor.inputs:
+            size = len(column_names(entry))
+            found[entry.name] = table[:, start : start + size].reshape(len(table), *entry.shape)
+            start += size
+        return found
+
+    def __call__(self, table: np.ndarray) -> np.ndarray:
+        """(n, quantities * (1 + batches))."""
+        rows, answers = self.columns(table), []
+        for predictor in (self.predictor, *self._parts):
+            prediction = predictor.predict(rows, self.level)
+            each = {"mean": prediction.mean, "sd": prediction.sd, "width": prediction.upper - prediction.lower}
+            answers.append(np.stack([each[quantity.value] for quantity in self.quantities], axis=1))
+        return np.stack(answers, axis=2).reshape(len(table), -1)
+
+    def parted(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What was computed from outputs (…, outputs) as value and its Monte Carlo error, each (…, quantities)."""
+        shaped = values.reshape(*values.shape[:-1], len(self.quantities), 1 + len(self._parts))
+        if not self._parts:
+            return shaped[..., 0], np.full(shaped.shape[:-1], np.nan)
+        return shaped[..., 0], shaped[..., 1:].std(axis=-1, ddof=1) / np.sqrt(len(self._parts))
+
+    @property
+    def cells(self) -> list[dict[str, Any]]:
+        """For each row and input of the table: which they are, and the value."""
+        rows = enumerate(self.table)
+        return [{"row": i, "input": n, "at": float(x)} for i, row in rows for n, x in zip(self.names, row, strict=True)]
+
+    def _flat(self, columns: dict[str, np.ndarray]) -> np.ndarray:
+        inputs = self.predictor.inputs
+        return np.concatenate([columns[e.name].reshape(-1, len(column_names(e))) for e in inputs], axis=1)
+
+
+def check_quantities(of: Any) -> tuple[Quantity, ...]:
+    """One or several quantities; None for all. Raises PredictionError."""
+    wanted = tuple(Quantity) if of is None else (of,) if isinstance(of, Quantity) else of
+    if not isinstance(wanted, Sequence) or not wanted or not all(isinstance(q, Quantity) for q in wanted):
+        raise PredictionError(f"of is {of!r}; wanted a Quantity, such as Quantity.SD, or a list of them.")
+    return tuple(wanted)
+
+
+def check_settings(owner: str, **settings: int) -> None:
+    """Raise MethodError unless all are whole numbers from 1 (a seed from 0)."""
+    for name, value in settings.items():
+        check_whole(owner, name, value, 0 if name == "seed" else 1)
+
+
+def long_table(box: Box, keys: Sequence[dict[str, Any]], **columns: np.ndarray) -> "pd.DataFrame":
+    """A row for each quantity and key: columns (keys, quantities)."""
+    import pandas as pd
+
+    rows = [
+        {"quantity": quantity.value, **key, **{name: float(values[i, q]) for name, values in columns.items()}}
+        for q, quantity in enumerate(box.quantities)
+        for i, key in enumerate(keys)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _check_explainable(predictor: Predictor) -> None:
+    program = predictor.program
+    if not predictor.inputs:
+        raise PredictionError(f"{program.outcome} depends on no input, so there is nothing to explain it by.")
+    if program.event:
+        raise PredictionError(
+            f"{program.outcome} has {program.event} numbers per row; explanations are of one number per row."
+        )
+    if program.family is not None and program.family.support is Support.CLASSES:
+        raise PredictionError(
+            f"{program.outcome} is one of {program.probabilities} classes, whose code has no mean to explain. "
+            "Explain a model of one class against the rest (Bernoulli)."
+        )
+    if predictor.calibration is not None and predictor.calibration.counts and len(predictor.calibration.counts) > 1:
+        raise PredictionError(
+            "A predictor calibrated for each group is explained as it was before: keep that one, and pass it here."
+        )
+
+
+def _batches(predictor: Predictor) -> list[Predictor]:
+    """The predictors of batches of neighbouring draws; none where there are too few. They share what is compiled."""
+    program = predictor.program
+    size = program.size // BATCHES
+    if size < 2:
+        return []
+    parts = []
+    for i in range(BATCHES):
+        draws = {name: values[i * size : (i + 1) * size] for name, values in program.draws.items()}
+        part = replace(program, draws=draws, chains=None)
+        parts.append(Predictor.from_program(part, predictor.about, predictor.calibration))
+        parts[-1]._engine._compiled = parts[0]._engine._compiled
+    return parts

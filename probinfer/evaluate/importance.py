@@ -1,0 +1,84 @@
+"""Permutation importance: how far a prediction moves when an input is shuffled. Imports numpy; scikit-learn later."""
+
+from typing import Any
+
+import numpy as np
+
+from probinfer.evaluate.explanation import Box, Explanation, Kind, check_settings, long_table
+from probinfer.evaluate.library import library
+from probinfer.evaluate.sklearn_box import estimator
+from probinfer.predict.predictor import Predictor
+from probinfer.predict.rows import read_outcomes
+
+
+def permutation_importance(
+    predictor: Predictor,
+    rows: Any,
+    outcomes: Any = None,
+    *,
+    of: Any = None,
+    level: float = 0.9,
+    repeats: int = 10,
+    seed: int = 0,
+) -> Explanation:
+    """How much each input matters: what shuffling it among the rows does.
+
+        value = sqrt(mean over rows and shuffles of (q(x with input j shuffled) - q(x))²)   for q the mean, sd, width
+
+    in the unit of the outcome; and with outcomes the loss of the mean log score, for which larger is worse predictions.
+    By scikit-learn's `permutation_importance`.
+
+    Args:
+        predictor: what is explained.
+        rows: as for `Predictor.predict`; the result is about this population.
+        outcomes: what came, (rows,), to have the loss of log score too; rows held out, or it flatters the model.
+        of: a `Quantity`, or several; None takes mean, sd and width.
+        level: of the interval whose width is explained.
+        repeats: shuffles of each input.
+        seed: of the shuffles.
+
+    Returns:
+        Explanation: columns quantity, input, value, se (over shuffles), mcse (posterior draws).
+
+    Raises:
+        PredictionError: rows or outcomes do not fit, or the outcome cannot be explained.
+        MissingExtra: scikit-learn is not installed.
+
+    Shuffling one of two correlated inputs makes rows that do not occur; each then looks less important than both are.
+    Breiman (2001), Machine Learning 45; Fisher, Rudin & Dominici (2019), JMLR 20.
+    """
+    check_settings("permutation_importance", repeats=repeats, seed=seed)
+    inspection = library("sklearn.inspection", "explain")
+    box = Box(predictor, rows, of, level)
+    before = box(box.table)
+    y = None if outcomes is None else read_outcomes(outcomes, predictor.program, len(box.table))
+
+    def score(_: Any, table: np.ndarray, __: Any) -> dict[str, float]:
+        found = dict(enumerate(-((box(table) - before) ** 2).mean(axis=0)))
+        scores = {f"{number}": float(value) for number, value in found.items()}
+        if y is not None:
+            scores["log_score"] = float(predictor.log_score(box.columns(table), y).mean())
+        return scores
+
+    found = inspection.permutation_importance(
+        estimator(box), box.table, None, scoring=score, n_repeats=repeats, random_state=seed % 2**32
+    )
+    squares = np.stack(
+        [found[f"{k}"].importances for k in range(before.shape[1])], axis=-1
+    )  # (inputs, repeats, outputs)
+    value, mcse = box.parted(np.sqrt(np.maximum(squares.mean(axis=1), 0.0)))
+    spread, _ = box.parted(_over(np.sqrt(np.maximum(squares, 0.0))))
+    table = long_table(box, [{"input": name} for name in box.names], value=value, se=spread, mcse=mcse)
+    if y is not None:
+        import pandas as pd
+
+        losses = found["log_score"].importances
+        more = {"quantity": "log_score", "input": box.names, "value": losses.mean(axis=1), "se": _over(losses)}
+        table = pd.concat([table, pd.DataFrame(more)], ignore_index=True)
+    return Explanation(Kind.PERMUTATION, predictor.outcome, level, table)
+
+
+def _over(values: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over the second axis; nan for a single value."""
+    count = values.shape[1]
+    return values.std(axis=1, ddof=1) / np.sqrt(count) if count > 1 else np.full_like(values[:, 0], np.nan)
