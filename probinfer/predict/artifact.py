@@ -32,16 +32,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probinfer.errors import ArtifactError
+from probinfer.errors import ArtifactError, ModelError
+from probinfer.model.pipeline.change import Change
+from probinfer.model.pipeline.prepared import Prepared, input_lines, outcome_lines
+from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
+from probinfer.predict.family import Family
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Input, Program
 
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 2
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 3
 _PLAIN_VERSION = 1  # without a calibration: what earlier releases read, and give the same answers for
+_CALIBRATED_VERSION = 2  # with one, and without preprocessing
 MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
@@ -96,13 +101,15 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         places["calibration"] = {name: f"calibration-{name}.npy" for name in arrays}
         files |= {places["calibration"][name]: _npy(values) for name, values in arrays.items()}
         places["calibration_of"] = words
+    if program.prepared is not None:
+        places["prepared"] = program.prepared.pack()
     manifest = {
         "format": FORMAT,
-        "format_version": _PLAIN_VERSION if calibration is None else FORMAT_VERSION,
+        "format_version": _version_of(predictor),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "outcome": {
             "name": program.outcome,
-            "family": program.family.name if program.family else None,
+            "family": (program.family.of or program.family).name if program.family else None,
             "event": list(program.event),
             "discrete": program.discrete,
             "probabilities": program.probabilities,
@@ -123,6 +130,13 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
     }
     text = json.dumps(_for_json(manifest), indent=2, ensure_ascii=False, allow_nan=False)
     return {**files, MANIFEST: (text + "\n").encode()}
+
+
+def _version_of(predictor: "Predictor") -> int:
+    """The earliest format that says all of it, so that earlier releases read what they understand."""
+    if predictor.program.prepared is not None:
+        return FORMAT_VERSION
+    return _PLAIN_VERSION if predictor.calibration is None else _CALIBRATED_VERSION
 
 
 def _npy(values: np.ndarray) -> bytes:
@@ -211,9 +225,12 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             or size % (chains or 1)
         ):
             raise ArtifactError(f"{path}: the arrays of draws do not have the {size} draws that the manifest says.")
+        prepared = _prepared(path, manifest)
+        change = prepared.outcome.change if prepared and prepared.outcome else None
+        programs = {role: _exported(path, files[file], manifest) for role, file in manifest["programs"].items()}
         program = Program(
             outcome=str(outcome["name"]),
-            family=FAMILIES[family] if family is not None else None,
+            family=_family(path, family, change) if family is not None else None,
             inputs=tuple(
                 Input(i["name"], i["dtype"], tuple(i["shape"]), i["low"], i["high"]) for i in manifest["inputs"]
             ),
@@ -226,13 +243,30 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             event=tuple(outcome["event"]),
             discrete=bool(outcome["discrete"]),
             probabilities=int(outcome["probabilities"]),
-            programs={role: _exported(path, files[file], manifest) for role, file in manifest["programs"].items()},
+            programs=programs if family is not None else changed_programs(programs, change),
+            prepared=prepared,
         )
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
         if not wanted <= set(program.programs) <= set(_ROLES):
             raise ArtifactError(f"{path}: it has the programs {sorted(program.programs)}; wanted {sorted(wanted)}.")
         calibration = _calibration(path, manifest, files, program)
     return program, manifest["about"], calibration
+
+
+def _prepared(path: Any, manifest: Mapping) -> Prepared | None:
+    if not manifest.get("prepared"):
+        return None
+    try:
+        return Prepared.unpack(manifest["prepared"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: the preprocessing is no such description: {error}.") from None
+
+
+def _family(path: Any, name: str, change: Change | None) -> Family:
+    try:
+        return changed(FAMILIES[name], change)
+    except ModelError as error:
+        raise ArtifactError(f"{path}: the outcome's transform does not go with its law: {error}") from None
 
 
 def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], program: Program) -> Calibration | None:
@@ -261,12 +295,15 @@ def card(path: str | os.PathLike[str]) -> str:
             f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
             *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
             *calibration_lines(manifest.get("calibration_of")),
+            *outcome_lines(_prepared(path, manifest)),
             f"  created   {manifest.get('created', 'unknown')}",
             f"  versions  {', '.join(f'{name} {number}' for name, number in manifest['versions'].items())}",
             "",
             "Every row needs" if manifest["inputs"] else "Rows need no inputs.",
         ]
-        for i in manifest["inputs"]:
+        prepared = _prepared(path, manifest)
+        lines += input_lines(prepared)
+        for i in manifest["inputs"] if prepared is None else ():
             known = f", {i['low']} to {i['high']}" if i["low"] is not None else ""
             columns = f" as {i['name']}[0], …" if i["shape"] else ""
             lines.append(f"  {i['name']}: {i['dtype']}{i['shape'] or ''}{columns}{known}")
