@@ -72,7 +72,7 @@ class Logarithm:
 
     def apply(self, part: Part, place: Place) -> list[Part]:
         """The columns made of this one."""
-        _check_above(part, -self.shift, "a logarithm", place)
+        _check_above(part, 0.0 - self.shift, "a logarithm", place)
         return [part._replace(values=np.log(part.values + self.shift))]
 
     def describe(self) -> str:

@@ -160,7 +160,7 @@ def dates(name: str, values: np.ndarray, place: Place) -> np.ndarray:
         return values.astype("datetime64[us]")
     if values.dtype.kind not in "OU":
         place.fail(f"{name} holds {values.dtype}; wanted dates: datetimes, or texts such as '2026-03-31'.")
-    found = np.full(len(values), np.datetime64("NaT"), "datetime64[us]")
+    found = np.full(len(values), np.datetime64("NaT", "us"))
     absent = _missing(values) if values.dtype.kind == "O" else np.zeros(len(values), bool)
     for row in np.flatnonzero(~absent):
         value = values[row]

@@ -63,9 +63,7 @@ class ScaleToRange:
 
     def __post_init__(self) -> None:
         if not self.low < self.high or not np.isfinite([self.low, self.high]).all():
-            raise ModelError(
-                f"ScaleToRange: low is {self.low!r}, high {self.high!r}; wanted two numbers, low below high."
-            )
+            raise ModelError(f"ScaleToRange: low is {self.low!r}, high {self.high!r}; wanted low below high.")
 
     def fit(self, name: str, values: np.ndarray, place: Place) -> Step:
         """With smallest and largest value."""
