@@ -249,6 +249,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
         if not wanted <= set(program.programs) <= set(_ROLES):
             raise ArtifactError(f"{path}: it has the programs {sorted(program.programs)}; wanted {sorted(wanted)}.")
+        _check_prepared(path, program)
         calibration = _calibration(path, manifest, files, program)
     return program, manifest["about"], calibration
 
@@ -260,6 +261,21 @@ def _prepared(path: Any, manifest: Mapping) -> Prepared | None:
         return Prepared.unpack(manifest["prepared"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: the preprocessing is no such description: {error}.") from None
+
+
+def _check_prepared(path: Any, program: Program) -> None:
+    """The columns that the preprocessing makes are those that the program reads."""
+    if program.prepared is None:
+        return
+    made = {each.argument: (len(each.names),) if each.matrix else () for each in program.prepared.inputs}
+    for entry in program.inputs:
+        if made.get(entry.name) != entry.shape:
+            raise ArtifactError(
+                f"{path}: the preprocessing does not make the input {entry.name!r} as the program reads it."
+            )
+    labels = program.labels
+    if labels is not None and len(labels) != program.probabilities:
+        raise ArtifactError(f"{path}: the outcome has {len(labels)} labels for {program.probabilities} classes.")
 
 
 def _family(path: Any, name: str, change: Change | None) -> Family:

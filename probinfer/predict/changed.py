@@ -25,8 +25,9 @@ from probinfer.predict.family import Family, Support
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, SAMPLE
 
 _SMOOTH = 12.0  # spreads between a law's centre and a kink, from which on the kink does not count
-_STEP = 1.0 / 16.0
+_STEP = 1.0 / 8.0
 _REACH = {"Normal": 12.0, "Logistic": 80.0, "Gumbel": 80.0, "StudentT": 1e40}  # spreads from the centre
+_TO_KINK = 45.0  # softplus(-45 + 12) is nothing
 _HERMITE = np.polynomial.hermite_e.hermegauss(32)
 
 
@@ -175,8 +176,7 @@ def _side(
     in x, at the kink x is at -infinity.
     """
     offset = jnp.maximum(sign * (centre - kink) / spread, 0.0)
-    most = math.asinh(_REACH[family.name])
-    count = math.ceil(most / _STEP)
+    count, to_kink = (math.ceil(math.asinh(reach) / _STEP) for reach in (_REACH[family.name], _TO_KINK))
 
     def each(total: tuple, number: Array) -> tuple[tuple, None]:
         t = number * _STEP
@@ -188,7 +188,7 @@ def _side(
         return (total[0] + terms[0], total[1] + terms[1]), None
 
     start = (jnp.zeros_like(centre), jnp.zeros_like(centre))
-    return lax.scan(each, start, jnp.arange(-count, count + 1) * 1.0)[0]
+    return lax.scan(each, start, jnp.arange(-to_kink, count + 1) * 1.0)[0]
 
 
 def _existing(family: Family, change: Change, parameters: tuple[Array, ...], order: float) -> tuple[Array, Array]:
