@@ -68,7 +68,7 @@ def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: 
     else:
         prediction, predictor = source.predict(rows, level, quantiles=numbers.PINBALL), source
     if prediction.classes is not None and prediction.classes.dtype.kind == "O":  # labels: scored by their codes
-        outcomes = class_codes(prediction.classes, outcomes, "outcomes")
+        outcomes = class_codes(list(prediction.classes), outcomes, "outcomes")
         prediction = replace(prediction, classes=np.arange(len(prediction.classes)))
     y = plain_numbers("outcomes", outcomes).astype(float)
     check_outcomes(prediction, y)
