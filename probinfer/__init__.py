@@ -64,6 +64,7 @@ from probinfer.posterior.states import Forecast as Forecast
 from probinfer.posterior.states import States as States
 from probinfer.posterior.verdict import Verdict as Verdict
 from probinfer.predict.kind import Interval as Interval
+from probinfer.predict.point import PointPredictor as PointPredictor
 from probinfer.predict.prediction import Prediction as Prediction
 from probinfer.predict.predictor import Predictor as Predictor
 from probinfer.predict.predictor import load_predictor as load_predictor

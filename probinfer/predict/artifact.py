@@ -25,7 +25,8 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,9 +45,10 @@ from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, 
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 3
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 4
 _PLAIN_VERSION = 1  # without a calibration: what earlier releases read, and give the same answers for
-_CALIBRATED_VERSION = 2  # with one, and without preprocessing
+_CALIBRATED_VERSION = 2  # with one
+_PREPARED_VERSION = 3  # with preprocessing; 4 is a point model, of point_artifact.py
 MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
@@ -66,9 +68,14 @@ def write(predictor: "Predictor", path: str | os.PathLike[str]) -> None:
     leaves the older predictor, or nothing. Raises ArtifactError for a `path` that holds something else, OSError if it
     cannot be written.
     """
+    write_folder(partial(_contents, predictor), path)
+
+
+def write_folder(make: Callable[[], dict[str, bytes]], path: str | os.PathLike[str]) -> None:
+    """Write the files that `make` gives to the folder `path`, all or none; see `write`."""
     path = Path(path)
     _refuse_other_things(path)
-    contents = _contents(predictor)
+    contents = make()
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
         for name, content in contents.items():
@@ -126,16 +133,21 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         **places,
         "about": predictor.about,
         "versions": {name: version(name) for name in ("probinfer", "jax", "jaxlib", "numpyro", "numpy")},
-        "files": {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()},
     }
-    text = json.dumps(_for_json(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+    return with_manifest(manifest, files)
+
+
+def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files, and the manifest with the size and hash of each."""
+    hashes = {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
+    text = json.dumps(_for_json({**manifest, "files": hashes}), indent=2, ensure_ascii=False, allow_nan=False)
     return {**files, MANIFEST: (text + "\n").encode()}
 
 
 def _version_of(predictor: "Predictor") -> int:
     """The earliest format that says all of it, so that earlier releases read what they understand."""
     if predictor.program.prepared is not None:
-        return FORMAT_VERSION
+        return _PREPARED_VERSION
     return _PLAIN_VERSION if predictor.calibration is None else _CALIBRATED_VERSION
 
 
@@ -299,6 +311,10 @@ def card(path: str | os.PathLike[str]) -> str:
     """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every
     file."""
     manifest, _ = _checked(Path(path))
+    if "model" in manifest:
+        from probinfer.predict.point_artifact import point_card
+
+        return point_card(path, manifest)
     with _malformed(path):
         outcome, about = manifest["outcome"], manifest["about"]
         event = f", {outcome['event']} numbers a row" if outcome["event"] else ""
@@ -332,6 +348,11 @@ def card(path: str | os.PathLike[str]) -> str:
     return "\n".join(lines)
 
 
+def is_point(path: str | os.PathLike[str]) -> bool:
+    """Whether the folder holds a point model, not a posterior's predictor. Reads the manifest only."""
+    return Path(path).is_dir() and "model" in _manifest(Path(path))
+
+
 def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest, and every file it declares with its content, after all checks."""
     if not path.is_dir():
@@ -358,6 +379,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     groups = ("draws", "fixed", "programs", "calibration")
     with _malformed(path):
         used = [file for group in groups for file in manifest.get(group, {}).values()]
+        used += [manifest["model"]] if "model" in manifest else []
     missing = sorted(str(file) for file in used if file not in files)
     if missing:
         raise ArtifactError(f"{path}: the manifest refers to {', '.join(missing)}, which are not among its files.")

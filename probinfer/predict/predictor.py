@@ -268,15 +268,19 @@ class Predictor:
         return f"Predictor({program.outcome}{law}; {takes}; {program.size} draws; {verdict}{rows})"
 
 
-def load_predictor(path: str | os.PathLike[str]) -> Predictor:
-    """Load a predictor that `Predictor.save` wrote. Runs no code from the folder, and needs neither the model nor its
-    data.
+def load_predictor(path: str | os.PathLike[str]) -> Any:
+    """Load the `Predictor` or `PointPredictor` that `save` wrote. Runs no code from the folder, and needs neither the
+    model nor its data.
 
     Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later
     version.
     """
-    from probinfer.predict.artifact import read
+    from probinfer.predict.artifact import is_point, read
 
+    if is_point(path):
+        from probinfer.predict.point_artifact import read_point
+
+        return read_point(path)
     return Predictor.from_program(*read(path))
 
 

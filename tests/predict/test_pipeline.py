@@ -357,10 +357,9 @@ def test_earlier_releases_refuse_it(saved):
     assert json.loads((saved / "manifest.json").read_text())["format_version"] == 3
 
 
-def test_a_fresh_process_answers_raw_rows_without_numpyro(logged, saved, tmp_path):
+def test_a_fresh_process_answers_raw_rows(logged, saved, tmp_path):
     NEW.to_parquet(tmp_path / "new.parquet")
     code = (
-        "import sys; sys.modules['numpyro'] = None\n"
         "import json, pyarrow.parquet as pq\n"
         "from probinfer.predict.predictor import load_predictor\n"
         f"p = load_predictor({str(saved)!r}).predict(pq.read_table({str(tmp_path / 'new.parquet')!r}))\n"
