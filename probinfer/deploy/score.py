@@ -17,7 +17,7 @@ from probinfer.predict.rows import locate_columns
 
 CHUNK_ROWS = 16_384
 
-_TYPES = {"float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_()}
+_TYPES = {"float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_(), "text": pa.string(), "date": None}
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ def read_chunks(path: Path, types: Mapping[str, pa.DataType | None], rows: int) 
                 yield from file.iter_batches(batch_size=rows, columns=columns)
             return
         options = pyarrow.csv.ConvertOptions(
-            column_types={n: t for n, t in types.items() if t}, include_columns=columns
+            column_types={n: t for n, t in types.items() if t},
+            include_columns=columns,
+            strings_can_be_null=pa.string() in types.values(),  # labels: an empty cell is a missing one
         )
         blocks = pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK)
         with pyarrow.csv.open_csv(path, read_options=blocks, convert_options=options) as reader:

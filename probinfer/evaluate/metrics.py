@@ -1,5 +1,6 @@
 """Metrics of predictions against what came: numbers and classes, each with its error. Imports numpy."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from probinfer.errors import PredictionError
 from probinfer.evaluate import classes, numbers
 from probinfer.evaluate.scores import Scores
+from probinfer.model.pipeline.prepared import class_codes
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.rows import plain_numbers
@@ -55,7 +57,6 @@ def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: 
         raise PredictionError(
             f"source came as {type(source).__name__}; wanted a Predictor, or the Prediction that its predict() gave."
         )
-    y = plain_numbers("outcomes", outcomes).astype(float)
     if isinstance(source, Prediction):
         if rows is not None:
             raise PredictionError("A Prediction knows its rows already; pass rows=None, or a Predictor.")
@@ -66,6 +67,10 @@ def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: 
         prediction, predictor = source, None
     else:
         prediction, predictor = source.predict(rows, level, quantiles=numbers.PINBALL), source
+    if prediction.classes is not None and prediction.classes.dtype.kind == "O":  # labels: scored by their codes
+        outcomes = class_codes(list(prediction.classes), outcomes, "outcomes")
+        prediction = replace(prediction, classes=np.arange(len(prediction.classes)))
+    y = plain_numbers("outcomes", outcomes).astype(float)
     check_outcomes(prediction, y)
     if prediction.classes is not None:
         return classes.score(prediction, y, level, seed)

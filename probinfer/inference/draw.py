@@ -114,7 +114,8 @@ def draw_update(
     began, clock, key = time.perf_counter(), time.monotonic(), key_words(seed)
     if not isinstance(method, SMC):
         raise MethodError(f"method came as {method!r}; an update is made by pi.SMC().")
-    bounds = [model.bind(data) for data in (before, appended(before, new))]
+    model = model.settle(before)  # preprocessing stays as it was fitted: the draws are on its scale
+    bounds = [model.bind(data) for data in (before, appended(before, model.take(new)))]
     check_fits(method, bounds[0], METHODS)
     old, target = (Target(bound, float64=method.float64) for bound in bounds)
     beginning = PosteriorBefore(old, target, latents)

@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ from probinfer.model.trace import (
     trace_index_bounds,
     user_error,
 )
+
+if TYPE_CHECKING:
+    from probinfer.model.pipeline.pipeline import FittedPipeline
 
 
 class Site(NamedTuple):
@@ -89,6 +92,14 @@ class Model:
         except VALUE_NEEDED:
             # The function looks at the values of its data (np.unique(group), int(y.max()), ...): they become constants.
             return _bind(self, {}, {**checked.constants, **checked.arrays})
+
+    def settle(self, data: Any) -> "Model":
+        """The model as it is once it has seen data: itself, unless it has preprocessing that is fitted to them."""
+        return self
+
+    def take(self, data: Any) -> Any:
+        """What the model knows of rows; of a model without preprocessing, the rows as they are."""
+        return data
 
     def _check_names(self, names: list[str]) -> None:
         try:
@@ -180,7 +191,10 @@ class LogDensity(Model):
 
 @dataclass(frozen=True)
 class BoundModel:
-    """A model with its data, traced: what its sites are called, what shapes they have, what the axes mean."""
+    """A model with its data, traced: what its sites are called, what shapes they have, what the axes mean.
+
+    raw, pipeline: of a model with preprocessing, the rows as they came and the fitted steps.
+    """
 
     model: Model
     arrays: dict[str, np.ndarray]
@@ -192,6 +206,13 @@ class BoundModel:
     coords: dict[str, np.ndarray]
     observed_arguments: dict[str, str | None]
     index_bounds: dict[str, tuple[int, int]]
+    raw: Mapping[str, np.ndarray] | None = None
+    pipeline: "FittedPipeline | None" = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data as the model can be bound to them again."""
+        return dict(self.raw) if self.raw is not None else {**self.arrays, **self.constants}
 
     def simulate(
         self,

@@ -23,7 +23,8 @@ def infer(
     """Infer the latent sites of a model from data.
 
     Args:
-        model: a NumPyro function, whose keyword arguments are the data; or a `Model`, or a `LogDensity`.
+        model: a NumPyro function, whose keyword arguments are the data; or a `Model`, a `LogDensity`, or a
+            `Pipeline`, whose data are raw columns.
         data: dict of arrays (or a data frame, whose columns are the arrays), one entry for each argument of the model.
         method: how, with its settings: `NUTS(draws=2000)`. None chooses one, and the report says why.
         seed: whole number or jax key. The same seed gives the same draws, however busy the machine is.
@@ -57,5 +58,4 @@ def infer(
     draws, target, attributes = draw(
         model, data, method, seed=seed, until=until, checkpoint=checkpoint, progress=progress
     )
-    kept = {**target.bound.arrays, **target.bound.constants}
-    return Posterior.from_draws(draws, target, model=model, data=kept, attrs=attributes)
+    return Posterior.from_draws(draws, target, model=model, data=target.bound.data, attrs=attributes)

@@ -185,8 +185,7 @@ class Posterior:
                 "log_evidence_mcse": float(np.hypot(before, error)),
             }
         attrs["updated_from"] = self.report.verdict.name
-        data = {**target.bound.arrays, **target.bound.constants}
-        return Posterior.from_draws(draws, target, model=self.model, data=data, attrs=attrs)
+        return Posterior.from_draws(draws, target, model=target.bound.model, data=target.bound.data, attrs=attrs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as one NetCDF file, which `load_posterior`, `az.from_netcdf` and `xarray.open_datatree` read.
@@ -233,7 +232,7 @@ def load_posterior(path: str | os.PathLike[str], model: Any = None, data: Any = 
     model = model if isinstance(model, Model) else Model(model)
     bound = model.bind(data)
     _check_origin(path, {str(name): value for name, value in tree.attrs.items()}, bound)
-    return Posterior.from_tree(tree, model=model, data={**bound.arrays, **bound.constants})
+    return Posterior.from_tree(tree, model=model, data=bound.data)
 
 
 def _check_origin(path: str | os.PathLike[str], attrs: Mapping[str, Any], bound: BoundModel) -> None:

@@ -25,23 +25,30 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probinfer.errors import ArtifactError
+from probinfer.errors import ArtifactError, ModelError
+from probinfer.model.pipeline.change import Change
+from probinfer.model.pipeline.prepared import Prepared, input_lines, outcome_lines
+from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
+from probinfer.predict.family import Family
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Input, Program
 
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 2
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 4
 _PLAIN_VERSION = 1  # without a calibration: what earlier releases read, and give the same answers for
+_CALIBRATED_VERSION = 2  # with one
+_PREPARED_VERSION = 3  # with preprocessing; 4 is a point model, of point_artifact.py
 MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
@@ -61,9 +68,14 @@ def write(predictor: "Predictor", path: str | os.PathLike[str]) -> None:
     leaves the older predictor, or nothing. Raises ArtifactError for a `path` that holds something else, OSError if it
     cannot be written.
     """
+    write_folder(partial(_contents, predictor), path)
+
+
+def write_folder(make: Callable[[], dict[str, bytes]], path: str | os.PathLike[str]) -> None:
+    """Write the files that `make` gives to the folder `path`, all or none; see `write`."""
     path = Path(path)
     _refuse_other_things(path)
-    contents = _contents(predictor)
+    contents = make()
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
         for name, content in contents.items():
@@ -96,13 +108,15 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         places["calibration"] = {name: f"calibration-{name}.npy" for name in arrays}
         files |= {places["calibration"][name]: _npy(values) for name, values in arrays.items()}
         places["calibration_of"] = words
+    if program.prepared is not None:
+        places["prepared"] = program.prepared.pack()
     manifest = {
         "format": FORMAT,
-        "format_version": _PLAIN_VERSION if calibration is None else FORMAT_VERSION,
+        "format_version": _version_of(predictor),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "outcome": {
             "name": program.outcome,
-            "family": program.family.name if program.family else None,
+            "family": (program.family.of or program.family).name if program.family else None,
             "event": list(program.event),
             "discrete": program.discrete,
             "probabilities": program.probabilities,
@@ -119,10 +133,22 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         **places,
         "about": predictor.about,
         "versions": {name: version(name) for name in ("probinfer", "jax", "jaxlib", "numpyro", "numpy")},
-        "files": {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()},
     }
-    text = json.dumps(_for_json(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+    return with_manifest(manifest, files)
+
+
+def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files, and the manifest with the size and hash of each."""
+    hashes = {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
+    text = json.dumps(_for_json({**manifest, "files": hashes}), indent=2, ensure_ascii=False, allow_nan=False)
     return {**files, MANIFEST: (text + "\n").encode()}
+
+
+def _version_of(predictor: "Predictor") -> int:
+    """The earliest format that says all of it, so that earlier releases read what they understand."""
+    if predictor.program.prepared is not None:
+        return _PREPARED_VERSION
+    return _PLAIN_VERSION if predictor.calibration is None else _CALIBRATED_VERSION
 
 
 def _npy(values: np.ndarray) -> bytes:
@@ -211,9 +237,12 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             or size % (chains or 1)
         ):
             raise ArtifactError(f"{path}: the arrays of draws do not have the {size} draws that the manifest says.")
+        prepared = _prepared(path, manifest)
+        change = prepared.outcome.change if prepared and prepared.outcome else None
+        programs = {role: _exported(path, files[file], manifest) for role, file in manifest["programs"].items()}
         program = Program(
             outcome=str(outcome["name"]),
-            family=FAMILIES[family] if family is not None else None,
+            family=_family(path, family, change) if family is not None else None,
             inputs=tuple(
                 Input(i["name"], i["dtype"], tuple(i["shape"]), i["low"], i["high"]) for i in manifest["inputs"]
             ),
@@ -226,13 +255,46 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             event=tuple(outcome["event"]),
             discrete=bool(outcome["discrete"]),
             probabilities=int(outcome["probabilities"]),
-            programs={role: _exported(path, files[file], manifest) for role, file in manifest["programs"].items()},
+            programs=programs if family is not None else changed_programs(programs, change),
+            prepared=prepared,
         )
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
         if not wanted <= set(program.programs) <= set(_ROLES):
             raise ArtifactError(f"{path}: it has the programs {sorted(program.programs)}; wanted {sorted(wanted)}.")
+        _check_prepared(path, program)
         calibration = _calibration(path, manifest, files, program)
     return program, manifest["about"], calibration
+
+
+def _prepared(path: Any, manifest: Mapping) -> Prepared | None:
+    if not manifest.get("prepared"):
+        return None
+    try:
+        return Prepared.unpack(manifest["prepared"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: the preprocessing is no such description: {error}.") from None
+
+
+def _check_prepared(path: Any, program: Program) -> None:
+    """The columns that the preprocessing makes are those that the program reads."""
+    if program.prepared is None:
+        return
+    made = {each.argument: (len(each.names),) if each.matrix else () for each in program.prepared.inputs}
+    for entry in program.inputs:
+        if made.get(entry.name) != entry.shape:
+            raise ArtifactError(
+                f"{path}: the preprocessing does not make the input {entry.name!r} as the program reads it."
+            )
+    labels = program.labels
+    if labels is not None and len(labels) != program.probabilities:
+        raise ArtifactError(f"{path}: the outcome has {len(labels)} labels for {program.probabilities} classes.")
+
+
+def _family(path: Any, name: str, change: Change | None) -> Family:
+    try:
+        return changed(FAMILIES[name], change)
+    except ModelError as error:
+        raise ArtifactError(f"{path}: the outcome's transform does not go with its law: {error}") from None
 
 
 def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], program: Program) -> Calibration | None:
@@ -249,6 +311,10 @@ def card(path: str | os.PathLike[str]) -> str:
     """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every
     file."""
     manifest, _ = _checked(Path(path))
+    if "model" in manifest:
+        from probinfer.predict.point_artifact import point_card
+
+        return point_card(path, manifest)
     with _malformed(path):
         outcome, about = manifest["outcome"], manifest["about"]
         event = f", {outcome['event']} numbers a row" if outcome["event"] else ""
@@ -261,12 +327,15 @@ def card(path: str | os.PathLike[str]) -> str:
             f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
             *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
             *calibration_lines(manifest.get("calibration_of")),
+            *outcome_lines(_prepared(path, manifest)),
             f"  created   {manifest.get('created', 'unknown')}",
             f"  versions  {', '.join(f'{name} {number}' for name, number in manifest['versions'].items())}",
             "",
             "Every row needs" if manifest["inputs"] else "Rows need no inputs.",
         ]
-        for i in manifest["inputs"]:
+        prepared = _prepared(path, manifest)
+        lines += input_lines(prepared)
+        for i in manifest["inputs"] if prepared is None else ():
             known = f", {i['low']} to {i['high']}" if i["low"] is not None else ""
             columns = f" as {i['name']}[0], …" if i["shape"] else ""
             lines.append(f"  {i['name']}: {i['dtype']}{i['shape'] or ''}{columns}{known}")
@@ -277,6 +346,11 @@ def card(path: str | os.PathLike[str]) -> str:
         lines += ["", "Files"]
         lines += [f"  {n}: {f['size']} bytes, sha-256 {f['sha256']}" for n, f in manifest["files"].items()]
     return "\n".join(lines)
+
+
+def is_point(path: str | os.PathLike[str]) -> bool:
+    """Whether the folder holds a point model, not a posterior's predictor. Reads the manifest only."""
+    return Path(path).is_dir() and "model" in _manifest(Path(path))
 
 
 def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -305,6 +379,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     groups = ("draws", "fixed", "programs", "calibration")
     with _malformed(path):
         used = [file for group in groups for file in manifest.get(group, {}).values()]
+        used += [manifest["model"]] if "model" in manifest else []
     missing = sorted(str(file) for file in used if file not in files)
     if missing:
         raise ArtifactError(f"{path}: the manifest refers to {', '.join(missing)}, which are not among its files.")

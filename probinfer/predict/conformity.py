@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import expit, logit
 
+from probinfer.model.pipeline.change import Change
 from probinfer.predict.engine import LEAST_DRAWS, Answer, Engine
 from probinfer.predict.family import Support
 from probinfer.predict.program import Program
@@ -52,8 +53,7 @@ def outcome_scores(
     ends = engine.summarise(columns, hashes, np.array([tail, 0.5, 1.0 - tail])).quantiles
     if program.discrete:
         return _whole(cdf[..., 0], y, ends, tail), np.where(y < 1, -np.inf, _whole(cdf[..., 1], y - 1.0, ends, tail))
-    support = program.family.support if program.family else Support.REAL
-    place, (low, middle, high) = _search(support, y), np.moveaxis(_search(support, ends), -1, 0)
+    place, (low, middle, high) = _search(program, y), np.moveaxis(_search(program, ends), -1, 0)
     edge, scores = logit(1.0 - tail), _log_odds(cdf[..., 0], tail)
     scores = np.where(cdf[..., 0] < tail, np.minimum(-edge, -edge - (low - place) / _width(low, middle)), scores)
     scores = np.where(cdf[..., 0] > 1.0 - tail, np.maximum(edge, edge + (place - high) / _width(middle, high)), scores)
@@ -88,8 +88,7 @@ def _further(
 ) -> np.ndarray:
     """`found`, with what lies beyond the edges put on the straight lines."""
     below, above = (scores < -edge) & np.isfinite(scores), scores > edge
-    support = program.family.support if program.family else Support.REAL
-    low, middle, high = ends if program.discrete else (_search(support, end) for end in ends)
+    low, middle, high = ends if program.discrete else (_search(program, end) for end in ends)
     least = 1.0 if program.discrete else 0.0
     down = low + (scores + edge) * _width(low, middle, least)
     up = high + (scores - edge) * _width(middle, high, least)
@@ -97,7 +96,7 @@ def _further(
         down, up = (np.where(upper, np.floor(x + _NUDGE) + 1.0, np.ceil(x - _NUDGE)) for x in (down, up))
         return np.where(below, np.maximum(down, 0.0), np.where(above, up, found))
     with np.errstate(over="ignore"):
-        return np.where(below, _value(support, down), np.where(above, _value(support, up), found))
+        return np.where(below, _value(program, down), np.where(above, _value(program, up), found))
 
 
 def _whole(cdf: np.ndarray, k: np.ndarray, ends: np.ndarray, tail: float) -> np.ndarray:
@@ -119,13 +118,27 @@ def _width(low: np.ndarray, high: np.ndarray, least: float = 0.0) -> np.ndarray:
     return np.maximum(high - low, least or np.finfo(float).tiny)
 
 
-def _search(support: Support, values: np.ndarray) -> np.ndarray:
+def _search(program: Program, values: np.ndarray) -> np.ndarray:
+    """On the scale that reaches from -inf to inf; of a transformed outcome the model's."""
+    change, support = _scale_of(program)
+    if change is not None:
+        return change.forward(values)
     if support is Support.POSITIVE:
         return np.log(values)
     return logit(values) if support is Support.UNIT else values
 
 
-def _value(support: Support, places: np.ndarray) -> np.ndarray:
+def _value(program: Program, places: np.ndarray) -> np.ndarray:
+    change, support = _scale_of(program)
+    if change is not None:
+        return change.back(places)
     if support is Support.POSITIVE:
         return np.exp(places)
     return expit(places) if support is Support.UNIT else places
+
+
+def _scale_of(program: Program) -> tuple[Change | None, Support]:
+    if program.family is None:
+        outcome = program.prepared.outcome if program.prepared else None
+        return outcome.change if outcome else None, Support.REAL
+    return program.family.change, program.family.support

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jax import Array
+
+if TYPE_CHECKING:
+    from probinfer.model.pipeline.change import Change
 
 
 class Support(Enum):
@@ -44,6 +47,7 @@ class Family:
     sample           (key, *parameters) -> one draw for each entry of the broadcast parameters
     locate           continuous: centre and spread on the search scale (reals: x, positive: log x, unit: logit x)
     first, ratio     counts: log P(Y = 0), and (k, *parameters) -> P(Y = k + 1) / P(Y = k)
+    of, change       of an outcome that the model has transformed: the model's family, and the transform
     """
 
     name: str
@@ -57,3 +61,5 @@ class Family:
     locate: Callable[..., tuple[Array, Array]] = _absent
     first: Callable[..., Array] = _absent
     ratio: Callable[..., Array] = _absent
+    of: "Family | None" = None
+    change: "Change | None" = None

@@ -198,9 +198,12 @@ def _one_for_each(columns: Mapping[str, np.ndarray], count: int, values: np.ndar
 
 def _check_support(program: Program, values: np.ndarray) -> None:
     support = program.family.support if program.family else None
+    outcome = program.prepared.outcome if program.prepared else None
     bad = np.zeros(values.shape, bool)
     if program.discrete:
         bad |= values != np.floor(values)
+    if outcome is not None and outcome.change is not None:
+        bad |= values <= outcome.change.bottom
     if support is Support.POSITIVE:
         bad |= values <= 0.0
     elif support is Support.UNIT:

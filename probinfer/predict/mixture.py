@@ -159,6 +159,8 @@ def continuous_quantile(family: Family, parameters: Sequence[Array], level: Arra
     On the search scale t the support is the whole line. The search runs in float32 first, several times cheaper, so
     that the full precision is needed once or twice only.
     """
+    if family.of is not None and family.change is not None:
+        return family.change.back(continuous_quantile(family.of, parameters, level), jnp)
     location, spread = jnp.broadcast_arrays(*family.locate(*parameters))
     centre = jnp.mean(location)
     width = jnp.sqrt(jnp.mean(spread**2) + jnp.mean((location - centre) ** 2))

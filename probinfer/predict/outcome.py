@@ -7,7 +7,7 @@ program must give what the model gives.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 
-from probinfer.errors import ModelError, ProbinferError
+from probinfer.errors import DataError, ModelError, ProbinferError
+from probinfer.model.pipeline.raw import Place
 from probinfer.model.trace import VALUE_NEEDED
+from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.discrete import BINOMIAL
 from probinfer.predict.family import Family, Support
 from probinfer.predict.laws import family_of, parameters_of
@@ -108,10 +110,58 @@ def row_program(posterior: "Posterior", outcome: str | None) -> tuple[Program, d
                 continue
             evidence = posterior.report.evidence
             program = _export(plan, law, latents, evidence.chains if evidence.chained else None)
-            known = {**bound.constants, **bound.arrays}
-            return program, sketch(plan.rows, known.get(bound.observed_arguments.get(site.name)), program)
+            return _in_own_units(bound, plan, site, program)
     best = max(reasons, key=lambda reason: reason.rank)
     raise ModelError(f"The outcome {site.name!r} cannot be predicted row by row: {best}")
+
+
+def _in_own_units(
+    bound: "BoundModel", plan: "_Plan", site: Any, program: Program
+) -> tuple[Program, dict[str, Any] | None]:
+    """The program for raw rows and outcomes in their own units, if the model has preprocessing, and the sketch."""
+    known, argument = {**bound.constants, **bound.arrays}, bound.observed_arguments.get(site.name)
+    y = known.get(argument)
+    if bound.pipeline is None or bound.raw is None:
+        return program, sketch(plan.rows, y, program)
+    prepared = bound.pipeline.prepared(argument).of([entry.name for entry in program.inputs])
+    made = [each.argument for each in prepared.inputs]
+    absent = [entry.name for entry in program.inputs if entry.name not in made]
+    if absent:
+        raise ModelError(
+            f"The outcome {site.name!r} needs {', '.join(absent)} for every row, which the pipeline makes of no raw "
+            "column: declare it among the inputs."
+        )
+    outcome = prepared.outcome
+    if outcome is not None:
+        _check_observed(bound, site, argument)
+        if outcome.labels is not None and program.probabilities != len(outcome.labels):
+            raise ModelError(
+                f"The outcome {site.name!r} is coded as {len(outcome.labels)} classes, and its law in the model has "
+                f"{program.probabilities or 'none'}: give it one with as many, Bernoulli for two or Categorical."
+            )
+        if outcome.change is not None and (program.discrete or program.event):
+            raise ModelError(
+                f"The outcome {site.name!r} is transformed, which goes with one number a row of a continuous law."
+            )
+        y = outcome.own(bound.raw[outcome.column.name], Place(DataError))
+    change = outcome.change if outcome else None
+    program = replace(
+        program,
+        family=changed(program.family, change) if program.family else None,
+        programs=program.programs if program.family else changed_programs(program.programs, change),
+        prepared=prepared,
+    )
+    return program, sketch(plan.rows, y, program)
+
+
+def _check_observed(bound: "BoundModel", site: Any, argument: str | None) -> None:
+    """The site observes the pipeline's column as it is, not something that the function makes of it."""
+    seen = jax.jit(lambda: jnp.asarray(bound.simulate({})[site.name]["value"]))()
+    if argument is None or not np.array_equal(np.asarray(seen, float), np.asarray(bound.arrays[argument], float)):
+        raise ModelError(
+            f"The outcome {site.name!r} observes something else than the argument {argument!r} as it comes, so "
+            "predictions would not be in its units. Transform in the pipeline, and observe obs=y."
+        )
 
 
 def _bound(posterior: "Posterior") -> "BoundModel":

@@ -34,7 +34,8 @@ class Prediction:
     quantiles        (rows, *event, levels): quantiles at `quantile_levels`; None if none were asked for
     probabilities    (rows, *event, k): P(Y = 0), …, P(Y = k - 1). All classes of a Bernoulli or categorical outcome;
                      for a count the first few counts; else None
-    classes          the class codes 0, …, k - 1 if the outcome is a class, else None
+    classes          the class codes 0, …, k - 1 if the outcome is a class, or their labels where a `Pipeline` has
+                     them; else None
     sets             (rows, *event, k), booleans: the set of classes that holds the outcome with probability `level`;
                      the most probable ones. None if the outcome is no class
     calibration_rows (rows,): how many calibration rows stand behind each row's interval; None without calibration

@@ -81,8 +81,9 @@ class Predictor:
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """What every row must bring: names, types, shapes, valid ranges."""
-        return self.program.inputs
+        """What every row must bring: names, types, shapes, valid ranges. Of a model with preprocessing the raw columns,
+        whose type is "float64", "text" (labels: text, numbers or booleans) or "date"."""
+        return self.program.asked
 
     def predict(
         self,
@@ -147,7 +148,7 @@ class Predictor:
             quantiles=found.quantiles if quantiles is not None else None,
             quantile_levels=wanted,
             probabilities=answer.probabilities if self.program.probabilities else None,
-            classes=np.arange(self.program.probabilities) if support in (Support.BINARY, Support.CLASSES) else None,
+            classes=_classes(self.program, support),
             sets=found.sets,
             calibration_rows=found.calibration_rows,
             guarantee=found.guarantee,
@@ -261,21 +262,25 @@ class Predictor:
     def __repr__(self) -> str:
         program = self.program
         law = f" ~ {program.family.name}" if program.family else ""
-        takes = ", ".join(f"{i.name}{list(i.shape) if i.shape else ''}" for i in program.inputs) or "no inputs"
+        takes = ", ".join(f"{i.name}{list(i.shape) if i.shape else ''}" for i in self.inputs) or "no inputs"
         rows = f"; calibrated on {sum(self.calibration.counts)} rows" if self.calibration else ""
         verdict = self.about.get("verdict", "?")
         return f"Predictor({program.outcome}{law}; {takes}; {program.size} draws; {verdict}{rows})"
 
 
-def load_predictor(path: str | os.PathLike[str]) -> Predictor:
-    """Load a predictor that `Predictor.save` wrote. Runs no code from the folder, and needs neither the model nor its
-    data.
+def load_predictor(path: str | os.PathLike[str]) -> Any:
+    """Load the `Predictor` or `PointPredictor` that `save` wrote. Runs no code from the folder, and needs neither the
+    model nor its data.
 
     Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later
     version.
     """
-    from probinfer.predict.artifact import read
+    from probinfer.predict.artifact import is_point, read
 
+    if is_point(path):
+        from probinfer.predict.point_artifact import read_point
+
+        return read_point(path)
     return Predictor.from_program(*read(path))
 
 
@@ -306,6 +311,13 @@ def _provenance(posterior: "Posterior", accept: Verdict) -> dict[str, Any]:
         ],
         "provenance": {str(name): value for name, value in report.evidence.attrs.items()},
     }
+
+
+def _classes(program: Program, support: Support | None) -> np.ndarray | None:
+    """Codes of the classes, or their labels where a pipeline knows them."""
+    if support not in (Support.BINARY, Support.CLASSES):
+        return None
+    return np.array(program.labels, object) if program.labels else np.arange(program.probabilities)
 
 
 def _probability(name: str, value: Any) -> float:

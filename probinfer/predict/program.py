@@ -8,10 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from probinfer.model.pipeline.prepared import Prepared
+from probinfer.model.pipeline.raw import Kind
 from probinfer.predict.family import Family
 
 PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY = "parameters", "sample", "moments", "log_density"
 NO_INPUT = ""  # stands for the rows of a model whose outcome reads no data
+
+_RAW = {Kind.NUMBER: "float64", Kind.LABEL: "text", Kind.DATE: "date"}
 
 JaxArrays = Mapping[str, jax.Array]
 
@@ -20,7 +24,7 @@ JaxArrays = Mapping[str, jax.Array]
 class Input:
     """One argument of the model that every row must bring.
 
-    dtype         "float64", "int64" or "bool"
+    dtype         "float64", "int64" or "bool"; "text" and "date" only of raw columns
     shape         of one row's value: () for a number, (k,) for a vector
     low, high     valid range, both ends included, of an integer that picks a level; else None
     """
@@ -48,6 +52,7 @@ class Program:
     event        shape of one row's outcome; () for a number
     discrete     the outcome takes whole numbers
     probabilities  how many of P(Y = 0), P(Y = 1), … a prediction holds; 0 for none
+    prepared     how raw columns become the inputs, and the outcome's units; None where rows hold the inputs themselves
     """
 
     outcome: str
@@ -63,6 +68,27 @@ class Program:
     discrete: bool
     probabilities: int
     programs: Mapping[str, jax.export.Exported]
+    prepared: Prepared | None = None
+
+    @property
+    def known(self) -> set[str]:
+        """All names that rows may bring."""
+        if self.prepared is not None:
+            return {*self.prepared.columns, *self.prepared.known}
+        return {*(entry.name for entry in self.inputs), *self.fixed, *self.constants, *self.unread}
+
+    @property
+    def asked(self) -> tuple[Input, ...]:
+        """What rows must bring."""
+        if self.prepared is None:
+            return self.inputs
+        return tuple(Input(name, _RAW[kind]) for name, kind in self.prepared.columns.items())
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Labels of the outcome's classes, where it has any."""
+        outcome = self.prepared.outcome if self.prepared else None
+        return outcome.labels if outcome else None
 
     @property
     def size(self) -> int:

@@ -1,5 +1,7 @@
 """Rows in, checked columns out. Imports numpy only; a predictor never sees a value that has not passed here.
 
+Of a model with preprocessing, raw rows become the model's inputs first.
+
 Rows are a dict of arrays, a pandas DataFrame or a pyarrow Table or RecordBatch. A vector-valued input X of k entries
 is an array (rows, k), or the columns X[0], …, X[k-1] of a table. A dict of single values is one row.
 """
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.model.pipeline.raw import Place, one_column
 from probinfer.predict.program import Input, Program
 
 _KINDS = {"U": "text", "S": "bytes", "T": "text", "M": "dates", "m": "time spans", "c": "complex numbers"}
@@ -27,7 +30,11 @@ def read_rows(rows: Any, program: Program, *, first_row: int = 0) -> tuple[dict[
     disagree, text, missing values, NaN, infinity, fractions where whole numbers belong, integers that pick no known
     level, and for data that the model has fixed, given with another value than in training.
     """
+    raw = program.prepared is not None
+    if program.prepared is not None:
+        rows, raw_count = program.prepared.apply(rows, Place(PredictionError, first_row))
     table, names, length = _columns(rows, program)
+    length = raw_count if raw else length
     columns, single = {}, {}
     for entry in program.inputs:
         values = _numbers(entry, names[entry.name], table, first_row)
@@ -45,7 +52,7 @@ def read_rows(rows: Any, program: Program, *, first_row: int = 0) -> tuple[dict[
             f"The inputs disagree about the number of rows: {listed}. Each needs one entry for every row."
         )
     count = next(iter(lengths.values()), length)
-    if isinstance(rows, Mapping):
+    if isinstance(rows, Mapping) and not raw:
         count = _check_fixed(rows, program, count, known=bool(lengths))
     return columns, count
 
@@ -100,6 +107,9 @@ def plain_numbers(name: str, value: Any) -> np.ndarray:
 
 def read_outcomes(y: Any, program: Program, count: int) -> np.ndarray:
     """Outcomes (rows, *event) of `count` rows. Raises PredictionError for another shape, text, NaN and infinity."""
+    outcome = program.prepared.outcome if program.prepared else None
+    if outcome is not None:
+        y = outcome.own(one_column(outcome.column.name, y, Place(PredictionError)), Place(PredictionError))
     values = plain_numbers(program.outcome, y).astype(float)
     shape = (count, *program.event)
     if count == 1 and values.shape == program.event:
@@ -124,8 +134,7 @@ def take_column(rows: Any, name: str, program: Program) -> tuple[Any, Any]:
         have = ", ".join(map(str, available[:20])) or "no columns at all"
         raise PredictionError(f"The rows lack {name}, which holds their groups; they have {have}.")
     values = rows[name] if not _is(rows, "pyarrow", "Table", "RecordBatch") else rows.column(name)
-    known = {*(entry.name for entry in program.inputs), *program.fixed, *program.constants, *program.unread}
-    if isinstance(rows, Mapping) and name not in known:
+    if isinstance(rows, Mapping) and name not in program.known:
         rows = {key: value for key, value in rows.items() if key != name}
     return values, rows
 

@@ -1,0 +1,333 @@
+"""Any fitted model as a predictor: its point predictions, with conformal intervals and sets. Imports numpy; what runs
+the model is imported where it is used."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from probinfer.errors import ModelError, PredictionError
+from probinfer.model.pipeline.prepared import class_codes
+from probinfer.model.pipeline.raw import Place, labels
+from probinfer.predict.conformal import Calibration, read_groups
+from probinfer.predict.conformity import all_class_scores, class_scores
+from probinfer.predict.interval import likely_set, probabilities_of, take_groups
+from probinfer.predict.kind import Interval
+from probinfer.predict.onnx_model import OnnxModel
+from probinfer.predict.prediction import Prediction
+from probinfer.predict.program import Input, Program
+from probinfer.predict.rows import read_outcomes, read_rows, take_column
+
+_TIE = 1e-12
+_ROWS = 65_536  # that the model is asked at a time
+
+
+class PointPredictor:
+    """A fitted model of any kind, with intervals and sets from conformal calibration.
+
+    Args:
+        model: an ONNX file (its path or bytes); a fitted scikit-learn estimator or whatever else has `predict` or
+            `predict_proba`; or a function from the matrix of inputs (rows, k) to predictions (rows,), or with
+            `classes` to probabilities (rows, classes), such as
+            `lambda X: net(torch.from_numpy(X).float()).detach().numpy()[:, 0]`.
+        inputs: names of the inputs, in the order of the matrix's columns; may be left out for an estimator that was
+            fitted on a data frame.
+        outcome: name of the outcome.
+        classes: labels of the classes in the order of the probabilities, for a classifier that does not know its own.
+
+    A model of numbers gives its prediction as `mean`, and intervals and quantiles once it is calibrated: with r_i the
+    errors y_i - f(x_i) of n rows that it was not trained on, sorted,
+
+        lower = f(x) + r_(floor((n + 1) a / 2)),   upper = f(x) + r_(ceil((n + 1) (1 - a / 2)))
+
+    covers with probability at least level = 1 - a, and at most level + 2 / (n + 1) without ties, if rows are
+    exchangeable. `sd` is the root mean square of these errors; they do not tell what is epistemic: `epistemic_sd`,
+    `aleatoric_sd` and `mcse` are nan. A classifier gets sets as `Predictor.calibrate` has them.
+
+    All widths of a group are equal: calibrate with groups, or use a model with a distribution of its own, where
+    errors are larger in some places than in others. Vovk, Gammerman & Shafer (2005); Lei et al. (2018), JASA 113.
+
+    Raises:
+        ModelError: the model cannot be called, or its inputs are not known.
+        MissingExtra: an ONNX model without ONNX Runtime.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.uniform(0, 1, 1000)
+    >>> y = 3 * x + rng.normal(0, 0.5, 1000)
+    >>> predictor = PointPredictor(lambda X: 3 * X[:, 0], inputs=["x"]).calibrate({"x": x}, y)
+    >>> p = predictor.predict({"x": [0.5]})
+    >>> bool(p.mean[0] == 1.5), bool(1.5 < p.upper[0] - p.lower[0] < 1.8)  # 2 * 1.645 * 0.5 = 1.645
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        inputs: Sequence[str] | None = None,
+        outcome: str = "y",
+        classes: Sequence[Any] | None = None,
+    ) -> None:
+        self.model: Any = OnnxModel.read(model) if isinstance(model, str | os.PathLike | bytes) else model
+        names = inputs if inputs is not None else getattr(self.model, "feature_names_in_", None)
+        if names is None or isinstance(names, str) or not len(names) or len(set(names)) < len(names):
+            raise ModelError(
+                f"inputs came as {inputs!r}; wanted the different names of the model's inputs, in their order."
+            )
+        if classes is None and hasattr(self.model, "predict_proba"):
+            classes = getattr(self.model, "classes_", None)
+        self.classes = _labels(classes) if classes is not None else None
+        self._call = _callable(self.model, probabilities=self.classes is not None)
+        self.program = Program(
+            outcome=outcome,
+            family=None,
+            inputs=tuple(Input(str(name), "float64") for name in names),
+            draws={},
+            chains=None,
+            fixed={},
+            constants={},
+            row_counts=(),
+            unread=(outcome,),
+            event=(),
+            discrete=self.classes is not None,
+            probabilities=len(self.classes or ()),
+            programs={},
+        )
+        self.about: dict[str, Any] = {"verdict": "none: a point model"}
+        self.calibration: Calibration | None = None
+
+    @property
+    def outcome(self) -> str:
+        """Name of the outcome."""
+        return self.program.outcome
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What every row must bring."""
+        return self.program.inputs
+
+    def calibrate(self, rows: Any, y: Any, groups: Any = None) -> "PointPredictor":
+        """A new predictor whose intervals or sets cover as often as their level says.
+
+        rows, y   rows that the model was not trained on, and what came: numbers, or labels of the classes
+        groups    calibrate each group on its own (Mondrian): the name of a column, or an array; see
+                  `Predictor.calibrate`
+
+        Raises PredictionError if rows or outcomes do not fit, or there are none. Whether the model was trained on them
+        cannot be told here.
+        """
+        by = groups if isinstance(groups, str) else None
+        if by is not None:
+            groups, rows = take_column(rows, by, self.program)
+        which = read_groups(groups, by or "groups") if groups is not None else None
+        values, count = self._values(rows, 0)
+        if self.classes is not None:
+            y = class_codes(self.classes, y, self.outcome)
+        came = read_outcomes(y, self.program, count)
+        if not count:
+            raise PredictionError("There are no rows to calibrate with; wanted rows that were kept from training.")
+        if which is not None and len(which) != count:
+            raise PredictionError(f"{by or 'groups'} has {len(which)} entries for {count} rows; wanted one for each.")
+        scores = class_scores(values, came) if self.classes is not None else came - values
+        return self.with_calibration(Calibration.of(scores, scores, which, by))
+
+    def with_calibration(self, calibration: Calibration | None) -> "PointPredictor":
+        """The same model with this calibration."""
+        names = [entry.name for entry in self.inputs]
+        other = PointPredictor(self.model, inputs=names, outcome=self.outcome, classes=self.classes)
+        other.about, other.calibration = dict(self.about), calibration
+        return other
+
+    def predict(
+        self,
+        rows: Any,
+        level: float = 0.9,
+        quantiles: Sequence[float] | None = None,
+        *,
+        interval: Interval = Interval.ETI,
+        groups: Any = None,
+        first_row: int = 0,
+    ) -> Prediction:
+        """Predict the outcome of each row; arguments as for `Predictor.predict`.
+
+        Raises PredictionError if the rows do not fit, level or quantiles are no probabilities, a group is unknown, the
+        interval is a HDI, or a model of numbers is not calibrated.
+        """
+        asked = (level, *(quantiles if quantiles is not None else ()))
+        if any(isinstance(p, bool) or not isinstance(p, int | float | np.number) or not 0 < p < 1 for p in asked):
+            raise PredictionError(f"level and quantiles are {asked!r}; wanted probabilities, such as 0.9.")
+        if not isinstance(interval, Interval) or interval is Interval.HDI:
+            raise PredictionError(f"interval is {interval!r}; a point model has Interval.ETI, LOWER and UPPER.")
+        if self.classes is None and self.calibration is None:
+            raise PredictionError(
+                "A point model knows no uncertainty before it is calibrated: predictor.calibrate(rows, y), with rows "
+                "that it was not trained on."
+            )
+        rows, which = take_groups(rows, groups, self.calibration, self.program)
+        values, count = self._values(rows, first_row)
+        numbers = self.calibration.numbers(which, count) if self.calibration else np.zeros(count, int)
+        made = self._numbers if self.classes is None else self._sets
+        return made(values, numbers, float(level), tuple(map(float, asked[1:])), interval, quantiles is not None)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save as a folder of plain files, which `load_predictor`, `probinfer score` and `inspect` read.
+
+        Raises ModelError for a model that is no ONNX file: anything else could be stored by pickle only, which runs
+        code when it is loaded.
+        """
+        from probinfer.predict.point_artifact import write_point
+
+        write_point(self, path)
+
+    def __repr__(self) -> str:
+        rows = f"; calibrated on {sum(self.calibration.counts)} rows" if self.calibration else "; not calibrated"
+        takes = ", ".join(entry.name for entry in self.inputs)
+        kind = f"{len(self.classes)} classes" if self.classes is not None else "a number"
+        return f"PointPredictor({self.outcome}: {kind}; {takes}; {type(self.model).__name__}{rows})"
+
+    def _values(self, rows: Any, first_row: int) -> tuple[np.ndarray, int]:
+        """Predictions (rows,) or probabilities (rows, classes), and the number of rows."""
+        columns, count = read_rows(rows, self.program, first_row=first_row)
+        names = [entry.name for entry in self.inputs]
+        matrix = np.stack([columns[name] for name in names], axis=1)
+        wanted = (count,) if self.classes is None else (count, len(self.classes))
+        if not count:
+            return np.zeros(wanted), 0
+        parts = [self._asked(matrix[start : start + _ROWS], names) for start in range(0, count, _ROWS)]
+        values = np.concatenate(parts)
+        if self.classes is None and values.shape == (count, 1):
+            values = values[:, 0]
+        if values.shape != wanted:
+            raise PredictionError(
+                f"The model gave an array of shape {values.shape} for {count} rows; wanted {wanted}, "
+                + ("a number for each row." if self.classes is None else "a probability for each class.")
+            )
+        bad = ~np.isfinite(values).reshape(count, -1).all(axis=1)
+        if bad.any():
+            row = int(np.argmax(bad)) + first_row
+            raise PredictionError(f"The model's prediction in row {row} is not a finite number.")
+        if self.classes is not None:
+            off = (values < -1e-6).any(axis=1) | (np.abs(values.sum(axis=1) - 1.0) > 1e-3)
+            if off.any():
+                row = int(np.argmax(off))
+                raise PredictionError(
+                    f"In row {row + first_row} the model gave {values[row]!r}: no probabilities. Apply softmax."
+                )
+            values = np.maximum(values, 0.0) / np.maximum(values, 0.0).sum(axis=1, keepdims=True)
+        return values, count
+
+    def _asked(self, matrix: np.ndarray, names: list[str]) -> np.ndarray:
+        if hasattr(self.model, "feature_names_in_"):
+            import pandas as pd
+
+            return np.asarray(self._call(pd.DataFrame(matrix, columns=names)), float)
+        return np.asarray(self._call(matrix), float)
+
+    def _numbers(
+        self, values: np.ndarray, groups: np.ndarray, level: float, levels: tuple, kind: Interval, more: bool
+    ) -> Prediction:
+        known = self.calibration
+        assert known is not None
+        low, high = probabilities_of(kind, level)
+        ends = [(low, kind is Interval.UPPER), (high, kind is not Interval.LOWER)]
+        lower, upper = (values + known.scores(q, upper=above, numbers=groups) for q, above in ends)
+        quantiles = [
+            values
+            + (known.median(groups, discrete=False) if q == 0.5 else known.scores(q, upper=q > 0.5, numbers=groups))
+            for q in levels
+        ]
+        spread = np.array([np.sqrt(np.mean(errors**2)) for errors in known.lower])[groups]
+        return self._prediction(
+            values,
+            spread,
+            np.full_like(values, -np.inf) if kind is Interval.UPPER else lower,
+            np.full_like(values, np.inf) if kind is Interval.LOWER else upper,
+            level,
+            kind,
+            groups,
+            quantiles=np.stack(quantiles, axis=1) if quantiles else (np.zeros((len(values), 0)) if more else None),
+            quantile_levels=levels,
+            guarantee=known.guarantee(level, groups, sides=2 if kind is Interval.ETI else 1, exact=True),
+        )
+
+    def _sets(
+        self, chances: np.ndarray, groups: np.ndarray, level: float, levels: tuple, kind: Interval, more: bool
+    ) -> Prediction:
+        if more or kind is not Interval.ETI:
+            raise PredictionError("Classes have sets, no quantiles nor one-sided intervals; ask for Interval.ETI.")
+        known, size, guarantee = self.calibration, chances.shape[1], None
+        if known is None:
+            inside = likely_set(chances, level)
+        else:
+            inside = all_class_scores(chances) <= known.scores(level, upper=True, numbers=groups)[:, None] + _TIE
+            inside[np.arange(len(chances)), np.argmax(chances, axis=1)] = True
+            guarantee = known.guarantee(level, groups, sides=1, exact=False)
+        codes = np.arange(size)
+        mean = chances @ codes
+        assert self.classes is not None
+        plain = list(self.classes) == [str(code) for code in codes]
+        return self._prediction(
+            mean,
+            np.sqrt(np.maximum(chances @ codes**2 - mean**2, 0.0)),
+            np.argmax(inside, axis=1).astype(float),
+            size - 1.0 - np.argmax(inside[:, ::-1], axis=1),
+            level,
+            kind,
+            groups,
+            probabilities=chances,
+            classes=codes if plain else np.array(self.classes, object),
+            sets=inside,
+            guarantee=guarantee,
+        )
+
+    def _prediction(
+        self,
+        mean: np.ndarray,
+        sd: np.ndarray,
+        lower: np.ndarray,
+        upper: np.ndarray,
+        level: float,
+        kind: Interval,
+        groups: np.ndarray,
+        **more: Any,
+    ) -> Prediction:
+        unknown = np.full(len(mean), np.nan)
+        rows = np.array(self.calibration.counts)[groups] if self.calibration else None
+        return Prediction(
+            outcome=self.outcome,
+            mean=mean,
+            sd=sd,
+            lower=lower,
+            upper=upper,
+            level=level,
+            epistemic_sd=unknown,
+            aleatoric_sd=unknown,
+            mcse=unknown,
+            calibration_rows=rows,
+            interval=kind,
+            **more,
+        )
+
+
+def _labels(classes: Sequence[Any]) -> tuple[str, ...]:
+    found = tuple(map(str, labels("classes", np.array(list(classes), object), Place(ModelError))))
+    if len(found) < 2 or len(set(found)) < len(found):
+        raise ModelError(f"classes are {classes!r}; wanted two or more different labels.")
+    return found
+
+
+def _callable(model: Any, *, probabilities: bool) -> Callable[[Any], Any]:
+    if probabilities and hasattr(model, "predict_proba"):
+        return model.predict_proba
+    if isinstance(model, OnnxModel):
+        return model.probabilities if probabilities else model.numbers
+    if hasattr(model, "predict"):
+        return model.predict
+    if callable(model):
+        return model
+    raise ModelError(
+        f"model came as {type(model).__name__}; wanted the path of an ONNX file, a fitted estimator with predict, or a "
+        "function from the matrix of inputs to predictions."
+    )

@@ -1,0 +1,91 @@
+"""A point model as a folder: its ONNX file, its inputs and its calibration, of the same form as any predictor."""
+
+import datetime
+import os
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from probinfer.errors import ArtifactError, ModelError, PredictionError
+from probinfer.predict import artifact
+from probinfer.predict.conformal import calibration_lines
+from probinfer.predict.onnx_model import OnnxModel
+from probinfer.predict.point import PointPredictor
+
+MODEL = "model.onnx"
+_POINT_VERSION = 4
+
+
+def write_point(predictor: PointPredictor, path: str | os.PathLike[str]) -> None:
+    """Write the predictor to the folder `path`; see `artifact.write`. Raises ModelError if its model is no ONNX."""
+    if not isinstance(predictor.model, OnnxModel):
+        raise ModelError(
+            f"A {type(predictor.model).__name__} cannot be stored without pickle, which runs code when it is loaded. "
+            "Convert it to ONNX (skl2onnx for scikit-learn, torch.onnx.export, Keras's model.export with "
+            "format='onnx') and make PointPredictor('model.onnx', inputs=…) of the file."
+        )
+    artifact.write_folder(partial(_contents, predictor), path)
+
+
+def _contents(predictor: PointPredictor) -> dict[str, bytes]:
+    files = {MODEL: predictor.model.content}
+    places: dict[str, Any] = {}
+    if predictor.calibration is not None:
+        arrays, words = predictor.calibration.pack()
+        places["calibration"] = {name: f"calibration-{name}.npy" for name in arrays}
+        files |= {places["calibration"][name]: artifact._npy(values) for name, values in arrays.items()}
+        places["calibration_of"] = words
+    manifest = {
+        "format": artifact.FORMAT,
+        "format_version": _POINT_VERSION,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": MODEL,
+        "outcome": {"name": predictor.outcome, "classes": predictor.classes},
+        "inputs": [entry.name for entry in predictor.inputs],
+        **{name: {} for name in ("constants", "draws", "fixed", "programs")},
+        **{name: [] for name in ("row_counts", "unread")},
+        **places,
+        "about": predictor.about,
+        "versions": {name: version(name) for name in ("probinfer", "onnxruntime", "numpy")},
+    }
+    return artifact.with_manifest(manifest, files)
+
+
+def read_point(path: str | os.PathLike[str]) -> PointPredictor:
+    """The point model in the folder `path`. Raises ArtifactError for anything out of order."""
+    manifest, files = artifact._checked(Path(path))
+    with artifact._malformed(path):
+        names, classes = list(map(str, manifest["inputs"])), manifest["outcome"]["classes"]
+        try:
+            predictor = PointPredictor(
+                files[manifest["model"]], inputs=names, outcome=str(manifest["outcome"]["name"]), classes=classes
+            )
+        except (ModelError, PredictionError) as error:
+            raise ArtifactError(f"{path}: {error}") from None
+        predictor.about = dict(manifest["about"])
+        return predictor.with_calibration(artifact._calibration(path, manifest, files, predictor.program))
+
+
+def point_card(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> str:
+    """What it is, in words."""
+    with artifact._malformed(path):
+        classes = manifest["outcome"]["classes"]
+        kind = f"one of {', '.join(classes)}" if classes else "a number"
+        calibrated = calibration_lines(manifest.get("calibration_of")) or ["  not calibrated: no intervals"]
+        lines = [
+            f"Point predictor {path}",
+            f"  outcome   {manifest['outcome']['name']}: {kind}",
+            f"  model     {manifest['model']}, run by ONNX Runtime",
+            *calibrated,
+            f"  created   {manifest.get('created', 'unknown')}",
+            f"  versions  {', '.join(f'{name} {number}' for name, number in manifest['versions'].items())}",
+            "",
+            "Every row needs",
+            *(f"  {name}: float64" for name in manifest["inputs"]),
+            "",
+            "Files",
+            *(f"  {n}: {f['size']} bytes, sha-256 {f['sha256']}" for n, f in manifest["files"].items()),
+        ]
+    return "\n".join(lines)
