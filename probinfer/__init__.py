@@ -32,6 +32,7 @@ from probinfer.inference.montecarlo.resampling import Resampling as Resampling
 from probinfer.inference.montecarlo.smc import SMC as SMC
 from probinfer.inference.until import Until as Until
 from probinfer.inference.variational.gaussian import FullRank as FullRank
+from probinfer.inference.variational.gaussian import LowRank as LowRank
 from probinfer.inference.variational.gaussian import MeanField as MeanField
 from probinfer.inference.variational.laplace import Laplace as Laplace
 from probinfer.inference.variational.pathfinder import Pathfinder as Pathfinder

@@ -31,7 +31,7 @@ from probinfer.inference.montecarlo.replica import Tempering
 from probinfer.inference.montecarlo.smc import SMC
 from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
-from probinfer.inference.variational.gaussian import FullRank, MeanField
+from probinfer.inference.variational.gaussian import FullRank, LowRank, MeanField
 from probinfer.inference.variational.laplace import Laplace
 from probinfer.inference.variational.pathfinder import Pathfinder
 from probinfer.model.model import BoundModel, Model
@@ -49,6 +49,7 @@ METHODS: tuple[type, ...] = (
     Tempering,
     Laplace,
     MeanField,
+    LowRank,
     FullRank,
     Pathfinder,
     Exact,
