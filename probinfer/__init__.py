@@ -31,6 +31,7 @@ from probinfer.inference.montecarlo.replica import Tempering as Tempering
 from probinfer.inference.montecarlo.resampling import Resampling as Resampling
 from probinfer.inference.montecarlo.smc import SMC as SMC
 from probinfer.inference.until import Until as Until
+from probinfer.inference.variational.flow import Flow as Flow
 from probinfer.inference.variational.gaussian import FullRank as FullRank
 from probinfer.inference.variational.gaussian import LowRank as LowRank
 from probinfer.inference.variational.gaussian import MeanField as MeanField

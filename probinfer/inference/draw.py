@@ -31,6 +31,7 @@ from probinfer.inference.montecarlo.replica import Tempering
 from probinfer.inference.montecarlo.smc import SMC
 from probinfer.inference.progress import make_progress
 from probinfer.inference.until import Until
+from probinfer.inference.variational.flow import Flow
 from probinfer.inference.variational.gaussian import FullRank, LowRank, MeanField
 from probinfer.inference.variational.laplace import Laplace
 from probinfer.inference.variational.pathfinder import Pathfinder
@@ -52,6 +53,7 @@ METHODS: tuple[type, ...] = (
     LowRank,
     FullRank,
     Pathfinder,
+    Flow,
     Exact,
 )
 

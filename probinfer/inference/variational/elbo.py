@@ -38,10 +38,10 @@ class Fitted(NamedTuple):
     points: int
 
 
-def fit_normal(
+def fit_normal[Law: NormalLaw](
     target: Target,
     generator: np.random.Generator,
-    family: Family,
+    family: Family[Law],
     *,
     points: int,
     rounds: int,
@@ -71,7 +71,9 @@ def fit_normal(
     return Fitted(law, float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(_FRESH)), change, points)
 
 
-def _climb(family: Family, frame: NormalLaw, white: np.ndarray, gradients: Gradients) -> tuple[NormalLaw, bool]:
+def _climb[Law: NormalLaw](
+    family: Family[Law], frame: Law, white: np.ndarray, gradients: Gradients
+) -> tuple[Law, bool]:
     """The best normal law for these points, and whether the search arrived, in coordinates where `frame` is white."""
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -91,7 +93,9 @@ def _climb(family: Family, frame: NormalLaw, white: np.ndarray, gradients: Gradi
     return family.law(frame, found.x), bool(found.status == 0)
 
 
-def _start(family: Family, target: Target, gradients: Gradients, generator: np.random.Generator) -> NormalLaw:
+def _start[Law: NormalLaw](
+    family: Family[Law], target: Target, gradients: Gradients, generator: np.random.Generator
+) -> Law:
     def one(z: np.ndarray) -> tuple[float, np.ndarray]:
         values, slopes = gradients(z[None])
         return float(values[0]), slopes[0]
@@ -102,7 +106,7 @@ def _start(family: Family, target: Target, gradients: Gradients, generator: np.r
     return family.start(np.asarray(found.position, float), np.asarray(found.metric.scale, float))
 
 
-def _narrowed(law: NormalLaw, gradients: Gradients, generator: np.random.Generator) -> NormalLaw:
+def _narrowed[Law: NormalLaw](law: Law, gradients: Gradients, generator: np.random.Generator) -> Law:
     """The same law, narrowed until the log density is finite at its points."""
     white = standard_points(generator, _CHUNK, len(law.mean))
     for _ in range(_HALVINGS):

@@ -50,7 +50,7 @@ class NormalLaw(Protocol):
         ...
 
 
-class Family(Protocol):
+class Family[Law: NormalLaw](Protocol):
     """A family of normal laws on R^d; `points` is the least number of standard normal points that pin a law down."""
 
     def points(self, d: int) -> int:
@@ -61,21 +61,19 @@ class Family(Protocol):
         """How many numbers a law has."""
         ...
 
-    def start(self, mean: np.ndarray, scale: np.ndarray) -> NormalLaw:
+    def start(self, mean: np.ndarray, scale: np.ndarray) -> Law:
         """The law with these means and standard deviations (d,), without correlations."""
         ...
 
-    def improved(self, law: NormalLaw, gradients: Gradients, generator: np.random.Generator, points: int) -> NormalLaw:
+    def improved(self, law: Law, gradients: Gradients, generator: np.random.Generator, points: int) -> Law:
         """A better law to begin with, from the target's gradients at so many points of this one; itself if none."""
         ...
 
-    def law(self, frame: NormalLaw, x: np.ndarray) -> NormalLaw:
+    def law(self, frame: Law, x: np.ndarray) -> Law:
         """The law at the numbers x (count,)."""
         ...
 
-    def slopes(
-        self, frame: NormalLaw, x: np.ndarray, law: NormalLaw, white: np.ndarray, slopes: np.ndarray
-    ) -> np.ndarray:
+    def slopes(self, frame: Law, x: np.ndarray, law: Law, white: np.ndarray, slopes: np.ndarray) -> np.ndarray:
         """Of mean(log p) + log |det R| in x (count,), from the slopes (n, d) of log p at the points of `white`."""
         ...
 
