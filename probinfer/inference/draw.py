@@ -7,8 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,6 +29,7 @@ from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.inference.montecarlo.replica import Tempering
 from probinfer.inference.montecarlo.smc import SMC
 from probinfer.inference.progress import make_progress
+from probinfer.inference.settings import settings_of
 from probinfer.inference.until import Until
 from probinfer.inference.variational.flow import Flow
 from probinfer.inference.variational.gaussian import FullRank, LowRank, MeanField
@@ -88,7 +88,7 @@ def draw(
     provenance = _provenance(model, target)
     journal = None
     if checkpoint is not None:
-        settings = {f"{type(chosen).__name__}.{name}": value for name, value in asdict(cast(Any, chosen)).items()}
+        settings = {f"{type(chosen).__name__}.{name}": value for name, value in settings_of(chosen).items()}
         versions = {f"version of {name}": version for name, version in _versions().items()}
         journal = Journal(checkpoint, {**provenance, "seed": [int(word) for word in key], **settings, **versions})
     line = make_progress(progress)

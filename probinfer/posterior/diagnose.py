@@ -67,6 +67,7 @@ def judge(evidence: Evidence) -> Report:
         *_out_of_budget(evidence),
         *_non_finite(evidence, numbers),
         *_updated(evidence),
+        *_start_refused(evidence),
     ]
     if evidence.draws < MIN_DRAWS:
         findings += _too_few(evidence)
@@ -135,6 +136,22 @@ def _updated(evidence: Evidence) -> list[Finding]:
             before,
             "Mend that one first, or infer from all the data.",
             float("nan"),
+        )
+    ]
+
+
+def _start_refused(evidence: Evidence) -> list[Finding]:
+    """Chains that were to begin at an approximation's draws and did not."""
+    why = evidence.attrs.get("init_refused")
+    if not why:
+        return []
+    return [
+        Finding(
+            f"The chains did not begin at the draws of {evidence.attrs.get('init')}, far off: {why} of its draws",
+            "all chains",
+            Verdict.GOOD,
+            "They began at random points instead, which is as good; leave init out, or take a richer approximation.",
+            float(evidence.attrs.get("init_khat", np.nan)),
         )
     ]
 
@@ -415,6 +432,17 @@ def _left_out(evidence: Evidence) -> list[Finding]:
                 Verdict.DOUBTFUL,
                 "Give it more rounds or points; standardise the data; or use NUTS.",
                 unsettled,
+            )
+        )
+    rising = float(evidence.attrs.get("still_rising", 0.0))
+    if rising:
+        findings.append(
+            Finding(
+                f"The bound was still rising when the steps were over, by {rising:.2g} nats in the last few hundred",
+                "all parameters",
+                Verdict.DOUBTFUL,
+                "Give it more steps; standardise the data; or use NUTS.",
+                rising,
             )
         )
     return findings

@@ -83,9 +83,11 @@ def weighted_draws(
     """
     z = law.draw(generator, settings["draws"])
     log_weights = space_of_target(target).log_density(z) - law.log_density(z)
-    judged: dict[str, Any] = {"pareto_khat": float("inf")}  # if the target has no mass where the approximation is
+    judged: dict[str, Any] = {
+        "pareto_khat": float("inf")
+    }  # if the target has no mass where the approximation is, or that has overflowed
     chosen = np.arange(len(z))
-    if np.isfinite(log_weights).any():
+    if np.isfinite(log_weights).any() and not (np.isnan(log_weights) | (log_weights == np.inf)).any():
         smoothed = smooth(log_weights)
         weights = np.exp(smoothed.log_weights - logsumexp(smoothed.log_weights))
         size = float(1 / np.sum(weights**2))

@@ -16,11 +16,11 @@ from jax import lax
 from probinfer.inference.variational.coupling import WIDE, WIDE_SHARE, forward, inverse, log_base
 from probinfer.model.target import Target
 
-RISE = 0.02  # nats from one window to the next, below which the bound has stopped rising at this rate
-BATCH = 128  # points of a step
+RISE = 0.01  # nats from one window to the next, below which the bound has stopped rising at this rate
+BATCH = 256  # points of a step
 _BLOCK = 100  # steps of a call of the compiled program
 _WINDOW = 3  # blocks whose bounds are compared with those of as many before
-_RATES = (1e-2, 2.5e-3, 6e-4)  # of Adam, each until the bound has stopped rising
+_RATES = (1e-2, 2.5e-3, 6e-4, 1.5e-4)  # of Adam, each until the bound has stopped rising
 _CLIP = 100.0  # norm of a gradient, above which it is shortened: far points early on
 
 
