@@ -22,6 +22,7 @@ from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.many import ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
+from probinfer.inference.mcmc.sgld import SGLD
 from probinfer.inference.method import Method, Need, Run, check_controls, check_fits
 from probinfer.inference.montecarlo.growing import PosteriorBefore, appended
 from probinfer.inference.montecarlo.importance import Importance
@@ -43,6 +44,7 @@ METHODS: tuple[type, ...] = (
     HMC,
     Metropolis,
     Gibbs,
+    SGLD,
     Importance,
     Rejection,
     SMC,

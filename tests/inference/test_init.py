@@ -15,7 +15,7 @@ from probinfer.model.target import Target
 from tests.inference.statistics import assert_moments
 
 D = 20
-SCALES = np.exp(np.linspace(-4, 4, D))
+SCALES = np.exp(np.linspace(-2, 2, D))
 MEAN = 10 * SCALES
 
 
@@ -44,12 +44,12 @@ def test_it_begins_at_different_draws_in_the_bulk_with_the_scales_of_the_target(
     target = Target(Model(uneven).bind(DATA))
     key = np.array([1, 2], np.uint32)
     run = Run(key, make_progress(False))
-    first, again = (begin(pi.Laplace(), target, run, 4, 0) for _ in range(2))
+    first, again = (begin(pi.Pathfinder(), target, run, 4, 0) for _ in range(2))
     assert first.positions is not None
     assert first.metric is not None
     assert np.array_equal(first.positions, again.positions)
     assert len(np.unique(first.positions, axis=0)) == 4
-    assert np.abs((first.positions - MEAN) / SCALES).max() < 6  # 80 normal numbers: rate 2e-7
+    assert np.abs((first.positions - MEAN) / SCALES).max() < 10  # 80 numbers from a law near the target
     assert np.allclose(first.metric.scale, SCALES, rtol=1e-3)
 
 
@@ -61,7 +61,7 @@ def test_an_approximation_that_is_far_off_is_refused_and_the_report_says_so():
         numpyro.sample("x", dist.Normal(0, jnp.exp(v)).expand([D]).to_event(1))
         numpyro.factor("narrow", -0.5 * jnp.square(v / 0.01))
 
-    class TooWide(pi.Laplace):
+    class TooWide(pi.Pathfinder):
         def run(self, target, run):
             draws = super().run(target, run)
             return type(draws)(**{**vars(draws), "positions": 30 * draws.positions})
