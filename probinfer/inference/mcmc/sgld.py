@@ -57,7 +57,7 @@ class SGLD:
     `gradient_noise` (variance of L'g, 1 being that of its mean) and `passes` over all data.
 
     Fails where the posterior is far from normal: the curvature at the mode is then no measure elsewhere, the noise
-    grows away from ẑ, and the excess is no longer one of variances alone. Give NUTS the data when they are not too many.
+    grows away from ẑ, and the excess is no longer one of variances alone. NUTS is exact.
 
     Welling & Teh (2011), ICML; Baker, Fearnhead, Fox & Nemeth (2019), Statistics and Computing 29; the bias of a step:
     Vollmer, Zygalakis & Teh (2016), JMLR 17(159).
@@ -120,8 +120,8 @@ class SGLD:
 
 
 def _noise(rows: Rows, target: Target, anchor: Anchor, generator: np.random.Generator) -> float:
-    """Variance of the gradient from a minibatch, in white coordinates: the largest of all directions, as points around the
-    anchor have it on average."""
+    """Variance of the gradient from a minibatch, in white coordinates: the largest of all directions, on average over
+    points around the anchor."""
     whole, dtype = rows.whole, target.dtype
     with target.precision():
         place = (jnp.asarray(anchor.position, dtype), jnp.asarray(anchor.gradient, dtype))

@@ -35,9 +35,9 @@ class AllRows:
     def __init__(self, rows: Rows, target: Target) -> None:
         self._rows, self._target, self._whole = rows, target, rows.whole
         self.passes = 0
-        taken = {name: part.shape for name, part in rows.take(np.arange(rows.batch)).items()}
-        sample = rows.take(np.arange(rows.batch))
-        shapes = {name: jax.ShapeDtypeStruct(taken[name], jnp.asarray(sample[name]).dtype) for name in taken}
+        with target.precision():
+            taken = jax.tree.map(jnp.asarray, rows.take(np.arange(rows.batch)))
+        shapes = {name: jax.ShapeDtypeStruct(part.shape, part.dtype) for name, part in taken.items()}
         point = jax.ShapeDtypeStruct((target.dim,), target.dtype)
         scalar = jax.ShapeDtypeStruct((), target.dtype)
         weights = jax.ShapeDtypeStruct((rows.batch,), target.dtype)
@@ -55,7 +55,8 @@ class AllRows:
             weights = (chosen < rows.count).astype(dtype)
             taken = rows.take(np.minimum(chosen, rows.count - 1))
             prior = dtype.type(start == 0)
-            more, slope = self._program(z.astype(dtype), taken, self._whole, prior, weights)
+            with self._target.precision():
+                more, slope = self._program(z.astype(dtype), taken, self._whole, prior, weights)
             value += float(more)
             gradient += np.asarray(slope, float)
         return value, gradient
