@@ -80,7 +80,7 @@ def draw(
     if method is not None:
         check_fits(method, bound, METHODS)
     if method is None:
-        chosen, target, reason = choose(bound)
+        chosen, target, reason = choose(bound, steered=until is not None or checkpoint is not None)
     else:
         chosen, reason = method, None
         gradient = bool({Need.GRADIENT, Need.PARTIAL_GRADIENT} & chosen.needs)
