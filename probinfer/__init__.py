@@ -36,6 +36,7 @@ from probinfer.inference.mcmc.hmc import HMC as HMC
 from probinfer.inference.mcmc.many import ManyChains as ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis as Metropolis
 from probinfer.inference.mcmc.nuts import NUTS as NUTS
+from probinfer.inference.mcmc.sgld import SGLD as SGLD
 from probinfer.inference.montecarlo.importance import Importance as Importance
 from probinfer.inference.montecarlo.particle import FilterKind as FilterKind
 from probinfer.inference.montecarlo.particle import ParticleFilter as ParticleFilter
@@ -46,7 +47,9 @@ from probinfer.inference.montecarlo.replica import Tempering as Tempering
 from probinfer.inference.montecarlo.resampling import Resampling as Resampling
 from probinfer.inference.montecarlo.smc import SMC as SMC
 from probinfer.inference.until import Until as Until
+from probinfer.inference.variational.flow import Flow as Flow
 from probinfer.inference.variational.gaussian import FullRank as FullRank
+from probinfer.inference.variational.gaussian import LowRank as LowRank
 from probinfer.inference.variational.gaussian import MeanField as MeanField
 from probinfer.inference.variational.laplace import Laplace as Laplace
 from probinfer.inference.variational.pathfinder import Pathfinder as Pathfinder

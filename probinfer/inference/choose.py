@@ -1,6 +1,10 @@
 """Which method a model gets when the user names none, and why."""
 
-from probinfer.errors import NoGradient
+import numpy as np
+
+from probinfer.errors import MethodError, NoGradient
+from probinfer.inference.exact.conjugate import could_be_conjugate, solve
+from probinfer.inference.exact.exact import Exact
 from probinfer.inference.mcmc.gibbs import Gibbs
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
@@ -9,11 +13,25 @@ from probinfer.model.model import BoundModel
 from probinfer.model.target import Target
 
 
-def choose(bound: BoundModel) -> tuple[Method, Target, str]:
-    """The method, the target as it wants it, and the reason in words."""
+def choose(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
+    """The method, the target as it wants it, and the reason in words. `steered`: by a stop rule or a checkpoint, which
+    only Markov chains heed."""
     if bound.discrete:
         return Gibbs(), Target(bound), f"the latent site {bound.discrete[0]} is discrete"
     try:
-        return NUTS(), Target(bound), "every latent site is continuous and the log density has a gradient"
+        target = Target(bound)
     except NoGradient:
         return Metropolis(), Target(bound, gradient=False), "the log density has no gradient"
+    if not steered and _has_closed_form(target):
+        return Exact(), target, "the posterior has a closed form"
+    return NUTS(), target, "every latent site is continuous and the log density has a gradient"
+
+
+def _has_closed_form(target: Target) -> bool:
+    if not could_be_conjugate(target):
+        return False
+    try:
+        solve(target, np.random.default_rng(0))
+    except MethodError:
+        return False
+    return True

@@ -8,8 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +23,7 @@ from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.many import ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
+from probinfer.inference.mcmc.sgld import SGLD
 from probinfer.inference.method import Method, Need, Run, check_controls, check_fits
 from probinfer.inference.montecarlo.growing import PosteriorBefore, appended
 from probinfer.inference.montecarlo.importance import Importance
@@ -31,8 +31,10 @@ from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.inference.montecarlo.replica import Tempering
 from probinfer.inference.montecarlo.smc import SMC
 from probinfer.inference.progress import make_progress
+from probinfer.inference.settings import settings_of
 from probinfer.inference.until import Until
-from probinfer.inference.variational.gaussian import FullRank, MeanField
+from probinfer.inference.variational.flow import Flow
+from probinfer.inference.variational.gaussian import FullRank, LowRank, MeanField
 from probinfer.inference.variational.laplace import Laplace
 from probinfer.inference.variational.pathfinder import Pathfinder
 from probinfer.model.model import BoundModel, Model
@@ -43,6 +45,7 @@ METHODS: tuple[type, ...] = (
     HMC,
     Metropolis,
     Gibbs,
+    SGLD,
     Importance,
     Rejection,
     SMC,
@@ -50,8 +53,10 @@ METHODS: tuple[type, ...] = (
     Tempering,
     Laplace,
     MeanField,
+    LowRank,
     FullRank,
     Pathfinder,
+    Flow,
     Exact,
 )
 
@@ -76,7 +81,7 @@ def draw(
     if method is not None:
         check_fits(method, bound, METHODS)
     if method is None:
-        chosen, target, reason = choose(bound)
+        chosen, target, reason = choose(bound, steered=until is not None or checkpoint is not None)
     else:
         chosen, reason = method, None
         gradient = bool({Need.GRADIENT, Need.PARTIAL_GRADIENT} & chosen.needs)
@@ -86,7 +91,7 @@ def draw(
     provenance = _provenance(model, target)
     journal = None
     if checkpoint is not None:
-        settings = {f"{type(chosen).__name__}.{name}": value for name, value in asdict(cast(Any, chosen)).items()}
+        settings = {f"{type(chosen).__name__}.{name}": value for name, value in settings_of(chosen).items()}
         versions = {f"version of {name}": version for name, version in _versions().items()}
         journal = Journal(checkpoint, {**provenance, "seed": [int(word) for word in key], **settings, **versions})
     line = make_progress(progress)

@@ -1,10 +1,20 @@
 """Checks of the settings of methods and rules, before any work is done."""
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from probinfer.errors import MethodError
+
+
+def settings_of(method: Any) -> dict[str, Any]:
+    """The settings of a method, ready for JSON; a setting that is a method itself with its name."""
+    return {
+        field.name: {"method": type(value).__name__, **settings_of(value)} if is_dataclass(value) else value
+        for field in fields(method)
+        for value in [getattr(method, field.name)]
+    }
 
 
 def check_whole(owner: str, name: str, value: Any, low: int, high: int | None = None) -> None:

@@ -42,6 +42,10 @@ PARETO_K_BAD = 0.7
 ELSEWHERE_DOUBTFUL = 0.01
 ELSEWHERE_BAD = 0.1
 
+# Share by which chains without an acceptance step make variances too large: 0.1 is a twentieth of an interval's width.
+BIAS_DOUBTFUL = 0.1
+BIAS_BAD = 0.3
+
 # One chain passes every test that compares it with itself, and cannot know of a mode it never saw.
 ONE_CHAIN = Verdict.DOUBTFUL
 
@@ -67,6 +71,8 @@ def judge(evidence: Evidence) -> Report:
         *_out_of_budget(evidence),
         *_non_finite(evidence, numbers),
         *_updated(evidence),
+        *_start_refused(evidence),
+        *_step_bias(evidence),
     ]
     if evidence.draws < MIN_DRAWS:
         findings += _too_few(evidence)
@@ -135,6 +141,39 @@ def _updated(evidence: Evidence) -> list[Finding]:
             before,
             "Mend that one first, or infer from all the data.",
             float("nan"),
+        )
+    ]
+
+
+def _start_refused(evidence: Evidence) -> list[Finding]:
+    """Chains that were to begin at an approximation's draws and did not."""
+    why = evidence.attrs.get("init_refused")
+    if not why:
+        return []
+    return [
+        Finding(
+            f"The chains did not begin at the draws of {evidence.attrs.get('init')}, far off: {why} of its draws",
+            "all chains",
+            Verdict.GOOD,
+            "They began at random points instead, which is as good; leave init out, or take a richer approximation.",
+            float(evidence.attrs.get("init_khat", np.nan)),
+        )
+    ]
+
+
+def _step_bias(evidence: Evidence) -> list[Finding]:
+    """Chains without an acceptance step are too wide, by how much they tell."""
+    bias = evidence.attrs.get("step_bias")
+    if bias is None:
+        return []
+    severity = Verdict.GOOD if bias <= BIAS_DOUBTFUL else Verdict.DOUBTFUL if bias <= BIAS_BAD else Verdict.BAD
+    return [
+        Finding(
+            f"The finite step makes variances too large, by {float(bias):.1%} in the worst direction",
+            "all parameters",
+            severity if np.isfinite(bias) else Verdict.BAD,
+            "For less, give SGLD a smaller bias or a larger minibatch; with bias=0 in mind, use NUTS.",
+            float(bias),
         )
     ]
 
@@ -415,6 +454,17 @@ def _left_out(evidence: Evidence) -> list[Finding]:
                 Verdict.DOUBTFUL,
                 "Give it more rounds or points; standardise the data; or use NUTS.",
                 unsettled,
+            )
+        )
+    rising = float(evidence.attrs.get("still_rising", 0.0))
+    if rising:
+        findings.append(
+            Finding(
+                f"The bound was still rising when the steps were over, by {rising:.2g} nats in the last few hundred",
+                "all parameters",
+                Verdict.DOUBTFUL,
+                "Give it more steps; standardise the data; or use NUTS.",
+                rising,
             )
         )
     return findings

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 import probinfer as pi
-from probinfer.inference.variational.elbo import standard_points
+from probinfer.inference.variational.families import standard_points
 
 FALSE_ALARM = 1e-6
 NOISE = 0.5

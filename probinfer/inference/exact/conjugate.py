@@ -22,6 +22,7 @@ from probinfer.inference.montecarlo.modes import find_modes
 from probinfer.inference.montecarlo.space import space_of_target
 from probinfer.model.target import Target
 
+_CHEAP_DIM, _CHEAP_DATA = 12, 100_000  # parameters and numbers of data up to which a look costs milliseconds
 _MOST = 3000  # statistics: 75 real parameters have as many
 _SPREAD = 1.5  # of the points, in standard deviations at the mode
 _REMAINDER = 1e-7  # of the log density's range at the points, that a fit may leave: rounding, but no law's third moment
@@ -58,6 +59,34 @@ class _Block(NamedTuple):
     where: np.ndarray
     statistics: Callable[[np.ndarray], np.ndarray]
     solve: Callable[[np.ndarray], Part]
+
+
+def could_be_conjugate(target: Target) -> bool:
+    """Whether `solve` is worth trying, at little cost: for few parameters and data, a linear fit of all the statistics
+    to the log density at random points around zero leaves nothing. Needs no mode and no other program than NUTS does.
+    """
+    if target.dim > _CHEAP_DIM or sum(array.size for array in target.bound.arrays.values()) > _CHEAP_DATA:
+        return False
+    try:
+        places = _places(target)
+    except MethodError:
+        return False
+    point = jax.ShapeDtypeStruct((target.dim,), target.dtype)
+    program = target.compile("density", target.value_and_grad, point, target.inputs)
+    generator = np.random.default_rng(0)
+    normal = _normal(places["real"], np.zeros(target.dim), np.eye(target.dim))
+    positive = [_undecided(j, 0.0) for j in places["positive"]]
+    blocks = [*normal, *_betas(places["unit"]), *_dirichlets(places), *positive]
+    count = sum(block.statistics(np.zeros((1, target.dim))).shape[1] for block in blocks)
+    z = np.clip(generator.standard_normal((2 * count + 20, target.dim)), -3, 3)
+    with target.precision():
+        values = np.array([float(program(one.astype(target.dtype), target.inputs)[0]) for one in z])
+    if not np.isfinite(values).all():
+        return False
+    fitted = slice(0, count + 15)
+    constant, by_block = _fit(blocks, z[fitted], values[fitted])
+    predicted = constant + sum(block.statistics(z) @ part for block, part in zip(blocks, by_block, strict=True))
+    return bool(np.max(np.abs(predicted - values)) <= _REMAINDER * max(1.0, np.ptp(values)))
 
 
 def solve(target: Target, generator: np.random.Generator) -> Solution:

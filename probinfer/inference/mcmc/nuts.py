@@ -2,8 +2,9 @@
 
 import functools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
+from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import tree
 from probinfer.inference.mcmc.kernel import Kernel
@@ -12,9 +13,15 @@ from probinfer.inference.mcmc.run import run_chains
 from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.settings import check_fraction, check_whole
+from probinfer.inference.variational.flow import Flow
+from probinfer.inference.variational.gaussian import FullRank, LowRank, MeanField
+from probinfer.inference.variational.laplace import Laplace
+from probinfer.inference.variational.pathfinder import Pathfinder
 from probinfer.model.target import Target
 
 FIRST_STEP = 0.1
+
+Approximation = Laplace | MeanField | LowRank | FullRank | Pathfinder | Flow
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,9 @@ class NUTS:
         warmup: draws spent on adaptation, per chain; None takes 400.
         target_accept: mean acceptance that the step size aims at, in (0, 1). Raise it (0.95, 0.99) when draws diverge.
         max_tree_depth: a trajectory has at most 2**max_tree_depth steps.
+        init: a variational method, such as `Pathfinder()`, whose draws the chains begin at, with the metric that fits
+            there; the warm-up may then be shorter. None starts at random points. If its draws are no places to begin
+            at, chains start as without it, and the report says so. Draws of one mode let R-hat see one mode only.
         low_rank: directions in which the metric may be far from diagonal; None takes all up to 32 dimensions, 16 above.
         float64: compute in double precision.
 
@@ -50,6 +60,7 @@ class NUTS:
     warmup: int | None = None
     target_accept: float = 0.8
     max_tree_depth: int = 10
+    init: Approximation | None = None
     low_rank: int | None = None
     float64: bool = True
 
@@ -65,6 +76,9 @@ class NUTS:
         if self.low_rank is not None:
             check_whole("NUTS", "low_rank", self.low_rank, 0)
         check_fraction("NUTS", "target_accept", self.target_accept, "0.8")
+        if self.init is not None and not isinstance(self.init, Approximation):
+            names = ", ".join(f"pi.{each.__name__}()" for each in get_args(Approximation))
+            raise MethodError(f"NUTS: init is {self.init!r}; wanted one of {names}, or None.")
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
@@ -86,7 +100,8 @@ class NUTS:
             },
         )
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
-        return run_chains(self, kernel, target, run, rank=metric_rank(target.dim, self.low_rank), warmup=warmup)
+        rank = metric_rank(target.dim, self.low_rank)
+        return run_chains(self, kernel, target, run, rank=rank, warmup=warmup, init=self.init)
 
 
 def metric_rank(dim: int, wanted: int | None) -> int:

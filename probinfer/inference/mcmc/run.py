@@ -2,7 +2,6 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import step_size as steps
+from probinfer.inference.mcmc.approximate_start import NOWHERE, Beginning, begin
 from probinfer.inference.mcmc.block import ChainState
 from probinfer.inference.mcmc.chains import Chains, stack, workers
 from probinfer.inference.mcmc.compiled import compiled_block, compiled_density
@@ -17,19 +17,24 @@ from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
-from probinfer.inference.mcmc.start import RADII, find_start
+from probinfer.inference.mcmc.start import RADII, Start, find_start
 from probinfer.inference.mcmc.warmup import warm_up
 from probinfer.inference.method import Run, check_start
+from probinfer.inference.settings import settings_of
 from probinfer.model.target import Target
 
 
-def run_chains(method: Any, kernel: Kernel, target: Target, run: Run, *, rank: int, warmup: int) -> Draws:
-    """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric."""
+def run_chains(
+    method: Any, kernel: Kernel, target: Target, run: Run, *, rank: int, warmup: int, init: Any = None
+) -> Draws:
+    """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric; `init`
+    is a method whose draws the chains begin at."""
     clock = time.perf_counter
     began = clock()
     with ThreadPoolExecutor(workers(method.chains), thread_name_prefix="probinfer") as pool:
         compiling = pool.submit(compiled_block, kernel, target, rank)
-        states, metrics = _start(kernel, method.chains, target, run, rank)
+        beginning = NOWHERE if init is None else begin(init, target, run, method.chains, rank)
+        states, metrics = _start(kernel, method.chains, target, run, rank, beginning)
         record = Record(run.journal, target.dim, target.dtype)
         block = compiling.result()
         chains = Chains(pool, block, target, states, method.target_accept, kernel.limit, record, run.deadline)
@@ -56,21 +61,24 @@ def run_chains(method: Any, kernel: Kernel, target: Target, run: Run, *, rank: i
             **seen,
         },
         method=type(method).__name__,
-        settings={**asdict(method), "warmup": warmup},
+        settings={**settings_of(method), "warmup": warmup},
+        facts=beginning.facts,
         outcome=ending.outcome,
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,
     )
 
 
-def _start(kernel: Kernel, count: int, target: Target, run: Run, rank: int) -> tuple[list[ChainState], list[Metric]]:
+def _start(
+    kernel: Kernel, count: int, target: Target, run: Run, rank: int, beginning: Beginning
+) -> tuple[list[ChainState], list[Metric]]:
     """`count` chains at their starting points, and the metric that fits each there."""
     density, dtype = compiled_density(kernel, target), target.dtype.type
     none = np.zeros(target.dim)
     states, metrics = [], []
     with target.precision():
         first_step = jax.tree.map(np.asarray, steps.start(kernel.first_step, target.dtype))
-        for seed in np.random.SeedSequence(run.key.tolist()).spawn(count):
+        for chain, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(count)):
             generator = np.random.default_rng(seed)
             key = generator.integers(0, 2**32, 2, dtype=np.uint32)
 
@@ -83,9 +91,13 @@ def _start(kernel: Kernel, count: int, target: Target, run: Run, rank: int) -> t
                 position = generator.uniform(-radius, radius, target.dim)
                 return position if kernel.place is None else kernel.place(position, generator)
 
-            start, last = find_start(evaluate, propose, target.dim, rank, descend=kernel.gradient)
-            if start is None:
-                raise check_start(target, last, len(RADII))
+            if beginning.positions is not None and beginning.metric is not None:
+                position = beginning.positions[chain]
+                start = Start(position, *evaluate(position), beginning.metric)
+            else:
+                start, last = find_start(evaluate, propose, target.dim, rank, descend=kernel.gradient)
+                if start is None:
+                    raise check_start(target, last, len(RADII))
             q, g = start.position.astype(dtype), start.gradient.astype(dtype)
             states.append(ChainState(q, key, np.uint32(0), first_step, g, dtype(start.log_density)))
             metrics.append(start.metric)

@@ -44,6 +44,15 @@ class Normal(NamedTuple):
         """Marginal standard deviations (d,)."""
         return self.root if self.root.ndim == 1 else np.sqrt(np.sum(self.root**2, axis=1))
 
+    @property
+    def log_scale(self) -> float:
+        """log |det R|."""
+        return float(np.sum(np.log(self.diagonal)))
+
+    def narrowed(self) -> "Normal":
+        """The same law with half the root."""
+        return self._replace(root=self.root / 2)
+
     def at(self, white: np.ndarray) -> np.ndarray:
         """The points mean + R e of standard normal points e (n, d)."""
         return self.mean + (white * self.root if self.root.ndim == 1 else white @ self.root.T)
@@ -56,7 +65,7 @@ class Normal(NamedTuple):
         """Log density (n,) at points (n, d)."""
         apart = z - self.mean
         white = apart / self.root if self.root.ndim == 1 else solve_triangular(self.root, apart.T, lower=True).T
-        return -np.sum(white**2, axis=1) / 2 - np.sum(np.log(self.diagonal)) - len(self.mean) / 2 * np.log(2 * np.pi)
+        return -np.sum(white**2, axis=1) / 2 - self.log_scale - len(self.mean) / 2 * np.log(2 * np.pi)
 
 
 def weighted_draws(
@@ -74,9 +83,11 @@ def weighted_draws(
     """
     z = law.draw(generator, settings["draws"])
     log_weights = space_of_target(target).log_density(z) - law.log_density(z)
-    judged: dict[str, Any] = {"pareto_khat": float("inf")}  # if the target has no mass where the approximation is
+    judged: dict[str, Any] = {
+        "pareto_khat": float("inf")
+    }  # if the target has no mass where the approximation is, or that has overflowed
     chosen = np.arange(len(z))
-    if np.isfinite(log_weights).any():
+    if np.isfinite(log_weights).any() and not (np.isnan(log_weights) | (log_weights == np.inf)).any():
         smoothed = smooth(log_weights)
         weights = np.exp(smoothed.log_weights - logsumexp(smoothed.log_weights))
         size = float(1 / np.sum(weights**2))

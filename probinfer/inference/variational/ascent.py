@@ -1,0 +1,131 @@
+"""Raising the bound of a flow by stochastic gradients, until it no longer rises: how long that takes is not set before.
+
+Gradients are those of the path alone (the law's own density is differentiated through the points only), which are exact
+where law and target agree: the noise dies out as the bound is reached. Roeder, Wu & Duvenaud (2017), NeurIPS.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from probinfer.inference.variational.coupling import WIDE, WIDE_SHARE, forward, inverse, log_base
+from probinfer.model.target import Target
+
+RISE = 0.01  # nats from one window to the next, below which the bound has stopped rising at this rate
+BATCH = 256  # points of a step
+_BLOCK = 100  # steps of a call of the compiled program
+_WINDOW = 3  # blocks whose bounds are compared with those of as many before
+_RATES = (1e-2, 2.5e-3, 6e-4, 1.5e-4)  # of Adam, each until the bound has stopped rising
+_CLIP = 100.0  # norm of a gradient, above which it is shortened: far points early on
+
+
+class Ascended(NamedTuple):
+    """Layers, averaged over the last rate; steps; what the bound rose by at the end; whether that was too little to
+    go on."""
+
+    layers: dict[str, np.ndarray]
+    steps: int
+    rise: float
+    arrived: bool
+
+
+def ascend(
+    target: Target,
+    mean: np.ndarray,
+    root: np.ndarray,
+    masks: np.ndarray,
+    layers: dict[str, np.ndarray],
+    key: jax.Array,
+    max_steps: int,
+    progress: Callable[[int, float], None],
+) -> Ascended:
+    """Train layers on top of z = mean + root x, from where they are."""
+    with target.precision():
+        scale = np.linalg.slogdet(root)[1]
+        place = jax.tree.map(lambda a: jnp.asarray(a, target.dtype), (mean, root, masks, scale))
+        params = jax.tree.map(lambda a: jnp.asarray(a, target.dtype), layers)
+        adam = optax.chain(optax.clip_by_global_norm(_CLIP), optax.scale_by_adam(b2=0.99))
+        state = adam.init(params)
+        rate = jnp.asarray(_RATES[0], target.dtype)
+        arguments = (params, state, params, key, rate, place, target.inputs)
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
+        size = " ".join(map(str, layers["inner"].shape))
+        program = target.compile(f"flow {size} {BATCH} {_BLOCK}", _steps(target, adam), *shapes)
+        bounds: list[float] = []
+        errors: list[float] = []
+        rise, done, arrived = np.inf, 0, False
+        for step, rate in enumerate(_RATES):
+            begun, average = len(bounds), jax.tree.map(jnp.zeros_like, params)
+            while done < max_steps:
+                key, own = jax.random.split(key)
+                params, state, block_mean, bound, variance = program(
+                    params, state, average, own, jnp.asarray(rate, target.dtype), place, target.inputs
+                )
+                bounds.append(float(bound))
+                errors.append(float(np.sqrt(variance)))
+                count = len(bounds) - begun
+                average = jax.tree.map(lambda old, new, count=count: old + (new - old) / count, average, block_mean)
+                done += _BLOCK
+                progress(done, bounds[-1])
+                if count >= 2 * _WINDOW:
+                    rise = float(np.mean(bounds[-_WINDOW:]) - np.mean(bounds[-2 * _WINDOW : -_WINDOW]))
+                    noise = float(np.sqrt(np.sum(np.square(errors[-2 * _WINDOW :])))) / _WINDOW
+                    if rise < max(RISE, 2 * noise):
+                        arrived = step == len(_RATES) - 1
+                        break
+        return Ascended(jax.tree.map(np.asarray, average), done, rise, arrived)
+
+
+def _steps(target: Target, adam: optax.GradientTransformation) -> Callable:
+    """The function to compile: steps of Adam, the mean of the layers over them, the mean bound and its variance."""
+
+    def loss(layers: Any, white: jax.Array, place: tuple, inputs: Any) -> tuple[jax.Array, jax.Array]:
+        mean, root, masks, scale = place
+        x, log_det = forward(layers, masks, white)
+        z = mean + x @ root.T
+        value, slope = jax.vmap(target.value_and_grad, (0, None))(lax.stop_gradient(z), inputs)
+        usable = jnp.isfinite(value) & jnp.isfinite(slope).all(axis=1)
+        back, log_back = inverse(lax.stop_gradient(layers), masks, x)
+        log_law = log_base(back) + log_back
+        uphill = jnp.sum(z * jnp.where(usable[:, None], slope, 0.0), axis=1)
+        bound = value - log_base(white) + log_det + scale
+        return jnp.mean(jnp.where(usable, log_law - uphill, 0.0)), jnp.where(usable, bound, jnp.nan)
+
+    def steps(
+        layers: Any, state: Any, average: Any, key: jax.Array, rate: jax.Array, place: tuple, inputs: Any
+    ) -> tuple:
+        dtype, d = place[0].dtype, place[0].shape[0]
+
+        def one(carry: tuple, key: jax.Array) -> tuple:
+            layers, state, total = carry
+            for_size, for_points = jax.random.split(key)
+            wide = jax.random.bernoulli(for_size, WIDE_SHARE, (BATCH // 2, 1))
+            half = jnp.where(wide, WIDE, 1.0) * jax.random.normal(for_points, (BATCH // 2, d), dtype)
+            half = half.astype(dtype)
+            (_, bounds), slopes = jax.value_and_grad(loss, has_aux=True)(
+                layers, jnp.concatenate([half, -half]), place, inputs
+            )
+            slopes = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0.0), slopes)
+            change, state = adam.update(slopes, state, layers)
+            layers = jax.tree.map(lambda a, b: a - rate * b, layers, change)
+            total = jax.tree.map(jnp.add, total, layers)
+            return (layers, state, total), (jnp.nanmean(bounds), jnp.nanvar(bounds) / BATCH)
+
+        zeros = jax.tree.map(jnp.zeros_like, average)
+        (layers, state, total), (bounds, variances) = lax.scan(
+            one, (layers, state, zeros), jax.random.split(key, _BLOCK)
+        )
+        return (
+            layers,
+            state,
+            jax.tree.map(lambda a: a / _BLOCK, total),
+            jnp.nanmean(bounds),
+            jnp.nanmean(variances) / _BLOCK,
+        )
+
+    return steps

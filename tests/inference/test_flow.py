@@ -1,0 +1,135 @@
+"""Flows where normal laws fail: a bent valley and a funnel, of known moments and evidence. False-alarm rate 1e-6."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy import integrate
+
+import probinfer as pi
+from probinfer.inference.variational.coupling import forward, identity, inverse, log_base
+from tests.inference.statistics import assert_moments
+
+
+def banana():
+    x = numpyro.sample("x", dist.Normal(0, 1))
+    numpyro.sample("y", dist.Normal(x**2, 0.5))
+
+
+def funnel():
+    v = numpyro.sample("v", dist.Normal(0, 3))
+    with numpyro.plate("k", 9):
+        numpyro.sample("x", dist.Normal(0, jnp.exp(v / 2)))
+
+
+def infer(method, model=banana, seed=0):
+    return pi.infer(model, {}, method, seed=seed, progress=False)
+
+
+def white(posterior) -> np.ndarray:
+    """Draws in the coordinates where the valley is straight and the law standard normal: (1, sample, 2)."""
+    x, y = (np.asarray(posterior.tree["posterior"][name]) for name in ("x", "y"))
+    return np.stack([x, (y - x**2) / 0.5], axis=-1)[None]
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    return infer(pi.Flow(starts=1, draws=20_000, resample=True))
+
+
+def test_a_bent_valley_is_followed(posterior):
+    assert posterior.report.verdict is not pi.Verdict.BAD
+    assert_moments(white(posterior), 0.0, 1.0, resolution=0.15)
+    attrs = posterior.tree.attrs
+    assert attrs["still_rising"] == 0
+    assert -0.05 < attrs["elbo"] < 6 * attrs["elbo_mcse"], "the bound is below the evidence, which is one"
+    assert abs(attrs["log_evidence"]) < 6 * attrs["log_evidence_mcse"]
+
+
+def test_no_normal_law_can(posterior):
+    normal = infer(pi.FullRank(draws=20_000, resample=True))
+    assert normal.report.verdict is pi.Verdict.BAD
+    assert normal.tree.attrs["elbo"] < posterior.tree.attrs["elbo"] - 0.3
+    with pytest.raises(AssertionError, match="tolerance"):
+        assert_moments(white(normal), 0.0, 1.0)
+
+
+def test_too_few_steps_are_told():
+    posterior = infer(pi.Flow(starts=1, max_steps=100))
+    assert posterior.tree.attrs["steps"] == 100
+    assert posterior.report.verdict is not pi.Verdict.GOOD
+    assert "still rising" in str(posterior.report)
+
+
+def test_the_better_start_is_kept_and_the_seed_decides():
+    first, again = (infer(pi.Flow(starts=2, max_steps=200)) for _ in range(2))
+    other = infer(pi.Flow(starts=2, max_steps=200), seed=1)
+    bounds = [float(each) for each in first.tree.attrs["elbo_of_starts"].split(", ")]
+    assert len(set(bounds)) == 2
+    assert first.tree.attrs["elbo"] == pytest.approx(max(bounds), abs=1e-3)
+    x = [np.asarray(each.tree["posterior"]["x"]) for each in (first, again, other)]
+    assert np.array_equal(x[0], x[1])
+    assert not np.array_equal(x[0], x[2])
+
+
+def trained(d: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Layers that do something."""
+    generator = np.random.default_rng(4)
+    masks, layers = identity(generator, d, 3, 5)
+    return masks, {name: part + 0.2 * generator.standard_normal(part.shape) for name, part in layers.items()}
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_layers_go_back_and_their_jacobian_is_right(d):
+    masks, layers = trained(d)
+    x = np.random.default_rng(5).standard_normal((4, d))
+    with jax.enable_x64(True):
+        y, log_det = forward(layers, masks, jnp.asarray(x))
+        back, log_back = inverse(layers, masks, y)
+        jacobian = jax.vmap(jax.jacfwd(lambda one: forward(layers, masks, one[None])[0][0]))(jnp.asarray(x))
+        exact = np.linalg.slogdet(np.asarray(jacobian))[1]
+    assert np.allclose(back, x, atol=1e-10)
+    assert np.allclose(log_det, exact, atol=1e-10)
+    assert np.allclose(log_back, -exact, atol=1e-10)
+    assert not np.allclose(y, x, atol=0.1)
+
+
+def test_layers_begin_as_the_identity():
+    masks, layers = identity(np.random.default_rng(6), 3, 4, 5)
+    x = np.random.default_rng(7).standard_normal((4, 3)).astype(np.float32)
+    y, log_det = forward(layers, masks, jnp.asarray(x))
+    assert np.allclose(y, x, atol=1e-6)
+    assert np.allclose(log_det, 0, atol=1e-6)
+    assert np.array_equal(masks[0] + masks[1], np.ones(3))
+
+
+def test_the_base_law_has_mass_one():
+    with jax.enable_x64(True):
+        mass = integrate.quad(lambda e: float(np.exp(log_base(jnp.array([[e]]))[0])), -12, 12)[0]
+    assert mass == pytest.approx(1, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: pi.Flow(layers=0), "layers is 0"),
+        (lambda: pi.Flow(starts=0), "starts"),
+        (lambda: pi.Flow(max_steps=10), "max_steps"),
+        (lambda: pi.Flow(draws=1.5), "draws"),
+    ],
+)
+def test_settings_out_of_range(make, text):
+    with pytest.raises(pi.MethodError, match=text):
+        make()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("model", [banana, funnel], ids=lambda model: model.__name__)
+def test_many_seeds(model, seed):
+    """k-hat of a flow varies from seed to seed; the bound is always near the evidence and never above it."""
+    attrs = infer(pi.Flow(starts=1), model, seed).tree.attrs
+    assert -0.1 < attrs["elbo"] < 6 * attrs["elbo_mcse"]
+    assert attrs["importance_ess"] > 2000
