@@ -11,6 +11,7 @@ from probinfer.inference.draw import key_words
 from probinfer.inference.exact.kalman import Kalman, kalman
 from probinfer.inference.montecarlo.backward import simulate_backward
 from probinfer.inference.montecarlo.particle import ParticleFilter, passes
+from probinfer.inference.montecarlo.particle_pass import Keep
 from probinfer.inference.settings import check_whole
 from probinfer.model.statespace import StateSpace
 from probinfer.posterior.estimate import check_level
@@ -109,7 +110,7 @@ def _states(
     sets = {name: np.repeat(value[None], method.runs, axis=0) for name, value in one.items()}
     numbers = method.runs * method.particles * len(series.values) * (1 + int(np.prod(state, dtype=int)))
     first, second = np.random.SeedSequence(words.tolist()).spawn(2)
-    keep = draws is not None or method.keeps(numbers)
+    keep = Keep.ALL if draws is not None or method.keeps(numbers) else Keep.LAST
     passed = passes(model, method, series, sets, first.generate_state(2), keep=keep)
     weights = np.exp(passed.log_weights)
     cloud = cloud_of(passed.mean, passed.variance, passed.particles, weights)

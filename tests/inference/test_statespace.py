@@ -98,17 +98,14 @@ def test_the_likelihood_is_unbiased_and_the_means_are_right(name):
 
 
 def test_twins_are_caught(monkeypatch):
-    right = particle_pass._settle
+    right = particle_pass.normalised
 
     def fresh():
         return pi.StateSpace.linear_gaussian(M, P, F, Q, H, R)
 
-    def unnormalised(x, log_weights, *, keep):
-        return right(x, 1.1 * log_weights, keep=keep)
-
-    monkeypatch.setattr(particle_pass, "_settle", unnormalised)
+    monkeypatch.setattr(particle_pass, "normalised", lambda log_weights: right(1.1 * log_weights))
     assert not unbiased(SMALL, fresh())
-    monkeypatch.setattr(particle_pass, "_settle", right)
+    monkeypatch.setattr(particle_pass, "normalised", right)
     scheme = resampling.systematic
     monkeypatch.setattr(resampling, "systematic", lambda key, w: scheme(key, w**1.5 / (w**1.5).sum()))
     assert not unbiased(SMALL, fresh())
@@ -217,7 +214,6 @@ BAD = {
     "guided": (lambda: pi.ParticleFilter(kind=pi.FilterKind.GUIDED), pi.MethodError, "without proposal="),
     "level": (lambda: pi.filter(scalar(), [0.0], level=2), pi.MethodError, "level is 2"),
     "prior": (lambda: pi.StateSpace(NORMAL, NORMAL, NORMAL, prior={"a": 1}), pi.ModelError, "wanted a NumPyro"),
-    "infer": (lambda: pi.infer(scalar(), [0.0]), pi.ModelError, "cannot be integrated out"),
     "no prior": (lambda: pi.infer(MODEL, Y), pi.ModelError, "no prior"),
     "keys": (lambda: pi.infer(MODEL, {"y": Y}), pi.DataError, "observations"),
     "lacking": (lambda: pi.filter(noisy(), Y), pi.DataError, "parameters lack log_sd"),
