@@ -29,8 +29,8 @@ def run_chains(method: Any, kernel: Kernel, target: Target, run: Run, *, rank: i
     began = clock()
     with ThreadPoolExecutor(workers(method.chains), thread_name_prefix="probinfer") as pool:
         compiling = pool.submit(compiled_block, kernel, target, rank)
-        states, metrics = _start(kernel, method.chains, target, run, rank)
-        record = Record(run.journal, target.dim, target.dtype)
+        states, metrics = (_start if kernel.begin is None else _begin)(kernel, method.chains, target, run, rank)
+        record = Record(run.journal, target.dim, target.dtype, kernel.words)
         block = compiling.result()
         chains = Chains(pool, block, target, states, method.target_accept, kernel.limit, record, run.deadline)
         compiled = clock()
@@ -61,6 +61,24 @@ def run_chains(method: Any, kernel: Kernel, target: Target, run: Run, *, rank: i
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,
     )
+
+
+def _begin(kernel: Kernel, count: int, target: Target, run: Run, rank: int) -> tuple[list[ChainState], list[Metric]]:
+    """As `_start`, at points that the kernel knows."""
+    del rank
+    assert kernel.begin is not None
+    dtype = target.dtype.type
+    states, metrics = [], []
+    with target.precision():
+        first_step = jax.tree.map(np.asarray, steps.start(kernel.first_step, target.dtype))
+        for chain, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(count)):
+            generator = np.random.default_rng(seed)
+            key = generator.integers(0, 2**32, 2, dtype=np.uint32)
+            start, words = kernel.begin(chain, generator)
+            q, g = start.position.astype(dtype), start.gradient.astype(dtype)
+            states.append(ChainState(q, key, np.uint32(0), first_step, g, dtype(start.log_density), words))
+            metrics.append(start.metric)
+    return states, metrics
 
 
 def _start(kernel: Kernel, count: int, target: Target, run: Run, rank: int) -> tuple[list[ChainState], list[Metric]]:

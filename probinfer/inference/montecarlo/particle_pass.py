@@ -130,18 +130,17 @@ def one_pass(
             dead = cloud.ess == 0  # the weights are even
             enough = dead | (spread * n * method.resample_below < 1)
             x, log_weights, ancestors = lax.cond(enough, as_they_are, resampled)
-        keys = _words_of(move_key, n)
+        keys = words_of(move_key, n)
         moved, gained = jax.vmap(move, in_axes=(1, 0, None, None, None))(keys, x, t, y, seen)
         return settle(moved, log_weights + gained, ancestors)
 
     y, seen = series.values, series.observed
-    keys = _words_of(jax.random.fold_in(key_of(words[0]), 0), n)
+    keys = words_of(jax.random.fold_in(key_of(words[0]), 0), n)
     x, gained = jax.vmap(begin, in_axes=(1, None, None))(keys, y[0], seen[0])
     cloud, first = settle(x, even + gained, ())
     cloud, rest = lax.scan(advance, cloud, (jnp.arange(1, times), y[1:], seen[1:], words[1:]))
-    every = jax.tree.map(
-        lambda a, b: jnp.concatenate([a[None], b]), first._replace(ancestors=()), rest._replace(ancestors=())
-    )
+    ancestors, rest = rest.ancestors, rest._replace(ancestors=())
+    every = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
     if keep is Keep.LAST:
         return every._replace(particles=cloud.x[None], log_weights=cloud.log_weights[None])
     return every._replace(ancestors=ancestors)
@@ -164,7 +163,7 @@ def normalised(log_weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array,
 def trace_back(passed: Pass, words: jax.Array) -> jax.Array:
     """One trajectory (T, *state) of a pass that kept all: a last particle by its weight, and where it came from."""
     log_weights = passed.log_weights[-1]
-    last = jax.random.categorical(key_of(words), log_weights)
+    last = jax.random.categorical(key_of(words), log_weights).astype(jnp.int32)
 
     def retreat(index: jax.Array, at: tuple) -> tuple:
         x, ancestors = at
@@ -175,7 +174,7 @@ def trace_back(passed: Pass, words: jax.Array) -> jax.Array:
     return jnp.concatenate([path, passed.particles[-1][last][None]])
 
 
-def _words_of(key: jax.Array, count: int) -> jax.Array:
+def words_of(key: jax.Array, count: int) -> jax.Array:
     """Words (2, count) of each of `count` particles, without hashing: the first word of a fresh key counted up."""
     first, second = jax.random.key_data(key)
     return jnp.stack([first + lax.iota(jnp.uint32, count), jnp.broadcast_to(second, (count,))])
