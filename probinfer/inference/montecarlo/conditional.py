@@ -28,8 +28,11 @@ def conditional_pass(
     *,
     particles: int,
 ) -> jax.Array:
-    """A new trajectory (T, *state) from `path` (T, *state). words: (2,) uint32. The last particle follows `path`, and at
-    every time draws anew which particle it descends from; the others are drawn and resampled as in a filter."""
+    """A new trajectory (T, *state) from `path` (T, *state). words: (2,) uint32.
+
+    The last particle follows `path`, and at every time draws anew which particle it descends from; the others are drawn
+    and resampled as in a filter.
+    """
     n, root = particles, key_of(words)
 
     def weigh(x: Any, t: Any, y: Any, seen: Any, law: Any, used: Any) -> jax.Array:
@@ -53,7 +56,7 @@ def conditional_pass(
         behind = log_weights + jnp.where(jnp.isnan(behind), -jnp.inf, behind)
         ancestor = jax.random.categorical(ancestor_key, behind)
         ancestor = jnp.where(jnp.max(behind) > -jnp.inf, ancestor, n - 1)
-        ancestors = chosen.at[n - 1].set(ancestor).astype(jnp.int32)
+        ancestors = jnp.where(is_last, ancestor, chosen).astype(jnp.int32)
 
         def move(words: jax.Array, before: Any, last: Any) -> tuple:
             law = model.transition(before, t, params)

@@ -145,8 +145,7 @@ def transition(
     series = Series(inputs["observations"], inputs["observed"])
     kind = jax.eval_shape(lambda z: marginal.model.initial(marginal.parameters(z)).sample(jax.random.key(0)), start.q)
 
-    def turn(carry: tuple, n: jax.Array) -> tuple[tuple, Info]:
-        (q,) = carry
+    def turn(q: jax.Array, n: jax.Array) -> tuple[jax.Array, tuple[Draw, Info]]:
         own = threefry(key, n, jnp.uint32(7))
         words = jnp.stack(threefry(own, jnp.uint32(0), jnp.uint32(8)))
         path = conditional_pass(
@@ -169,15 +168,15 @@ def transition(
             target=marginal.target,
             max_depth=max_depth,
         )
-        return (drawn.q,), (drawn, info)
+        return drawn.q, (drawn, info)
 
-    _, (draws, infos) = jax.lax.scan(turn, (start.q,), jnp.arange(turns, dtype=jnp.uint32))
+    _, (draws, infos) = jax.lax.scan(turn, start.q, jnp.arange(turns, dtype=jnp.uint32))
     last = jax.tree.map(lambda part: part[-1], draws)
     info = jax.tree.map(lambda part: part[-1], infos)
     return last, info._replace(
         acceptance=jnp.mean(infos.acceptance),
         symmetric_acceptance=jnp.mean(infos.symmetric_acceptance),
-        steps=jnp.sum(infos.steps),
+        steps=jnp.sum(infos.steps).astype(jnp.int32),
         diverging=jnp.any(infos.diverging),
     )
 

@@ -18,7 +18,7 @@ _FIRST, _MOST = 64, 2**17  # particles
 _POINTS, _PER_PARAMETER = 60, 10  # of a round
 _ROUNDS = 15
 _SHARE = 0.25  # effective share of the points that a round's temper leaves
-_REPEATS = 40  # estimates at one point, from which the variance
+_PLACES, _REPEATS = 8, 10  # points, and estimates at each, from which the variance
 
 
 class Pilot(NamedTuple):
@@ -57,8 +57,8 @@ def find_pilot(marginal: Marginal, generator: np.random.Generator, particles: in
             break
         points, log_q = _normal_draws(mean, 1.5 * cov, count, generator)
     if particles is not None:
-        return Pilot(mean, cov, particles, _spread(marginal, particles, mean, generator))
-    return Pilot(mean, cov, *_choose_particles(marginal, mean, generator))
+        return Pilot(mean, cov, particles, _spread(marginal, particles, mean, cov, generator))
+    return Pilot(mean, cov, *_choose_particles(marginal, mean, cov, generator))
 
 
 def estimates(marginal: Marginal, particles: int, points: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -90,11 +90,13 @@ def likelihood_program(marginal: Marginal, particles: int) -> Callable[..., Any]
     )
 
 
-def _choose_particles(marginal: Marginal, mean: np.ndarray, generator: np.random.Generator) -> tuple[int, float]:
+def _choose_particles(
+    marginal: Marginal, mean: np.ndarray, cov: np.ndarray, generator: np.random.Generator
+) -> tuple[int, float]:
     """The least power of sqrt(2) with about VARIANCE, and the sd there; the variance falls as 1 / particles."""
     particles = _FIRST
     while True:
-        sd = _spread(marginal, particles, mean, generator)
+        sd = _spread(marginal, particles, mean, cov, generator)
         if sd**2 <= 1.4 * VARIANCE or particles >= _MOST:
             return particles, sd
         # far above, the log likelihood is not yet nearly normal, and its variance tells little
@@ -102,10 +104,15 @@ def _choose_particles(marginal: Marginal, mean: np.ndarray, generator: np.random
         particles = int(min(2 ** (np.ceil(2 * np.log2(wanted)) / 2), _MOST))
 
 
-def _spread(marginal: Marginal, particles: int, point: np.ndarray, generator: np.random.Generator) -> float:
-    """Standard deviation of the estimates at one point; infinite if some are zero."""
-    values = estimates(marginal, particles, np.repeat(point[None], _REPEATS, axis=0), generator)
-    return float(values.std(ddof=1)) if np.isfinite(values).all() else np.inf
+def _spread(
+    marginal: Marginal, particles: int, mean: np.ndarray, cov: np.ndarray, generator: np.random.Generator
+) -> float:
+    """Standard deviation of an estimate over the pilot's law, the worst point left out; infinite if some are zero."""
+    points, _ = _normal_draws(mean, cov, _PLACES, generator)
+    values = estimates(marginal, particles, np.repeat(points, _REPEATS, axis=0), generator)
+    values = values.reshape(_PLACES, _REPEATS)
+    variances = np.where(np.isfinite(values).all(axis=1), np.nan_to_num(values, neginf=0.0).var(axis=1, ddof=1), np.inf)
+    return float(np.sqrt(np.sort(variances)[:-1].mean()))
 
 
 def _prior_draws(marginal: Marginal, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from scipy.special import ndtr
 
 from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
-from probinfer.inference.mcmc import walk
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
 from probinfer.inference.mcmc.kernel import Draw, Info, Kernel
 from probinfer.inference.mcmc.metric import Metric
@@ -30,6 +28,7 @@ _WARMUP = 300
 _PER_DIMENSION, _LEAST = 2, 10  # proposals between draws
 _CHECKED, _REPEATS = 16, 10  # draws at which the spread of the estimate is measured after the run, and how often
 _TRIES = 50
+_SCALE = 2.56  # proposals' sd, in those of the posterior times 1/√d: Sherlock, Thiery, Roberts & Rosenthal (2015)
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class PMMH:
     """Particle marginal Metropolis-Hastings: random-walk Metropolis on the parameters of a `StateSpace`, with the
     likelihood that a particle filter estimates. Exact, whatever the number of particles.
 
-        θ' = θ + s A z;   accept with probability min(1, p(θ') p^(y | θ') / (p(θ) p^(y | θ)))
+        θ' = θ + 2.56 / √d A z,   z ~ Normal(0, I),   A A' = covariance of the draws so far, fixed after warm-up
+        accept with probability min(1, p(θ') p^(y | θ') / (p(θ) p^(y | θ)))
 
     p^ has no bias, and the estimate of the current point is kept, not renewed: so θ has the posterior as its law. A
     draw holds the states too, one trajectory of the filter that was accepted, of the law p(x | y, θ).
@@ -54,8 +54,6 @@ class PMMH:
         refresh: share of the filter's random numbers that a proposal renews. Below 1 the estimates at both points are
             correlated (times are renewed in blocks, particles resampled in order), so that fewer particles do; for
             states of one number only.
-        target_accept: share of proposals accepted that the step size would aim at if the likelihood were known; what
-            the noise of the estimate rejects, however short the step, is not held against it.
         float64: compute in double precision.
 
     Raises:
@@ -69,8 +67,8 @@ class PMMH:
     Andrieu, Doucet & Holenstein (2010); Doucet, Pitt, Deligiannidis & Kohn (2015), number of particles;
     Deligiannidis, Doucet & Pitt (2018) and Tran, Kohn, Quiroz & Villani (2016), correlated estimates.
 
-    >>> PMMH(particles=200).target_accept
-    0.234
+    >>> PMMH(particles=200).refresh
+    1.0
     """
 
     chains: int = 4
@@ -80,11 +78,11 @@ class PMMH:
     particles: int | None = None
     filter: ParticleFilter | None = None
     refresh: float = 1.0
-    target_accept: float = 0.234
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.STATES})
     controls: ClassVar[frozenset[Control]] = frozenset(Control)
+    target_accept: ClassVar[float] = 0.234  # of the step size that the warm-up adapts and proposals do not heed
 
     def __post_init__(self) -> None:
         check_whole("PMMH", "chains", self.chains, 1)
@@ -95,7 +93,6 @@ class PMMH:
         check_filter("PMMH", self.filter)
         if self.refresh != 1:
             check_fraction("PMMH", "refresh", self.refresh, "0.05, or 1")
-        check_fraction("PMMH", "target_accept", self.target_accept, "0.234")
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
@@ -113,13 +110,11 @@ class PMMH:
         generator = np.random.default_rng(np.random.SeedSequence([*run.key.tolist(), 1]))
         pilot = find_pilot(marginal, generator, self.particles)
         kernel = Kernel(
-            name=f"pmmh {thin} {pilot.particles} {_kept_by(pilot, marginal)} {marginal.name}",
-            transition=functools.partial(
-                transition, marginal=marginal, particles=pilot.particles, proposals=thin, kept=_kept_by(pilot, marginal)
-            ),
+            name=f"pmmh {thin} {pilot.particles} {marginal.name}",
+            transition=functools.partial(transition, marginal=marginal, particles=pilot.particles, proposals=thin),
             gradient=False,
-            first_step=2.38 / marginal.dim**0.5,
-            fit=functools.partial(fit_parameters, dim=marginal.dim),
+            first_step=1.0,
+            fit=functools.partial(fit_parameters, pilot=pilot),
             limit=0,
             stats={"acceptance_rate": "acceptance", "n_steps": "steps"},
             given=lambda target: lambda ask, inputs: ask(inputs),
@@ -128,7 +123,9 @@ class PMMH:
         )
         warmup = _WARMUP if self.warmup is None else self.warmup
         draws = run_chains(self, kernel, target, run, rank=marginal.dim, warmup=warmup)
-        return replace(draws, facts=_facts(marginal, pilot, draws, generator))
+        step = np.full_like(draws.stats["step_size"], _SCALE / marginal.dim**0.5)
+        facts = _facts(marginal, pilot, draws, generator)
+        return replace(draws, stats={**draws.stats, "step_size": step}, facts=facts)
 
 
 def transition(
@@ -142,11 +139,13 @@ def transition(
     marginal: Marginal,
     particles: int,
     proposals: int,
-    kept: float,
 ) -> tuple[Draw, Info]:
-    """`proposals` proposals, then a trajectory of the filter accepted last; `ask(f)` is f of the data, `kept` the
-    share of the shortest steps that the noise of the estimate accepts."""
-    del limit
+    """`proposals` proposals, then a trajectory of the filter accepted last; `ask(f)` is f of the data.
+
+    The step has the length that is best for a normal posterior: one adapted to a share of acceptances would shrink
+    where a chain sticks for the noise of its estimate, and then stick for good.
+    """
+    del step_size, limit
     inputs = ask(lambda inputs: inputs)
     dtype, dim = start.q.dtype, marginal.dim
     own = Metric(metric.scale[:dim], metric.directions[:dim], metric.stretch)
@@ -157,7 +156,7 @@ def transition(
         counter = n.astype(jnp.uint32)
         z = normal(threefry(key, counter, jnp.uint32(3)), dim, dtype)
         bits, which = threefry(key, counter, jnp.uint32(4))
-        q = here.q.at[:dim].add(step_size * own.displacement(z))
+        q = here.q.at[:dim].add(_SCALE / dim**0.5 * own.displacement(z))
         words = marginal.fresh(key, counter, 5)
         if marginal.blocks > 1:
             renewed = jnp.arange(marginal.blocks) == which % marginal.blocks
@@ -180,16 +179,30 @@ def transition(
     end = end._replace(q=marginal.with_states(end.q, end.words, choice, inputs, particles))
     mean, never = acceptance / proposals, jnp.zeros((), bool)
     steps = jnp.int32((proposals + 1) * marginal.times)
-    return end, Info(mean, jnp.minimum(mean / kept, 1.0), steps, jnp.int32(0), never, never, -end.log_density, error)
+    return end, Info(mean, mean, steps, jnp.int32(0), never, never, -end.log_density, error)
 
 
-def fit_parameters(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *, dim: int) -> Metric:
-    """The covariance of the first `dim` coordinates; the identity for the states."""
-    size = draws.shape[-1]
-    found = walk.fit_covariance(draws[..., :dim], gradients[..., :dim], use, rank)
-    metric = Metric(np.ones(size), np.zeros((size, rank)), found.stretch)
-    metric.scale[:dim] = found.scale
-    metric.directions[:dim] = found.directions
+def fit_parameters(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *, pilot: Pilot) -> Metric:
+    """The covariance of the parameters over all chains, blended with the pilot's by as much as 20 d moves would weigh.
+
+    Chains that stand still say nothing of the covariance, so draws count by the moves among them.
+    """
+    del gradients, use, rank
+    dim, size = len(pilot.mean), draws.shape[-1]
+    x = draws[..., :dim]
+    moves = int((np.diff(x[..., 0], axis=1) != 0).sum())
+    share = moves / (moves + 20 * dim)
+    found = np.cov(x.reshape(-1, dim).T).reshape(dim, dim) if moves > dim else pilot.cov
+    return metric_of(share * found + (1 - share) * pilot.cov, size)
+
+
+def metric_of(cov: np.ndarray, size: int) -> Metric:
+    """The metric whose A A' is this covariance of the first coordinates of `size`."""
+    sd = np.sqrt(np.diag(cov))
+    values, vectors = np.linalg.eigh(cov / np.outer(sd, sd))
+    metric = Metric(np.ones(size), np.zeros((size, len(cov))), np.sqrt(np.maximum(values, 1e-10)) - 1.0)
+    metric.scale[: len(cov)] = sd
+    metric.directions[: len(cov)] = vectors
     return metric
 
 
@@ -199,10 +212,7 @@ def begin(marginal: Marginal, pilot: Pilot, chain: int, generator: np.random.Gen
     target, dim = marginal.target, marginal.dim
     root = np.linalg.cholesky(pilot.cov)
     size = target.dim
-    values, vectors = np.linalg.eigh(_correlation(pilot.cov))
-    metric = Metric(np.ones(size), np.zeros((size, dim)), np.sqrt(np.maximum(values, 1e-10)) - 1.0)
-    metric.scale[:dim] = np.sqrt(np.diag(pilot.cov))
-    metric.directions[:dim] = vectors
+    metric = metric_of(pilot.cov, size)
 
     def program(z: jax.Array, words: jax.Array, choice: jax.Array, inputs: Any) -> tuple:
         value = marginal.log_density(z, words, inputs, pilot.particles)
@@ -227,12 +237,6 @@ def begin(marginal: Marginal, pilot: Pilot, chain: int, generator: np.random.Gen
     )
 
 
-def _kept_by(pilot: Pilot, marginal: Marginal) -> float:
-    """E min(1, exp(e)) for the difference e of two log estimates at one point, normal with E exp(e) = 1."""
-    noise = min(pilot.sd, 3.0) / marginal.blocks**0.5
-    return round(float(2 * ndtr(-noise / 2**0.5)), 3)
-
-
 def check_filter(owner: str, given: Any) -> None:
     """MethodError unless it is a particle filter or None."""
     if given is not None and not isinstance(given, ParticleFilter):
@@ -248,11 +252,6 @@ def _check_scalar_state(marginal: Marginal) -> None:
             "PMMH: refresh below 1 needs states of one number, which can be put in order; these have the shape "
             f"{shape}. Leave refresh at 1."
         )
-
-
-def _correlation(cov: np.ndarray) -> np.ndarray:
-    sd = np.sqrt(np.diag(cov))
-    return cov / np.outer(sd, sd)
 
 
 def _facts(marginal: Marginal, pilot: Pilot, draws: Draws, generator: np.random.Generator) -> dict[str, Any]:
