@@ -130,7 +130,14 @@ def _prior_draws(marginal: Marginal, count: int, generator: np.random.Generator)
     words = generator.integers(0, 2**32, (count, 2), dtype=np.uint32)
     shape = jax.ShapeDtypeStruct(words.shape, jnp.uint32)
     with target.precision():
-        points, log_q = map(np.asarray, target.compile(f"prior {count}", jax.vmap(one), shape)(words))
+        try:
+            program = target.compile(f"prior {count}", jax.vmap(one), shape)
+        except NotImplementedError:
+            raise ModelError(
+                "A prior cannot be drawn from, as ImproperUniform cannot; particle methods begin at draws of the "
+                "priors. Give every parameter a proper one."
+            ) from None
+        points, log_q = map(np.asarray, program(words))
     usable = np.isfinite(points).all(axis=1) & np.isfinite(log_q)
     if not usable.any():
         raise ModelError(
