@@ -3,10 +3,10 @@
     sh benchmarks/peers/install.sh particles
     python -m benchmarks.particle [--repeat 5] [--dry]
 
-Two models with states of one number, volatility and level; systematic resampling below an effective share of one half,
-one run. Runs alternate; the medians of wall and of processor time are given as steps (times) a second and as nanoseconds
-a particle and step. The log likelihoods must agree, and level's with Kalman's. Writes a section of RESULTS.md unless
---dry. dynamax filters no particles: its inference is of linear, extended and unscented Kalman kind.
+Two models with states of one number, volatility and level; systematic resampling below an effective share of one
+half, one run. Runs alternate; the medians of wall and of processor time are given as steps (times) a second and as
+nanoseconds a particle and step. The log likelihoods must agree. Writes a section of RESULTS.md unless --dry. dynamax
+is left out: its filters for such models are Kalman's, extended and unscented, without particles.
 """
 
 import argparse

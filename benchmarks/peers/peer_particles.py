@@ -1,4 +1,6 @@
-"""The package `particles` on the models of benchmarks/particle.py: reads "model particles seed" lines, answers with JSON lines.
+"""The package `particles` on the models of benchmarks/particle.py.
+
+Reads lines "model particles times seed" and answers with JSON lines; the file of the series is its argument.
 
 Imports NumPy and particles only. It draws from NumPy's global generator.
 """
