@@ -14,7 +14,9 @@ import pytest
 from scipy import stats
 
 import probinfer as pi
+from probinfer.inference.choose import choose
 from probinfer.inference.draw import draw
+from probinfer.inference.exact.kalman import kalman
 from probinfer.inference.montecarlo import conditional, marginal, pmmh
 from probinfer.inference.montecarlo.particle import ParticleFilter
 from probinfer.model.statespace import Series
@@ -56,11 +58,10 @@ def linear():
 def exact():
     """Weights of the grid (281,), and the smoothed means and sds there (281, T)."""
     model = linear()
-    found = [pi.smooth(model, Y, parameters={"log_q": q}) for q in GRID]
-    log_density = stats.norm.logpdf(GRID, -0.5, 1) + [each.log_likelihood for each in found]
+    found = kalman(model, model.series(Y), {"log_q": GRID}, smooth=True)
+    log_density = stats.norm.logpdf(GRID, -0.5, 1) + found.log_density.sum(axis=1)
     weights = np.exp(log_density - log_density.max())
-    moments = [np.stack([getattr(each, name)[:, 0] for each in found]) for name in ("mean", "sd")]
-    return weights / weights.sum(), *moments
+    return weights / weights.sum(), found.mean[..., 0], np.sqrt(found.cov[..., 0, 0])
 
 
 def moments_on(weights, values, sds=0.0):
@@ -69,11 +70,11 @@ def moments_on(weights, values, sds=0.0):
 
 
 METHODS = {
-    "PMMH": pi.PMMH(particles=30, draws=1200, thin=8),
-    "correlated": pi.PMMH(particles=30, draws=1200, thin=8, refresh=0.2),
-    "ParticleGibbs": pi.ParticleGibbs(particles=15, draws=1000),
+    "PMMH": pi.PMMH(particles=30, draws=600, warmup=100, thin=6),
+    "correlated": pi.PMMH(particles=30, draws=600, warmup=100, thin=6, refresh=0.2),
+    "ParticleGibbs": pi.ParticleGibbs(particles=15, draws=600, warmup=150),
 }
-QUICK = pi.PMMH(particles=30, draws=150, warmup=50, thin=4)
+QUICK = pi.PMMH(particles=30, draws=100, warmup=30, thin=6)  # the programs of the other
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,10 @@ def model():
     return nonlinear()
 
 
-@pytest.mark.parametrize("name", METHODS)
+SLOW = pytest.mark.long  # each compiles for some ten seconds
+
+
+@pytest.mark.parametrize("name", ["PMMH", *(pytest.param(name, marks=SLOW) for name in list(METHODS)[1:])])
 def test_parameters_and_states_agree_with_a_grid(name, model, exact):
     weights, means, sds = exact
     posterior = pi.infer(model, Y, METHODS[name], progress=False)
@@ -94,6 +98,7 @@ def test_parameters_and_states_agree_with_a_grid(name, model, exact):
         assert_moments(draws, *moments_on(stats.norm.pdf(GRID, -0.5, 1) / 40, GRID))  # the prior
 
 
+@SLOW
 def test_a_biased_likelihood_is_caught(exact, monkeypatch):
     weights, *_ = exact
     right = marginal.one_pass
@@ -161,7 +166,7 @@ def changed(old, new):
 
 
 def test_law_does_not_move_under_the_conditional_filter():
-    paths, to_normals = exact_paths(10_000, 6)
+    paths, to_normals = exact_paths(5_000, 4)
     moved = move_paths(vars(conditional), paths)
     assert_standard(to_normals(moved))
     assert np.abs(np.corrcoef(paths[:, 0], moved[:, 0])[0, 1]) < 0.9
@@ -177,20 +182,21 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", [list(MUTANTS)[0], *(pytest.param(name, marks=SLOW) for name in list(MUTANTS)[1:])])
 def test_mutants_of_the_conditional_filter_move_the_law(name):
-    paths, to_normals = exact_paths(10_000, 6)
+    paths, to_normals = exact_paths(5_000, 4)
     with pytest.raises(AssertionError, match="the law is off"):
         assert_standard(to_normals(move_paths(changed(*MUTANTS[name]), paths)))
 
 
-def test_chosen_without_being_asked_for_and_the_reason_is_said(model):
-    drawn, _, attributes = draw(model, Y, pi.PMMH(draws=30, warmup=10, thin=2), progress=False)
+@SLOW
+def test_the_pilot_chooses_the_particles(model):
+    drawn, _, _ = draw(model, Y, pi.PMMH(draws=30, warmup=10, thin=2), progress=False)
     assert 0 < drawn.facts["log_likelihood_sd"] < 2
     assert drawn.facts["particles"] >= 64
-    assert "method_chosen" not in attributes
-    from probinfer.inference.choose import choose
 
+
+def test_chosen_without_being_asked_for_and_the_reason_is_said(model):
     method, _, reason = choose(model.bind(Y))
     assert isinstance(method, pi.PMMH)
     assert "cannot be integrated out" in reason
@@ -206,6 +212,7 @@ def test_a_run_goes_on_from_its_checkpoint(model, tmp_path):
     np.testing.assert_array_equal(draw(model, Y, QUICK, progress=False)[0].positions, whole)
 
 
+@SLOW
 def test_sticking_chains_are_reported():
     precise = pi.StateSpace(
         lambda params: dist.Normal(0.0, 1.0),
@@ -224,6 +231,7 @@ def test_longest_stay():
     assert pmmh.longest_stay(np.zeros((1, 7))) == 7
 
 
+@SLOW
 def test_states_given_a_posterior_of_the_parameters(model, exact):
     weights, means, sds = exact
     posterior = pi.infer(linear(), Y, pi.NUTS(draws=500), progress=False)
