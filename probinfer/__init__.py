@@ -40,7 +40,9 @@ from probinfer.inference.mcmc.sgld import SGLD as SGLD
 from probinfer.inference.montecarlo.importance import Importance as Importance
 from probinfer.inference.montecarlo.particle import FilterKind as FilterKind
 from probinfer.inference.montecarlo.particle import ParticleFilter as ParticleFilter
+from probinfer.inference.montecarlo.particle_gibbs import ParticleGibbs as ParticleGibbs
 from probinfer.inference.montecarlo.plain import MonteCarlo as MonteCarlo
+from probinfer.inference.montecarlo.pmmh import PMMH as PMMH
 from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo as QuasiMonteCarlo
 from probinfer.inference.montecarlo.rejection import Rejection as Rejection
 from probinfer.inference.montecarlo.replica import Tempering as Tempering

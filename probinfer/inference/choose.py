@@ -9,13 +9,18 @@ from probinfer.inference.mcmc.gibbs import Gibbs
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.method import Method
+from probinfer.inference.montecarlo.pmmh import PMMH
 from probinfer.model.model import BoundModel
+from probinfer.model.statespace import StateSpace
 from probinfer.model.target import Target
 
 
 def choose(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
     """The method, the target as it wants it, and the reason in words. `steered`: by a stop rule or a checkpoint, which
     only Markov chains heed."""
+    if isinstance(bound.model, StateSpace) and bound.model.linear is None:
+        reason = "the states cannot be integrated out in closed form, so particles estimate the parameters' likelihood"
+        return PMMH(), Target(bound, gradient=False), reason
     if bound.discrete:
         return Gibbs(), Target(bound), f"the latent site {bound.discrete[0]} is discrete"
     try:

@@ -27,6 +27,8 @@ from probinfer.inference.mcmc.sgld import SGLD
 from probinfer.inference.method import Method, Need, Run, check_controls, check_fits
 from probinfer.inference.montecarlo.growing import PosteriorBefore, appended
 from probinfer.inference.montecarlo.importance import Importance
+from probinfer.inference.montecarlo.particle_gibbs import ParticleGibbs
+from probinfer.inference.montecarlo.pmmh import PMMH
 from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.inference.montecarlo.replica import Tempering
 from probinfer.inference.montecarlo.smc import SMC
@@ -51,6 +53,8 @@ METHODS: tuple[type, ...] = (
     SMC,
     ManyChains,
     Tempering,
+    PMMH,
+    ParticleGibbs,
     Laplace,
     MeanField,
     LowRank,
@@ -91,7 +95,8 @@ def draw(
     provenance = _provenance(model, target)
     journal = None
     if checkpoint is not None:
-        settings = {f"{type(chosen).__name__}.{name}": value for name, value in settings_of(chosen).items()}
+        given = json.loads(_json(settings_of(chosen)))
+        settings = {f"{type(chosen).__name__}.{name}": value for name, value in given.items()}
         versions = {f"version of {name}": version for name, version in _versions().items()}
         journal = Journal(checkpoint, {**provenance, "seed": [int(word) for word in key], **settings, **versions})
     line = make_progress(progress)
@@ -155,7 +160,7 @@ def _attributes(
     return {
         "method": draws.method,
         **({"method_chosen": reason} if reason else {}),
-        "settings": json.dumps(dict(draws.settings)),
+        "settings": _json(draws.settings),
         "seed": json.dumps(seed if isinstance(seed, int) else [int(word) for word in key]),
         **provenance,
         "versions": json.dumps(_versions()),
@@ -164,6 +169,11 @@ def _attributes(
         **({"until": json.dumps(dict(draws.stopping))} if draws.stopping is not None else {}),
         "seconds": json.dumps(seconds),
     }
+
+
+def _json(settings: Mapping[str, Any]) -> str:
+    """Settings as JSON, choices and functions by their names."""
+    return json.dumps(dict(settings), default=lambda value: getattr(value, "__qualname__", str(value)))
 
 
 def key_words(seed: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from probinfer.inference.draws import Draws
 from probinfer.inference.progress import Progress
 from probinfer.inference.until import Until
 from probinfer.model.model import BoundModel
+from probinfer.model.statespace import StateSpace
 from probinfer.model.target import Target
 
 
@@ -20,6 +21,7 @@ class Need(enum.Enum):
     CONTINUOUS = "a log density: every latent site continuous"
     GRADIENT = "the gradient of a log density: every latent site continuous"
     PARTIAL_GRADIENT = "the gradient of a log density in the continuous sites"
+    STATES = "a state-space model whose states are unknown: pi.StateSpace"
 
 
 class Control(enum.Enum):
@@ -72,6 +74,14 @@ def check_fits(method: Any, bound: BoundModel, methods: tuple[Any, ...]) -> None
         names = ", ".join(f"pi.{each.__name__}()" for each in methods)
         raise MethodError(f"method came as {method!r}; wanted one of {names}{hint}")
     missing = {Need.CONTINUOUS, Need.GRADIENT} if bound.discrete else set()
+    if not isinstance(bound.model, StateSpace):
+        methods = tuple(each for each in methods if Need.STATES not in each.needs)
+        if Need.STATES in method.needs:
+            raise MethodError(
+                f"{type(method).__name__} needs {Need.STATES.value}, and the model came as a "
+                f"{type(bound.model).__name__}. Fits: "
+                f"{', '.join(each.__name__ for each in methods if not each.needs & missing)}."
+            )
     if method.needs & missing:
         needed = " and ".join(need.value for need in method.needs & missing)
         fitting = [each.__name__ for each in methods if not each.needs & missing]

@@ -11,7 +11,8 @@ import numpyro
 from probinfer.errors import DataError, ModelError
 from probinfer.model.linear_gaussian import LinearGaussian, Parameters, condition
 from probinfer.model.model import BoundModel, Model
-from probinfer.model.trace import VALUE_NEEDED, user_error
+from probinfer.model.trace import VALUE_NEEDED, placeholder, user_error
+from probinfer.model.trajectory import STATES, TIME, Trajectory
 
 
 class Series(NamedTuple):
@@ -28,8 +29,8 @@ class StateSpace(Model):
         x_t ~ transition(x_{t-1}, t, params)      t = 1, ..., T-1
         y_t ~ observation(x_t, t, params)         t = 0, ..., T-1
 
-    `pi.filter` and `pi.smooth` find the states at given parameters. Write the functions for one state, with
-    `jax.numpy`; they are vectorised over particles. `pi.infer` finds the parameters of a linear Gaussian model only.
+    `pi.filter` and `pi.smooth` find the states at given parameters, `pi.infer` the parameters too. Write the functions
+    for one state, with `jax.numpy`; they are vectorised over particles.
 
     Args:
         initial: function of the parameters; its distribution's shape is that of a state, () or (d,), ….
@@ -82,8 +83,14 @@ class StateSpace(Model):
             if self.linear is not None:
                 moments = self.linear.forward(observations, observed, params)
                 numpyro.factor("log_likelihood", jnp.sum(moments.log_density))
+                return
+            states = numpyro.sample(STATES, Trajectory(self, params, len(observations)))
+            seen = jax.vmap(lambda x, t, y, o: self.log_observation(x, t, params, y, o))(
+                states, jnp.arange(len(observations)), observations, observed
+            )
+            numpyro.factor("log_likelihood", jnp.sum(seen))
 
-        super().__init__(state_space, coords=coords, dims=dims)
+        super().__init__(state_space, coords=coords, dims={STATES: (TIME,), **(dims or {})})
 
     @classmethod
     def linear_gaussian(
@@ -155,21 +162,18 @@ class StateSpace(Model):
             y = data["observations"]
             data = np.where(data["observed"], y, np.nan) if "observed" in data else y
         series = self.series(data)
-        if self.linear is None:
-            raise ModelError(
-                "The states of this StateSpace cannot be integrated out in closed form, so its parameters have no log "
-                "density to infer from. Write a linear Gaussian model as pi.StateSpace.linear_gaussian(...); for the "
-                "states at given parameters use pi.filter or pi.smooth."
-            )
         if not self.prior:
             raise ModelError(
                 "The StateSpace has no prior: there is nothing to infer. Give it prior={name: distribution}; for the "
                 "states alone use pi.filter or pi.smooth."
             )
-        bound = super().bind({"observations": series.values, "observed": series.observed})
         with jax.enable_x64(True):
-            self.check({site.name: np.zeros(site.shape, site.dtype) for site in bound.latents}, series)
-        return bound
+            inside = {
+                name: np.asarray(placeholder({"type": "sample", "is_observed": False, "fn": law}))
+                for name, law in self.prior.items()
+            }
+            self.check(inside, series)
+        return super().bind({"observations": series.values, "observed": series.observed})
 
     def series(self, observations: Any) -> Series:
         """Checked arrays. Raises DataError for text, infinities, or no rows."""
@@ -265,6 +269,8 @@ def _check_prior(prior: Any) -> dict[str, Any]:
                 f"StateSpace: the prior of {name!r} is {law!r}; wanted a NumPyro distribution. Known values go to "
                 "pi.filter(..., parameters=...)."
             )
+    if STATES in prior:
+        raise ModelError(f"StateSpace: a parameter is called {STATES!r}, which is the name of the states; rename it.")
     return dict(prior)
 
 

@@ -230,7 +230,7 @@ class _Traced:
         self._run = jaxpr_as_fun(program)
         self._run_in_loop = with_group_sums(program)
         self._structure = jax.tree.structure(shapes)
-        self.fingerprint = _fingerprint(program)
+        self.fingerprint = fingerprint_of(program)
 
     def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, _Seen], jax.Array]:
         return jax.tree.unflatten(self._structure, self._run(z, *jax.tree.leaves(inputs)))
@@ -264,7 +264,7 @@ class _Layout:
         return values
 
 
-def _fingerprint(program: Any) -> str:
+def fingerprint_of(program: Any) -> str:
     """Hash of a traced program: its operations and the values of its constants, but not its arguments."""
     digest = hashlib.sha256(str(program).encode())
     for constant in program.consts:

@@ -33,6 +33,12 @@ USUAL_CHAINS = 4
 # anew. Fewer than these say little about the shares of modes.
 RESTARTS_DOUBTFUL = 20
 
+# Standard deviation of an estimated log likelihood over the posterior. At 1.2 a chain is about most efficient for its
+# cost, at 2 its autocorrelation is some ten times that with the exact likelihood, at 3 some hundred times, and no run
+# shows how long the longest stay would have been: Doucet, Pitt, Deligiannidis & Kohn (2015), fig. 3.
+NOISE_DOUBTFUL = 2.0
+NOISE_BAD = 3.0
+
 # Pareto shape of the importance weights between an approximation and the posterior: Vehtari, Simpson, Gelman, Yao,
 # Gabry (2024), "Pareto smoothed importance sampling", JMLR 25(72): above 0.7 no practical sample size corrects it.
 PARETO_K_DOUBTFUL = 0.5
@@ -82,6 +88,7 @@ def judge(evidence: Evidence) -> Report:
         findings += _r_hat(evidence, numbers) if evidence.chained else _approximation(evidence)
         findings += [*hamiltonian.energy(evidence), *_effective_size(evidence, numbers)]
         findings += [*hamiltonian.tree_depth(evidence), *_one_chain(evidence), *_restarts(evidence)]
+        findings += _noisy_likelihood(evidence)
     findings.sort(key=lambda finding: finding.severity.value)
     return Report(
         verdict=min((f.severity for f in findings), default=Verdict.GOOD),
@@ -375,6 +382,27 @@ def _restarts(evidence: Evidence) -> list[Finding]:
             Verdict.DOUBTFUL,
             "The shares of several modes may be off. Draw more, warm up for longer, or set more temperatures.",
             float(restarts),
+        )
+    ]
+
+
+def _noisy_likelihood(evidence: Evidence) -> list[Finding]:
+    """Of chains whose likelihood is estimated: a lucky estimate is not left for long, so that they stick."""
+    sd = float(evidence.attrs.get("log_likelihood_sd", 0.0))
+    refresh = float(evidence.attrs.get("refresh", 1.0))  # of the noise in both estimates this share is new
+    noise = sd * np.sqrt(refresh)
+    if noise <= NOISE_DOUBTFUL:
+        return []
+    particles, stay = int(evidence.attrs.get("particles", 0)), int(evidence.attrs.get("longest_stay", 1))
+    much = f"{int(np.ceil(particles * min(noise**2 / 1.5, 100.0)))}" if np.isfinite(noise) else "many times as many"
+    return [
+        Finding(
+            f"The log likelihood that {particles} particles estimate has a standard deviation of {sd:.2g} over the "
+            f"posterior: chains stick, one stood still for {stay} of {evidence.draws} draws",
+            "all parameters",
+            Verdict.BAD if not noise <= NOISE_BAD else Verdict.DOUBTFUL,
+            f"Use about {much} particles, or a proposal= that sees the observation.",
+            sd,
         )
     ]
 

@@ -11,11 +11,15 @@ from probinfer.inference.draw import key_words
 from probinfer.inference.exact.kalman import Kalman, kalman
 from probinfer.inference.montecarlo.backward import simulate_backward
 from probinfer.inference.montecarlo.particle import ParticleFilter, passes
+from probinfer.inference.montecarlo.particle_pass import Keep
 from probinfer.inference.settings import check_whole
 from probinfer.model.statespace import StateSpace
 from probinfer.posterior.estimate import check_level
-from probinfer.posterior.state_laws import Gaussian, cloud_of, cloud_of_draws
+from probinfer.posterior.posterior import Posterior
+from probinfer.posterior.state_laws import Gaussian, cloud_of, cloud_of_draws, mixture_of
 from probinfer.posterior.states import States
+
+_DRAWS = 100  # of a posterior of the parameters
 
 
 def filter(
@@ -23,7 +27,7 @@ def filter(
     observations: Any,
     method: Kalman | ParticleFilter | None = None,
     *,
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | Posterior | None = None,
     level: float = 0.9,
     seed: Any = 0,
 ) -> States:
@@ -33,7 +37,8 @@ def filter(
         state_space: a `StateSpace`.
         observations: (T, *observation shape); NaN where missing.
         method: `Kalman()` or `ParticleFilter(particles=1000)`; None takes the exact one where the model allows it.
-        parameters: values by name, which the model's functions get as `params`.
+        parameters: values by name, which the model's functions get as `params`; or the `Posterior` of them that
+            `infer` gave: the states are then those of the mixture over 100 of its draws.
         level: probability of the intervals.
         seed: whole number or jax key; the same seed gives the same numbers.
 
@@ -65,7 +70,7 @@ def smooth(
     observations: Any,
     method: Kalman | ParticleFilter | None = None,
     *,
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | Posterior | None = None,
     level: float = 0.9,
     seed: Any = 0,
     draws: int = 200,
@@ -97,19 +102,24 @@ def _states(
         hint = f"; did you mean {method.__name__}()?" if isinstance(method, type) else ""
         raise MethodError(f"method came as {method!r}; wanted pi.Kalman() or pi.ParticleFilter(){hint}")
     level, words = check_level(level), key_words(seed)
-    series, one = model.series(observations), _parameters(model, parameters)
+    series = model.series(observations)
+    drawn = _drawn(model, parameters) if isinstance(parameters, Posterior) else {}
+    one = {name: value[0] for name, value in drawn.items()} or _parameters(model, parameters)
     with jax.enable_x64(True):
         state = model.check(one, series)
-    common: dict[str, Any] = {"model": model, "params": one, "method": method}
+    before = parameters.report.verdict if isinstance(parameters, Posterior) else None
+    count = len(next(iter(drawn.values()))) if drawn else 1 if isinstance(method, Kalman) else method.runs
+    sets = drawn or {name: np.repeat(value[None], count, axis=0) for name, value in one.items()}
+    common: dict[str, Any] = {"model": model, "params": sets, "method": method, "before": before}
     if isinstance(method, Kalman):
-        found = kalman(model, series, {name: value[None] for name, value in one.items()}, smooth=draws is not None)
-        law = Gaussian(found.mean[0], np.sqrt(np.maximum(np.diagonal(found.cov[0], axis1=1, axis2=2), 0.0)))
-        last = (found.mean[0, -1], found.cov[0, -1])
+        found = kalman(model, series, sets, smooth=draws is not None)
+        sds = np.sqrt(np.maximum(np.diagonal(found.cov, axis1=2, axis2=3), 0.0))
+        law = mixture_of(found.mean, sds) if drawn else Gaussian(found.mean[0], sds[0])
+        last = (found.mean[:, -1], found.cov[:, -1])
         return States(law, level, log_likelihoods=found.log_density.sum(axis=1), last=last, ess=None, **common)
-    sets = {name: np.repeat(value[None], method.runs, axis=0) for name, value in one.items()}
-    numbers = method.runs * method.particles * len(series.values) * (1 + int(np.prod(state, dtype=int)))
+    numbers = count * method.particles * len(series.values) * (1 + int(np.prod(state, dtype=int)))
     first, second = np.random.SeedSequence(words.tolist()).spawn(2)
-    keep = draws is not None or method.keeps(numbers)
+    keep = Keep.ALL if draws is not None or method.keeps(numbers) else Keep.LAST
     passed = passes(model, method, series, sets, first.generate_state(2), keep=keep)
     weights = np.exp(passed.log_weights)
     cloud = cloud_of(passed.mean, passed.variance, passed.particles, weights)
@@ -118,6 +128,20 @@ def _states(
         cloud = cloud_of_draws(simulate_backward(model, sets, passed, second.generate_state(2), draws))
     total, ess = passed.log_density.sum(axis=1), passed.ess.min(axis=0)
     return States(cloud, level, log_likelihoods=total, last=last, ess=ess, **common)
+
+
+def _drawn(model: StateSpace, posterior: Posterior) -> dict[str, np.ndarray]:
+    """Draws of the parameters (S, *shape), evenly from the posterior's."""
+    latents = posterior.latents
+    missing = [name for name in model.prior if name not in latents]
+    if missing or not model.prior:
+        raise DataError(
+            f"parameters came as a posterior of {', '.join(latents)}; the model's parameters are "
+            f"{', '.join(model.prior) or 'none'}."
+        )
+    total = len(latents[next(iter(model.prior))])
+    rows = np.linspace(0, total - 1, min(_DRAWS, total)).astype(int)
+    return {name: np.asarray(latents[name][rows], dtype=float) for name in model.prior}
 
 
 def _parameters(model: StateSpace, given: Any) -> dict[str, np.ndarray]:

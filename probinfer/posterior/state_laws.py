@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from probinfer.errors import MethodError
 from probinfer.inference.montecarlo.particle import compiled
@@ -29,6 +29,36 @@ class Gaussian(NamedTuple):
     def quantiles(self, levels: np.ndarray) -> np.ndarray:
         """(levels, T, d)."""
         return self.mean + ndtri(levels)[:, None, None] * self.sd
+
+
+class Mixture(NamedTuple):
+    """Normal laws of every entry, one for each of S sets of parameters, which count alike."""
+
+    mean: np.ndarray  # (T, d)
+    sd: np.ndarray  # (T, d), within and between sets
+    mcse: np.ndarray  # (T, d), of the mean
+    means: np.ndarray  # (S, T, d)
+    sds: np.ndarray  # (S, T, d)
+
+    def quantiles(self, levels: np.ndarray) -> np.ndarray:
+        """(levels, T, d), by bisection of the mixture's distribution function."""
+        sds = np.maximum(self.sds, 1e-300)
+        low, high = (np.broadcast_to(end, (len(levels), *self.mean.shape)) for end in self._ends())
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = np.stack([ndtr((x - self.means) / sds).mean(axis=0) for x in middle])
+            under = below < levels[:, None, None]
+            low, high = np.where(under, middle, low), np.where(under, high, middle)
+        return (low + high) / 2
+
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        return (self.means - 10 * self.sds).min(axis=0), (self.means + 10 * self.sds).max(axis=0)
+
+
+def mixture_of(means: np.ndarray, sds: np.ndarray) -> Mixture:
+    """The mixture of normal laws (S, T, d)."""
+    error = means.std(axis=0, ddof=1) / np.sqrt(len(means))
+    return Mixture(means.mean(axis=0), np.sqrt((sds**2).mean(axis=0) + means.var(axis=0)), error, means, sds)
 
 
 class Cloud(NamedTuple):
@@ -95,27 +125,29 @@ def future_gaussian(
 def future_cloud(
     model: StateSpace, params: Parameters, last: Cloud, key: np.ndarray, first: int, steps: int
 ) -> tuple[Cloud, Cloud]:
-    """States and observations to come: particles of the last time moved on, each with an observation of its own."""
+    """States and observations to come: particles of the last time moved on, each with an observation of its own.
+
+    params: a first axis of runs on every array.
+    """
     generator = np.random.default_rng(key)
     runs = len(last.weights)
-    count = FUTURES // runs
+    count = max(FUTURES // runs, 1)
     chosen = [x[-1][systematic(w[-1], count, generator)] for x, w in zip(last.particles, last.weights, strict=True)]
     words = generator.integers(0, 2**32, 2, dtype=np.uint32)
+    sets = {name: np.repeat(value, count, axis=0) for name, value in params.items()}
 
     def simulate(params: Any, x: Any, words: Any, times: Any) -> tuple:
         root = key_of(words)
 
         def advance(x: Any, t: Any) -> tuple:
             moved, seen = (keys_of(each, len(x)) for each in jax.random.split(jax.random.fold_in(root, t)))
-            x = jax.vmap(lambda k, x: model.transition(x, t, params).sample(k))(moved, x)
-            return x, (x, jax.vmap(lambda k, x: model.observation(x, t, params).sample(k))(seen, x))
+            x = jax.vmap(lambda k, x, params: model.transition(x, t, params).sample(k))(moved, x, params)
+            return x, (x, jax.vmap(lambda k, x, params: model.observation(x, t, params).sample(k))(seen, x, params))
 
         return lax.scan(advance, x, times)[1]
 
     with jax.enable_x64(True):
-        arguments = jax.tree.map(
-            jnp.asarray, (dict(params), np.concatenate(chosen), words, np.arange(first, first + steps))
-        )
+        arguments = jax.tree.map(jnp.asarray, (sets, np.concatenate(chosen), words, np.arange(first, first + steps)))
         x, y = map(np.asarray, compiled(model, ("future",), simulate, *arguments)(*arguments))
     split = [np.moveaxis(part.reshape(steps, runs, count, *part.shape[2:]), 0, 1) for part in (x, y)]
     return cloud_of_draws(split[0]), cloud_of_draws(split[1])

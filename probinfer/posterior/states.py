@@ -13,7 +13,7 @@ from probinfer.inference.settings import check_whole
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import StateSpace
 from probinfer.posterior.estimate import check_level
-from probinfer.posterior.state_laws import Cloud, Gaussian, future_cloud, future_gaussian
+from probinfer.posterior.state_laws import Cloud, Gaussian, Mixture, future_cloud, future_gaussian, mixture_of
 from probinfer.posterior.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class StatesReport:
 class Band:
     """A law for each time: `mean`, `sd`, `mcse` (of the mean, None where exact), all (T, *shape); `times`; `level`."""
 
-    def __init__(self, law: Gaussian | Cloud, level: float, first: int) -> None:
+    def __init__(self, law: Gaussian | Mixture | Cloud, level: float, first: int) -> None:
         self.law, self.level = law, level
         self.mean, self.sd, self.mcse = law.mean, law.sd, law.mcse
         self.times = np.arange(first, first + len(law.mean))
@@ -85,7 +85,7 @@ class Band:
 class Forecast(Band):
     """Observations to come; `states`, a band too, has the states."""
 
-    def __init__(self, states: Band, law: Gaussian | Cloud, level: float, first: int) -> None:
+    def __init__(self, states: Band, law: Gaussian | Mixture | Cloud, level: float, first: int) -> None:
         super().__init__(law, level, first)
         self.states = states
 
@@ -95,14 +95,15 @@ class States(Band):
 
     mean, sd, mcse   (T, *state); mcse is the Monte Carlo error of the mean between runs, None where exact
     level            of `interval()` and `to_frame()`; `interval(level)` and `quantiles(levels)` give others
-    log_likelihood, log_likelihood_mcse   log p(y), and its Monte Carlo error (0 where exact, NaN for one run)
+    log_likelihood, log_likelihood_mcse   log p(y), and its Monte Carlo error (0 where exact, NaN for one run); with a
+                     posterior of the parameters, the mean of log p(y | θ) over its draws, and the error of that mean
     ess              (T,) effective particles at each time, of the worst run; None where exact
     report           verdict and findings; `forecast(steps)` what comes next
     """
 
     def __init__(
         self,
-        law: Gaussian | Cloud,
+        law: Gaussian | Mixture | Cloud,
         level: float,
         *,
         model: StateSpace,
@@ -111,6 +112,7 @@ class States(Band):
         log_likelihoods: np.ndarray,
         last: Any,
         ess: np.ndarray | None,
+        before: Verdict | None = None,
     ) -> None:
         super().__init__(law, level, 0)
         self.ess = ess
@@ -118,12 +120,17 @@ class States(Band):
         runs = len(log_likelihoods)
         self.log_likelihood = float(logsumexp(log_likelihoods) - np.log(runs))
         self.log_likelihood_mcse = 0.0
-        if ess is not None:
+        if before is not None:
+            self.log_likelihood = float(log_likelihoods.mean())
+            self.log_likelihood_mcse = float(log_likelihoods.std(ddof=1) / np.sqrt(runs)) if runs > 1 else float("nan")
+        elif ess is not None:
             relative = np.exp(log_likelihoods - self.log_likelihood)
             self.log_likelihood_mcse = float(relative.std(ddof=1) / np.sqrt(runs)) if runs > 1 else float("nan")
-        error = f" ± {self.log_likelihood_mcse:.2g}" if ess is not None else " (exact)"
+        error = f" ± {self.log_likelihood_mcse:.2g}" if ess is not None or before is not None else " (exact)"
+        error += f", over {runs} draws of the parameters" if before is not None else ""
         headline = f"{type(method).__name__}, {len(self.mean)} times, log likelihood {self.log_likelihood:.6g}{error}"
-        findings = _findings(self, log_likelihoods, getattr(method, "particles", 0))
+        spread = float(np.std(log_likelihoods, ddof=1)) if before is None and runs > 1 else 0.0
+        findings = _findings(self, log_likelihoods, spread, getattr(method, "particles", 0), before)
         worst = min((finding.severity for finding in findings), default=Verdict.GOOD)
         self.report = StatesReport(worst, findings, headline)
 
@@ -136,11 +143,21 @@ class States(Band):
         level = self.level if level is None else check_level(level)
         first = len(self.mean)
         if self._model.linear is not None:
-            self._model.linear.check(self._params, first + steps)
+            one = {name: value[0] for name, value in self._params.items()}
+            self._model.linear.check(one, first + steps)
         if isinstance(self._last, Cloud):
             x, y = future_cloud(self._model, self._params, self._last, key_words(seed), first, steps)
         else:
-            x, y = future_gaussian(self._model, self._params, *self._last, first, steps)
+            sets = [
+                future_gaussian(self._model, {n: v[s] for n, v in self._params.items()}, mean, cov, first, steps)
+                for s, (mean, cov) in enumerate(zip(*self._last, strict=True))
+            ]
+            x, y = (
+                part[0]
+                if len(part) == 1
+                else mixture_of(np.stack([p.mean for p in part]), np.stack([p.sd for p in part]))
+                for part in zip(*sets, strict=True)
+            )
         return Forecast(Band(x, level, first), y, level, first)
 
     def __repr__(self) -> str:
@@ -151,8 +168,13 @@ class States(Band):
         return self.report._repr_html_() + (super()._repr_html_() if complete else "")
 
 
-def _findings(states: States, log_likelihoods: np.ndarray, particles: int) -> tuple[Finding, ...]:
+def _findings(
+    states: States, log_likelihoods: np.ndarray, spread: float, particles: int, before: Verdict | None
+) -> tuple[Finding, ...]:
     findings = []
+    if before not in (None, Verdict.GOOD):
+        text = f"The posterior of the parameters has the verdict {before.name}"
+        findings.append(Finding(text, "all times", before, "Mend that one first.", float("nan")))
     finite = np.isfinite(states.mean).reshape(len(states.mean), -1).all(axis=1)
     if not finite.all() or (states.ess is None and not np.isfinite(log_likelihoods).all()):
         first = int(np.argmin(finite))
@@ -172,7 +194,6 @@ def _findings(states: States, log_likelihoods: np.ndarray, particles: int) -> tu
             )
             text = f"The particles collapse: at time {t} {what}, of {particles} in a run"
             findings.append(Finding(text, f"time {t}" + f" and {others} more" * (others > 0), severity, advice, least))
-        spread = float(np.std(log_likelihoods, ddof=1)) if len(log_likelihoods) > 1 else 0.0
         if not spread <= SPREAD_DOUBTFUL:
             text = f"The log likelihood of a run has a standard deviation of {spread:.2g}"
             advice = f"Its error is itself uncertain: use about {SPREAD_DOUBTFUL:g} or less, by more particles."

@@ -25,6 +25,7 @@ class ChainState(NamedTuple):
     step: DualAveraging
     g: Value  # (d,) gradient at q; kept, with the log density, so that draws do not depend on where blocks end:
     log_density: Value  # computed anew in another part of the program, they may differ in the last bit
+    words: Value = ()  # (n, 2) uint32, of a kernel whose state has random words
 
 
 class BlockControl(NamedTuple):
@@ -79,10 +80,10 @@ def make_block(kernel: Kernel, target_density: Callable, dim: int) -> Callable[.
         flag, whole = jnp.zeros(ROWS, bool), jnp.zeros(ROWS, jnp.int32)
         info = Info(scalar, scalar, whole, whole, flag, flag, scalar, scalar)
         empty = BlockResult(jnp.int32(0), vector, vector, scalar, scalar, info)
-        start = Draw(state.q, state.g, state.log_density)
+        start = Draw(state.q, state.g, state.log_density, state.words)
         here, step, iteration, result, _ = lax.while_loop(
             unfinished, draw, (start, state.step, state.iteration, empty, jnp.int32(0))
         )
-        return ChainState(here.q, state.key, iteration, step, here.g, here.log_density), result
+        return ChainState(here.q, state.key, iteration, step, here.g, here.log_density, here.words), result
 
     return block

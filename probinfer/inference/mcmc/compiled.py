@@ -21,7 +21,8 @@ def compiled_block(kernel: Kernel, target: Target, rank: int) -> Any:
     with target.precision():
         step = jax.eval_shape(lambda: steps.start(1.0, target.dtype))
     words, iteration = shape(2, dtype=jnp.uint32), shape(dtype=jnp.uint32)
-    state = ChainState(shape(target.dim), words, iteration, step, shape(target.dim), shape())
+    own = shape(kernel.words, 2, dtype=jnp.uint32) if kernel.words else ()
+    state = ChainState(shape(target.dim), words, iteration, step, shape(target.dim), shape(), own)
     whole = shape(dtype=jnp.int32)
     control = BlockControl(whole, whole, shape(dtype=bool), shape(), whole)
     metric = Metric(shape(target.dim), shape(target.dim, rank), shape(rank))

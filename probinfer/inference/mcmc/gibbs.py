@@ -87,7 +87,7 @@ class Gibbs:
             transition=functools.partial(_transition, plan=plan, target=target, max_depth=self.max_tree_depth),
             gradient=True,
             first_step=FIRST_STEP,
-            fit=functools.partial(_fit_rest, rest=plan.rest),
+            fit=functools.partial(fit_rest, rest=plan.rest),
             limit=self.max_tree_depth,
             stats={
                 "acceptance_rate": "acceptance",
@@ -118,12 +118,28 @@ def _transition(
     words, z = jax.random.wrap_key_data(jnp.stack(key)), start.q
     for i, update in enumerate(plan.updates):
         z = ask(functools.partial(update, z, key=jax.random.fold_in(words, i)))
-    value, gradient = ask(lambda inputs: target.value_and_grad(z, inputs))
     if not len(plan.rest):
+        value, _ = ask(lambda inputs: target.value_and_grad(z, inputs))
         one, none = jnp.ones((), z.dtype), jnp.zeros((), z.dtype)
         never, whole = jnp.zeros((), bool), jnp.int32(0)
         return Draw(z, jnp.zeros_like(z), value), Info(one, one, whole + 1, whole, never, never, -value, none)
-    rest = plan.rest
+    return nuts_of_rest(ask, metric, z, step_size, key, limit, rest=plan.rest, target=target, max_depth=max_depth)
+
+
+def nuts_of_rest(
+    ask: Callable[[Callable[[Any], Any]], Any],
+    metric: Metric,
+    z: jax.Array,
+    step_size: jax.Array,
+    key: tuple[jax.Array, jax.Array],
+    limit: jax.Array,
+    *,
+    rest: np.ndarray,
+    target: Target,
+    max_depth: int,
+) -> tuple[Draw, Info]:
+    """A step of NUTS in the coordinates `rest`, given the others."""
+    value, gradient = ask(lambda inputs: target.value_and_grad(z, inputs))
 
     def density(q: jax.Array) -> tuple[jax.Array, jax.Array]:
         value, gradient = ask(lambda inputs: target.value_and_grad(z.at[rest].set(q), inputs))
@@ -137,7 +153,7 @@ def _transition(
     return moved, info
 
 
-def _fit_rest(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *, rest: np.ndarray) -> Metric:
+def fit_rest(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *, rest: np.ndarray) -> Metric:
     """The metric of the coordinates that NUTS moves; the identity for the others."""
     dim = draws.shape[-1]
     metric = Metric(np.ones(dim), np.zeros((dim, rank)), np.zeros(rank))

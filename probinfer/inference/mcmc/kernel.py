@@ -9,11 +9,13 @@ MAX_ENERGY_ERROR = 1000.0  # beyond it the integrator has left the energy surfac
 
 
 class Draw(NamedTuple):
-    """Where a transition begins and ends; `g` is the gradient (d,), zero for a transition that uses none."""
+    """Where a transition begins and ends; `g` is the gradient (d,), zero for a transition that uses none; `words` are
+    random words that belong to the state, () for most."""
 
     q: Value
     g: Value
     log_density: Value
+    words: Value = ()  # (n, 2) uint32
 
 
 class Info(NamedTuple):
@@ -43,6 +45,8 @@ class Kernel(NamedTuple):
     given: target -> function of (argument, data) that the transition gets, as a function of its argument, instead of
         the density.
     place: (position, generator) -> position, where not every random position is a point of the target.
+    begin: (chain, generator) -> (Start, words), where a chain cannot begin at a random position of finite density.
+    words: how many pairs of random words belong to the state.
     """
 
     name: str
@@ -54,3 +58,5 @@ class Kernel(NamedTuple):
     stats: Mapping[str, str]
     given: Callable[[Any], Callable] | None = None
     place: Callable[..., Any] | None = None
+    begin: Callable[..., Any] | None = None
+    words: int = 0

@@ -28,10 +28,11 @@ class Record:
     Args:
         journal: None keeps nothing.
         dim, dtype: of the target.
+        words: pairs of random words in a chain's state.
     """
 
-    def __init__(self, journal: Journal | None, dim: int, dtype: np.dtype) -> None:
-        self._journal, self._dim, self._dtype = journal, dim, dtype
+    def __init__(self, journal: Journal | None, dim: int, dtype: np.dtype, words: int = 0) -> None:
+        self._journal, self._dim, self._dtype, self._words = journal, dim, dtype, words
         self._kept: dict[tuple[int, int], deque[Block]] = {}
         for payload in journal.records if journal is not None else ():
             phase, chain, draws = _HEAD.unpack_from(payload)
@@ -77,6 +78,7 @@ class Record:
             step=step,
             g=zeros(self._dim),
             log_density=zeros(),
+            words=zeros(self._words, 2, dtype=np.uint32) if self._words else (),
         )
         info = Info(column, column, whole, whole, flag, flag, column, column)
         result = BlockResult(zeros(dtype=np.int32), table, table, column, column, info)

@@ -34,8 +34,11 @@ def run_chains(
     with ThreadPoolExecutor(workers(method.chains), thread_name_prefix="probinfer") as pool:
         compiling = pool.submit(compiled_block, kernel, target, rank)
         beginning = NOWHERE if init is None else begin(init, target, run, method.chains, rank)
-        states, metrics = _start(kernel, method.chains, target, run, rank, beginning)
-        record = Record(run.journal, target.dim, target.dtype)
+        if kernel.begin is None:
+            states, metrics = _start(kernel, method.chains, target, run, rank, beginning)
+        else:
+            states, metrics = _begin(kernel, method.chains, target, run)
+        record = Record(run.journal, target.dim, target.dtype, kernel.words)
         block = compiling.result()
         chains = Chains(pool, block, target, states, method.target_accept, kernel.limit, record, run.deadline)
         compiled = clock()
@@ -67,6 +70,23 @@ def run_chains(
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,
     )
+
+
+def _begin(kernel: Kernel, count: int, target: Target, run: Run) -> tuple[list[ChainState], list[Metric]]:
+    """As `_start`, at points that the kernel knows."""
+    assert kernel.begin is not None
+    dtype = target.dtype.type
+    states, metrics = [], []
+    with target.precision():
+        first_step = jax.tree.map(np.asarray, steps.start(kernel.first_step, target.dtype))
+        for chain, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(count)):
+            generator = np.random.default_rng(seed)
+            key = generator.integers(0, 2**32, 2, dtype=np.uint32)
+            start, words = kernel.begin(chain, generator)
+            q, g = start.position.astype(dtype), start.gradient.astype(dtype)
+            states.append(ChainState(q, key, np.uint32(0), first_step, g, dtype(start.log_density), words))
+            metrics.append(start.metric)
+    return states, metrics
 
 
 def _start(

@@ -14,6 +14,7 @@ from probinfer.inference.montecarlo.particle_keys import key_of, keys_of
 from probinfer.inference.montecarlo.particle_pass import Pass
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import StateSpace
+from probinfer.model.trajectory import log_density
 
 
 def simulate_backward(model: StateSpace, params: Parameters, found: Pass, key: np.ndarray, draws: int) -> np.ndarray:
@@ -60,7 +61,7 @@ def _one(
         t, x, log_weight = at
 
         def score(after: jax.Array) -> jax.Array:
-            density = jax.vmap(lambda one: jnp.sum(model.transition(one, t + 1, params).log_prob(after)))(x)
+            density = jax.vmap(lambda one: log_density(model.transition(one, t + 1, params), after))(x)
             return jnp.where(jnp.isfinite(density), log_weight + density, -jnp.inf)
 
         scores = jax.vmap(score)(after)

@@ -12,7 +12,7 @@ import numpy as np
 
 from probinfer.errors import MethodError
 from probinfer.inference.mcmc.chains import workers
-from probinfer.inference.montecarlo.particle_pass import Pass, one_pass
+from probinfer.inference.montecarlo.particle_pass import Keep, Pass, one_pass
 from probinfer.inference.montecarlo.resampling import Resampling
 from probinfer.inference.settings import check_whole
 from probinfer.model.linear_gaussian import Parameters
@@ -126,7 +126,7 @@ class ParticleFilter:
 
 
 def passes(
-    model: StateSpace, method: ParticleFilter, series: Series, params: Parameters, key: np.ndarray, *, keep: bool
+    model: StateSpace, method: ParticleFilter, series: Series, params: Parameters, key: np.ndarray, *, keep: Keep
 ) -> Pass:
     """A pass for each set of parameters: every array of `params` and of the answer has a first axis of sets, (S, ...).
 
@@ -151,7 +151,7 @@ def passes(
         )
     with ThreadPoolExecutor(workers(count), thread_name_prefix="probinfer") as pool:
         found = list(pool.map(lambda each: jax.tree.map(np.asarray, program(*each, *fixed)), sets))
-    return Pass(*(np.stack(parts) for parts in zip(*found, strict=True)))
+    return jax.tree.map(lambda *parts: np.stack(parts), *found)
 
 
 def compiled(model: StateSpace, name: tuple, function: Callable, *arguments: Any) -> Any:
