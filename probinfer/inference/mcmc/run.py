@@ -1,6 +1,7 @@
 """A run of Markov chains from its starting points to its draws, whatever the transition."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -17,16 +18,20 @@ from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
-from probinfer.inference.mcmc.start import RADII, find_start
-from probinfer.inference.mcmc.warmup import warm_up
-from probinfer.inference.method import Run, check_start
+from probinfer.inference.mcmc.start import RADII, Start, find_start
+from probinfer.inference.mcmc.warmup import WARM_WARMUP, warm_up
+from probinfer.inference.method import Run, Warm, check_start
 from probinfer.model.target import Target
+
+_NEARBY = 200  # draws of the posterior nearby that each chain of a warm start looks at
 
 
 def run_chains(method: Any, kernel: Kernel, target: Target, run: Run, *, rank: int, warmup: int) -> Draws:
     """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric."""
     clock = time.perf_counter
     began = clock()
+    if run.warm is not None:
+        warmup = min(warmup, WARM_WARMUP)
     with ThreadPoolExecutor(workers(method.chains), thread_name_prefix="probinfer") as pool:
         compiling = pool.submit(compiled_block, kernel, target, rank)
         states, metrics = _start(kernel, method.chains, target, run, rank)
@@ -34,7 +39,9 @@ def run_chains(method: Any, kernel: Kernel, target: Target, run: Run, *, rank: i
         block = compiling.result()
         chains = Chains(pool, block, target, states, method.target_accept, kernel.limit, record, run.deadline)
         compiled = clock()
-        metrics = warm_up(chains, metrics, kernel.fit, warmup, warmup + method.draws, run.progress)
+        metrics = warm_up(
+            chains, metrics, kernel.fit, warmup, warmup + method.draws, run.progress, keep=run.warm is not None
+        )
         if chains.interrupted:
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
@@ -60,6 +67,7 @@ def run_chains(method: Any, kernel: Kernel, target: Target, run: Run, *, rank: i
         outcome=ending.outcome,
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,
+        facts={"warm_start": 1} if run.warm is not None else {},
     )
 
 
@@ -68,8 +76,10 @@ def _start(kernel: Kernel, count: int, target: Target, run: Run, rank: int) -> t
     density, dtype = compiled_density(kernel, target), target.dtype.type
     none = np.zeros(target.dim)
     states, metrics = [], []
+    warm = run.warm
     with target.precision():
-        first_step = jax.tree.map(np.asarray, steps.start(kernel.first_step, target.dtype))
+        known = warm.step_size if warm is not None else None
+        first_step = jax.tree.map(np.asarray, steps.start(known or kernel.first_step, target.dtype))
         for seed in np.random.SeedSequence(run.key.tolist()).spawn(count):
             generator = np.random.default_rng(seed)
             key = generator.integers(0, 2**32, 2, dtype=np.uint32)
@@ -83,10 +93,30 @@ def _start(kernel: Kernel, count: int, target: Target, run: Run, rank: int) -> t
                 position = generator.uniform(-radius, radius, target.dim)
                 return position if kernel.place is None else kernel.place(position, generator)
 
-            start, last = find_start(evaluate, propose, target.dim, rank, descend=kernel.gradient)
+            near = None if warm is None else _warm_start(kernel, evaluate, warm, generator, rank)
+            start, last = (
+                (near, near.position)
+                if near is not None
+                else find_start(evaluate, propose, target.dim, rank, descend=kernel.gradient)
+            )
             if start is None:
                 raise check_start(target, last, len(RADII))
             q, g = start.position.astype(dtype), start.gradient.astype(dtype)
             states.append(ChainState(q, key, np.uint32(0), first_step, g, dtype(start.log_density)))
             metrics.append(start.metric)
     return states, metrics
+
+
+def _warm_start(
+    kernel: Kernel, evaluate: Callable, warm: Warm, generator: np.random.Generator, rank: int
+) -> Start | None:
+    """A draw of the posterior nearby, and the metric from several of them with the gradients that they have here: of a
+    normal law it is right wherever the draws are from. None if the log density is finite at too few of them."""
+    picked = warm.positions[generator.permutation(len(warm.positions))[:_NEARBY]]
+    found = [(z, *evaluate(z)) for z in picked]
+    found = [each for each in found if np.isfinite(each[1]) and np.isfinite(each[2]).all()]
+    if len(found) < max(2, len(picked) // 2):
+        return None
+    points, gradients = (np.stack([each[i] for each in found])[None] for i in (0, 2))
+    metric = kernel.fit(points, gradients, np.ones(points.shape[:2], bool), rank)
+    return Start(*found[0], metric)
