@@ -9,6 +9,10 @@ from probinfer.errors import ModelError as ModelError
 from probinfer.errors import PredictionError as PredictionError
 from probinfer.errors import ProbinferError as ProbinferError
 from probinfer.errors import UnreliablePosterior as UnreliablePosterior
+from probinfer.evaluate.check import Check as Check
+from probinfer.evaluate.check import Checked as Checked
+from probinfer.evaluate.check import posterior_check as posterior_check
+from probinfer.evaluate.check import prior_check as prior_check
 from probinfer.evaluate.compare import Compared as Compared
 from probinfer.evaluate.compare import Comparison as Comparison
 from probinfer.evaluate.compare import compare as compare

@@ -78,8 +78,13 @@ class CrossValidation:
         for fold in self.folds:
             y = np.asarray(self.refits.outcomes[fold.test], float)
             laws.append(numbers.law_of(fold.predictor, self.refits.rows_at(fold.test), y, 0))
-        joined = [self._ordered([law[i] for law in laws]) for i in range(3)]
-        law = numbers.Law(*joined, laws[0].how, calibrated=False)
+        law = numbers.Law(
+            pit=self._ordered([law.pit for law in laws]),
+            crps=self._ordered([law.crps for law in laws]),
+            log_score=self._ordered([law.log_score for law in laws]),
+            how=laws[0].how,
+            calibrated=False,
+        )
         return numbers.score(self.prediction, law, self.outcomes, self.level)
 
     def _ordered(self, parts: list[np.ndarray]) -> np.ndarray:
