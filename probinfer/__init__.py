@@ -19,6 +19,9 @@ from probinfer.evaluate.compare import compare as compare
 from probinfer.evaluate.loo import LOO as LOO
 from probinfer.evaluate.loo import loo as loo
 from probinfer.evaluate.metrics import metrics as metrics
+from probinfer.evaluate.monitor import Monitor as Monitor
+from probinfer.evaluate.monitor import MonitorStatus as MonitorStatus
+from probinfer.evaluate.monitor import Watched as Watched
 from probinfer.evaluate.refits import Fold as Fold
 from probinfer.evaluate.scores import Score as Score
 from probinfer.evaluate.scores import Scores as Scores

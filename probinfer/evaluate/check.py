@@ -17,7 +17,6 @@ from probinfer.posterior.layout import lay_out, tree_name
 from probinfer.posterior.posterior import Posterior
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.family import Support
-from probinfer.predict.laws import family_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -297,6 +296,8 @@ def _check_numbers(draws: Any, level: Any) -> None:
 
 
 def _usual(bound: BoundModel, name: str, observed: np.ndarray) -> dict[str, Statistic]:
+    from probinfer.predict.laws import family_of
+
     kinds: list[tuple[bool, Support | None]] = []
 
     def look() -> list:

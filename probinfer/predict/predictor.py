@@ -260,6 +260,15 @@ class Predictor:
         columns, count = read_rows(rows, self.program)
         return self._engine.log_score(columns, read_outcomes(y, self.program, count))
 
+    def cdf(self, rows: Any, y: Any) -> np.ndarray:
+        """P(Y <= y) and P(Y < y) of each outcome by the model, on a last axis of two: (rows, *event, 2).
+
+        Exact where the outcome's law has a cdf, else from predictive draws of each row's own. Not of classes without
+        order, and not moved by a calibration. Raises PredictionError as `log_score` does.
+        """
+        columns, count = read_rows(rows, self.program)
+        return self._engine.cdf(columns, content_hashes(columns, count), read_outcomes(y, self.program, count))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a folder of plain files that `load_predictor` reads without the model's code.
 
