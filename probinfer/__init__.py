@@ -25,6 +25,8 @@ from probinfer.evaluate.monitor import Watched as Watched
 from probinfer.evaluate.refits import Fold as Fold
 from probinfer.evaluate.scores import Score as Score
 from probinfer.evaluate.scores import Scores as Scores
+from probinfer.evaluate.sensitivity import Sensitivity as Sensitivity
+from probinfer.evaluate.sensitivity import prior_sensitivity as prior_sensitivity
 from probinfer.evaluate.splits import split as split
 from probinfer.evaluate.validate import CrossValidation as CrossValidation
 from probinfer.evaluate.validate import cross_validate as cross_validate
