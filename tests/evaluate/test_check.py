@@ -111,6 +111,7 @@ def test_usual_statistics_of_counts_and_classes():
     assert names == [["mean", "sd", "max", "zeros"], ["mean", "changes"], ["share of 0", "share of 1"]]
 
 
+@pytest.mark.long
 def test_plot(check, monkeypatch):
     assert check.plot() is not None
     monkeypatch.setitem(sys.modules, "arviz_plots", None)

@@ -64,6 +64,10 @@ def test_predictions_are_those_of_the_fold_that_has_not_seen_the_row(found):
     own = fold.predictor.predict({"x": x[fold.test]}, quantiles=(0.05, 0.25, 0.5, 0.75, 0.95))
     np.testing.assert_allclose(found.prediction.mean[fold.test], own.mean)
     np.testing.assert_allclose(found.prediction.quantiles[fold.test], own.quantiles)
+
+
+@pytest.mark.long
+def test_scores_of_the_folds(found):
     np.testing.assert_allclose(
         found.scores["rmse"].value, known.root_mean_squared_error(y[found.rows], found.prediction.mean)
     )
@@ -127,6 +131,7 @@ def test_groups_stay_together_and_their_levels_come_from_the_population():
     np.testing.assert_allclose(result.log_score, exact, atol=0.5)
 
 
+@pytest.mark.long
 def test_classes_are_stratified_and_scored():
     def binary(x, y=None):
         slope = numpyro.sample("slope", dist.Normal(0, 1))

@@ -31,11 +31,11 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", ["normal", "ties"])
 def test_ranks_are_uniform_and_independent_even_with_few_reference_rows(name):
     found = np.array([ranks(LAWS[name], 6, 12, seed, bins=4) for seed in range(2000)])
     for column in (0, 5, 11):
-        assert stats.kstest(found[:, column], "uniform").pvalue > 1e-6 / 9
+        assert stats.kstest(found[:, column], "uniform").pvalue > 1e-6 / 6
     correlation = np.corrcoef(found.T)[np.triu_indices(12, 1)]
     assert np.abs(correlation).max() < stats.norm.isf(1e-6 / 66 / 2) / np.sqrt(2000)
 
@@ -142,14 +142,14 @@ def test_the_confidence_sequence_holds_at_all_times():
     assert confidence_sequence(50, 50, 0.05)[1] == 1.0
     rng = np.random.default_rng(0)
     outside, pointwise = 0, 0
-    for _ in range(200):
-        hits = np.cumsum(rng.random(300) < 0.9)
-        looks = np.arange(20, 300, 20)
+    for _ in range(100):
+        hits = np.cumsum(rng.random(400) < 0.9)
+        looks = np.array([20, 30, 45, 70, 100, 150, 250, 400])
         ends = np.array([confidence_sequence(hits[n - 1], n, ALPHA) for n in looks])
         outside += np.any((ends[:, 0] > 0.9) | (ends[:, 1] < 0.9))
         pointwise += any(stats.binomtest(int(hits[n - 1]), int(n), 0.9).pvalue < ALPHA for n in looks)
-    assert outside <= stats.binom.ppf(1 - 1e-6, 200, ALPHA)
-    assert pointwise > stats.binom.ppf(1 - 1e-6, 200, ALPHA)  # broken twin: a test for one look, looked at often
+    assert outside <= stats.binom.ppf(1 - 1e-6, 100, ALPHA)
+    assert pointwise > stats.binom.ppf(1 - 1e-6, 100, ALPHA)  # broken twin: a test for one look, looked at often
 
 
 # the whole monitor ---------------------------------------------------------------------------------------------------
@@ -222,7 +222,8 @@ def test_state_goes_through_json_and_batches_do_not_matter(predictor):
     assert one.coverage == two.coverage
 
 
-def test_classes_and_counts():
+@pytest.mark.long
+def test_classes():
     def coin(x, y=None):
         slope = numpyro.sample("slope", dist.Normal(0, 1))
         numpyro.sample("y", dist.Bernoulli(logits=slope * x), obs=y)
