@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from probinfer.errors import MissingExtra, ModelError, PredictionError
-from probinfer.evaluate.replicate import prior_draws, replicate
+from probinfer.evaluate.replicate import observed_value, prior_draws, replicate
 from probinfer.inference.draw import key_words
 from probinfer.model.model import BoundModel, Model
 from probinfer.posterior.layout import lay_out, tree_name
@@ -180,7 +180,7 @@ def prior_check(
     groups = {"prior": {name: values[None] for name, values in latents.items()}}
     groups["prior_predictive"] = {name: values[None] for name, values in made.items()}
     tree = _tree(bound, groups, ("chain", "draw"))
-    observed = _observed(bound, name)
+    observed = observed_value(bound, name)
     return Check(
         outcome=tree_name(name),
         group="prior_predictive",
@@ -235,7 +235,7 @@ def posterior_check(
     tree = _tree(bound, {"posterior_predictive": group}, evidence.sample_dims, {evidence.sample_dims[-1]: place})
     whole = {path: node.to_dataset() for path, node in posterior.tree.children.items()}
     whole["posterior_predictive"] = tree["posterior_predictive"].to_dataset()
-    observed = _observed(bound, name)
+    observed = observed_value(bound, name)
     pit, pit_p = _loo_pit(posterior, name, made[name], observed, take, seed)
     return Check(
         outcome=tree_name(name),
@@ -277,15 +277,6 @@ def _outcome(bound: BoundModel, outcome: str | None) -> str:
         came = "no outcome was named" if outcome is None else f"there is no outcome {outcome!r}"
         raise ModelError(f"{came}; the model has observed {', '.join(names) or 'none: give it the outcome'}.")
     return outcome
-
-
-def _observed(bound: BoundModel, name: str) -> np.ndarray:
-    argument = bound.observed_arguments[name]
-    values = {**bound.constants, **bound.arrays}.get(argument) if argument is not None else None
-    site = next(site for site in bound.observed if site.name == name)
-    if values is None or np.shape(values) != site.shape:
-        raise ModelError(f"The outcome {name!r} is none of the data as they came; pass it as an argument of the model.")
-    return np.asarray(values)
 
 
 def _check_numbers(draws: Any, level: Any) -> None:
@@ -350,7 +341,7 @@ def _tree(
     import xarray as xr
 
     sites = {site.name: site.dims for site in (*bound.latents, *bound.observed)}
-    whole = {**groups, "observed_data": {site.name: _observed(bound, site.name) for site in bound.observed}}
+    whole = {**groups, "observed_data": {site.name: observed_value(bound, site.name) for site in bound.observed}}
     found = {}
     for group, arrays in whole.items():
         leading = () if group == "observed_data" else sample_dims

@@ -10,6 +10,7 @@ from scipy import stats
 
 from probinfer.errors import PredictionError
 from probinfer.evaluate.loo import LOO, MOST_REFITS, loo
+from probinfer.evaluate.replicate import observed_value
 from probinfer.evaluate.stacking import stacking_weights
 from probinfer.evaluate.validate import CrossValidation, cross_validate
 from probinfer.posterior.layout import tree_name
@@ -160,8 +161,7 @@ def compare(
             other = next(name for name in models if name not in told)
             raise PredictionError(
                 f"{next(iter(told))!r} is cross-validated and {other!r} is not: pass all models as posteriors, or "
-                "all as "
-                "cross_validate(..., cv=) with the same folds."
+                "all as cross_validate(..., cv=) with the same folds."
             )
     else:
         given: dict[str, Any] = {"refit": refit, "most_refits": most_refits, "seed": seed, "progress": progress}
@@ -261,11 +261,15 @@ def _check_same_outcomes(models: Mapping[str, Any], found: Mapping[str, Any]) ->
     """Models of posteriors must have observed the same numbers."""
     seen: dict[str, np.ndarray] = {}
     for name, model in models.items():
-        if isinstance(model, Posterior) and "observed_data" in model.tree.children:
-            group = model.tree["observed_data"]
-            wanted = tree_name(found[name].outcome)
-            if wanted in group.data_vars:
-                seen[name] = group[wanted].to_numpy()
+        if not isinstance(model, Posterior):
+            continue
+        wanted = found[name].outcome
+        if model.model is not None:
+            bound = model.model.bind(model.data)
+            site = next(site.name for site in bound.observed if tree_name(site.name) == wanted)
+            seen[name] = observed_value(bound, site)
+        elif "observed_data" in model.tree.children and wanted in model.tree["observed_data"].data_vars:
+            seen[name] = model.tree["observed_data"][wanted].to_numpy()
     names = list(seen)
     for name in names[1:]:
         if seen[name].shape != seen[names[0]].shape or not np.array_equal(seen[name], seen[names[0]]):

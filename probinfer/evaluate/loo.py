@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from probinfer.errors import ModelError, PredictionError
 from probinfer.evaluate.refits import Refits
+from probinfer.evaluate.replicate import observed_value
 from probinfer.posterior.layout import tree_name
 from probinfer.posterior.posterior import Posterior
 from probinfer.posterior.verdict import Verdict
@@ -81,8 +82,7 @@ class LOO:
             f"LOO of {self.outcome}: {len(self.pointwise)} points, elpd {self.elpd:.1f} ± {self.se:.1f}, "
             f"p {self.p:.1f}",
             f"{self.verdict.symbol} posterior {self.verdict.name}; Pareto shapes up to {np.max(self.khat):.2f}, good "
-            "up to "
-            f"{self.good_k:.2f}",
+            f"up to {self.good_k:.2f}",
         ]
         if self.refitted.any():
             lines.append(f"{self.refitted.sum()} points of larger shape left out by fits of their own")
@@ -201,8 +201,7 @@ def _streamed(posterior: Posterior, predictor: Predictor, draws: int) -> Iterato
     assert posterior.model is not None
     assert posterior.data is not None
     data: Mapping[str, Any] = posterior.data
-    argument = posterior.model.bind(data).observed_arguments[predictor.outcome]
-    y = np.asarray(data[cast(str, argument)], float)
+    y = np.asarray(observed_value(posterior.model.bind(data), predictor.outcome), float)
     step, engine = max(1, _BLOCK // draws), Engine(program)
     for start in range(0, len(y), step):
         span = slice(start, start + step)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import DataError, ModelError, PredictionError
+from probinfer.evaluate.replicate import observed_value
 from probinfer.inference.draw import draw_again, key_words, method_again, target_for
 from probinfer.inference.draws import Outcome
 from probinfer.inference.mcmc.chains import workers
@@ -78,14 +79,7 @@ class Refits:
         site = next(site for site in self.bound.observed if site.name == self.predictor.outcome)
         self.rows = site.shape[0]
         self.data = dict(posterior.data)
-        argument = self.bound.observed_arguments[site.name]
-        if argument is None or argument not in row_names(self.data, self.rows):
-            raise ModelError(
-                f"The outcome {site.name!r} is none of the data as they came, so its rows cannot be left out one by "
-                "one. "
-                "Pass it as an argument of the model with one entry for each row."
-            )
-        self.outcomes = np.asarray(self.data[argument])
+        self.outcomes = observed_value(self.bound, site.name)
         self._model = maskable(posterior.model, self.rows)
         every = np.ones(self.rows, bool)
         self._target = target_for(self.method, self._model.bind({**self.data, KEPT: every}))
@@ -113,16 +107,15 @@ class Refits:
         target = self._of(filled(self.data, kept))
         if not self._verified:
             self._verify(target, self._of(filled(self.data, kept, backwards=True)))
-        warm = self._warm
-        posterior = self._draw(target, warm, seed)
-        chained = posterior.report.evidence.chained
-        if chained and warm is not None and posterior.report.verdict < Verdict.GOOD:
+        posterior = self._draw(target, self._warm, seed)
+        warm = "warm_start" in posterior.report.evidence.attrs  # methods without chains do not need it
+        if warm and posterior.report.verdict < Verdict.GOOD:
             again = self._draw(target, None, seed)
             if again.report.verdict >= posterior.report.verdict:
-                posterior, warm = again, None
+                posterior, warm = again, False
         about = {"verdict": posterior.report.verdict.name, "headline": posterior.report.headline}
         predictor = self.predictor.with_draws(posterior.latents, about)
-        return Fold(train, test, posterior.report, predictor, warm is not None and chained)
+        return Fold(train, test, posterior.report, predictor, warm)
 
     def fit_all(
         self,
@@ -194,8 +187,7 @@ class Refits:
         if [site.shape for site in target.latents] != [site.shape for site in self._target.latents]:
             raise ModelError(
                 "The values of the rows decide the shape of a parameter, as in int(group.max()) + 1: without some "
-                "rows it "
-                "would have another. Pass such sizes as arguments of their own."
+                "rows it would have another. Pass such sizes as arguments of their own."
             )
         return target
 

@@ -16,6 +16,12 @@ from probinfer.model.trace import is_factor, one_model_at_a_time
 _CHUNK = 64 * 2**20  # bytes of one array of outcomes made at once
 
 
+def observed_value(bound: BoundModel, name: str) -> np.ndarray:
+    """What an observed site of the model was given: the data, or what the function made of them (obs=jnp.log(y))."""
+    with jax.enable_x64(True):
+        return np.asarray(jax.jit(lambda arrays: bound.simulate({}, arrays)[name]["value"])(bound.arrays))
+
+
 def replicate(bound: BoundModel, latents: Mapping[str, np.ndarray], seed: Any) -> dict[str, np.ndarray]:
     """Outcomes of every observed site, one data set for each of the draws (s, *shape): (s, *shape of the site)."""
 
@@ -42,8 +48,7 @@ def prior_draws(bound: BoundModel, count: int, seed: Any) -> tuple[dict[str, np.
     except NotImplementedError as error:
         raise ModelError(
             "A site of this model has no prior to draw from (an improper prior, or a log density). Give every "
-            "parameter a "
-            "proper prior to check it."
+            "parameter a proper prior to check it."
         ) from error
     latents = {site.name: drawn.pop(f"latent {site.name}") for site in bound.latents}
     return latents, drawn

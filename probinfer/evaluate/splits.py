@@ -130,8 +130,7 @@ def _checked(pairs: list[Any], count: int) -> list[tuple[np.ndarray, np.ndarray]
     if times.max() > 1:
         raise DataError(
             f"Row {int(np.argmax(times))} is left out by {times.max()} folds; wanted each row left out once at most, "
-            "so that "
-            "it has one prediction. Repeat the cross-validation with other seeds instead."
+            "so that it has one prediction. Repeat the cross-validation with other seeds instead."
         )
     return folds
 

@@ -128,8 +128,7 @@ class CrossValidation:
         left = "" if self.complete else "; interrupted, not all folds were made"
         return (
             f"Cross-validation of {self.outcome}: {len(self.folds)} folds, {len(self.rows)} of {len(self.log_score)} "
-            "rows "
-            f"predicted, elpd {self.elpd:.1f} ± {self.se:.1f}; {worst}{left}"
+            f"rows predicted, elpd {self.elpd:.1f} ± {self.se:.1f}; {worst}{left}"
         )
 
     def __repr__(self) -> str:

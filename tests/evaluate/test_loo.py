@@ -4,6 +4,7 @@ import warnings
 
 import arviz_base
 import arviz_stats
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -151,6 +152,16 @@ def test_bad_input(posterior):
     ]:
         with pytest.raises(pi.PredictionError, match=text):
             pi.compare(models, refit=False)
+
+    def logs(x, y=None):
+        conjugate.line(x, jnp.log(y))
+
+    data = {"x": x, "y": np.exp(y)}
+    transformed, plain = (
+        pi.infer(model, data, pi.Exact(draws=100), progress=False) for model in (logs, conjugate.line)
+    )
+    with pytest.raises(pi.PredictionError, match="or of transformed data, cannot be compared"):
+        pi.compare({"logs": transformed, "plain": plain}, refit=False)
     with pytest.raises(pi.PredictionError, match="there is no outcome 'z'; the posterior has log likelihoods of y"):
         pi.loo(posterior, "z")
 
