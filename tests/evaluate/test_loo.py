@@ -107,6 +107,7 @@ def test_comparison(posterior):
         found["x"]
 
 
+@pytest.mark.long
 def test_a_model_with_many_bad_points_is_cross_validated_with_the_others(posterior, monkeypatch):
     monkeypatch.setattr("probinfer.evaluate.compare.FOLDS", 3)
     other = pi.infer(conjugate.level, {"x": x, "y": y}, pi.Exact(draws=1000), progress=False)
