@@ -74,7 +74,8 @@ def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: 
     check_outcomes(prediction, y)
     if prediction.classes is not None:
         return classes.score(prediction, y, level, seed)
-    return numbers.score(prediction, predictor, rows, y, level, seed)
+    law = None if predictor is None else numbers.law_of(predictor, rows, y, seed)
+    return numbers.score(prediction, law, y, level)
 
 
 def check_outcomes(prediction: Prediction, y: np.ndarray) -> None:

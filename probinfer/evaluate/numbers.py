@@ -1,7 +1,7 @@
 """Metrics of outcomes that are numbers or counts. Imports numpy, scipy; scikit-learn when called."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -17,24 +17,41 @@ from probinfer.predict.predictor import Predictor
 PINBALL = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def score(
-    prediction: Prediction, predictor: Predictor | None, rows: Any, y: np.ndarray, level: float, seed: int
-) -> Scores:
+class Law(NamedTuple):
+    """What the predictive law says of each outcome, beyond its summaries.
+
+    pit, crps, log_score   (rows,)
+    how                    `pit` and `crps` were found
+    calibrated             the prediction's interval is; these are the model's all the same
+    """
+
+    pit: np.ndarray
+    crps: np.ndarray
+    log_score: np.ndarray
+    how: str
+    calibrated: bool
+
+
+def law_of(predictor: Predictor, rows: Any, y: np.ndarray, seed: int) -> Law:
+    """PIT, CRPS and log score of outcomes (rows,)."""
+    rows = without_groups(rows, predictor.calibration, predictor.program)
+    pit, crps, how = transform(predictor, rows, y, seed)
+    return Law(pit, crps, predictor.log_score(rows, y), how, predictor.calibration is not None)
+
+
+def score(prediction: Prediction, law: Law | None, y: np.ndarray, level: float) -> Scores:
     """The table for numbers; see `probinfer.metrics`."""
     known = sklearn("metrics")
     error = y - prediction.mean
     inside = (prediction.lower <= y) & (y <= prediction.upper)
     pointwise = {"mae": np.abs(error), "coverage": inside.astype(float), "width": prediction.upper - prediction.lower}
     scores = [of_mean("mae", pointwise["mae"], level), *_squared(known, y, prediction.mean, level)]
-    pit = None
-    if predictor is not None:
-        rows = without_groups(rows, predictor.calibration, predictor.program)
-        pit, crps, how = transform(predictor, rows, y, seed)
-        pointwise |= {"crps": crps, "log_score": predictor.log_score(rows, y)}
-        scores += [of_mean("crps", crps, level), of_mean("log_score", pointwise["log_score"], level)]
-        if how != "exact":
-            scores[-2] = replace(scores[-2], how=f"{scores[-2].how}; from {how}")
-        if predictor.calibration is not None:  # which moves intervals and quantiles only
+    if law is not None:
+        pointwise |= {"crps": law.crps, "log_score": law.log_score}
+        scores += [of_mean("crps", law.crps, level), of_mean("log_score", law.log_score, level)]
+        if law.how != "exact":
+            scores[-2] = replace(scores[-2], how=f"{scores[-2].how}; from {law.how}")
+        if law.calibrated:  # which moves intervals and quantiles only
             scores[-2:] = [replace(score, how=f"{score.how}; of the model, not calibrated") for score in scores[-2:]]
     if prediction.quantiles is not None and len(prediction.quantile_levels):
         asked = zip(prediction.quantile_levels, prediction.quantiles.T, strict=True)
@@ -43,9 +60,10 @@ def score(
         scores.append(of_mean("pinball", pointwise["pinball"], level))
     scores.append(of_share("coverage", int(inside.sum()), len(y), level))
     scores.append(of_mean("width", pointwise["width"], level))
-    if pit is not None:
-        p_value = float(scipy.stats.kstest(pit, "uniform").pvalue)
-        whose = "; of the model, not calibrated" if predictor is not None and predictor.calibration else ""
+    pit = None if law is None else law.pit
+    if law is not None:
+        p_value = float(scipy.stats.kstest(law.pit, "uniform").pvalue)
+        whose = "; of the model, not calibrated" if law.calibrated else ""
         scores.append(Score("pit_p", p_value, *[float("nan")] * 3, f"Kolmogorov-Smirnov p-value{whose}"))
     return Scores(prediction.outcome, len(y), level, tuple(scores), pit, None, pointwise)
 

@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from probinfer.inference.mcmc.many import ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.mcmc.sgld import SGLD
-from probinfer.inference.method import Method, Need, Run, check_controls, check_fits
+from probinfer.inference.method import Method, Need, Run, Warm, check_controls, check_fits
 from probinfer.inference.montecarlo.growing import PosteriorBefore, appended
 from probinfer.inference.montecarlo.importance import Importance
 from probinfer.inference.montecarlo.particle_gibbs import ParticleGibbs
@@ -82,14 +83,11 @@ def draw(
         raise MethodError(f"until came as {until!r}; wanted a rule such as pi.Until(ess=400, seconds=60), or None.")
     model = model if isinstance(model, Model) else Model(model)
     bound = model.bind(data)
-    if method is not None:
-        check_fits(method, bound, METHODS)
     if method is None:
         chosen, target, reason = choose(bound, steered=until is not None or checkpoint is not None)
     else:
         chosen, reason = method, None
-        gradient = bool({Need.GRADIENT, Need.PARTIAL_GRADIENT} & chosen.needs)
-        target = Target(bound, float64=chosen.float64, gradient=gradient)
+        target = target_for(method, bound)
     check_controls(chosen, until=until, checkpoint=checkpoint)
     traced = time.perf_counter() - began
     provenance = _provenance(model, target)
@@ -108,6 +106,13 @@ def draw(
             journal.close()
     attributes = _attributes(draws, provenance, seed, key, {"trace": traced, "began": began}, reason)
     return draws, target, attributes
+
+
+def target_for(method: Method, bound: BoundModel) -> Target:
+    """The target as the method wants it. MethodError if the method does not fit the model."""
+    check_fits(method, bound, METHODS)
+    gradient = bool({Need.GRADIENT, Need.PARTIAL_GRADIENT} & method.needs)
+    return Target(bound, float64=method.float64, gradient=gradient)
 
 
 def draw_update(
@@ -137,6 +142,32 @@ def draw_update(
         line.close()
     spent = {"trace": traced, "began": began}
     return draws, target, _attributes(draws, _provenance(model, target), seed, key, spent, None)
+
+
+def draw_again(
+    target: Target, method: Method, *, warm: Warm | None, seed: Any, progress: bool
+) -> tuple[Draws, dict[str, Any]]:
+    """As `draw`, from a target that is traced already; Markov chains start at the draws `warm`."""
+    began, clock, key = time.perf_counter(), time.monotonic(), key_words(seed)
+    line = make_progress(progress)
+    try:
+        draws = method.run(target, Run(key, line, began=clock, warm=warm))
+    finally:
+        line.close()
+    spent = {"trace": 0.0, "began": began}
+    return draws, _attributes(draws, _provenance(target.bound.model, target), seed, key, spent, None)
+
+
+def method_again(name: str, settings: Mapping[str, Any]) -> Method:
+    """The method of a run, from its name and its settings. MethodError if they are not those of a method here."""
+    known: dict[str, Any] = {method.__name__: method for method in METHODS}
+    if name not in known:
+        raise MethodError(f"The draws are by {name!r}, no method of this version; pass method=, such as pi.NUTS().")
+    wanted = {field.name for field in fields(known[name])}
+    try:
+        return known[name](**{key: value for key, value in settings.items() if key in wanted})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise MethodError(f"{name} cannot be set up again from its settings ({error}); pass method=.") from error
 
 
 def _provenance(model: Model, target: Target) -> dict[str, Any]:

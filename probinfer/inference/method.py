@@ -31,6 +31,13 @@ class Control(enum.Enum):
     CHECKPOINT = "checkpoint"
 
 
+class Warm(NamedTuple):
+    """Draws (n, d), unconstrained, of a posterior close to the one wanted, and the step size that served there."""
+
+    positions: np.ndarray
+    step_size: float | None = None
+
+
 class Run(NamedTuple):
     """What `infer` hands to a method besides the target."""
 
@@ -39,6 +46,7 @@ class Run(NamedTuple):
     until: Until | None = None
     journal: Journal | None = None
     began: float = 0.0  # time.monotonic() at the call of `infer`, from which a budget of seconds counts
+    warm: Warm | None = None  # Markov chains start there and adapt briefly; other methods do not need it
 
     @property
     def deadline(self) -> float:

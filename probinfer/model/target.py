@@ -1,5 +1,7 @@
 """A bound model as a log density on R^d, in one flat vector, with the way back to its named sites."""
 
+import copy
+import dataclasses
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -54,6 +56,17 @@ class Target:
     def precision(self) -> Any:
         """Context in which every use of this target's functions belongs: sets JAX's precision for this thread only."""
         return jax.enable_x64(self.float64)
+
+    def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> "Target":
+        """The same program for other data of the same names, shapes and types, which nothing is traced anew for."""
+        known = {name: (value.shape, value.dtype) for name, value in self.bound.arrays.items()}
+        came = {name: (value.shape, value.dtype) for name, value in arrays.items()}
+        assert came == known, f"{came} where the program wants {known}"
+        other = copy.copy(self)
+        other.bound = dataclasses.replace(self.bound, arrays=dict(arrays))
+        with self.precision():
+            other.inputs = {name: jnp.asarray(value) for name, value in arrays.items()}
+        return other
 
     def log_density(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
         """Log density at one point z (d,), up to the constant that the model leaves out."""

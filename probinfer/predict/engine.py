@@ -62,6 +62,13 @@ class Engine:
         self._compiled: dict[Any, Any] = {}
         self._lock = threading.Lock()
 
+    def sharing(self, program: Program) -> "Engine":
+        """An engine of a program that differs from this one's in its draws only: what is compiled serves both."""
+        other = Engine(program)
+        if program.chains == self.program.chains:
+            other._compiled, other._lock = self._compiled, self._lock
+        return other
+
     @cached_property
     def _draws(self) -> dict[str, jax.Array]:
         with jax.enable_x64(True):

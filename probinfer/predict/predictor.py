@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -67,6 +68,17 @@ class Predictor:
         self = cls.__new__(cls)
         self._set(program, about, calibration)
         return self
+
+    def with_draws(self, latents: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> "Predictor":
+        """The predictor of other draws of the same model's parameters, each (draws, *shape), as many chains as here.
+
+        Nothing is traced or compiled for it, if there are as many draws. It is not calibrated. `about`: their verdict
+        and provenance.
+        """
+        draws = {name: np.asarray(latents[name]) for name in self.program.draws}
+        predictor = self.from_program(replace(self.program, draws=draws), about)
+        predictor._engine = self._engine.sharing(predictor.program)
+        return predictor
 
     def _set(self, program: Program, about: Mapping[str, Any], calibration: Calibration | None) -> None:
         self.program = program
@@ -248,6 +260,15 @@ class Predictor:
         """
         columns, count = read_rows(rows, self.program)
         return self._engine.log_score(columns, read_outcomes(y, self.program, count))
+
+    def cdf(self, rows: Any, y: Any) -> np.ndarray:
+        """P(Y <= y) and P(Y < y) of each outcome by the model, on a last axis of two: (rows, *event, 2).
+
+        Exact where the outcome's law has a cdf, else from predictive draws of each row's own. Not of classes without
+        order, and not moved by a calibration. Raises PredictionError as `log_score` does.
+        """
+        columns, count = read_rows(rows, self.program)
+        return self._engine.cdf(columns, content_hashes(columns, count), read_outcomes(y, self.program, count))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a folder of plain files that `load_predictor` reads without the model's code.

@@ -99,7 +99,8 @@ class Gibbs:
         )
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         rank = metric_rank(len(plan.rest), None)
-        return replace(run_chains(self, kernel, target, run, rank=rank, warmup=warmup), facts={"plan": plan.text})
+        draws = run_chains(self, kernel, target, run, rank=rank, warmup=warmup)
+        return replace(draws, facts={**draws.facts, "plan": plan.text})
 
 
 def _transition(

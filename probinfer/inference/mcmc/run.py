@@ -1,6 +1,7 @@
 """A run of Markov chains from its starting points to its draws, whatever the transition."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,10 +19,12 @@ from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
 from probinfer.inference.mcmc.start import RADII, Start, find_start
-from probinfer.inference.mcmc.warmup import warm_up
-from probinfer.inference.method import Run, check_start
+from probinfer.inference.mcmc.warmup import WARM_WARMUP, warm_up
+from probinfer.inference.method import Run, Warm, check_start
 from probinfer.inference.settings import settings_of
 from probinfer.model.target import Target
+
+_NEARBY = 200  # draws of the posterior nearby that each chain of a warm start looks at
 
 
 def run_chains(
@@ -31,6 +34,8 @@ def run_chains(
     is a method whose draws the chains begin at."""
     clock = time.perf_counter
     began = clock()
+    if run.warm is not None:
+        warmup = min(warmup, WARM_WARMUP)
     with ThreadPoolExecutor(workers(method.chains), thread_name_prefix="probinfer") as pool:
         compiling = pool.submit(compiled_block, kernel, target, rank)
         beginning = NOWHERE if init is None else begin(init, target, run, method.chains, rank)
@@ -42,7 +47,9 @@ def run_chains(
         block = compiling.result()
         chains = Chains(pool, block, target, states, method.target_accept, kernel.limit, record, run.deadline)
         compiled = clock()
-        metrics = warm_up(chains, metrics, kernel.fit, warmup, warmup + method.draws, run.progress)
+        metrics = warm_up(
+            chains, metrics, kernel.fit, warmup, warmup + method.draws, run.progress, keep=run.warm is not None
+        )
         if chains.interrupted:
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
@@ -65,7 +72,7 @@ def run_chains(
         },
         method=type(method).__name__,
         settings={**settings_of(method), "warmup": warmup},
-        facts=beginning.facts,
+        facts={**beginning.facts, **({"warm_start": 1} if run.warm is not None else {})},
         outcome=ending.outcome,
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,
@@ -96,8 +103,10 @@ def _start(
     density, dtype = compiled_density(kernel, target), target.dtype.type
     none = np.zeros(target.dim)
     states, metrics = [], []
+    warm = run.warm
     with target.precision():
-        first_step = jax.tree.map(np.asarray, steps.start(kernel.first_step, target.dtype))
+        known = warm.step_size if warm is not None else None
+        first_step = jax.tree.map(np.asarray, steps.start(known or kernel.first_step, target.dtype))
         for chain, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(count)):
             generator = np.random.default_rng(seed)
             key = generator.integers(0, 2**32, 2, dtype=np.uint32)
@@ -111,14 +120,32 @@ def _start(
                 position = generator.uniform(-radius, radius, target.dim)
                 return position if kernel.place is None else kernel.place(position, generator)
 
-            if beginning.positions is not None and beginning.metric is not None:
+            start, last = None, np.zeros(target.dim)
+            if warm is not None:
+                start = _warm_start(kernel, evaluate, warm, generator, rank)
+            elif beginning.positions is not None and beginning.metric is not None:
                 position = beginning.positions[chain]
                 start = Start(position, *evaluate(position), beginning.metric)
-            else:
+            if start is None:
                 start, last = find_start(evaluate, propose, target.dim, rank, descend=kernel.gradient)
-                if start is None:
-                    raise check_start(target, last, len(RADII))
+            if start is None:
+                raise check_start(target, last, len(RADII))
             q, g = start.position.astype(dtype), start.gradient.astype(dtype)
             states.append(ChainState(q, key, np.uint32(0), first_step, g, dtype(start.log_density)))
             metrics.append(start.metric)
     return states, metrics
+
+
+def _warm_start(
+    kernel: Kernel, evaluate: Callable, warm: Warm, generator: np.random.Generator, rank: int
+) -> Start | None:
+    """A draw of the posterior nearby, and the metric from several of them with the gradients that they have here: of a
+    normal law it is right wherever the draws are from. None if the log density is finite at too few of them."""
+    picked = warm.positions[generator.permutation(len(warm.positions))[:_NEARBY]]
+    found = [(z, *evaluate(z)) for z in picked]
+    found = [each for each in found if np.isfinite(each[1]) and np.isfinite(each[2]).all()]
+    if len(found) < max(2, len(picked) // 2):
+        return None
+    points, gradients = (np.stack([each[i] for each in found])[None] for i in (0, 2))
+    metric = kernel.fit(points, gradients, np.ones(points.shape[:2], bool), rank)
+    return Start(*found[0], metric)

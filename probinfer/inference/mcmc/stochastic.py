@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import optimize
+import scipy
 
 from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.method import check_start
@@ -80,7 +80,7 @@ def find_anchor(evaluate: AllRows, target: Target, generator: np.random.Generato
             return 1e100, np.zeros(d)
         return -value, -scale * gradient
 
-    found = optimize.minimize(negative, np.zeros(d), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    found = scipy.optimize.minimize(negative, np.zeros(d), jac=True, method="L-BFGS-B", options={"maxiter": 200})
     mode = start.position + scale * found.x
     hessian, steps = np.empty((d, d)), 1e-2 * scale
     for _ in range(2):  # the second time with steps in proportion to the scales that the first has found

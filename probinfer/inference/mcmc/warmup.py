@@ -14,6 +14,7 @@ from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.progress import Progress
 
 DEFAULT_WARMUP = 400
+WARM_WARMUP = 100  # draws, of chains that start from draws of a posterior nearby, with a metric that fits
 SAMPLING, WARMUP = 0, 1  # numbers of phases in a record; the windows of the warm-up count on from WARMUP
 _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up after which the metric is fitted anew
 _FIRST_LIMIT = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
@@ -22,14 +23,23 @@ _FAR = 10.0  # standard deviations of the log density below the bulk, beyond whi
 
 
 def warm_up(
-    chains: Chains, metrics: list[Metric], fit: Callable[..., Metric], warmup: int, total: int, progress: Progress
+    chains: Chains,
+    metrics: list[Metric],
+    fit: Callable[..., Metric],
+    warmup: int,
+    total: int,
+    progress: Progress,
+    *,
+    keep: bool = False,
 ) -> list[Metric]:
     """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with, made by `fit`.
 
     Chains that have arrived where the others are share one metric and, at the end, one step size, fitted from all of
-    them. A chain that is still on its way, or in a mode of its own, keeps those that fit where it is.
+    them. A chain that is still on its way, or in a mode of its own, keeps those that fit where it is. With `keep` the
+    metrics stay as they are, and only the step size adapts.
     """
-    ends = [*sorted({round(warmup * part) for part in _WINDOWS} - {0, warmup}), warmup]
+    parts = () if keep else _WINDOWS
+    ends = [*sorted({round(warmup * part) for part in parts} - {0, warmup}), warmup]
     history = _History(fit)
     before = 0
     for window, end in enumerate(ends if warmup else []):
@@ -38,7 +48,7 @@ def warm_up(
             metrics,
             phase=WARMUP + window,
             adapt=True,
-            limit=_FIRST_LIMIT if window == 0 else None,
+            limit=_FIRST_LIMIT if window == 0 and not keep else None,
             progress=progress,
             label="warm-up",
             done=before,

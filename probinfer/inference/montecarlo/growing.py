@@ -53,7 +53,7 @@ class PosteriorBefore:
                 "entries. Use pi.infer with all the data."
             )
         self.target, self._old = target, old
-        self._z = _unconstrained(old, latents)
+        self._z = unconstrained(old, latents)
         self._queue = np.empty(0, int)
         self._weights = jax.jit(jax.vmap(self.log_weight, in_axes=(0, None)))
 
@@ -71,7 +71,7 @@ class PosteriorBefore:
         return z, np.where(np.isnan(weights), -np.inf, weights)
 
 
-def _unconstrained(target: Target, latents: Mapping[str, np.ndarray]) -> np.ndarray:
+def unconstrained(target: Target, latents: Mapping[str, np.ndarray]) -> np.ndarray:
     """Named draws, each (n, *shape), as points (n, d)."""
 
     def at(values: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> jax.Array:
