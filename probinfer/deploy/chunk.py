@@ -94,7 +94,7 @@ def plain_columns(
 
 def _bare(name: str, column: pa.Array, wanted: pa.DataType | None, text: bool, first: int) -> pa.Array:
     kind = column.type
-    if isinstance(kind, pa.ExtensionType):
+    if isinstance(kind, pa.BaseExtensionType):
         numeric = getattr(kind, "type_name", "") == "numeric"  # PostgreSQL's decimals come as text
         column = column.storage
         return _number(name, column, pa.float64(), first) if numeric else column

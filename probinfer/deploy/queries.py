@@ -61,6 +61,7 @@ class Query:
         schema = self._open.schema(f"SELECT * FROM ({self._query}\n) AS q WHERE 1 = 0")
         kinds = {field.name: (field.metadata or {}).get(b"POSTGRESQL:type", b"").decode() for field in schema}
         self._sql_types = {name: kind for name, kind in kinds.items() if kind}
+        self._open.rollback()  # a file that is being read cannot be written
         return schema.names
 
     def about_rows(self) -> int | None:
@@ -123,7 +124,7 @@ class Query:
         if self._key is None or piece.num_rows == 0:
             return last
         keys = piece.column(self._key)
-        if isinstance(keys.type, pa.ExtensionType):
+        if isinstance(keys.type, pa.BaseExtensionType):
             keys = keys.storage
         if keys.null_count:
             row = first + keys.is_null().index(True).as_py()

@@ -35,7 +35,7 @@ def table_format(path: Path) -> str:
     if suffix not in SUFFIXES:
         raise DataError(
             f"{path} ends in {path.suffix or 'nothing'}; wanted .csv or .parquet, .arrow (.feather, .ipc) or "
-            ".jsonl (.ndjson)."
+            ".jsonl (.ndjson); the name of a folder to write ends in a slash."
         )
     return SUFFIXES[suffix]
 
@@ -51,7 +51,9 @@ def column_names(path: Path) -> list[str] | None:
             with open_arrow(path) as (schema, _):
                 return schema.names
         if kind == ".csv":
-            with pyarrow.csv.open_csv(path, read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK)) as reader:
+            blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK)
+            any_row = pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip")  # only the names matter here
+            with pyarrow.csv.open_csv(path, read_options=blocks, parse_options=any_row) as reader:
                 return reader.schema.names
         with open(path, "rb") as file:
             return names_of(line for lines in lines_of(_blocks(file)) for line in lines)
