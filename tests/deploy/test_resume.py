@@ -10,7 +10,6 @@ import textwrap
 import time
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 import probinfer as pi
@@ -48,15 +47,25 @@ def dying_at(monkeypatch, moment: int):
     for name in ("write", "commit", "finish"):
         monkeypatch.setattr(Parts, name, counted(getattr(Parts, name)))
     monkeypatch.setattr("os.replace", lambda *a, real=os.replace: real(*a) if next(steps) != moment else _die())
-    monkeypatch.setattr(Parts, "abandon", lambda self: self._journal.close())  # the lock of a dead process is free
+    monkeypatch.setattr(Parts, "abandon", left_behind)
 
 
 def _die():
     raise Died
 
 
-@pytest.mark.parametrize("target", ["out.csv", "out.parquet", "folder/", "lines.jsonl/"])
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".arrow", ".jsonl"])
+def left_behind(parts):
+    """What the system does for a dead process: its lock is free, its files are closed, nothing is removed."""
+    parts._journal.close()
+    if parts._file is not None and not parts._file.closed:
+        parts._writer.close()
+        parts._file.close()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "target"),
+    [(".parquet", "out.csv"), (".csv", "out.parquet"), (".arrow", "folder/"), (".jsonl", "lines.jsonl/")],
+)
 def test_a_run_that_dies_at_any_step_goes_on_to_the_same_rows(quick, tmp_path, target, suffix):
     table = rows(COUNT)
     broken = table.astype({"group": float})
@@ -64,7 +73,6 @@ def test_a_run_that_dies_at_any_step_goes_on_to_the_same_rows(quick, tmp_path, t
     source = write(broken if suffix != ".csv" else broken.astype({"group": int}), tmp_path / f"in{suffix}")
     options = {"keep": ["id", "name"], "chunk_rows": 64, "resume": True, "rejects": tmp_path / "bad.jsonl"}
     output, chance, deaths = f"{tmp_path}/{target}", random.Random(f"{target}{suffix}"), 0
-    resumed = []
     while True:
         with pytest.MonkeyPatch.context() as patch:
             dying_at(patch, chance.randrange(25))
@@ -75,7 +83,6 @@ def test_a_run_that_dies_at_any_step_goes_on_to_the_same_rows(quick, tmp_path, t
                 deaths += 1
                 assert deaths < 200
                 assert not (tmp_path / target.rstrip("/")).exists()
-    resumed.append(done.resumed)
     assert deaths >= 2
     assert (done.rows, done.rejected) == (COUNT - 3, 3)
     assert_predicted(quick, read(tmp_path / target.rstrip("/")), table.drop(index=[3, 555, 1199]))
@@ -214,5 +221,4 @@ def test_columns_that_change_their_type_are_said(quick, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"x": 1, "group": 1, "note": 1}\n{"x": 1, "group": 1, "note": "a"}\n')
     with pytest.raises(pi.DataError, match="columns kept of the input change their types"):
         score(quick, tmp_path / "in.jsonl", tmp_path / "out.parquet", keep=["note"], chunk_rows=1)
-    assert isinstance(pa.schema([]), pa.Schema)
     assert not (tmp_path / "out.parquet").exists()
