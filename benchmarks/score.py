@@ -3,9 +3,9 @@
     python -m benchmarks.score [--rows 2000000] [--features 20] [--draws 400] [--repeat 3] [--dry]
 
 The bare compute is `Predictor.predict` on chunks that are in memory already, whose answers are thrown away. Both run in
-turns, each in a process of its own, which first answers one chunk that is not counted; the share is of medians. Memory is
-the largest that a scoring process had, at a tenth of the rows and at all of them. Writes a section of RESULTS.md unless
---dry.
+turns, each in a process of its own, which first answers one chunk that is not counted; the share is of medians. Memory
+is the largest that a scoring process had, at a tenth of the rows and at all of them. Writes a section of RESULTS.md
+unless --dry.
 """
 
 import argparse
@@ -100,8 +100,8 @@ def main() -> None:
     lines = [
         f"`python -m benchmarks.score --rows {options.rows}`. {circumstances('jax', 'pyarrow', 'probinfer')}",
         "",
-        f"{options.rows:,} rows of {options.features} features ({size:.0f} MB of Parquet), {options.draws} posterior draws; "
-        f"medians of {options.repeat} runs in turns.",
+        f"{options.rows:,} rows of {options.features} features ({size:.0f} MB of Parquet), {options.draws} posterior "
+        f"draws; medians of {options.repeat} runs in turns.",
         "",
         "| | seconds | rows/s | share of the bare speed |",
         "|---|---|---|---|",

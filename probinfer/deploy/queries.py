@@ -54,6 +54,7 @@ class Query:
             self._database = connect(self.address)
             if self._file is not None:
                 self._database.run(f"CREATE VIEW {FILE_VIEW} AS SELECT * FROM {_reader(self._file)}")
+                self._database.commit()
         return self._database
 
     def columns(self) -> list[str] | None:
