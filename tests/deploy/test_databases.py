@@ -112,8 +112,15 @@ class Died(Exception):
     """Stands for a process that ends."""
 
 
-@pytest.mark.parametrize("goes_to", ["table", "file"])
-def test_by_key_a_run_goes_on_without_losing_or_doubling_a_row(quick, url, tmp_path, monkeypatch, goes_to):
+def test_by_key_a_run_goes_on_without_losing_or_doubling_a_row(quick, url, tmp_path, monkeypatch):
+    by_key(quick, url, tmp_path, monkeypatch, "table")
+
+
+def test_by_key_into_a_file(quick, tmp_path, monkeypatch):
+    by_key(quick, f"sqlite:///{tmp_path / 'houses.db'}", tmp_path, monkeypatch, "file")
+
+
+def by_key(quick, url, tmp_path, monkeypatch, goes_to):
     monkeypatch.setattr(scoring, "PART_ROWS", 100)
     table = rows(COUNT)
     table.loc[[5, 400], "group"] = 77
@@ -342,7 +349,8 @@ SCRIPT = """
 """
 
 
-def test_killed_for_real_between_two_tables(postgres, quick, monkeypatch):
+@pytest.mark.long
+def test_killed_for_real_between_two_tables(postgres, quick):
     table = rows(60_000)
     fill(postgres.url, table, "many")
     script = textwrap.dedent(SCRIPT).format(path=str(quick), url=postgres.url)
