@@ -1,7 +1,7 @@
 """The commands `probinfer demo | inspect | score`: arguments in, exit status out. On top; imports as it needs.
 
 Exit status: 0 done; 1 the operating system refused (a file that cannot be read or written); 2 a wrong call or one of
-probinfer's own errors, said in one line; 130 interrupted.
+probinfer's own errors, said in one line; 3 scored, but some rows were rejected; 130 interrupted.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from probinfer.errors import ProbinferError
 
-DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
+DONE, REFUSED, WRONG, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 
 _ROWS = 20  # parameters that `inspect` shows of a posterior
 
@@ -21,9 +21,9 @@ _ROWS = 20  # parameters that `inspect` shows of a posterior
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; `None` means the process's own) and return its exit status."""
     options = parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] = options.command
+    command: Callable[[argparse.Namespace], int | None] = options.command
     try:
-        command(options)
+        status = command(options)
         sys.stdout.flush()
     except ProbinferError as error:
         return _fail(str(error), WRONG)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return REFUSED
     except OSError as error:
         return _fail(str(error), REFUSED)
-    return DONE
+    return status or DONE
 
 
 def _fail(text: str, status: int) -> int:
@@ -72,17 +72,36 @@ def parser() -> argparse.ArgumentParser:
 
     score = commands.add_parser(
         "score",
-        help="predict every row of a table",
-        description="Read a table (CSV or Parquet) in chunks, predict every row, and write mean, sd, interval and "
-        "Monte Carlo error.",
+        help="predict every row of a table, a folder, a query or a pipe",
+        description="Read rows in chunks, predict every one, and write mean, sd, interval and Monte Carlo error. Rows "
+        "come from and go to files (.csv, .parquet, .arrow, .jsonl), folders of them, databases (postgresql://…, "
+        "sqlite:///FILE, duckdb:///FILE), or JSON lines on standard input and output (-).",
     )
     score.add_argument("path", type=Path, metavar="PATH", help="predictor folder")
-    score.add_argument("input", type=Path, metavar="INPUT", help="table to read, .csv or .parquet")
-    score.add_argument("output", type=Path, metavar="OUTPUT", help="table to write, .csv or .parquet")
+    score.add_argument("input", metavar="INPUT", help="file, folder, database, or - for standard input")
+    score.add_argument(
+        "output", metavar="OUTPUT", help="file, folder (ending in a slash), database, or - for standard output"
+    )
     score.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
     score.add_argument("--quantiles", type=_levels, metavar="P,P", help="further quantiles, such as 0.05,0.5,0.95")
     score.add_argument("--keep", type=_names, metavar="NAME,NAME", help="columns of INPUT to copy, such as an id")
-    score.add_argument("--chunk-rows", type=_positive, metavar="N", help="most rows in memory at a time")
+    score.add_argument("--chunk-rows", type=_positive, metavar="N", help="most rows in a chunk")
+    score.add_argument(
+        "--query", metavar="SQL", help="rows to read from a database, or by DuckDB from a file, which it calls input"
+    )
+    score.add_argument("--table", metavar="NAME", help="table of a database to write")
+    score.add_argument(
+        "--if-exists", choices=("fail", "append", "replace"), help="what to do if that table is there already (fail)"
+    )
+    score.add_argument("--key", metavar="NAME", help="column that orders a query's rows; --resume needs it")
+    score.add_argument(
+        "--rejects", type=Path, metavar="FILE", help="write rows that cannot be predicted here, and go on"
+    )
+    score.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep what is done if the run dies, and go on from what an earlier one did",
+    )
     score.set_defaults(command=_score)
     return program
 
@@ -137,10 +156,18 @@ def _posterior_card(path: Path) -> str:
     return f"Posterior {path}\n\n{posterior.report}\n\n{table}{more}\n\n{provenance}"
 
 
-def _score(options: argparse.Namespace) -> None:
+def _score(options: argparse.Namespace) -> int:
     from probinfer.deploy.score import score
+    from probinfer.deploy.table_sink import IfExists
 
-    named = ("level", "quantiles", "keep", "chunk_rows")
+    named = ("level", "quantiles", "keep", "chunk_rows", "query", "table", "key", "rejects", "resume")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
+    if options.if_exists is not None:
+        given["if_exists"] = IfExists(options.if_exists)
     done = score(options.path, options.input, options.output, **given)
-    print(f"{done.rows} rows in {done.seconds:.1f} s: {done.output}")
+    said_to = sys.stderr if options.output == "-" else sys.stdout
+    resumed = f", {done.resumed} of them by an earlier run" if done.resumed else ""
+    print(f"{done.rows} rows in {done.seconds:.1f} s{resumed}: {done.output}", file=said_to)
+    if done.rejected:
+        print(f"probinfer: {done.rejected} rows were rejected: {options.rejects}", file=sys.stderr)
+    return REJECTED if done.rejected else DONE

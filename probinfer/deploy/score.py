@@ -1,32 +1,46 @@
-"""Scoring: a saved predictor over a table of any length, in pieces, with an output that is complete or absent."""
+"""Scoring: a saved predictor over rows from anywhere, in pieces, with an output that is complete or absent."""
 
+import hashlib
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from probinfer.deploy.tables import Output, column_names, read_chunks, table_format
+from probinfer.deploy.ahead import ahead
+from probinfer.deploy.chunk import Chunk, Fault, Position
+from probinfer.deploy.endpoints import check_sink, open_sink, open_source, samefile
+from probinfer.deploy.job import Job
+from probinfer.deploy.outputs import Sink
+from probinfer.deploy.rejects import Rejects
+from probinfer.deploy.sources import Source
+from probinfer.deploy.table_sink import IfExists
 from probinfer.errors import DataError
-from probinfer.predict.predictor import Predictor, load_predictor
-from probinfer.predict.program import Input
-from probinfer.predict.rows import locate_columns
+from probinfer.inference.progress import Progress, make_progress
+from probinfer.predict.predictor import load_predictor
 
 CHUNK_ROWS = 16_384
-
-_TYPES = {"float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_(), "text": pa.string(), "date": None}
+PART_ROWS = 2**18  # of a part, after which it is committed
+_PART_SECONDS = 30.0  # or after this long
 
 
 @dataclass(frozen=True)
 class Score:
-    """What scoring did: rows written, seconds taken, and where the predictions are."""
+    """What scoring did: rows written, seconds taken, and where the predictions are (a URL without its password).
+
+    rejected: rows that could not be predicted.
+    resumed: rows, of those written and rejected, that an earlier run had done.
+    """
 
     rows: int
     seconds: float
-    output: Path
+    output: Path | str
+    rejected: int = 0
+    resumed: int = 0
 
 
 def score(
@@ -38,93 +52,186 @@ def score(
     quantiles: Sequence[float] | None = None,
     keep: Sequence[str] = (),
     chunk_rows: int = CHUNK_ROWS,
+    query: str | None = None,
+    table: str | None = None,
+    if_exists: IfExists = IfExists.FAIL,
+    key: str | None = None,
+    rejects: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
 ) -> Score:
-    """Predict every row of the table `input` with the predictor saved at `path`, and write the table `output`.
+    """Predict every row of `input` with the predictor saved at `path`, and write the predictions to `output`.
 
-    Tables are CSV or Parquet, by the ending of their names. They are read and written in pieces of at most `chunk_rows`
-    rows, so memory does not grow with their length; row order is kept.
+    Rows are read, predicted and written in pieces of at most `chunk_rows` rows, each step in a thread of its own, so
+    memory does not grow with their number and nobody waits for a disk. Row order is kept.
 
     Args:
         path: predictor folder.
-        input: table whose columns hold the predictor's inputs, in any order; further columns are ignored.
-        output: table to write: the columns of `Prediction.columns`. It appears only once it is complete; until then it
-            is called `<output>.partial`, which is removed when scoring fails.
+        input: a file (.csv, .parquet, .arrow, .jsonl), a folder of such files, "-" for JSON lines from standard input,
+            or a database: postgresql://user@host/name, sqlite:///FILE, duckdb:///FILE, or duckdb:// for files named in
+            the query. Its columns hold the predictor's inputs, in any order; further columns are ignored.
+        output: a file or, with a slash at the end of its name, a folder of parts; "-" for JSON lines to standard
+            output; or a database. It has the columns of `Prediction.columns`. A file or folder appears only once it is
+            complete (until then it is `<output>.partial`), and the rows of a table are one transaction.
         level: probability of the interval; also a column of the output.
         quantiles: further quantiles, one column each.
         keep: columns of the input, such as an id, to copy in front of the predictions.
-        chunk_rows: rows in memory at a time.
+        chunk_rows: rows in a piece.
+        query: SELECT whose rows to predict; needed for a database. Of a file or folder, which the query calls `input`,
+            it is answered by DuckDB.
+        table: name of the table to write; needed for a database.
+        if_exists: what to do if that table is there already.
+        key: column of a query that has a value in every row, no two of them equal; it is kept, and `resume` needs it.
+        rejects: file for the rows that cannot be predicted, JSON lines with `row`, `reason` and what the row `held`.
+            Without it such a row ends the run.
+        resume: keep what is done when the run fails or is killed, in committed parts, and go on after the last of them
+            when it is called again with the same arguments.
+        progress: show rows, rows per second and time left, where there is a terminal or notebook.
 
     Raises:
         ArtifactError: the predictor cannot be loaded.
-        DataError: a table's name has another ending, input and output are one file, or the input cannot be read.
+        DataError: a name has another ending, input and output are one file, the input cannot be read, a query is wrong,
+            a table is there already, or resuming is not possible.
         PredictionError: columns are missing, or a row cannot be predicted; the text names it, counted from 0.
-        OSError: a file cannot be read or written. In every case `output` is as it was before.
+        CheckpointError: there are parts of another run, or another process writes them.
+        MissingExtra: a database's driver is not installed.
+        OSError: a file cannot be read or written, or a database does not answer. In every case `output` is as it was
+            before; with `resume`, what is committed is kept.
     """
     began = time.perf_counter()
-    source, destination = Path(input), Path(output)
-    table_format(source)
-    table_format(destination)
-    if source.exists() and destination.exists() and source.samefile(destination):
-        raise DataError(f"{destination} is both input and output; write the predictions to another file.")
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
         raise DataError(f"chunk_rows is {chunk_rows!r}; wanted a whole number, 1 or more.")
-    predictor = load_predictor(path)
-    by = _groups_column(predictor)
-    types = _column_types(source, predictor.inputs, [*keep, *by])
-    metadata = {"probinfer": f"predictions of {predictor.outcome} by {path}, level {level:.10g}"}
-    rows = 0
-    with Output(destination, metadata) as table:
-        for batch in read_chunks(source, types, chunk_rows):
-            table.write(_predicted(predictor, batch, level, quantiles, keep, rows))
-            rows += batch.num_rows
-        if rows == 0:
-            empty = pa.RecordBatch.from_pydict(
-                {name: pa.array([], kind or pa.string()) for name, kind in types.items()}
-            )
-            table.write(_predicted(predictor, empty, level, quantiles, keep, 0))
-    return Score(rows, time.perf_counter() - began, destination)
-
-
-def _groups_column(predictor: Predictor) -> list[str]:
-    """The column that holds the groups of a predictor calibrated for each on its own."""
-    calibration = predictor.calibration
-    if calibration is None or not calibration.grouped:
-        return []
-    if calibration.by is None:
-        raise DataError(
-            "The predictor is calibrated in groups that were passed beside the rows, which a table has no place for. "
-            "Calibrate with the name of a column: predictor.calibrate(rows, y, groups='column')."
+    if not isinstance(if_exists, IfExists):
+        raise DataError(f"if_exists is {if_exists!r}; wanted an IfExists, such as IfExists.APPEND.")
+    if rejects is not None and (samefile(rejects, input) or samefile(rejects, output)):
+        raise DataError(f"{rejects} is also input or output; write the rejects to another file.")
+    with ExitStack() as stack:
+        source = open_source(input, output, query, key)
+        stack.callback(source.close)
+        check_sink(output, table)
+        job = Job.of(
+            load_predictor(path), source, level, quantiles, [*([key] if key else []), *keep], rejects is not None
         )
-    return [calibration.by]
-
-
-def _column_types(source: Path, inputs: Sequence[Input], keep: Sequence[str]) -> dict[str, pa.DataType | None]:
-    """Type of each column to read; None where the file decides. Raises before any row is read."""
-    available = column_names(source)
-    if len(set(available)) < len(available):
-        twice = sorted({name for name in available if available.count(name) > 1})
-        raise DataError(f"{source} has more than one column called {', '.join(twice)}.")
-    located = locate_columns(available, inputs)
-    types: dict[str, pa.DataType | None] = {}
-    for entry in inputs:
-        for name in located[entry.name]:
-            types[name] = _TYPES[entry.dtype] if not entry.shape or name != entry.name else None
-    absent = [name for name in keep if name not in available]
-    if absent:
-        raise DataError(
-            f"{source} has no column {', '.join(map(repr, absent))} to keep; it has {', '.join(available)}."
+        asked = {"probinfer": version("probinfer"), "predictor": _fingerprint(path), **job.asked}
+        sink = open_sink(
+            output,
+            table,
+            if_exists=if_exists,
+            asked={**asked, "input": source.identity} if resume else asked,
+            lasting=resume,
+            metadata={"probinfer": f"predictions of {job.predictor.outcome} by {path}, level {level:.10g}"},
         )
-    return {**types, **{name: None for name in keep if name not in types}}
+        line = make_progress(progress)
+        stack.callback(line.close)
+        start, end = _run(job, source, sink, None if rejects is None else Path(rejects), chunk_rows, line)
+    return Score(end.written, time.perf_counter() - began, sink.label, end.rejected, start.written + start.rejected)
 
 
-def _predicted(
-    predictor: Any,
-    batch: pa.RecordBatch,
-    level: float,
-    quantiles: Sequence[float] | None,
-    keep: Sequence[str],
-    first: int,
-) -> pa.Table:
-    prediction = predictor.predict(batch, level=level, quantiles=quantiles, first_row=first)
-    kept = {name: batch.column(name) for name in keep}
-    return pa.table({**kept, **{name: pa.array(values) for name, values in prediction.columns().items()}})
+def _run(
+    job: Job, source: Source, sink: Sink, rejects: Path | None, chunk_rows: int, line: Progress
+) -> tuple[Position, Position]:
+    """Read, predict, write: where the run began, and where it ended."""
+    none = job.none()
+    start = sink.open()
+    refused: Rejects | None = None
+    try:
+        refused = None if rejects is None else Rejects(rejects, start, sink.lasting)
+        columns = _Columns(sink.schema)
+        pace = _Pace(source.about_rows(), start.rows, line)
+        position = committed = start
+        with (
+            ahead(source.chunks(job.types, chunk_rows, start, job.lenient)) as chunks,
+            ahead(_predictions(job, chunks)) as predictions,
+            ExitStack() as stack,
+        ):
+            stack.callback(source.stop)  # before the threads are waited for
+            for chunk, table, faults in predictions:
+                if table.num_rows:
+                    sink.write(columns.fitted(table))
+                if refused is not None:
+                    refused.write(faults)
+                position = Position(
+                    chunk.first + chunk.count,
+                    position.written + table.num_rows,
+                    position.rejected + len(faults),
+                    position.rejects_bytes,
+                    chunk.after,
+                )
+                if sink.lasting and pace.due(position.rows - committed.rows):
+                    position = _counted(position, refused)
+                    sink.commit(position)
+                    committed = position
+                pace.show(position.rows)
+        if position.written == 0:
+            sink.write(columns.fitted(none))
+        position = _counted(position, refused)
+        if refused is not None and sink.lasting:
+            refused.finish()
+        sink.finish(position)
+        if refused is not None and not sink.lasting:
+            refused.finish()
+    except BaseException:
+        if refused is not None:
+            refused.abandon()
+        sink.abandon()
+        raise
+    return start, position
+
+
+def _predictions(job: Job, chunks: Iterator[Chunk]) -> Iterator[tuple[Chunk, pa.Table, list[Fault]]]:
+    for chunk in chunks:
+        yield (chunk, *job.predicted(chunk))
+
+
+def _counted(position: Position, refused: Rejects | None) -> Position:
+    return position if refused is None else replace(position, rejects_bytes=refused.sync())
+
+
+class _Columns:
+    """The columns of the output: those of its first piece, to which the others are fitted."""
+
+    def __init__(self, schema: pa.Schema | None) -> None:
+        self._schema = schema
+
+    def fitted(self, table: pa.Table) -> pa.Table:
+        """`table` with the first piece's types. Raises DataError where that would change a value."""
+        if self._schema is None:
+            kinds = [(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in table.schema]
+            self._schema = pa.schema(kinds)
+        if table.schema == self._schema:
+            return table
+        try:
+            return table.cast(self._schema)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"The columns kept of the input change their types between its pieces: {str(error).splitlines()[0]}. "
+                "Have them of one type, or leave them out."
+            ) from None
+
+
+class _Pace:
+    """When to commit, and how fast it goes."""
+
+    def __init__(self, total: int | None, before: int, line: Progress) -> None:
+        self._total, self._before, self._line = total, before, line
+        self._began = self._committed = time.monotonic()
+
+    def due(self, rows: int) -> bool:
+        """Whether a part of `rows` rows so far is to be committed."""
+        now = time.monotonic()
+        if rows < PART_ROWS and now - self._committed < _PART_SECONDS:
+            return False
+        self._committed = now
+        return True
+
+    def show(self, rows: int) -> None:
+        """`rows` of all rows are behind us."""
+        speed = (rows - self._before) / max(time.monotonic() - self._began, 1e-9)
+        # Time left is reckoned from the rows of this run: those of an earlier one count neither as done nor as to do.
+        total = max((self._total or 0) - self._before, 0)
+        self._line.update(min(rows - self._before, total) if total else 0, total, f"{rows:,} rows, {speed:,.0f} rows/s")
+
+
+def _fingerprint(path: str | os.PathLike[str]) -> str:
+    """Of a saved predictor: its manifest names the sha-256 of every file."""
+    return hashlib.sha256((Path(path) / "manifest.json").read_bytes()).hexdigest()

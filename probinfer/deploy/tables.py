@@ -1,120 +1,235 @@
-"""Tables in and out in pieces: CSV and Parquet, memory bounded whatever their length. Knows no models."""
+"""Tables read in pieces, memory bounded whatever their length: CSV, Parquet, Arrow IPC, JSON lines. Knows no models."""
 
 import contextlib
-import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.ipc
 import pyarrow.parquet
 
+from probinfer.deploy.chunk import Chunk, Fault, in_pieces
+from probinfer.deploy.jsonlines import lines_of, read_record, to_chunk
 from probinfer.errors import DataError
 
-SUFFIXES = (".csv", ".parquet")
-_CSV_BLOCK = 4 * 2**20  # bytes read and parsed at a time
+type Types = Mapping[str, pa.DataType | None]
+
+SUFFIXES = {
+    ".csv": ".csv",
+    ".parquet": ".parquet",
+    ".arrow": ".arrow",
+    ".feather": ".arrow",
+    ".ipc": ".arrow",
+    ".jsonl": ".jsonl",
+    ".ndjson": ".jsonl",
+}
+_BLOCK = 4 * 2**20  # bytes of text read and parsed at a time
+_SAMPLE = 2**20  # bytes of text from which the number of its rows is estimated
 
 
 def table_format(path: Path) -> str:
     """The format that a path's ending names. Raises DataError for one that cannot be read or written here."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise DataError(f"{path} ends in {path.suffix or 'nothing'}; wanted {' or '.join(SUFFIXES)}.")
-    return suffix
+        raise DataError(
+            f"{path} ends in {path.suffix or 'nothing'}; wanted .csv or .parquet, .arrow (.feather, .ipc) or "
+            ".jsonl (.ndjson); the name of a folder to write ends in a slash."
+        )
+    return SUFFIXES[suffix]
 
 
-def column_names(path: Path) -> list[str]:
-    """Names of a table's columns, read without its rows. Raises DataError for a file that is no such table."""
+def column_names(path: Path) -> list[str] | None:
+    """Names of a table's columns, read without its rows; None for JSON lines of which there are none. Raises DataError
+    for a file that is no such table."""
+    kind = table_format(path)
     with _read_errors(path):
-        if table_format(path) == ".parquet":
+        if kind == ".parquet":
             return pyarrow.parquet.read_schema(path).names
-        with pyarrow.csv.open_csv(path, read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK)) as reader:
-            return reader.schema.names
+        if kind == ".arrow":
+            with open_arrow(path) as (schema, _):
+                return schema.names
+        if kind == ".csv":
+            blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK)
+            any_row = pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip")  # only the names matter here
+            with pyarrow.csv.open_csv(path, read_options=blocks, parse_options=any_row) as reader:
+                return reader.schema.names
+        with open(path, "rb") as file:
+            return names_of(line for lines in lines_of(_blocks(file)) for line in lines)
 
 
-def read_chunks(path: Path, types: Mapping[str, pa.DataType | None], rows: int) -> Iterator[pa.RecordBatch]:
-    """The columns named in `types`, as record batches of at most `rows` rows.
+def names_of(lines: Iterable[bytes]) -> list[str] | None:
+    """The names in the first line that is a record; none at all if there are lines but no such one."""
+    any_line = False
+    for line in lines:
+        record = read_record(line)
+        if not isinstance(record, str):
+            return list(record)
+        any_line = any_line or bool(line.strip())
+    return [] if any_line else None
+
+
+def about_rows(path: Path) -> int | None:
+    """How many rows a table has: exactly where the file says so, else estimated from its beginning."""
+    kind, size = table_format(path), path.stat().st_size
+    with _read_errors(path):
+        if kind == ".parquet":
+            return pyarrow.parquet.read_metadata(path).num_rows
+        if kind == ".arrow":
+            return None
+    with open(path, "rb") as file:
+        lines = file.read(_SAMPLE).count(b"\n")
+    return round(size / min(size, _SAMPLE) * lines) if lines else None
+
+
+def read_chunks(path: Path, types: Types, rows: int, *, skip: int = 0, lenient: bool = False) -> Iterator[Chunk]:
+    """The columns named in `types`, as chunks of at most `rows` records, after the first `skip` records.
 
     A CSV file's columns are read as the types given, not as what its first rows look like; None leaves it to the file.
-    Raises DataError for cells that are not of the type.
+    lenient: records that cannot be read are faults of their chunk. Else they raise DataError, as does a file that is no
+    table.
     """
-    columns = list(types)
+    of_text = {".csv": (_csv_rows, _csv_lenient), ".jsonl": (_json_lines_strict, _json_lines)}
+    of_columns = {".parquet": _parquet, ".arrow": _arrow}
+    kind = table_format(path)
+    read = of_columns[kind] if kind in of_columns else of_text[kind][lenient]
     with _read_errors(path):
-        if table_format(path) == ".parquet":
-            with pyarrow.parquet.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=rows, columns=columns)
-            return
-        options = pyarrow.csv.ConvertOptions(
-            column_types={n: t for n, t in types.items() if t},
-            include_columns=columns,
-            strings_can_be_null=pa.string() in types.values(),  # labels: an empty cell is a missing one
-        )
-        blocks = pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK)
-        with pyarrow.csv.open_csv(path, read_options=blocks, convert_options=options) as reader:
-            for batch in reader:
-                for start in range(0, batch.num_rows, rows):
-                    yield batch.slice(start, rows)
+        yield from read(path, types, rows, skip)
 
 
-class Output:
-    """A table written piece by piece under the name `<path>.partial`, which becomes `path` only once it is complete.
+def _parquet(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
+    with pyarrow.parquet.ParquetFile(path) as file:
+        group, first = 0, 0
+        while group < file.num_row_groups and first + file.metadata.row_group(group).num_rows <= skip:
+            first += file.metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, file.num_row_groups))
+        batches = file.iter_batches(batch_size=rows, row_groups=groups, columns=list(types)) if groups else iter(())
+        yield from _without_first(batches, first, skip)
 
-    So a full disk, a crash or Ctrl-C leaves what was there before, and never a file that looks finished.
+
+def _without_first(batches: Iterable[pa.RecordBatch], first: int, skip: int) -> Iterator[Chunk]:
+    """Batches of which the first begins at row `first`, without the rows before `skip`."""
+    for batch in batches:
+        begin = max(0, min(skip - first, batch.num_rows))
+        if begin < batch.num_rows:
+            yield Chunk(first + begin, batch.slice(begin))
+        first += batch.num_rows
+
+
+@contextlib.contextmanager
+def open_arrow(path: Path) -> Generator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    """Schema and batches of an Arrow IPC file, or of an IPC stream under the same ending."""
+    with pa.memory_map(str(path)) if path.stat().st_size else open(path, "rb") as file:
+        is_file = file.read(6) == b"ARROW1"
+        file.seek(0)
+        if is_file:
+            with pa.ipc.open_file(file) as reader:
+                yield reader.schema, (reader.get_batch(place) for place in range(reader.num_record_batches))
+        else:
+            with pa.ipc.open_stream(file) as reader:
+                yield reader.schema, iter(reader)
+
+
+def _arrow(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
+    with open_arrow(path) as (_, batches):
+        pieces = (piece for batch in batches for piece in in_pieces(batch.select(list(types)), rows))
+        yield from _without_first(pieces, 0, skip)
+
+
+def _csv_options(types: Types, text: bool) -> pyarrow.csv.ConvertOptions:
+    wanted = {name: pa.string() if text else kind for name, kind in types.items() if kind and not _is_list(kind)}
+    labels = text or pa.string() in types.values()  # of which an empty cell is a missing one
+    return pyarrow.csv.ConvertOptions(column_types=wanted, include_columns=list(types), strings_can_be_null=labels)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.ListType)
+
+
+def _csv_rows(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
+    blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK)
+    with pyarrow.csv.open_csv(path, read_options=blocks, convert_options=_csv_options(types, False)) as reader:
+        yield from _without_first((piece for batch in reader for piece in in_pieces(batch, rows)), 0, skip)
+
+
+def _csv_lenient(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
+    """As `_csv_rows`, with the numbers still as text, and lines with too few or too many cells as faults."""
+    seen: list[Fault] = []
+
+    def too_long(row: Any) -> str:
+        place = row.number - 2  # the reader counts from 1, the line of names included
+        reason = f"Row {place} (the first row is row 0) has {row.actual_columns} cells; wanted {row.expected_columns}."
+        seen.append(Fault(place, reason, row.text))
+        return "skip"
+
+    # Without threads a block is parsed when it is asked for, and its lines are numbered.
+    blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK, use_threads=False)
+    parse = pyarrow.csv.ParseOptions(invalid_row_handler=too_long)
+    first = 0
+    with pyarrow.csv.open_csv(
+        path, read_options=blocks, parse_options=parse, convert_options=_csv_options(types, True)
+    ) as reader:
+        for batch in reader:
+            faults, seen[:] = list(seen), []
+            whole = Chunk(first, batch, tuple(faults), text=True)
+            first += whole.count
+            yield from cut(whole, rows, skip)
+    if seen:
+        yield from cut(Chunk(first, batch.slice(0, 0), tuple(seen), text=True), rows, skip)
+
+
+def cut(whole: Chunk, rows: int, skip: int) -> Iterator[Chunk]:
+    """A chunk in chunks of at most `rows` records, without those before `skip`."""
+    numbers = whole.numbers
+    begin = max(whole.first, skip)
+    while begin < whole.first + whole.count:
+        end = min(begin + rows, whole.first + whole.count)
+        low, high = numbers.searchsorted([begin, end])
+        faults = tuple(fault for fault in whole.faults if begin <= fault.row < end)
+        yield Chunk(begin, whole.rows.slice(low, high - low), faults, whole.text)
+        begin = end
+
+
+def _json_lines(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
+    with open(path, "rb") as file:
+        yield from chunks_of_lines(lines_of(_blocks(file)), types, rows, skip, lenient=True)
+
+
+def _json_lines_strict(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
+    with open(path, "rb") as file:
+        yield from chunks_of_lines(lines_of(_blocks(file)), types, rows, skip, lenient=False)
+
+
+def chunks_of_lines(
+    blocks: Iterable[list[bytes]], types: Types, rows: int, skip: int = 0, *, lenient: bool
+) -> Iterator[Chunk]:
+    """Lines of JSON as chunks, without the first `skip`; empty lines are not counted.
+
+    Raises DataError for a line that is no record, unless `lenient`.
     """
+    first = 0
+    for block in blocks:
+        lines = [line for line in block if line.strip()]
+        begin = max(0, skip - first)
+        for start in range(begin, len(lines), rows):
+            chunk = to_chunk(lines[start : start + rows], types, first + start)
+            if chunk.faults and not lenient:
+                raise DataError(chunk.faults[0].reason)
+            yield chunk
+        first += len(lines)
 
-    def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
-        self.path = path
-        self.partial = path.with_name(path.name + ".partial")
-        self._format = table_format(path)
-        self._metadata = dict(metadata)
-        self._file: Any = None
-        self._writer: Any = None
 
-    def __enter__(self) -> "Output":
-        self._file = open(self.partial, "wb")
-        return self
-
-    def write(self, table: pa.Table) -> None:
-        """Append rows; the first piece decides the columns."""
-        if self._writer is None:
-            if self._format == ".parquet":
-                schema = table.schema.with_metadata(self._metadata)
-                self._writer = pyarrow.parquet.ParquetWriter(self._file, schema)
-            else:
-                self._writer = pyarrow.csv.CSVWriter(self._file, table.schema)
-        self._writer.write_table(table)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        try:
-            if kind is None:
-                if self._writer is not None:
-                    self._writer.close()
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            else:
-                with contextlib.suppress(Exception):  # the error that brought us here is the one to tell
-                    if self._writer is not None:
-                        self._writer.close()
-        except BaseException:
-            self._discard()
-            raise
-        if kind is not None:
-            self._discard()
-            return
-        self._file.close()
-        os.replace(self.partial, self.path)
-
-    def _discard(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self.partial.unlink(missing_ok=True)
+def _blocks(file: Any) -> Iterator[bytes]:
+    while block := file.read(_BLOCK):
+        yield block
 
 
 @contextlib.contextmanager
 def _read_errors(path: Path) -> Generator[None]:
     try:
         yield
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         first = str(error).splitlines()[0]
         raise DataError(f"{path} cannot be read as the table it should be: {first}") from None

@@ -98,7 +98,7 @@ class Journal:
             self._file.truncate(self._end)
             raise CheckpointError(
                 f"checkpoint {self.path} could not be written after {self._end} bytes: {error.strerror}. What it holds "
-                "is intact: make room and call infer again with the same arguments to go on from there."
+                "is intact: make room and run again with the same arguments to go on from there."
             ) from None
         self._end += len(content)
 
@@ -139,7 +139,7 @@ def _check_same(there: dict[str, Any], asked: dict[str, Any], path: Path) -> Non
             f"{name}: {_brief(there.get(name))} there, {_brief(asked.get(name))} now" for name in different
         )
         raise CheckpointError(
-            f"checkpoint {path} is of another run. {listed}. Call infer as it was called then, name another file, or "
+            f"checkpoint {path} is of another run. {listed}. Run with the arguments of then, name another file, or "
             "remove this one to begin anew."
         )
 

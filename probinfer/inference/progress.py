@@ -11,7 +11,7 @@ class Progress(Protocol):
     """Where a method says how far it is."""
 
     def update(self, done: int, total: int, note: str) -> None:
-        """`done` of `total` units of work are behind us."""
+        """`done` of `total` units of work are behind us; a total of 0 is one that nobody knows."""
         ...
 
     def close(self) -> None:
@@ -43,7 +43,10 @@ class Line:
         if now - self._shown < _INTERVAL:
             return
         self._shown = now
-        share = done / max(total, 1)
+        if not total:
+            self._write.show(note)
+            return
+        share = done / total
         left = (now - self._began) * (1 - share) / share if share > 0 else float("nan")
         bar = "━" * int(24 * share) + "╌" * (24 - int(24 * share))
         remaining = f"{left:.0f} s left" if left == left else "…"

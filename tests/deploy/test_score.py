@@ -142,7 +142,7 @@ def run(script):
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_disk_that_fills_leaves_nothing_that_looks_finished(predictor, table, tmp_path, suffix):
-    many = pd.concat([table] * 20, ignore_index=True)
+    many = pd.concat([table] * 20, ignore_index=True).assign(x=np.linspace(-2, 2, 20 * ROWS))  # no two rows are equal
     source = write(many, tmp_path / "in.parquet")
     process = run(
         f"""

@@ -217,7 +217,7 @@ def test_a_full_disk_costs_nothing_that_was_written(tmp_path, expected, often, m
         write(self, content)
 
     monkeypatch.setattr(Journal, "_write", failing)
-    with pytest.raises(pi.CheckpointError, match=r"No space left on device.*make room and call infer again"):
+    with pytest.raises(pi.CheckpointError, match=r"No space left on device.*make room and run again"):
         run(path)
     monkeypatch.setattr(Journal, "_write", write)
     assert path.stat().st_size == sum(written[:10])

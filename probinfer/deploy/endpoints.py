@@ -1,0 +1,103 @@
+"""What `score` is given as input and output, told apart: files, folders, standard input and output, databases."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from probinfer.deploy.database import Address, scheme_of
+from probinfer.deploy.outputs import Output, Sink, StandardOutput
+from probinfer.deploy.parts import Parts
+from probinfer.deploy.queries import Query, Spooled
+from probinfer.deploy.sources import File, Folder, Source, StandardInput
+from probinfer.deploy.table_sink import IfExists, TableSink
+from probinfer.deploy.tables import table_format
+from probinfer.errors import DataError
+
+type Place = str | os.PathLike[str]
+
+
+def open_source(given: Place, output: Place, query: str | None, key: str | None) -> Source:
+    """The source that `given` names. Raises DataError for a name that is none, and for a query too few or too many."""
+    text = os.fspath(given)
+    if scheme_of(text) is not None:
+        address = Address(text)
+        if query is None:
+            raise DataError(f"{address.shown} is a database; say which rows: --query 'SELECT * FROM houses'.")
+        source = Query(address, query, key)
+        return Spooled(source) if address.scheme == "sqlite" and _same_database(address, output) else source
+    if text != "-" and samefile(text, output):
+        raise DataError(f"{output} is both input and output; write the predictions to another file.")
+    if query is not None and text != "-":
+        return Query(Address("duckdb://"), query, key, Path(text))
+    if query is not None or key is not None:
+        raise DataError("A query and its key belong to a database, a file or a folder as input; leave them out here.")
+    if text == "-":
+        return StandardInput(sys.stdin)
+    path = Path(text)
+    if path.is_dir():
+        return Folder(path)
+    return File(path)
+
+
+def check_sink(given: Place, table: str | None) -> None:
+    """Raises DataError for an output that cannot be written here, before anything is opened."""
+    text = os.fspath(given)
+    if scheme_of(text) is not None:
+        address = Address(text)
+        if table is None:
+            raise DataError(f"{address.shown} is a database; say which table to write: --table predictions.")
+        if address.scheme == "duckdb" and address.file is None:
+            raise DataError("duckdb:// is in memory, where predictions would be lost; wanted duckdb:///FILE.")
+        return
+    if table is not None:
+        raise DataError(f"A table belongs to a database as output; {text} is none. Leave it out.")
+    if text == "-" or _is_folder(text):
+        return
+    if Path(text).is_dir():
+        raise DataError(
+            f"{text} is a folder. To write a folder of parts, name one that is not there: {text}/predictions/."
+        )
+    table_format(Path(text))
+
+
+def open_sink(
+    given: Place,
+    table: str | None,
+    *,
+    if_exists: IfExists,
+    asked: Mapping[str, Any],
+    lasting: bool,
+    metadata: Mapping[str, str],
+) -> Sink:
+    """The sink that `given` names; nothing is written before it is opened."""
+    text = os.fspath(given)
+    if scheme_of(text) is not None:
+        return TableSink(Address(text), str(table), if_exists=if_exists, asked=asked, lasting=lasting)
+    if text == "-":
+        if lasting:
+            raise DataError("What went to standard output cannot be resumed; leave out --resume, or name a file.")
+        return StandardOutput(sys.stdout.buffer)
+    folder = _is_folder(text)
+    if folder or lasting:
+        return Parts(Path(text), folder=folder, asked=asked, lasting=lasting, metadata=metadata)
+    return Output(Path(text), metadata)
+
+
+def samefile(one: Place, other: Place) -> bool:
+    """Whether both name one file that exists."""
+    first, second = Path(one), Path(other)
+    return first.exists() and second.exists() and first.samefile(second)
+
+
+def _is_folder(text: str) -> bool:
+    return text.endswith(("/", os.sep))
+
+
+def _same_database(address: Address, output: Place) -> bool:
+    text = os.fspath(output)
+    if scheme_of(text) is None:
+        return False
+    other = Address(text)
+    return other.scheme == address.scheme and samefile(str(address.file), str(other.file))

@@ -1,0 +1,406 @@
+"""Files, folders and pipes, in and out: the same numbers as predicting the rows, bad rows apart with their reasons."""
+
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+
+import probinfer as pi
+from probinfer import cli
+from probinfer.deploy import score as scoring
+from probinfer.deploy.ahead import ahead
+from probinfer.deploy.score import score
+from tests.deploy.houses import rows
+
+COUNT = 700
+
+
+def write(table, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path, row_group_size=150)
+    elif path.suffix in (".jsonl", ".ndjson"):
+        table.to_json(path, orient="records", lines=True, double_precision=15)
+    else:
+        with pa.ipc.new_file(path, pa.Schema.from_pandas(table)) as writer:
+            writer.write_table(pa.Table.from_pandas(table), max_chunksize=130)
+    return path
+
+
+def read(path):
+    if path.is_dir():
+        return pd.concat([read(part) for part in sorted(path.iterdir())], ignore_index=True)
+    if path.suffix == ".csv":
+        return pd.read_csv(path)
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    if path.suffix in (".jsonl", ".ndjson"):
+        return pd.read_json(path, lines=True, precise_float=True)
+    with pa.ipc.open_file(path) as reader:
+        return reader.read_pandas()
+
+
+def assert_predicted(predictor, found, table, level=0.9):
+    expected = pi.load_predictor(predictor).predict(table, level=level)
+    assert len(found) == len(table)
+    for name, values in expected.columns().items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-9, err_msg=name)
+    assert found["id"].tolist() == table["id"].tolist()
+    assert found["name"].tolist() == table["name"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("a.arrow", "b.jsonl"),
+        ("a.jsonl", "b.arrow"),
+        ("a.feather", "b.ndjson"),
+        ("a.ipc", "b.csv"),
+        ("a.csv", "b.parquet"),
+    ],
+)
+def test_scores_are_the_predictions_whatever_the_format(quick, tmp_path, source, target):
+    table = rows(COUNT)
+    done = score(quick, write(table, tmp_path / source), tmp_path / target, keep=["id", "name"], chunk_rows=97)
+    assert (done.rows, done.rejected, done.resumed) == (COUNT, 0, 0)
+    assert_predicted(quick, read(tmp_path / target), table)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
+
+
+def test_an_arrow_stream_is_read_like_a_file(quick, tmp_path):
+    table = rows(300)
+    with pa.ipc.new_stream(tmp_path / "a.arrow", pa.Schema.from_pandas(table)) as writer:
+        writer.write_table(pa.Table.from_pandas(table), max_chunksize=70)
+    score(quick, tmp_path / "a.arrow", tmp_path / "b.csv", keep=["id", "name"])
+    assert_predicted(quick, read(tmp_path / "b.csv"), table)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow", ".jsonl"])
+def test_a_folder_is_read_file_by_file_and_its_partitions_are_columns(quick, tmp_path, suffix):
+    table = rows(400).sort_values("group", kind="stable", ignore_index=True)
+    for group, part in table.groupby("group"):
+        for half in (0, 1):
+            write(part.iloc[half::2].drop(columns="group"), tmp_path / f"in/group={group}/part-{half}{suffix}")
+    (tmp_path / "in/_SUCCESS").touch()
+    (tmp_path / "in/.hidden.csv").write_text("nothing")
+    done = score(quick, tmp_path / "in", f"{tmp_path}/out/", keep=["id", "name", "group"], chunk_rows=30)
+    assert done.rows == 400
+    found = read(tmp_path / "out")
+    order = pd.concat([part.iloc[half::2] for _, part in table.groupby("group") for half in (0, 1)], ignore_index=True)
+    assert_predicted(quick, found, order)
+    assert found["group"].astype(int).tolist() == order["group"].tolist()
+
+
+def test_a_folder_of_parts_has_the_format_of_its_name(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "PART_ROWS", 200)
+    table = rows(COUNT)
+    source = write(table, tmp_path / "in.parquet")
+    for name, suffix in (("plain", ".parquet"), ("lines.jsonl", ".jsonl"), ("cells.csv", ".csv")):
+        score(quick, source, f"{tmp_path / name}/", keep=["id", "name"], chunk_rows=100, resume=True)
+        parts = sorted(path.name for path in (tmp_path / name).iterdir())
+        assert parts == [f"part-{n:06d}{suffix}" for n in range(4)]
+        assert_predicted(quick, read(tmp_path / name), table)
+    with pytest.raises(pi.DataError, match="plain is there already; remove it, or write to another folder"):
+        score(quick, source, f"{tmp_path / 'plain'}/")
+
+
+def test_vectors_come_as_lists_or_as_columns(tmp_path):
+    import numpyro
+    import numpyro.distributions as dist
+
+    def model(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0, 1).expand([3]).to_event(1))
+        numpyro.sample("y", dist.Normal(X @ b, 1.0), obs=y)
+
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(50, 3))
+    fitted = pi.infer(model, {"X": X, "y": X.sum(axis=1)}, pi.Exact(draws=100), progress=False)
+    pi.Predictor(fitted).save(tmp_path / "predictor")
+    expected = pi.load_predictor(tmp_path / "predictor").predict({"X": X}).mean
+    lists = pa.table({"X": pa.array(X.tolist())})
+    pq.write_table(lists, tmp_path / "lists.parquet")
+    pq.write_table(lists.cast(pa.schema({"X": pa.list_(pa.float64(), 3)})), tmp_path / "fixed.parquet")
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps({"X": x}) + "\n" for x in X.tolist()))
+    (tmp_path / "columns.jsonl").write_text(
+        "".join(json.dumps({f"X[{i}]": x for i, x in enumerate(r)}) + "\n" for r in X.tolist())
+    )
+    for name in ("lists.parquet", "fixed.parquet", "lists.jsonl", "columns.jsonl"):
+        score(tmp_path / "predictor", tmp_path / name, tmp_path / "out.csv")
+        np.testing.assert_allclose(read(tmp_path / "out.csv")["mean"], expected, rtol=1e-12, err_msg=name)
+    (tmp_path / "short.jsonl").write_text(
+        '{"X": [1, 2, 3]}\n{"X": [1, 2]}\n{"X": [1, "a", 3]}\n{"X": null}\n{}\n{"X": 2}\n'
+    )
+    done = score(
+        tmp_path / "predictor", tmp_path / "short.jsonl", tmp_path / "out.jsonl", rejects=tmp_path / "bad.jsonl"
+    )
+    assert (done.rows, done.rejected) == (1, 5)
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    for reason, text in zip(
+        reasons, ["has 2 entries in row 1", 'X is [1, "a", 3]', "missing in row 3", "row 4", "X is 2;"], strict=True
+    ):
+        assert text in reason
+
+
+BAD = {  # what a cell becomes, and what its reason says
+    20: ("x", "abc", "'abc'"),
+    21: ("x", "", "row 21"),
+    22: ("x", "inf", "x is inf in row 22"),
+    350: ("group", "9", "a level that the model has never seen"),
+    351: ("group", "1.5", "1.5"),
+    699: ("x", "1e", "'1e'"),
+}
+
+
+def test_bad_rows_of_a_csv_go_to_a_file_with_their_reasons(quick, tmp_path, capsys):
+    table = rows(COUNT).astype(str)
+    for row, (column, cell, _) in BAD.items():
+        table.loc[row, column] = cell
+    lines = table.to_csv(index=False).splitlines()
+    lines[1 + 500] += ",too,many"
+    (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
+    arguments = [str(quick), str(tmp_path / "in.csv"), str(tmp_path / "out.parquet"), "--keep", "id,name"]
+    status = cli.main(["score", *arguments, "--rejects", str(tmp_path / "bad.jsonl"), "--chunk-rows", "100"])
+    assert status == 3
+    out = capsys.readouterr()
+    assert out.out.startswith(f"{COUNT - 7} rows in ")
+    assert "probinfer: 7 rows were rejected" in out.err
+    bad = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert [fault["row"] for fault in bad] == [20, 21, 22, 350, 351, 500, 699]
+    for fault in bad:
+        if fault["row"] == 500:
+            assert "has 6 cells; wanted 4" in fault["reason"]
+            assert fault["held"] == lines[501]
+        else:
+            assert BAD[fault["row"]][2] in fault["reason"]
+            assert fault["held"]["id"] == int(table["id"][fault["row"]])
+    good = rows(COUNT).drop(index=[*BAD, 500]).reset_index(drop=True)
+    assert_predicted(quick, read(tmp_path / "out.parquet"), good)
+    assert cli.main(["score", *arguments]) == 2  # without a file for them, the first is an error
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".jsonl"])
+def test_bad_rows_of_typed_tables(quick, tmp_path, suffix):
+    table = rows(COUNT)
+    table.loc[[5, 6, 399], "x"] = [np.nan, np.inf if suffix != ".jsonl" else np.nan, np.nan]
+    table.loc[[400, 401], "group"] = [-1, 4]
+    source = write(table, tmp_path / f"in{suffix}")
+    done = score(quick, source, tmp_path / "out.csv", keep=["id", "name"], rejects=tmp_path / "bad", chunk_rows=100)
+    assert (done.rows, done.rejected) == (COUNT - 5, 5)
+    bad = [json.loads(line) for line in (tmp_path / "bad").read_text().splitlines()]
+    assert [fault["row"] for fault in bad] == [5, 6, 399, 400, 401]
+    assert all(f"row {fault['row']}" in fault["reason"] for fault in bad)
+    assert_predicted(quick, read(tmp_path / "out.csv"), table.drop(index=[5, 6, 399, 400, 401]))
+
+
+def test_every_row_bad_is_a_table_without_rows(quick, tmp_path):
+    source = write(rows(50).assign(group=77), tmp_path / "in.parquet")
+    done = score(quick, source, tmp_path / "out.parquet", keep=["id"], rejects=tmp_path / "bad.jsonl")
+    assert (done.rows, done.rejected) == (0, 50)
+    assert list(read(tmp_path / "out.parquet").columns)[:3] == ["id", "mean", "sd"]
+
+
+def test_a_wrong_call_is_not_fifty_bad_rows(quick, tmp_path):
+    source = write(rows(50), tmp_path / "in.parquet")
+    for wrong in ({"level": 1.5}, {"quantiles": (2.0,)}):
+        with pytest.raises(pi.PredictionError):
+            score(quick, source, tmp_path / "out.csv", rejects=tmp_path / "bad.jsonl", **wrong)
+    assert not (tmp_path / "bad.jsonl").exists()
+
+
+def test_a_failed_run_leaves_no_rejects(quick, tmp_path):
+    (tmp_path / "bad.jsonl").write_text("what was here before")
+    (tmp_path / "in.csv").write_text("x,group,id\n1,1,1\na,1,2\n" + "1,1,1\n" * 800_000 + "1,1,text\n")
+    with pytest.raises(pi.DataError, match="cannot be read as the table it should be"):
+        score(quick, tmp_path / "in.csv", tmp_path / "out.csv", keep=["id"], rejects=tmp_path / "bad.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "in.csv"]
+    assert (tmp_path / "bad.jsonl").read_text() == "what was here before"
+
+
+LINES = [
+    b'{"x": 0.5, "group": 1, "id": "a"}',
+    b"not json",
+    b"",
+    b"[1, 2]",
+    b'{"x": "1", "group": 1, "id": "c"}',
+    b'{"group": 2.0, "x": 1, "id": {"deep": 1}}',
+    b'{"x": NaN, "group": 1}',
+    b"[" * 100_000,
+    b'{"x": 1e999, "group": 1}',
+    b'{"x": 1, "group": 99999999999999999999999}',
+    b'{"x": -0.5, "group": 0}',
+]
+
+
+def test_lines_of_json_whatever_they_hold(quick, tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(LINES))
+    with pytest.raises(pi.DataError, match=r"In row 1 \(the first row is row 0\) the line is no JSON"):
+        score(quick, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    done = score(quick, tmp_path / "in.jsonl", tmp_path / "out.jsonl", keep=["id"], rejects=tmp_path / "bad.jsonl")
+    assert (done.rows, done.rejected) == (3, 7)
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    expected = pi.load_predictor(quick).predict({"x": [0.5, 1.0, -0.5], "group": [1, 2, 0]})
+    np.testing.assert_allclose([line["mean"] for line in found], expected.mean, rtol=1e-12)
+    assert [line["id"] for line in found] == ["a", '{"deep": 1}', None]
+    bad = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert [fault["row"] for fault in bad] == [1, 2, 3, 5, 6, 7, 8]
+    assert bad[0]["held"] == "not json"
+    assert bad[2]["held"] == {"x": "1", "group": 1, "id": "c"}
+
+
+def test_numbers_that_are_not_finite_are_null_in_lines():
+    from probinfer.deploy.jsonlines import to_lines
+
+    lines = to_lines(pa.table({"a": [1.0, math.nan, math.inf], "b": ["é", None, "x\ny"]})).decode().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"a": 1.0, "b": "é"},
+        {"a": None, "b": None},
+        {"a": None, "b": "x\ny"},
+    ]
+
+
+def test_a_pipe_is_answered_line_by_line_before_it_ends(quick):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "probinfer", "score", str(quick), "-", "-", "--keep", "id"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    killer = threading.Timer(300, process.kill)  # a pipe that is not answered would wait for ever
+    killer.start()
+    for number in range(3):
+        process.stdin.write(b'{"id": %d, "x": 0.25, "group": 1}\n' % number)
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == number
+    process.stdin.write(b'{"id": 3, "x": 0.25, "group": 1}')  # the last line need not end
+    out, err = process.communicate(timeout=60)
+    killer.cancel()
+    assert json.loads(out)["id"] == 3
+    assert err.decode().startswith("4 rows in ")
+    assert process.returncode == 0
+
+
+def test_nothing_in_is_nothing_out(quick, tmp_path):
+    (tmp_path / "none.jsonl").write_text("")
+    assert score(quick, tmp_path / "none.jsonl", tmp_path / "out.parquet", keep=["id"]).rows == 0
+    assert list(read(tmp_path / "out.parquet").columns)[:2] == ["id", "mean"]
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ({"output": "-", "resume": True}, "standard output cannot be resumed"),
+        ({"table": "t"}, "A table belongs to a database as output"),
+        ({"key": "id"}, "A query and its key belong to a database"),
+        ({"output": "mysql://h/d", "table": "t"}, "wanted postgresql://…, sqlite:///FILE or duckdb:///FILE"),
+        ({"output": "sqlite:///a.db"}, "say which table to write: --table"),
+        ({"output": "duckdb://", "table": "t"}, "in memory, where predictions would be lost"),
+        ({"input": "sqlite:///a.db"}, "say which rows: --query"),
+        ({"input": "sqlite://a.db", "query": "SELECT 1"}, "after the third slash: sqlite:///a.db"),
+        ({"input": "-", "query": "SELECT 1"}, "belong to a database, a file or a folder"),
+        ({"output": "."}, "is a folder. To write a folder of parts"),
+        ({"if_exists": "append"}, "wanted an IfExists"),
+        ({"rejects": "in.csv"}, "is also input or output"),
+    ],
+)
+def test_calls_that_are_refused_before_any_work(quick, tmp_path, monkeypatch, call, text):
+    monkeypatch.chdir(tmp_path)
+    write(rows(3), tmp_path / "in.csv")
+    with pytest.raises(pi.DataError, match=text):
+        score(**{"path": quick, "input": "in.csv", "output": "out.csv", **call})
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_folders_that_hold_no_table(quick, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(pi.DataError, match="holds no files of a known format"):
+        score(quick, tmp_path / "empty", tmp_path / "out.csv")
+    write(rows(3), tmp_path / "mixed/a.csv")
+    write(rows(3), tmp_path / "mixed/b.parquet")
+    with pytest.raises(pi.DataError, match=r"files of the formats .csv, .parquet; wanted files of one"):
+        score(quick, tmp_path / "mixed", tmp_path / "out.csv")
+    write(rows(3), tmp_path / "lacking/a.parquet")
+    write(rows(3).drop(columns="x"), tmp_path / "lacking/b.parquet")
+    with pytest.raises(pi.DataError, match=r"b.parquet lacks x, which other files"):
+        score(quick, tmp_path / "lacking", tmp_path / "out.csv")
+
+
+def test_reading_predicting_and_writing_overlap():
+    """Three steps that wait for one another: in turns they would never end."""
+    gates = [threading.Event() for _ in range(3)]
+
+    def numbers():
+        yield 0
+        assert gates[0].wait(30)  # until the first is being worked on, the second is not even read
+        gates[1].set()
+        yield 1
+
+    def worked(items):
+        for item in items:
+            if item == 0:
+                gates[0].set()
+                assert gates[1].wait(30)
+            yield item
+
+    with ahead(numbers()) as read_ahead, ahead(worked(read_ahead)) as results:
+        assert list(results) == [0, 1]
+
+
+def test_an_error_ahead_is_raised_where_its_item_would_have_come():
+    closed = threading.Event()
+
+    def numbers():
+        try:
+            yield 1
+            raise ValueError("here")
+        finally:
+            closed.set()
+
+    with ahead(numbers()) as items:
+        assert next(items) == 1
+        with pytest.raises(ValueError, match="here"):
+            next(items)
+    assert closed.is_set()
+
+
+def test_leaving_early_stops_the_work():
+    made = []
+
+    def numbers():
+        for number in range(10**9):
+            made.append(number)
+            yield number
+
+    with ahead(numbers(), depth=2) as items:
+        assert next(items) == 0
+    assert len(made) <= 5
+    assert threading.active_count() < 50
+
+
+def test_progress_says_rows_speed_and_time_left(quick, tmp_path, monkeypatch):
+    from probinfer.inference import progress
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    source = write(rows(COUNT), tmp_path / "in.parquet")
+    score(quick, source, tmp_path / "out.csv", chunk_rows=100)
+    assert "700 rows" in sys.stderr.getvalue()
+    assert " rows/s" in sys.stderr.getvalue()
+    assert " s left" in sys.stderr.getvalue()
+    assert os.path.getsize(tmp_path / "out.csv") > 0
