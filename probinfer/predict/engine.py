@@ -25,6 +25,7 @@ from probinfer.predict import mixture
 from probinfer.predict.family import Family
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Program
 from probinfer.predict.shortest import shortest, shortest_of_draws, shortest_run
+from probinfer.predict.weights import average, log_average
 
 BLOCK_ROWS = (1, 8, 64, 512)
 BLOCK_BYTES = 64 * 2**20  # of one array rows × draws × outcome; a block holds a handful of them
@@ -242,8 +243,8 @@ def _family_summary(
     _, levels = _own_levels(hashes, levels)
     shape = parameters[0].shape[:1] + program.event
     flat = tuple(_draws_second(p, program.event) for p in parameters)
-    summary = mixture.summarise(family, flat, levels, program.chains, search_counts=search_counts)
-    chances = mixture.probabilities(family, flat, program.probabilities)
+    summary = mixture.summarise(family, flat, levels, program.chains, program.weights, search_counts=search_counts)
+    chances = mixture.probabilities(family, flat, program.probabilities, program.weights)
     if chances is None:
         chances = jnp.zeros((summary.mean.shape[0], 0))
     return _shaped(summary, chances, shape)
@@ -339,9 +340,9 @@ def _cdf(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Arra
     else:
         family = program.family
         parameters = [_draws_second(p, program.event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
-        upto = jnp.mean(family.cdf(flat[:, None], *parameters), axis=1)
+        upto = average(family.cdf(flat[:, None], *parameters), program.weights)
         if program.discrete:
-            below = jnp.mean(family.cdf(jnp.maximum(flat - 1.0, 0.0)[:, None], *parameters), axis=1)
+            below = average(family.cdf(jnp.maximum(flat - 1.0, 0.0)[:, None], *parameters), program.weights)
             both = upto, jnp.where(flat >= 1.0, below, 0.0)
         else:
             both = upto, upto
@@ -355,7 +356,7 @@ def _shortest(program: Program, draws: dict, fixed: dict, rows: dict, along: jax
         pooled = _outcomes(program, draws, fixed, rows, hashes).reshape(each.shape[0], -1)
         return shortest_of_draws(jnp.sort(pooled, axis=1), each).reshape(levels.shape[0], -1)
     parameters = [_draws_second(p, program.event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
-    return shortest(program.family, parameters, each).reshape(levels.shape[0], -1)
+    return shortest(program.family, parameters, each, program.weights).reshape(levels.shape[0], -1)
 
 
 def _below(program: Program, draws: dict, fixed: dict, rows: dict, points: jax.Array) -> jax.Array:
@@ -364,7 +365,7 @@ def _below(program: Program, draws: dict, fixed: dict, rows: dict, points: jax.A
     parameters = [_draws_second(p, program.event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
 
     def at(k: jax.Array) -> jax.Array:
-        upto = jnp.mean(family.cdf(jnp.maximum(k - 1.0, 0.0)[:, None], *parameters), axis=1)
+        upto = average(family.cdf(jnp.maximum(k - 1.0, 0.0)[:, None], *parameters), program.weights)
         return jnp.where(k >= 1.0, upto, 0.0)
 
     flat = points.reshape(-1, points.shape[-1])
@@ -400,7 +401,7 @@ def _sample(program: Program, draws: dict, fixed: dict, rows: dict, keys: jax.Ar
 
 def _log_score(program: Program, draws: dict, fixed: dict, rows: dict, y: jax.Array) -> jax.Array:
     if program.family is None:
-        return mixture.log_mean_exp(program.programs[LOG_DENSITY].call(draws, fixed, rows, y))
+        return log_average(program.programs[LOG_DENSITY].call(draws, fixed, rows, y), None)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
     density = program.family.log_density(y[:, None], *parameters)
-    return mixture.log_mean_exp(density.reshape(*density.shape[:2], -1).sum(axis=2))
+    return log_average(density.reshape(*density.shape[:2], -1).sum(axis=2), program.weights)

@@ -11,32 +11,32 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.scipy.special import logsumexp
 
 from probinfer.predict.family import Family, Support
 from probinfer.predict.mixture import continuous_quantile
+from probinfer.predict.weights import Weights, log_average
 
 _GRID = 24
 _STEPS = 60
 _TIE = 1e-12
 
 
-def shortest(family: Family, parameters: Sequence[Array], levels: Array) -> Array:
+def shortest(family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None = None) -> Array:
     """Both ends, (M, 2), of continuous mixtures with a level each, (M,)."""
     each = tuple(jnp.broadcast_arrays(*parameters))
-    return lax.map(lambda both: _shortest(family, both[0], both[1]), (each, levels))
+    return lax.map(lambda both: _shortest(family, both[0], both[1], weights), (each, levels))
 
 
-def _shortest(family: Family, parameters: tuple[Array, ...], level: Array) -> Array:
+def _shortest(family: Family, parameters: tuple[Array, ...], level: Array, weights: Weights | None) -> Array:
     bottom, top = ends_of(family.support)
     tiny = jnp.asarray(1e-13, level.dtype)
 
     def ends(p: Array) -> tuple[Array, Array]:
         low, high = jnp.clip(p, tiny, 1.0 - tiny), jnp.clip(p + level, tiny, 1.0 - tiny)
-        return continuous_quantile(family, parameters, low), continuous_quantile(family, parameters, high)
+        return tuple(continuous_quantile(family, parameters, at, weights) for at in (low, high))
 
     def log_density(x: Array) -> Array:
-        return logsumexp(family.log_density(x, *parameters))
+        return log_average(family.log_density(x, *parameters), weights)
 
     def slope(p: Array) -> Array:
         low, high = ends(p)
