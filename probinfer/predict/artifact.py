@@ -6,6 +6,7 @@ its own.
     draws-0.npy, …       posterior draws of the sites that the outcome depends on
     fixed-0.npy, …       data of the model that are the same for every row
     calibration-*.npy    conformity scores, of a calibrated predictor
+    weights.npy          what each draw counts, of a compressed predictor
     <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and
                          draws
 
@@ -33,15 +34,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.errors import ArtifactError
+from probinfer.predict.compress import compression_lines
 from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Input, Program
+from probinfer.predict.weights import Weights
 
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 2
-_PLAIN_VERSION = 1  # without a calibration: what earlier releases read, and give the same answers for
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 3
+_PLAIN_VERSION, _CALIBRATED_VERSION = 1, 2  # the least that holds it: earlier releases read it, and answer the same
 MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
@@ -96,9 +99,13 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         places["calibration"] = {name: f"calibration-{name}.npy" for name in arrays}
         files |= {places["calibration"][name]: _npy(values) for name, values in arrays.items()}
         places["calibration_of"] = words
+    if program.weights is not None:
+        places["weights"] = {"weights": "weights.npy"}
+        files["weights.npy"] = _npy(program.weights.values)
+        places["weights_of"] = {"mean_error": program.weights.mean_error}
     manifest = {
         "format": FORMAT,
-        "format_version": _PLAIN_VERSION if calibration is None else FORMAT_VERSION,
+        "format_version": _version_of(predictor),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "outcome": {
             "name": program.outcome,
@@ -123,6 +130,12 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
     }
     text = json.dumps(_for_json(manifest), indent=2, ensure_ascii=False, allow_nan=False)
     return {**files, MANIFEST: (text + "\n").encode()}
+
+
+def _version_of(predictor: "Predictor") -> int:
+    if predictor.program.weights is not None:
+        return FORMAT_VERSION
+    return _PLAIN_VERSION if predictor.calibration is None else _CALIBRATED_VERSION
 
 
 def _npy(values: np.ndarray) -> bytes:
@@ -227,12 +240,25 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             discrete=bool(outcome["discrete"]),
             probabilities=int(outcome["probabilities"]),
             programs={role: _exported(path, files[file], manifest) for role, file in manifest["programs"].items()},
+            weights=_weights(path, manifest, files),
         )
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
         if not wanted <= set(program.programs) <= set(_ROLES):
             raise ArtifactError(f"{path}: it has the programs {sorted(program.programs)}; wanted {sorted(wanted)}.")
+        if program.weights is not None and (family is None or len(program.weights.values) != size):
+            raise ArtifactError(f"{path}: the weights do not fit the {size} draws.")
         calibration = _calibration(path, manifest, files, program)
     return program, manifest["about"], calibration
+
+
+def _weights(path: Any, manifest: Mapping, files: Mapping[str, bytes]) -> Weights | None:
+    if not manifest.get("weights"):
+        return None
+    values = _array(path, manifest["weights"]["weights"], files)
+    try:
+        return Weights(np.asarray(values, float), float(manifest["weights_of"]["mean_error"]))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: the weights are damaged: {error}.") from None
 
 
 def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], program: Program) -> Calibration | None:
@@ -254,10 +280,12 @@ def card(path: str | os.PathLike[str]) -> str:
         event = f", {outcome['event']} numbers a row" if outcome["event"] else ""
         law = outcome["family"] or "a law without closed form, answered from predictive draws"
         chains = f"{manifest['chains']} chains" if manifest["chains"] else "independent draws"
+        chains = "weighted" if manifest.get("weights") else chains
         lines = [
             f"Predictor {path}",
             f"  outcome   {outcome['name']} ~ {law}{event}",
             f"  draws     {manifest['size']} ({chains})",
+            *compression_lines(about.get("compression")),
             f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
             *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
             *calibration_lines(manifest.get("calibration_of")),
@@ -302,7 +330,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise ArtifactError(
             f"{path} holds {', '.join(strangers)}, which its manifest does not declare; remove what was added."
         )
-    groups = ("draws", "fixed", "programs", "calibration")
+    groups = ("draws", "fixed", "programs", "calibration", "weights")
     with _malformed(path):
         used = [file for group in groups for file in manifest.get(group, {}).values()]
     missing = sorted(str(file) for file in used if file not in files)

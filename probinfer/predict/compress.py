@@ -13,6 +13,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from probinfer.errors import PredictionError
 from probinfer.predict import mixture
@@ -27,6 +28,8 @@ _BETWEEN = (0.01, 0.035, 0.07, 0.15, 0.27, 0.42, 0.58, 0.73, 0.85, 0.93, 0.965, 
 LEAST_ROWS = 30
 _MOST_REFERENCE, _MOST_HELD_OUT, _MOST_WATCHED = 1024, 1000, 192  # numbers: rows × entries of an outcome
 _SKETCH = 512
+_SUMMARIES = 5  # mean, sd, its two parts; the law itself
+_ROUNDS = 4
 _CHUNK = 8  # rows whose vectors are in memory together
 _MARGIN = 0.8  # of the tolerance, where the linear forecast of the errors must be before they are measured
 _GROWTH = 1.15  # after a measurement that failed
@@ -69,6 +72,11 @@ class Compression:
         return asdict(self)
 
 
+def compression_lines(words: Any) -> list[str]:
+    """What `inspect` says, from the manifest."""
+    return [f"  compressed {Compression(**words)}"] if words else []
+
+
 def compress(
     program: Program, columns: Mapping[str, np.ndarray], count: int, tolerance: float
 ) -> tuple[Program, Compression]:
@@ -86,6 +94,13 @@ def compress(
             f"There are {count} different rows; wanted {LEAST_ROWS} or more, like those to be predicted: a third of "
             "them is held out to measure the errors."
         )
+    with threadpool_limits(1, user_api="blas"):  # the matrices are small: more threads only wait for each other
+        return _compress(program, columns, count, tolerance)
+
+
+def _compress(
+    program: Program, columns: Mapping[str, np.ndarray], count: int, tolerance: float
+) -> tuple[Program, Compression]:
     full = Engine(program)
     entries = int(np.prod(program.event, dtype=int))
     order = np.random.default_rng(0).permutation(count)
@@ -95,13 +110,14 @@ def compress(
     sizes = (_length(reference, count), _length(held_out, count))
     judge = _Judge(full, held_out, sizes[1])
     points, scales = _places(full, reference, sizes[0])
-    corners, watched, mean_error = _vectors(full, reference, points, scales)
+    said = _vectors(full, reference, points, scales)
+    corners = said.balanced(_MARGIN * tolerance)
     size, next_size, found = program.size, 1, None
     for weights in nearest_combinations(corners):
         chosen = np.flatnonzero(weights)
-        if len(chosen) < next_size or np.abs(watched[:, chosen] @ weights[chosen]).max() > _MARGIN * tolerance:
+        if len(chosen) < next_size or said.worst(weights).max() > _MARGIN * tolerance:
             continue
-        candidate = _subset(program, chosen, weights[chosen], mean_error)
+        candidate = _subset(program, chosen, weights[chosen], said.mean_error)
         errors = judge.errors(candidate)
         if max(errors.values()) <= tolerance:
             found = candidate, errors
@@ -161,31 +177,67 @@ def _answer(engine: Engine, columns: Mapping[str, np.ndarray], count: int, level
     return answer
 
 
-def _vectors(
-    engine: Engine, columns: Mapping[str, np.ndarray], points: np.ndarray, scales: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """What each draw says, less what all say: a random projection of it (k, S), a part of it as it is, and the largest
-    Monte Carlo error of a mean in units of its epistemic sd.
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """What each draw says, less what all say, summary by summary: errors in units of the tolerance's scale.
 
-    Entries are errors in units of the tolerance's scale, so that |corners w|^2 is the sum of all squared errors, as far
-    as they are linear. Projecting keeps that within some per cent: Woodruff (2014), "Sketching as a tool".
+    sketches    (summaries, k, S): random projections, so that |sum_s w_s sketch_s|^2 is the mean squared error of the
+                weights w within some per cent, as far as errors are linear. Woodruff (2014), "Sketching as a tool"
+    watched     (numbers, entries, S): a part of it as it is; entry i is of the summary min(i, summaries - 1)
+    mean_error  the largest Monte Carlo error of a mean in units of its epistemic sd
     """
+
+    sketches: np.ndarray
+    watched: np.ndarray
+    mean_error: float
+
+    def worst(self, weights: np.ndarray) -> np.ndarray:
+        """The largest error of each summary, (summaries,), on what is watched."""
+        chosen = np.flatnonzero(weights)
+        errors = np.abs(self.watched[..., chosen] @ weights[chosen].astype(np.float32)).max(axis=0)
+        last = len(self.sketches) - 1
+        return np.array([*errors[:last], errors[last:].max(initial=0.0)])
+
+    def balanced(self, close: float) -> np.ndarray:
+        """One projection of all, (k, S), with the summaries weighted so that few draws bring every error to `close`.
+
+        What is far below the others where the largest comes to `close` counts less in the next round.
+        """
+        factors, best = np.ones(len(self.sketches)), None
+        for _ in range(_ROUNDS):
+            corners = np.tensordot(factors, self.sketches, 1)
+            weights, worst = np.zeros(corners.shape[1]), np.ones(len(factors))
+            for weights in nearest_combinations(corners):
+                worst = self.worst(weights)
+                if worst.max() <= close:
+                    break
+            count = np.count_nonzero(weights) if worst.max() <= close else len(weights)
+            if best is None or count < best[0]:
+                best = count, corners
+            factors = factors * np.sqrt(np.maximum(worst / worst.max(), 1e-2))
+            factors = factors / factors.max()
+        return best[1] if best is not None else np.tensordot(factors, self.sketches, 1)
+
+
+def _vectors(engine: Engine, columns: Mapping[str, np.ndarray], points: np.ndarray, scales: np.ndarray) -> _Said:
     rng = np.random.default_rng(1)
     program = engine.program
-    sketch, watched, mean_error = np.zeros((_SKETCH, program.size)), [], 0.0
+    sketches, watched, mean_error = np.zeros((_SUMMARIES, _SKETCH, program.size)), [], 0.0
     seen, numbers = 0, points.reshape(len(points), -1)
     along = np.concatenate([scales.reshape(len(points), -1), numbers], axis=1)
     for begin in range(0, len(points), _CHUNK):
         part = _some(columns, np.arange(begin, min(begin + _CHUNK, len(points))))
         found = engine.of_outcomes(_says, part, along[begin : begin + _CHUNK])
-        errors, vectors = found[:, 0, 0], found[:, 1:].reshape(-1, program.size).astype(np.float32)
+        found = found.reshape(-1, *found.shape[-2:])
+        errors, vectors = found[:, 0, 0], found[:, 1:].astype(np.float32)
         mean_error = max(mean_error, float(np.max(errors, initial=0.0)))
-        sketch += rng.standard_normal((_SKETCH, len(vectors)), np.float32) @ vectors
+        for number, sketch in enumerate(sketches):
+            own = vectors[:, number] if number < _SUMMARIES - 1 else vectors[:, number:].reshape(-1, program.size)
+            sketch += rng.standard_normal((_SKETCH, len(own)), np.float32) @ own
         if seen < _MOST_WATCHED:
             watched.append(vectors)
         seen += len(errors)
-    entries = len(points) * (len(vectors) / len(errors)) if len(points) else 1.0
-    return sketch / np.sqrt(_SKETCH * entries), np.concatenate(watched), mean_error
+    return _Said(sketches / np.sqrt(_SKETCH * max(seen, 1)), np.concatenate(watched), mean_error)
 
 
 def _says(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:
@@ -209,12 +261,12 @@ def _says(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Arr
     ]
     error = mixture.mean_mcse(means, program.chains)[:, None]
     relative = jnp.where(epistemic > 1e-20 * scale * scale, error / jnp.sqrt(epistemic), 0.0)
-    if family.support is Support.CLASSES:
+    if family.support is Support.CLASSES:  # of two classes the mean says it all
         parts += [
             (jnp.exp(flat[0][..., k]) - average(jnp.exp(flat[0][..., k]), None)[:, None])
             for k in range(flat[0].shape[-1])
         ]
-    else:
+    elif family.support is not Support.BINARY:
         parts += [_cdf_says(family, flat, points[:, [i]], scale) for i in range(points.shape[1])]
     first = jnp.broadcast_to(relative, means.shape)
     return jnp.stack([first, *(jnp.broadcast_to(part, means.shape) for part in parts)], axis=1)
