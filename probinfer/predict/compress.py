@@ -13,6 +13,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from threadpoolctl import threadpool_limits
 
 from probinfer.errors import PredictionError
@@ -241,7 +242,7 @@ def _vectors(engine: Engine, columns: Mapping[str, np.ndarray], points: np.ndarr
 
 
 def _says(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:
-    """(numbers, 1 + entries, S): the relative Monte Carlo error of the mean, then the vector of each draw."""
+    """(rows, numbers, 1 + entries, S): the relative Monte Carlo error of the mean, then the vector of each draw."""
     family = cast(Family, program.family)
     event = program.event
     flat = [_each_number(p, event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
@@ -267,9 +268,9 @@ def _says(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Arr
             for k in range(flat[0].shape[-1])
         ]
     elif family.support is not Support.BINARY:
-        parts += [_cdf_says(family, flat, points[:, [i]], scale) for i in range(points.shape[1])]
-    first = jnp.broadcast_to(relative, means.shape)
-    return jnp.stack([first, *(jnp.broadcast_to(part, means.shape) for part in parts)], axis=1)
+        parts += list(lax.map(lambda at: _cdf_says(family, flat, at[:, None], scale), points.T))
+    entries = jnp.stack([jnp.broadcast_to(part, means.shape) for part in (relative, *parts)], axis=1)
+    return entries.reshape(len(along), size, *entries.shape[1:])
 
 
 def _cdf_says(family: Family, flat: list[jax.Array], at: jax.Array, scale: jax.Array) -> jax.Array:
