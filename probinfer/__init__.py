@@ -3,6 +3,7 @@
 from probinfer.errors import ArtifactError as ArtifactError
 from probinfer.errors import CheckpointError as CheckpointError
 from probinfer.errors import DataError as DataError
+from probinfer.errors import ExportError as ExportError
 from probinfer.errors import MethodError as MethodError
 from probinfer.errors import MissingExtra as MissingExtra
 from probinfer.errors import ModelError as ModelError

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.scipy.special import ndtri
 
 from probinfer.predict.family import Family, Support
 from probinfer.predict.weights import Weights, average, log_average
@@ -176,12 +175,20 @@ def continuous_quantile(
     location, spread = jnp.broadcast_arrays(*family.locate(*parameters))
     centre = average(location, weights, 0)
     width = jnp.sqrt(average(spread**2, weights, 0) + average((location - centre) ** 2, weights, 0))
-    start = centre + width * jnp.clip(ndtri(level), -4.0, 4.0)
+    start = centre + width * _normal_quantile(level)
     rough = [jnp.asarray(value, jnp.float32) for value in (jnp.clip(level, 1e-5, 1.0 - 1e-5), start, width)]
     rough = _search(family, [p.astype(jnp.float32) for p in parameters], *rough, weights, close=1e-4, longest=30)
     start = jnp.where(jnp.isfinite(rough), rough.astype(start.dtype), start)
     found = _search(family, parameters, level, start, width, weights, close=5e-6, longest=200)
     return _to_value(family.support, found)[0]
+
+
+def _normal_quantile(level: Array) -> Array:
+    """Where a search starts: the quantile of a standard normal to 0.005, at most 4 from zero. Winitzki (2008)."""
+    log = jnp.log(4.0 * level * (1.0 - level))
+    half = 2.0 / (jnp.pi * 0.147) + 0.5 * log
+    distance = jnp.sqrt(2.0 * (jnp.sqrt(half * half - log / 0.147) - half))
+    return jnp.sign(level - 0.5) * jnp.minimum(distance, 4.0)
 
 
 def _to_value(support: Support, t: Array) -> tuple[Array, Array]:
@@ -269,7 +276,7 @@ def _count_quantile(family: Family, parameters: Sequence[Array], level: Array, w
     centre = average(means, weights, 0)
     variance = average(family.variance(*parameters), weights, 0) + average((means - centre) ** 2, weights, 0)
     width = 1.0 + jnp.sqrt(variance)
-    start = jnp.maximum(jnp.floor(centre + width * jnp.clip(ndtri(level), -4.0, 4.0)), 0.0)
+    start = jnp.maximum(jnp.floor(centre + width * _normal_quantile(level)), 0.0)
     if means.shape[0] >= 512 and weights is None:
         start = _search_count(family, [p[::16] for p in parameters], level, start, width, None)
     return _search_count(family, parameters, level, start, width, weights)

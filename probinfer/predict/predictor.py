@@ -322,6 +322,33 @@ class Predictor:
 
         write(self, path)
 
+    def export_onnx(
+        self, path: str | os.PathLike[str], level: float = 0.9, quantiles: Sequence[float] | None = None
+    ) -> None:
+        """Write one ONNX file that answers rows as `predict` does, in float64, for ONNX Runtime and others.
+
+        Inputs are those of `predictor.inputs`, each (rows, *shape) of its type. Outputs are mean, sd, lower, upper,
+        epistemic_sd, aleatoric_sd and mcse, (rows, *event); with `quantiles` also quantiles (…, levels), and for
+        classes and counts probabilities (…, k). The rows are not checked: where an integer picks a level that
+        training never saw, all outputs are nan.
+
+        Args:
+            path: the file; one of that name is replaced when the new one is complete.
+            level: probability of the equal-tailed interval `lower` to `upper`, fixed in the file.
+            quantiles: further quantiles, fixed in the file.
+
+        Raises:
+            ExportError: the law has no closed form, the predictor is calibrated, rows need no inputs, or the model
+                uses an operation that has no translation; the text names it.
+            MissingExtra: onnx is not installed.
+            PredictionError: `level` or `quantiles` are no probabilities.
+        """
+        from probinfer.predict.export import export_onnx
+
+        level = _probability("level", level)
+        wanted = [_probability("quantiles", q) for q in (quantiles if quantiles is not None else ())]
+        export_onnx(self, path, level, wanted)
+
     def __repr__(self) -> str:
         program = self.program
         law = f" ~ {program.family.name}" if program.family else ""
