@@ -1,56 +1,33 @@
-"""Probabilistic inference and model scoring: a posterior you can trust, a predictor you can deploy."""
+"""Probabilistic inference and model scoring: a posterior you can trust, a predictor you can deploy.
 
-from probinfer.errors import ArtifactError as ArtifactError
-from probinfer.errors import CheckpointError as CheckpointError
-from probinfer.errors import DataError as DataError
-from probinfer.errors import ExportError as ExportError
-from probinfer.errors import MethodError as MethodError
-from probinfer.errors import MissingExtra as MissingExtra
-from probinfer.errors import ModelError as ModelError
-from probinfer.errors import PredictionError as PredictionError
-from probinfer.errors import ProbinferError as ProbinferError
-from probinfer.errors import UnreliablePosterior as UnreliablePosterior
-from probinfer.evaluate.metrics import metrics as metrics
-from probinfer.evaluate.scores import Score as Score
-from probinfer.evaluate.scores import Scores as Scores
-from probinfer.inference.draws import Draws as Draws
-from probinfer.inference.draws import Outcome as Outcome
-from probinfer.inference.exact.exact import Exact as Exact
-from probinfer.inference.exact.kalman import Kalman as Kalman
-from probinfer.inference.mcmc.gibbs import Gibbs as Gibbs
-from probinfer.inference.mcmc.hmc import HMC as HMC
-from probinfer.inference.mcmc.many import ManyChains as ManyChains
-from probinfer.inference.mcmc.metropolis import Metropolis as Metropolis
-from probinfer.inference.mcmc.nuts import NUTS as NUTS
-from probinfer.inference.montecarlo.importance import Importance as Importance
-from probinfer.inference.montecarlo.particle import FilterKind as FilterKind
-from probinfer.inference.montecarlo.particle import ParticleFilter as ParticleFilter
-from probinfer.inference.montecarlo.plain import MonteCarlo as MonteCarlo
-from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo as QuasiMonteCarlo
-from probinfer.inference.montecarlo.rejection import Rejection as Rejection
-from probinfer.inference.montecarlo.replica import Tempering as Tempering
-from probinfer.inference.montecarlo.resampling import Resampling as Resampling
-from probinfer.inference.montecarlo.smc import SMC as SMC
-from probinfer.inference.until import Until as Until
-from probinfer.inference.variational.gaussian import FullRank as FullRank
-from probinfer.inference.variational.gaussian import MeanField as MeanField
-from probinfer.inference.variational.laplace import Laplace as Laplace
-from probinfer.inference.variational.pathfinder import Pathfinder as Pathfinder
-from probinfer.model.model import LogDensity as LogDensity
-from probinfer.model.model import Model as Model
-from probinfer.model.statespace import StateSpace as StateSpace
-from probinfer.posterior.estimate import Estimate as Estimate
-from probinfer.posterior.expect import expect as expect
-from probinfer.posterior.filter import filter as filter
-from probinfer.posterior.filter import smooth as smooth
-from probinfer.posterior.infer import infer as infer
-from probinfer.posterior.posterior import Posterior as Posterior
-from probinfer.posterior.posterior import load_posterior as load_posterior
-from probinfer.posterior.report import Report as Report
-from probinfer.posterior.states import Forecast as Forecast
-from probinfer.posterior.states import States as States
-from probinfer.posterior.verdict import Verdict as Verdict
-from probinfer.predict.kind import Interval as Interval
-from probinfer.predict.prediction import Prediction as Prediction
-from probinfer.predict.predictor import Predictor as Predictor
-from probinfer.predict.predictor import load_predictor as load_predictor
+The public names are those of `__init__.pyi`. Each is imported when it is first asked for, so that a process that only
+loads a predictor does not pay for NumPyro, pandas and ArviZ, which take longer to import than all the rest.
+"""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+_LINE = re.compile(r"from (probinfer[\w.]*) import (\w+) as (\w+)")
+_MODULES = {
+    match[2]: match[1]
+    for match in map(_LINE.fullmatch, Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8").splitlines())
+    if match
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    elif (Path(__file__).parent / name).is_dir() or Path(__file__).with_name(f"{name}.py").is_file():
+        value = importlib.import_module(f"probinfer.{name}")
+    else:
+        raise AttributeError(f"module 'probinfer' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.errors import ArtifactError
-from probinfer.predict.compress import compression_lines
 from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Input, Program
@@ -274,6 +273,8 @@ def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], progr
 def card(path: str | os.PathLike[str]) -> str:
     """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every
     file."""
+    from probinfer.predict.compress import compression_lines
+
     manifest, _ = _checked(Path(path))
     with _malformed(path):
         outcome, about = manifest["outcome"], manifest["about"]

@@ -9,7 +9,6 @@ import numpy as np
 
 from probinfer.errors import PredictionError, UnreliablePosterior
 from probinfer.posterior.verdict import Verdict
-from probinfer.predict.compress import Compression, compress
 from probinfer.predict.conformal import Calibration
 from probinfer.predict.engine import Engine
 from probinfer.predict.family import Support
@@ -21,6 +20,7 @@ from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
 
 if TYPE_CHECKING:
     from probinfer.posterior.posterior import Posterior
+    from probinfer.predict.compress import Compression
 
 _FINDINGS_SHOWN = 3
 
@@ -81,8 +81,10 @@ class Predictor:
         return self.program.outcome
 
     @property
-    def compression(self) -> Compression | None:
+    def compression(self) -> "Compression | None":
         """What `compress` cost; None for a predictor that holds all its draws."""
+        from probinfer.predict.compress import Compression
+
         words = self.about.get("compression")
         return Compression(**words) if words else None
 
@@ -262,6 +264,8 @@ class Predictor:
         >>> small.compression.before, small.compression.after < 40, small.compression.error < 0.01
         (4000, True, True)
         """
+        from probinfer.predict.compress import compress
+
         tolerance = _probability("tolerance", tolerance)
         if self.calibration is not None:
             raise PredictionError(

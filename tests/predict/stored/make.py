@@ -41,7 +41,13 @@ def calibrated() -> Predictor:
     return predictor.calibrate({"x": rng.normal(size=60)}, rng.poisson(3.0, 60))
 
 
-STORED = {"v1-normal": normal, "v1-geometric": geometric, "v2-calibrated": calibrated}
+def compressed() -> Predictor:
+    """Format 3: weighted draws."""
+    predictor = fitted(m.line, {"x": m.x, "y": m.y}, m.LINE, chains=4)
+    return predictor.compress({"x": np.linspace(-2.0, 2.0, 61)}, 0.03)
+
+
+STORED = {"v1-normal": normal, "v1-geometric": geometric, "v2-calibrated": calibrated, "v3-compressed": compressed}
 
 
 def answers(predictor: Predictor) -> dict[str, list]:
