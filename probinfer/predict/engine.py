@@ -1,16 +1,18 @@
 """A program at work: rows in padded blocks through compiled functions, whatever their number. Imports jax.
 
 Blocks have one of a few sizes, so that few shapes are ever compiled, and never more than a budget of memory. Rows
-know nothing of one another, so a row's answer does not depend on how it is blocked. All in float64, without touching
+know nothing of one another, so a row's answer does not depend on how it is blocked. Numbers of quantiles and of draws
+to sample are rounded up to one of few sizes too. All in float64, without touching
 JAX's global setting.
 """
 
+import collections
 import itertools
 import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
@@ -80,13 +82,16 @@ class Engine:
         shape = (0, *program.event)
         empty = np.zeros(shape)
         chances = np.zeros((*shape, program.probabilities))
-        none = np.zeros((*shape, levels.shape[-1]))
+        wanted = levels.shape[-1]
+        none = np.zeros((*shape, wanted))
         parts = [Answer(empty, empty, empty, empty, none, chances, np.zeros(shape, bool))]
         if levels.ndim > 1:
             hashes = np.concatenate(
                 [hashes[:, None].astype(float), levels.reshape(len(hashes), math.prod(levels.shape[1:]))], axis=1
             )
-            levels = np.zeros(levels.shape[-1])
+            levels = np.zeros(wanted)
+        else:
+            levels = _padded(levels, bucket(wanted)) if wanted else levels
         work: Any = partial(_family_summary if program.family else _sampled_summary, program)
 
         def summarise(block: _Block) -> Answer:
@@ -97,6 +102,7 @@ class Engine:
                 answer = answer._replace(
                     quantiles=np.where(answer.quantiles < 0.0, searched.quantiles, answer.quantiles)
                 )
+            answer = answer._replace(quantiles=answer.quantiles[..., :wanted])
             return Answer(*(part[: block.count] for part in answer))
 
         parts += self._each_block(summarise, columns, hashes, program.size)
@@ -109,12 +115,12 @@ class Engine:
         keys (rows, 2): each row's own randomness; draw i of a row uses the row's key folded with i.
         """
         parts = [np.zeros((0, len(picked), *self.program.event))]
+        wanted, picked = len(picked), _padded(picked, bucket(len(picked))) if len(picked) else picked
         draws = {name: values[picked] for name, values in self.program.draws.items()}
 
         def sample(block: _Block) -> np.ndarray:
-            return self._call(partial(_sample, self.program), draws, self._fixed, block.rows, block.along)[
-                : block.count
-            ]
+            found = self._call(partial(_sample, self.program), draws, self._fixed, block.rows, block.along)
+            return found[: block.count, :wanted]
 
         parts += self._each_block(sample, columns, keys, len(picked))
         return np.moveaxis(np.concatenate(parts), 1, 0)
@@ -186,7 +192,7 @@ class Engine:
         if threads == 1 or len(along) <= BLOCK_ROWS[-1]:
             return first + [in_float64(block) for block in blocks]
         with ThreadPoolExecutor(threads) as pool:
-            return first + list(pool.map(in_float64, blocks))
+            return first + list(_in_order(pool, in_float64, blocks, 2 * threads))
 
     def _blocks(self, columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int) -> Iterator["_Block"]:
         """The rows in blocks of a few sizes; the last is padded by repeating its first row, never to twice as many."""
@@ -217,6 +223,25 @@ class Engine:
                 compiled = self._compiled.get(key) or jax.jit(function).lower(*arguments).compile()
                 self._compiled[key] = compiled
         return jax.tree.map(np.asarray, compiled(*arguments))
+
+
+def bucket(count: int) -> int:
+    """The smallest of 1, 2, 3, 4, 6, 8, 12, … that is `count` or more: shapes that are compiled, a third larger at
+    most on average."""
+    power = 1 << (max(count, 1) - 1).bit_length()
+    return 3 * power // 4 if power >= 4 and 3 * power // 4 >= count else power
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable, items: Iterator, ahead: int) -> Iterator[Any]:
+    """As `pool.map`, but with no more than `ahead` items taken and not finished: all at once would be a second copy
+    of the rows."""
+    waiting: collections.deque[Future] = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _padded(values: np.ndarray, size: int) -> np.ndarray:
