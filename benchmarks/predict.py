@@ -3,11 +3,12 @@
     sh benchmarks/peers/install.sh bambi        # optional: PyMC and Bambi
     python -m benchmarks.predict [--repeat 7] [--heavy] [--dry]
 
-The posteriors are given: 4,000 draws of a linear and of a logistic regression with 20 features, so that everybody answers
-from the same draws. Everybody gives mean, sd, a 90% interval and three quantiles of each row; ours are exact and have the
-epistemic and aleatoric parts besides, those of the peers are of one predictive draw for each posterior draw. --heavy adds
-a million rows (minutes), once with all summaries and once with mean and sd alone. Writes a section of RESULTS.md unless
---dry.
+The posteriors are given: 4,000 draws of a linear and of a logistic regression with 20 features, so that everybody
+answers from the same draws. Everybody gives mean, sd, a 90% interval and three quantiles of each row; ours are
+exact and have the epistemic and aleatoric parts besides, those of the peers are of one predictive draw for each
+posterior draw.
+--heavy adds a million rows (minutes), once with all summaries and once with mean and sd alone. Writes a section of
+RESULTS.md unless --dry.
 """
 
 import argparse
@@ -168,7 +169,7 @@ print(imported - began, answered - began)
 
 
 def fresh_process(repeat: int) -> tuple[float, float, float]:
-    """Seconds of importing jax, and to the first answer, warm caches; and artifact bytes over those of float32 draws."""
+    """Seconds of importing jax, and to the first answer with warm caches; artifact bytes over float32 draws."""
     data, latents = posterior("linear")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictor"
@@ -258,8 +259,8 @@ def main(arguments: list[str] | None = None) -> None:
     body = [
         f"`python -m benchmarks.predict --repeat {options.repeat}{' --heavy' if options.heavy else ''}`",
         circumstances("probinfer", "jax", "numpyro") + " The machine was shared with other work.",
-        f"{DRAWS:,} draws, {FEATURES} features; mean, sd, 90% interval and quantiles at {LEVELS}; warm, in process. Peers answer "
-        "from one predictive draw for each posterior draw, NumPyro in float32, ours exactly in float64.",
+        f"{DRAWS:,} draws, {FEATURES} features; mean, sd, 90% interval and quantiles at {LEVELS}; warm, in process. "
+        "Peers answer from one predictive draw for each posterior draw, NumPyro in float32, ours exactly in float64.",
         "| model | rows | by | median ms | p99 ms |\n|---|---|---|---|---|\n" + "\n".join(lines),
         "| | ratio | goal | |\n|---|---|---|---|\n" + "\n".join(ends),
     ]

@@ -46,6 +46,15 @@ FORMAT, FORMAT_VERSION = "probinfer-predictor", 3
 _PLAIN_VERSION, _CALIBRATED_VERSION = 1, 2  # the least that holds it: earlier releases read it, and answer the same
 MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LONGEST_MANIFEST = 64 * 2**20
+_CALLED = re.compile(r'custom_call @"?([^\s"(]+)')
+# What a program may call by name: the linear algebra, Fourier transforms and random bits of JAX's own libraries. Not
+# callbacks into Python, which take an address from the program.
+_OPERATION = re.compile(
+    r"(lapack|cusolver|hipsolver|cublas|hipblas|cu|hip|cusparse|hipsparse|ducc|dynamic_ducc)_\w+|Eigh|Qr|LuDecomposition|"
+    r"ProductOfElementaryHouseholderReflectors|Cholesky|TopK|ApproxTopK|shape_assertion|Sharding|"
+    r"(stablehlo|mhlo|chlo)\.[\w.]+"
+)
 _ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
 _SECTIONS = {
     "outcome": dict, "inputs": list, "constants": dict, "row_counts": list, "unread": list, "draws": dict,
@@ -319,7 +328,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             raise ArtifactError(f"{path}: the manifest declares {name!r}, which is no name of a file in this folder.")
         with _malformed(path):
             size, digest = declared["size"], declared["sha256"]
-        content = _content(path, name)
+        content = _content(path, name, size)
         if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
             raise ArtifactError(
                 f"{path / name} is damaged or was changed: {len(content)} bytes, declared {size}, and SHA-256 "
@@ -342,8 +351,8 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(_content(path, MANIFEST))
-    except ValueError as error:
+        manifest = json.loads(_content(path, MANIFEST, None))
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path / MANIFEST} is no JSON ({error}); the folder is damaged or no predictor.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is no saved predictor: its manifest does not say {FORMAT!r}.")
@@ -361,11 +370,20 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _content(path: Path, name: str) -> bytes:
+def _content(path: Path, name: str, size: Any) -> bytes:
+    """A file's content; of a file that is longer than declared only so much that this shows."""
     file = path / name
     try:
-        if not stat.S_ISREG(file.lstat().st_mode):
+        found = file.lstat()
+        if not stat.S_ISREG(found.st_mode):
             raise ArtifactError(f"{file} is a link or no file; a predictor is a folder of plain files.")
+        if size is None and found.st_size > _LONGEST_MANIFEST:
+            raise ArtifactError(f"{file} has {found.st_size} bytes; a manifest has at most {_LONGEST_MANIFEST}.")
+        if size is not None and found.st_size != size:
+            raise ArtifactError(
+                f"{file} is damaged or was changed: {found.st_size} bytes, declared {size}. "
+                "Copy the folder again, or save it again."
+            )
         return file.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"{file} is missing; the copy is incomplete, or {path} is no saved predictor.") from None
@@ -373,12 +391,26 @@ def _content(path: Path, name: str) -> bytes:
 
 def _array(path: Any, name: str, files: Mapping[str, bytes]) -> np.ndarray:
     try:
+        _check_length(files[name])
         values = np.load(io.BytesIO(files[name]), allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError, OverflowError) as error:
         raise ArtifactError(f"{path}: {name} holds no array ({error}).") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
         raise ArtifactError(f"{path}: {name} holds no array of numbers.")
     return values
+
+
+def _check_length(content: bytes) -> None:
+    """Raise ValueError for an array whose header declares another size than the file has: NumPy would make room for it
+    first, however large."""
+    file = io.BytesIO(content)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    number = np.lib.format.read_magic(file)
+    if number not in read:
+        raise ValueError(f"its format is {number}")
+    shape, _, dtype = read[number](file)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"it declares the shape {shape}, which its size does not fit")
 
 
 def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
@@ -386,7 +418,8 @@ def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
     import jax.export
 
     try:
-        return jax.export.deserialize(bytearray(content))
+        exported = jax.export.deserialize(bytearray(content))
+        foreign = sorted(set(_CALLED.findall(exported.mlir_module())) - {""})
     except ValueError as error:
         raise ArtifactError(
             f"{path}: this JAX ({jax.__version__}) no longer reads the program, which JAX "
@@ -394,6 +427,13 @@ def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
             "Make the predictor again from the saved posterior, Predictor(load_posterior(…, model, data)).save(…), or "
             f"install jax=={manifest['versions'].get('jax')}."
         ) from None
+    foreign = [name for name in foreign if not _OPERATION.fullmatch(name)]
+    if foreign:
+        raise ArtifactError(
+            f"{path}: a program calls {', '.join(foreign)}, which is no array operation. Programs of predictors that "
+            "probinfer saved call nothing outside; do not use this one."
+        )
+    return exported
 
 
 @contextlib.contextmanager
