@@ -116,6 +116,8 @@ def _compress(
     size, next_size, found = program.size, 1, None
     for weights in nearest_combinations(corners):
         chosen = np.flatnonzero(weights)
+        if 2 * len(chosen) > size:
+            break
         if len(chosen) < next_size or said.worst(weights).max() > _MARGIN * tolerance:
             continue
         candidate = _subset(program, chosen, weights[chosen], said.mean_error)
@@ -124,7 +126,7 @@ def _compress(
             found = candidate, errors
             break
         next_size = int(np.ceil(_GROWTH * len(chosen)))
-    if found is None or 2 * found[0].size > size:
+    if found is None:
         raise PredictionError(
             f"No half of the {size} draws was found to keep every summary within {tolerance:g}. Give more rows "
             f"({count} came, and what they have in common with those held out was not enough), or a larger tolerance."
@@ -210,7 +212,7 @@ class _Said:
             weights, worst = np.zeros(corners.shape[1]), np.ones(len(factors))
             for weights in nearest_combinations(corners):
                 worst = self.worst(weights)
-                if worst.max() <= close:
+                if worst.max() <= close or 2 * np.count_nonzero(weights) > len(weights):
                     break
             count = np.count_nonzero(weights) if worst.max() <= close else len(weights)
             if best is None or count < best[0]:

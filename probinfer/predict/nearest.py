@@ -39,7 +39,10 @@ def nearest_combinations(corners: np.ndarray) -> Iterator[np.ndarray]:
         active.append(joining)
         held = np.append(held, 0.0)
         while True:
-            wanted = _least(gram)
+            try:
+                wanted = _least(gram)
+            except np.linalg.LinAlgError:
+                return  # the columns hardly differ any more
             if np.all(wanted > 0.0):
                 held = wanted
                 break
