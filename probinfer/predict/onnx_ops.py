@@ -148,9 +148,8 @@ def _constant(operation: Any, inputs: list[str], graph: Graph, names: Any) -> st
     if value.is_splat:
         return graph.constant(np.full(_shape(operation.results[0]), value.get_splat_value().value, dtype))
     if dtype.kind == "b":
-        return graph.constant(
-            np.array(list(ir.DenseIntElementsAttr(value)), bool).reshape(_shape(operation.results[0]))
-        )
+        bits = ir.DenseIntElementsAttr(value)
+        return graph.constant(np.array([bits[i] for i in range(len(bits))], bool).reshape(_shape(operation.results[0])))
     return graph.constant(np.array(value).astype(dtype))
 
 

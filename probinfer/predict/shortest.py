@@ -33,7 +33,8 @@ def _shortest(family: Family, parameters: tuple[Array, ...], level: Array, weigh
 
     def ends(p: Array) -> tuple[Array, Array]:
         low, high = jnp.clip(p, tiny, 1.0 - tiny), jnp.clip(p + level, tiny, 1.0 - tiny)
-        return tuple(continuous_quantile(family, parameters, at, weights) for at in (low, high))
+        both = [continuous_quantile(family, parameters, at, weights) for at in (low, high)]
+        return both[0], both[1]
 
     def log_density(x: Array) -> Array:
         return log_average(family.log_density(x, *parameters), weights)
