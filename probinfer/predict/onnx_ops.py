@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import stablehlo
 
 from probinfer.errors import ExportError
 
@@ -341,10 +342,7 @@ def _reduce(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
 
 
 def _dot(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
-    numbers = ir.Attribute.parse(str(operation.attributes["dot_dimension_numbers"]))
-    from jax.extend.mlir.dialects import stablehlo
-
-    dims = stablehlo.DotDimensionNumbers(numbers)
+    dims = stablehlo.DotDimensionNumbers(operation.attributes["dot_dimension_numbers"])
     left, right = (["" for _ in _shape(value)] for value in operation.operands)
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     batch = []
@@ -365,8 +363,6 @@ def _dot(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
 
 def _gather(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
     """Single entries along some axes, all of the others: what indexing by arrays comes to."""
-    from jax.extend.mlir.dialects import stablehlo
-
     dims = stablehlo.GatherDimensionNumbers(operation.attributes["dimension_numbers"])
     shape, sizes = _shape(operation.operands[0]), _attribute(operation, "slice_sizes")
     indexed, batching = list(dims.start_index_map), list(dims.operand_batching_dims)

@@ -13,6 +13,7 @@ _PASSES = "builtin.module(inline,func.func(chlo-legalize-to-stablehlo),canonical
 
 def flat_module(function: Callable, *arguments: Any) -> Any:
     """The MLIR module of `function` at the shapes of `arguments` (a pytree of ShapeDtypeStruct); it has one function.
+    Keep the module as long as its operations are looked at.
 
     Exported programs within, which are of any number of rows and draws, get the fixed shapes too.
     """
