@@ -341,6 +341,21 @@ def _reduce(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
     return graph.add("Max" if kind == "maximum" else "Min", found, inputs[1])
 
 
+def _reduce_window(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
+    """Of the windows only those of a cumulative sum: all entries up to this one, or from it on."""
+    shape, window = _shape(operation.operands[0]), [int(n) for n in operation.attributes["window_dimensions"]]
+    body = [view.operation.name for view in operation.regions[0].blocks[0].operations]
+    axes = [axis for axis, size in enumerate(window) if size > 1]
+    padding = np.array(operation.attributes["padding"]).reshape(-1, 2).tolist() if len(axes) == 1 else []
+    plain = len(inputs) == 2 and body == ["stablehlo.add", "stablehlo.return"] and len(axes) == 1
+    if plain and window[axes[0]] == shape[axes[0]] and _shape(operation.results[0]) == shape:
+        beyond = padding[axes[0]]
+        if beyond in ([shape[axes[0]] - 1, 0], [0, shape[axes[0]] - 1]):
+            total = graph.add("CumSum", inputs[0], graph.constant(axes[0], np.int64), reverse=int(beyond[0] == 0))
+            return graph.add("Add", total, inputs[1])
+    raise ExportError("The model reduces windows of an array, which has no translation to ONNX here.")
+
+
 def _dot(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
     dims = stablehlo.DotDimensionNumbers(operation.attributes["dot_dimension_numbers"])
     left, right = (["" for _ in _shape(value)] for value in operation.operands)
@@ -451,7 +466,8 @@ _SPECIAL: dict[str, Callable] = {
     "select": lambda operation, inputs, graph, names: graph.add("Where", *inputs), "not": _not,
     "reshape": _reshape, "transpose": _transpose, "broadcast_in_dim": _broadcast, "concatenate": _concatenate,
     "slice": _slice, "iota": _iota, "reverse": _reverse, "dynamic_slice": _dynamic_slice,
-    "dynamic_update_slice": _dynamic_update_slice, "pad": _pad, "reduce": _reduce, "dot_general": _dot,
+    "dynamic_update_slice": _dynamic_update_slice, "pad": _pad, "reduce": _reduce,
+    "reduce_window": _reduce_window, "dot_general": _dot,
     "gather": _gather, "while": _while, "case": _case,
 }  # fmt: skip
 
