@@ -95,9 +95,15 @@ def test_onnx_runtime_agrees(name, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in KNOWN if name not in USUAL])
+@pytest.mark.parametrize("name", [name for name in KNOWN if name not in (*USUAL, "Beta")])
 def test_onnx_runtime_agrees_for_every_family(name, tmp_path):
     check(name, tmp_path / "y.onnx")
+
+
+@pytest.mark.long
+def test_a_family_that_is_not_exported_is_refused_by_its_operation(tmp_path):
+    with pytest.raises(pi.ExportError, match="the operation 'bitcast_convert'"):
+        predictor_of("Beta").export_onnx(tmp_path / "y.onnx")
 
 
 def test_another_level_is_noticed(tmp_path):
