@@ -350,8 +350,9 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
+    content = _content(path, MANIFEST, None)
     try:
-        manifest = json.loads(_content(path, MANIFEST, None))
+        manifest = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path / MANIFEST} is no JSON ({error}); the folder is damaged or no predictor.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
