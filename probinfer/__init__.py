@@ -1,108 +1,33 @@
-"""Probabilistic inference and model scoring: a posterior you can trust, a predictor you can deploy."""
+"""Probabilistic inference and model scoring: a posterior you can trust, a predictor you can deploy.
 
-from probinfer.errors import ArtifactError as ArtifactError
-from probinfer.errors import CheckpointError as CheckpointError
-from probinfer.errors import DataError as DataError
-from probinfer.errors import MethodError as MethodError
-from probinfer.errors import MissingExtra as MissingExtra
-from probinfer.errors import ModelError as ModelError
-from probinfer.errors import PredictionError as PredictionError
-from probinfer.errors import ProbinferError as ProbinferError
-from probinfer.errors import UnreliablePosterior as UnreliablePosterior
-from probinfer.evaluate.check import Check as Check
-from probinfer.evaluate.check import Checked as Checked
-from probinfer.evaluate.check import posterior_check as posterior_check
-from probinfer.evaluate.check import prior_check as prior_check
-from probinfer.evaluate.compare import Compared as Compared
-from probinfer.evaluate.compare import Comparison as Comparison
-from probinfer.evaluate.compare import compare as compare
-from probinfer.evaluate.dependence import partial_dependence as partial_dependence
-from probinfer.evaluate.explanation import Explanation as Explanation
-from probinfer.evaluate.explanation import Quantity as Quantity
-from probinfer.evaluate.importance import permutation_importance as permutation_importance
-from probinfer.evaluate.local import lime_weights as lime_weights
-from probinfer.evaluate.loo import LOO as LOO
-from probinfer.evaluate.loo import loo as loo
-from probinfer.evaluate.metrics import metrics as metrics
-from probinfer.evaluate.monitor import Monitor as Monitor
-from probinfer.evaluate.monitor import MonitorStatus as MonitorStatus
-from probinfer.evaluate.monitor import Watched as Watched
-from probinfer.evaluate.refits import Fold as Fold
-from probinfer.evaluate.scores import Score as Score
-from probinfer.evaluate.scores import Scores as Scores
-from probinfer.evaluate.search import BayesianSearch as BayesianSearch
-from probinfer.evaluate.search import GridSearch as GridSearch
-from probinfer.evaluate.search import RandomSearch as RandomSearch
-from probinfer.evaluate.search import Range as Range
-from probinfer.evaluate.sensitivity import Sensitivity as Sensitivity
-from probinfer.evaluate.sensitivity import prior_sensitivity as prior_sensitivity
-from probinfer.evaluate.shapley import shap_values as shap_values
-from probinfer.evaluate.splits import split as split
-from probinfer.evaluate.surrogate import surrogate_tree as surrogate_tree
-from probinfer.evaluate.tuning import Criterion as Criterion
-from probinfer.evaluate.tuning import Trial as Trial
-from probinfer.evaluate.tuning import Trials as Trials
-from probinfer.evaluate.tuning import tune as tune
-from probinfer.evaluate.validate import CrossValidation as CrossValidation
-from probinfer.evaluate.validate import cross_validate as cross_validate
-from probinfer.inference.draws import Draws as Draws
-from probinfer.inference.draws import Outcome as Outcome
-from probinfer.inference.exact.exact import Exact as Exact
-from probinfer.inference.exact.kalman import Kalman as Kalman
-from probinfer.inference.mcmc.gibbs import Gibbs as Gibbs
-from probinfer.inference.mcmc.hmc import HMC as HMC
-from probinfer.inference.mcmc.many import ManyChains as ManyChains
-from probinfer.inference.mcmc.metropolis import Metropolis as Metropolis
-from probinfer.inference.mcmc.nuts import NUTS as NUTS
-from probinfer.inference.mcmc.sgld import SGLD as SGLD
-from probinfer.inference.montecarlo.importance import Importance as Importance
-from probinfer.inference.montecarlo.particle import FilterKind as FilterKind
-from probinfer.inference.montecarlo.particle import ParticleFilter as ParticleFilter
-from probinfer.inference.montecarlo.particle_gibbs import ParticleGibbs as ParticleGibbs
-from probinfer.inference.montecarlo.plain import MonteCarlo as MonteCarlo
-from probinfer.inference.montecarlo.pmmh import PMMH as PMMH
-from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo as QuasiMonteCarlo
-from probinfer.inference.montecarlo.rejection import Rejection as Rejection
-from probinfer.inference.montecarlo.replica import Tempering as Tempering
-from probinfer.inference.montecarlo.resampling import Resampling as Resampling
-from probinfer.inference.montecarlo.smc import SMC as SMC
-from probinfer.inference.until import Until as Until
-from probinfer.inference.variational.flow import Flow as Flow
-from probinfer.inference.variational.gaussian import FullRank as FullRank
-from probinfer.inference.variational.gaussian import LowRank as LowRank
-from probinfer.inference.variational.gaussian import MeanField as MeanField
-from probinfer.inference.variational.laplace import Laplace as Laplace
-from probinfer.inference.variational.pathfinder import Pathfinder as Pathfinder
-from probinfer.model.model import LogDensity as LogDensity
-from probinfer.model.model import Model as Model
-from probinfer.model.pipeline.fitted import DatePart as DatePart
-from probinfer.model.pipeline.pipeline import Pipeline as Pipeline
-from probinfer.model.pipeline.steps import BoxCox as BoxCox
-from probinfer.model.pipeline.steps import Column as Column
-from probinfer.model.pipeline.steps import DateParts as DateParts
-from probinfer.model.pipeline.steps import Fill as Fill
-from probinfer.model.pipeline.steps import Impute as Impute
-from probinfer.model.pipeline.steps import Log as Log
-from probinfer.model.pipeline.steps import OneHot as OneHot
-from probinfer.model.pipeline.steps import Ordinal as Ordinal
-from probinfer.model.pipeline.steps import ScaleToRange as ScaleToRange
-from probinfer.model.pipeline.steps import Standardise as Standardise
-from probinfer.model.pipeline.steps import Unseen as Unseen
-from probinfer.model.pipeline.steps import YeoJohnson as YeoJohnson
-from probinfer.model.statespace import StateSpace as StateSpace
-from probinfer.posterior.estimate import Estimate as Estimate
-from probinfer.posterior.expect import expect as expect
-from probinfer.posterior.filter import filter as filter
-from probinfer.posterior.filter import smooth as smooth
-from probinfer.posterior.infer import infer as infer
-from probinfer.posterior.posterior import Posterior as Posterior
-from probinfer.posterior.posterior import load_posterior as load_posterior
-from probinfer.posterior.report import Report as Report
-from probinfer.posterior.states import Forecast as Forecast
-from probinfer.posterior.states import States as States
-from probinfer.posterior.verdict import Verdict as Verdict
-from probinfer.predict.kind import Interval as Interval
-from probinfer.predict.point import PointPredictor as PointPredictor
-from probinfer.predict.prediction import Prediction as Prediction
-from probinfer.predict.predictor import Predictor as Predictor
-from probinfer.predict.predictor import load_predictor as load_predictor
+The public names are those of `__init__.pyi`. Each is imported when it is first asked for, so that a process that only
+loads a predictor does not pay for NumPyro, pandas and ArviZ, which take longer to import than all the rest.
+"""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+_LINE = re.compile(r"from (probinfer[\w.]*) import (\w+) as (\w+)")
+_MODULES = {
+    match[2]: match[1]
+    for match in map(_LINE.fullmatch, Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8").splitlines())
+    if match
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    elif (Path(__file__).parent / name).is_dir() or Path(__file__).with_name(f"{name}.py").is_file():
+        value = importlib.import_module(f"probinfer.{name}")
+    else:
+        raise AttributeError(f"module 'probinfer' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

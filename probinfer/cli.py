@@ -1,4 +1,4 @@
-"""The commands `probinfer demo | inspect | score`: arguments in, exit status out. On top; imports as it needs.
+"""The commands `probinfer demo | inspect | score | export`: arguments in, exit status out. On top; imports as it needs.
 
 Exit status: 0 done; 1 the operating system refused (a file that cannot be read or written); 2 a wrong call or one of
 probinfer's own errors, said in one line; 3 scored, but some rows were rejected; 130 interrupted.
@@ -103,6 +103,17 @@ def parser() -> argparse.ArgumentParser:
         help="keep what is done if the run dies, and go on from what an earlier one did",
     )
     score.set_defaults(command=_score)
+
+    export = commands.add_parser(
+        "export",
+        help="write a saved predictor as one ONNX file",
+        description="Write a saved predictor in another format, for runtimes that know nothing of probinfer.",
+    )
+    export.add_argument("path", type=Path, metavar="PATH", help="predictor folder")
+    export.add_argument("--onnx", type=Path, metavar="FILE", required=True, help="ONNX file to write")
+    export.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
+    export.add_argument("--quantiles", type=_levels, metavar="P,P", help="further quantiles, such as 0.05,0.5,0.95")
+    export.set_defaults(command=_export)
     return program
 
 
@@ -154,6 +165,14 @@ def _posterior_card(path: Path) -> str:
     table = summary.head(_ROWS).to_string(float_format="{:.4g}".format)
     provenance = "\n".join(f"{name}: {value}" for name, value in posterior.tree.attrs.items())
     return f"Posterior {path}\n\n{posterior.report}\n\n{table}{more}\n\n{provenance}"
+
+
+def _export(options: argparse.Namespace) -> None:
+    from probinfer.predict.predictor import load_predictor
+
+    given = {name: getattr(options, name) for name in ("level", "quantiles") if getattr(options, name) is not None}
+    load_predictor(options.path).export_onnx(options.onnx, **given)
+    print(f"{options.onnx}: {options.onnx.stat().st_size} bytes")
 
 
 def _score(options: argparse.Namespace) -> int:

@@ -36,6 +36,10 @@ class ArtifactError(ProbinferError, ValueError):
     """A saved predictor or posterior is damaged, incomplete, from a future version, or reaches outside its folder."""
 
 
+class ExportError(ProbinferError, ValueError):
+    """A predictor cannot be written in another format: its law, or an operation of its model, has no place there."""
+
+
 class CheckpointError(ProbinferError, ValueError):
     """A checkpoint is of another run, in use, damaged at its beginning, or cannot be written."""
 

@@ -140,6 +140,34 @@ def test_importing_changes_nothing_outside(effect_of_import):
     assert effect_of_import["changed"] == {}
 
 
+LOAD_AND_PREDICT = """
+import sys
+from probinfer import load_predictor
+prediction = load_predictor(sys.argv[1]).predict({"x": [0.0, 1.0]})
+assert len(prediction) == 2
+heavy = {"numpyro", "pandas", "pyarrow", "xarray", "arviz_base", "arviz_stats", "scipy.stats", "onnx"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_a_process_that_only_predicts_does_not_import_what_fits():
+    stored = Path(__file__).parent / "predict" / "stored" / "v1-normal"
+    command = [sys.executable, "-c", LOAD_AND_PREDICT, str(stored)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert result.stdout.strip() == "[]"
+
+
+def test_public_names_are_those_of_the_stub():
+    """Each line of `__init__.pyi` is read; a name that is not there is no attribute."""
+    lines = [line for line in (PACKAGE / "__init__.pyi").read_text().splitlines() if line.startswith("from ")]
+    assert len(probinfer.__all__) == len(lines) > 50
+    assert set(probinfer.__all__) <= set(dir(probinfer))
+    for name in probinfer.__all__:
+        assert getattr(probinfer, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'probinfer' has no attribute 'Nuts'"):
+        probinfer.Nuts  # noqa: B018
+
+
 HEAVY = (
     "matplotlib",
     "arviz",

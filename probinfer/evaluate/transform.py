@@ -12,6 +12,7 @@ from probinfer.predict.family import Support
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.program import PARAMETERS, Program
 from probinfer.predict.rows import read_rows
+from probinfer.predict.weights import average
 
 # Ends of the panels between which the cdf is integrated, as quantiles; each holds a Gauss-Legendre rule.
 _TAIL = (1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.03, 0.08)
@@ -91,7 +92,7 @@ def _mixture_cdf(program: Program, draws: dict, fixed: dict, rows: dict) -> Any:
     assert family is not None
 
     def at(points: jax.Array) -> jax.Array:
-        one = lambda column: jnp.mean(family.cdf(column[:, None], *parameters), axis=1)  # noqa: E731
+        one = lambda column: average(family.cdf(column[:, None], *parameters), program.weights)  # noqa: E731
         return lax.map(one, points.T).T
 
     return at

@@ -6,6 +6,7 @@ its own.
     draws-0.npy, …       posterior draws of the sites that the outcome depends on
     fixed-0.npy, …       data of the model that are the same for every row
     calibration-*.npy    conformity scores, of a calibrated predictor
+    weights.npy          what each draw counts, of a compressed predictor
     <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and
                          draws
 
@@ -41,16 +42,25 @@ from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.family import Family
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Input, Program
+from probinfer.predict.weights import Weights
 
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 4
-_PLAIN_VERSION = 1  # without a calibration: what earlier releases read, and give the same answers for
-_CALIBRATED_VERSION = 2  # with one
-_PREPARED_VERSION = 3  # with preprocessing; 4 is a point model, of point_artifact.py
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 5
+# The least that holds a predictor, so that earlier releases read what they understand, and answer the same.
+_PLAIN_VERSION, _CALIBRATED_VERSION, _WEIGHTED_VERSION, _PREPARED_VERSION = 1, 2, 3, 4  # 5: a point model
 MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LONGEST_MANIFEST = 64 * 2**20
+_CALLED = re.compile(r'custom_call @"?([^\s"(]+)')
+# What a program may call by name: the linear algebra, Fourier transforms and random bits of JAX's own libraries. Not
+# callbacks into Python, which take an address from the program.
+_OPERATION = re.compile(
+    r"(lapack|cusolver|hipsolver|cublas|hipblas|cu|hip|cusparse|hipsparse|ducc|dynamic_ducc)_\w+|Eigh|Qr|LuDecomposition|"
+    r"ProductOfElementaryHouseholderReflectors|Cholesky|TopK|ApproxTopK|shape_assertion|Sharding|"
+    r"(stablehlo|mhlo|chlo)\.[\w.]+"
+)
 _ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
 _SECTIONS = {
     "outcome": dict, "inputs": list, "constants": dict, "row_counts": list, "unread": list, "draws": dict,
@@ -110,6 +120,10 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         places["calibration_of"] = words
     if program.prepared is not None:
         places["prepared"] = program.prepared.pack()
+    if program.weights is not None:
+        places["weights"] = {"weights": "weights.npy"}
+        files["weights.npy"] = _npy(program.weights.values)
+        places["weights_of"] = {"mean_error": program.weights.mean_error}
     manifest = {
         "format": FORMAT,
         "format_version": _version_of(predictor),
@@ -145,9 +159,11 @@ def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> di
 
 
 def _version_of(predictor: "Predictor") -> int:
-    """The earliest format that says all of it, so that earlier releases read what they understand."""
+    """The earliest format that says all of it."""
     if predictor.program.prepared is not None:
         return _PREPARED_VERSION
+    if predictor.program.weights is not None:
+        return _WEIGHTED_VERSION
     return _PLAIN_VERSION if predictor.calibration is None else _CALIBRATED_VERSION
 
 
@@ -257,11 +273,14 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             probabilities=int(outcome["probabilities"]),
             programs=programs if family is not None else changed_programs(programs, change),
             prepared=prepared,
+            weights=_weights(path, manifest, files),
         )
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
         if not wanted <= set(program.programs) <= set(_ROLES):
             raise ArtifactError(f"{path}: it has the programs {sorted(program.programs)}; wanted {sorted(wanted)}.")
         _check_prepared(path, program)
+        if program.weights is not None and (family is None or len(program.weights.values) != size):
+            raise ArtifactError(f"{path}: the weights do not fit the {size} draws.")
         calibration = _calibration(path, manifest, files, program)
     return program, manifest["about"], calibration
 
@@ -297,6 +316,16 @@ def _family(path: Any, name: str, change: Change | None) -> Family:
         raise ArtifactError(f"{path}: the outcome's transform does not go with its law: {error}") from None
 
 
+def _weights(path: Any, manifest: Mapping, files: Mapping[str, bytes]) -> Weights | None:
+    if not manifest.get("weights"):
+        return None
+    values = _array(path, manifest["weights"]["weights"], files)
+    try:
+        return Weights(np.asarray(values, float), float(manifest["weights_of"]["mean_error"]))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: the weights are damaged: {error}.") from None
+
+
 def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], program: Program) -> Calibration | None:
     if not manifest.get("calibration"):
         return None
@@ -310,6 +339,8 @@ def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], progr
 def card(path: str | os.PathLike[str]) -> str:
     """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every
     file."""
+    from probinfer.predict.compress import compression_lines
+
     manifest, _ = _checked(Path(path))
     if "model" in manifest:
         from probinfer.predict.point_artifact import point_card
@@ -320,10 +351,12 @@ def card(path: str | os.PathLike[str]) -> str:
         event = f", {outcome['event']} numbers a row" if outcome["event"] else ""
         law = outcome["family"] or "a law without closed form, answered from predictive draws"
         chains = f"{manifest['chains']} chains" if manifest["chains"] else "independent draws"
+        chains = "weighted" if manifest.get("weights") else chains
         lines = [
             f"Predictor {path}",
             f"  outcome   {outcome['name']} ~ {law}{event}",
             f"  draws     {manifest['size']} ({chains})",
+            *compression_lines(about.get("compression")),
             f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
             *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
             *calibration_lines(manifest.get("calibration_of")),
@@ -364,7 +397,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             raise ArtifactError(f"{path}: the manifest declares {name!r}, which is no name of a file in this folder.")
         with _malformed(path):
             size, digest = declared["size"], declared["sha256"]
-        content = _content(path, name)
+        content = _content(path, name, size)
         if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
             raise ArtifactError(
                 f"{path / name} is damaged or was changed: {len(content)} bytes, declared {size}, and SHA-256 "
@@ -376,7 +409,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise ArtifactError(
             f"{path} holds {', '.join(strangers)}, which its manifest does not declare; remove what was added."
         )
-    groups = ("draws", "fixed", "programs", "calibration")
+    groups = ("draws", "fixed", "programs", "calibration", "weights")
     with _malformed(path):
         used = [file for group in groups for file in manifest.get(group, {}).values()]
         used += [manifest["model"]] if "model" in manifest else []
@@ -387,9 +420,10 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
+    content = _content(path, MANIFEST, None)
     try:
-        manifest = json.loads(_content(path, MANIFEST))
-    except ValueError as error:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path / MANIFEST} is no JSON ({error}); the folder is damaged or no predictor.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is no saved predictor: its manifest does not say {FORMAT!r}.")
@@ -407,11 +441,20 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _content(path: Path, name: str) -> bytes:
+def _content(path: Path, name: str, size: Any) -> bytes:
+    """A file's content; of a file that is longer than declared only so much that this shows."""
     file = path / name
     try:
-        if not stat.S_ISREG(file.lstat().st_mode):
+        found = file.lstat()
+        if not stat.S_ISREG(found.st_mode):
             raise ArtifactError(f"{file} is a link or no file; a predictor is a folder of plain files.")
+        if size is None and found.st_size > _LONGEST_MANIFEST:
+            raise ArtifactError(f"{file} has {found.st_size} bytes; a manifest has at most {_LONGEST_MANIFEST}.")
+        if size is not None and found.st_size != size:
+            raise ArtifactError(
+                f"{file} is damaged or was changed: {found.st_size} bytes, declared {size}. "
+                "Copy the folder again, or save it again."
+            )
         return file.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"{file} is missing; the copy is incomplete, or {path} is no saved predictor.") from None
@@ -419,12 +462,26 @@ def _content(path: Path, name: str) -> bytes:
 
 def _array(path: Any, name: str, files: Mapping[str, bytes]) -> np.ndarray:
     try:
+        _check_length(files[name])
         values = np.load(io.BytesIO(files[name]), allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError, OverflowError) as error:
         raise ArtifactError(f"{path}: {name} holds no array ({error}).") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
         raise ArtifactError(f"{path}: {name} holds no array of numbers.")
     return values
+
+
+def _check_length(content: bytes) -> None:
+    """Raise ValueError for an array whose header declares another size than the file has: NumPy would make room for it
+    first, however large."""
+    file = io.BytesIO(content)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    number = np.lib.format.read_magic(file)
+    if number not in read:
+        raise ValueError(f"its format is {number}")
+    shape, _, dtype = read[number](file)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"it declares the shape {shape}, which its size does not fit")
 
 
 def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
@@ -432,7 +489,8 @@ def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
     import jax.export
 
     try:
-        return jax.export.deserialize(bytearray(content))
+        exported = jax.export.deserialize(bytearray(content))
+        foreign = sorted(set(_CALLED.findall(exported.mlir_module())) - {""})
     except ValueError as error:
         raise ArtifactError(
             f"{path}: this JAX ({jax.__version__}) no longer reads the program, which JAX "
@@ -440,6 +498,13 @@ def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
             "Make the predictor again from the saved posterior, Predictor(load_posterior(…, model, data)).save(…), or "
             f"install jax=={manifest['versions'].get('jax')}."
         ) from None
+    foreign = [name for name in foreign if not _OPERATION.fullmatch(name)]
+    if foreign:
+        raise ArtifactError(
+            f"{path}: a program calls {', '.join(foreign)}, which is no array operation. Programs of predictors that "
+            "probinfer saved call nothing outside; do not use this one."
+        )
+    return exported
 
 
 @contextlib.contextmanager

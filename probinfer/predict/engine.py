@@ -1,16 +1,18 @@
 """A program at work: rows in padded blocks through compiled functions, whatever their number. Imports jax.
 
 Blocks have one of a few sizes, so that few shapes are ever compiled, and never more than a budget of memory. Rows
-know nothing of one another, so a row's answer does not depend on how it is blocked. All in float64, without touching
+know nothing of one another, so a row's answer does not depend on how it is blocked. Numbers of quantiles and of draws
+to sample are rounded up to one of few sizes too. All in float64, without touching
 JAX's global setting.
 """
 
+import collections
 import itertools
 import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +27,7 @@ from probinfer.predict import mixture
 from probinfer.predict.family import Family
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Program
 from probinfer.predict.shortest import shortest, shortest_of_draws, shortest_run
+from probinfer.predict.weights import average, log_average
 
 BLOCK_ROWS = (1, 8, 64, 512)
 BLOCK_BYTES = 64 * 2**20  # of one array rows × draws × outcome; a block holds a handful of them
@@ -86,13 +89,16 @@ class Engine:
         shape = (0, *program.event)
         empty = np.zeros(shape)
         chances = np.zeros((*shape, program.probabilities))
-        none = np.zeros((*shape, levels.shape[-1]))
+        wanted = levels.shape[-1]
+        none = np.zeros((*shape, wanted))
         parts = [Answer(empty, empty, empty, empty, none, chances, np.zeros(shape, bool))]
         if levels.ndim > 1:
             hashes = np.concatenate(
                 [hashes[:, None].astype(float), levels.reshape(len(hashes), math.prod(levels.shape[1:]))], axis=1
             )
-            levels = np.zeros(levels.shape[-1])
+            levels = np.zeros(wanted)
+        else:
+            levels = _padded(levels, bucket(wanted)) if wanted else levels
         work: Any = partial(_family_summary if program.family else _sampled_summary, program)
 
         def summarise(block: _Block) -> Answer:
@@ -103,6 +109,7 @@ class Engine:
                 answer = answer._replace(
                     quantiles=np.where(answer.quantiles < 0.0, searched.quantiles, answer.quantiles)
                 )
+            answer = answer._replace(quantiles=answer.quantiles[..., :wanted])
             return Answer(*(part[: block.count] for part in answer))
 
         parts += self._each_block(summarise, columns, hashes, program.size)
@@ -115,12 +122,12 @@ class Engine:
         keys (rows, 2): each row's own randomness; draw i of a row uses the row's key folded with i.
         """
         parts = [np.zeros((0, len(picked), *self.program.event))]
+        wanted, picked = len(picked), _padded(picked, bucket(len(picked))) if len(picked) else picked
         draws = {name: values[picked] for name, values in self.program.draws.items()}
 
         def sample(block: _Block) -> np.ndarray:
-            return self._call(partial(_sample, self.program), draws, self._fixed, block.rows, block.along)[
-                : block.count
-            ]
+            found = self._call(partial(_sample, self.program), draws, self._fixed, block.rows, block.along)
+            return found[: block.count, :wanted]
 
         parts += self._each_block(sample, columns, keys, len(picked))
         return np.moveaxis(np.concatenate(parts), 1, 0)
@@ -192,7 +199,7 @@ class Engine:
         if threads == 1 or len(along) <= BLOCK_ROWS[-1]:
             return first + [in_float64(block) for block in blocks]
         with ThreadPoolExecutor(threads) as pool:
-            return first + list(pool.map(in_float64, blocks))
+            return first + list(_in_order(pool, in_float64, blocks, 2 * threads))
 
     def _blocks(self, columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int) -> Iterator["_Block"]:
         """The rows in blocks of a few sizes; the last is padded by repeating its first row, never to twice as many."""
@@ -225,6 +232,25 @@ class Engine:
         return jax.tree.map(np.asarray, compiled(*arguments))
 
 
+def bucket(count: int) -> int:
+    """The smallest of 1, 2, 3, 4, 6, 8, 12, … that is `count` or more: shapes that are compiled, a third larger at
+    most on average."""
+    power = 1 << (max(count, 1) - 1).bit_length()
+    return 3 * power // 4 if power >= 4 and 3 * power // 4 >= count else power
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable, items: Iterator, ahead: int) -> Iterator[Any]:
+    """As `pool.map`, but with no more than `ahead` items taken and not finished: all at once would be a second copy
+    of the rows."""
+    waiting: collections.deque[Future] = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 def _padded(values: np.ndarray, size: int) -> np.ndarray:
     if len(values) == size:
         return values
@@ -249,8 +275,8 @@ def _family_summary(
     _, levels = _own_levels(hashes, levels)
     shape = parameters[0].shape[:1] + program.event
     flat = tuple(_draws_second(p, program.event) for p in parameters)
-    summary = mixture.summarise(family, flat, levels, program.chains, search_counts=search_counts)
-    chances = mixture.probabilities(family, flat, program.probabilities)
+    summary = mixture.summarise(family, flat, levels, program.chains, program.weights, search_counts=search_counts)
+    chances = mixture.probabilities(family, flat, program.probabilities, program.weights)
     if chances is None:
         chances = jnp.zeros((summary.mean.shape[0], 0))
     return _shaped(summary, chances, shape)
@@ -346,9 +372,9 @@ def _cdf(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Arra
     else:
         family = program.family
         parameters = [_draws_second(p, program.event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
-        upto = jnp.mean(family.cdf(flat[:, None], *parameters), axis=1)
+        upto = average(family.cdf(flat[:, None], *parameters), program.weights)
         if program.discrete:
-            below = jnp.mean(family.cdf(jnp.maximum(flat - 1.0, 0.0)[:, None], *parameters), axis=1)
+            below = average(family.cdf(jnp.maximum(flat - 1.0, 0.0)[:, None], *parameters), program.weights)
             both = upto, jnp.where(flat >= 1.0, below, 0.0)
         else:
             both = upto, upto
@@ -362,7 +388,7 @@ def _shortest(program: Program, draws: dict, fixed: dict, rows: dict, along: jax
         pooled = _outcomes(program, draws, fixed, rows, hashes).reshape(each.shape[0], -1)
         return shortest_of_draws(jnp.sort(pooled, axis=1), each).reshape(levels.shape[0], -1)
     parameters = [_draws_second(p, program.event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
-    return shortest(program.family, parameters, each).reshape(levels.shape[0], -1)
+    return shortest(program.family, parameters, each, program.weights).reshape(levels.shape[0], -1)
 
 
 def _below(program: Program, draws: dict, fixed: dict, rows: dict, points: jax.Array) -> jax.Array:
@@ -371,7 +397,7 @@ def _below(program: Program, draws: dict, fixed: dict, rows: dict, points: jax.A
     parameters = [_draws_second(p, program.event) for p in program.programs[PARAMETERS].call(draws, fixed, rows)]
 
     def at(k: jax.Array) -> jax.Array:
-        upto = jnp.mean(family.cdf(jnp.maximum(k - 1.0, 0.0)[:, None], *parameters), axis=1)
+        upto = average(family.cdf(jnp.maximum(k - 1.0, 0.0)[:, None], *parameters), program.weights)
         return jnp.where(k >= 1.0, upto, 0.0)
 
     flat = points.reshape(-1, points.shape[-1])
@@ -407,7 +433,7 @@ def _sample(program: Program, draws: dict, fixed: dict, rows: dict, keys: jax.Ar
 
 def _log_score(program: Program, draws: dict, fixed: dict, rows: dict, y: jax.Array) -> jax.Array:
     if program.family is None:
-        return mixture.log_mean_exp(program.programs[LOG_DENSITY].call(draws, fixed, rows, y))
+        return log_average(program.programs[LOG_DENSITY].call(draws, fixed, rows, y), None)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
     density = program.family.log_density(y[:, None], *parameters)
-    return mixture.log_mean_exp(density.reshape(*density.shape[:2], -1).sum(axis=2))
+    return log_average(density.reshape(*density.shape[:2], -1).sum(axis=2), program.weights)

@@ -1,4 +1,4 @@
-"""Exact summaries of an equal-weight mixture of outcome laws, one component for each posterior draw.
+"""Exact summaries of a mixture of outcome laws, one component for each posterior draw, of equal weight or not.
 
 Imports jax and the families only. Shapes: M mixtures (rows), S components (draws), Q levels; parameters come as (M,
 S), those of CLASSES as (M, S, K). Nothing here is random: the same parameters give the same answer on every machine,
@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.scipy.special import logsumexp, ndtri
 
 from probinfer.predict.family import Family, Support
+from probinfer.predict.weights import Weights, average, log_average
 
 _TIE = 1e-12  # F(k) may miss a level by rounding: P(Y <= 0) = 0.5 is at level 0.5
 _LONGEST_SUM = 2000  # counts are summed one by one up to here; beyond, the cdf is searched
@@ -35,6 +35,7 @@ def summarise(
     parameters: Sequence[Array],
     levels: Array,
     chains: int | None,
+    weights: Weights | None = None,
     *,
     search_counts: bool = False,
 ) -> Summary:
@@ -42,19 +43,21 @@ def summarise(
 
     Law of total variance over the draws: aleatoric = E[Var(Y | theta)], epistemic = Var(E[Y | theta]), the latter
     computed in two passes. They add up to the variance of the mixture. `chains` says how the draws are ordered: see
-    `mean_mcse`. `defined` is False where a parameter is nan, that is, where the model itself gives no law for the row.
+    `mean_mcse`; for weighted draws it is not looked at. `defined` is False where a parameter is nan, that is, where
+    the model itself gives no law for the row.
     """
     means = family.mean(*parameters)
-    mean = jnp.mean(means, axis=1)
+    mean = average(means, weights)
+    epistemic = average((means - mean[:, None]) ** 2, weights)
     defined = jnp.ones(mean.shape, bool)
     for parameter in parameters:
         defined &= ~jnp.any(jnp.isnan(parameter), axis=tuple(range(1, parameter.ndim)))
     return Summary(
         mean=mean,
-        aleatoric_variance=jnp.mean(family.variance(*parameters), axis=1),
-        epistemic_variance=jnp.mean((means - mean[:, None]) ** 2, axis=1),
-        mcse=mean_mcse(means, chains),
-        quantiles=quantiles(family, parameters, levels, search_counts=search_counts),
+        aleatoric_variance=average(family.variance(*parameters), weights),
+        epistemic_variance=epistemic,
+        mcse=mean_mcse(means, chains) if weights is None else weights.mean_error * jnp.sqrt(epistemic),
+        quantiles=quantiles(family, parameters, levels, weights, search_counts=search_counts),
         defined=defined,
     )
 
@@ -81,33 +84,32 @@ def mean_mcse(values: Array, chains: int | None) -> Array:
     return jnp.sqrt(jnp.sum(gaps * gaps, axis=1) / (number * (number - 1)) if number > 1 else jnp.nan * batches[:, 0])
 
 
-def log_predictive_density(family: Family, parameters: Sequence[Array], y: Array) -> Array:
+def log_predictive_density(
+    family: Family, parameters: Sequence[Array], y: Array, weights: Weights | None = None
+) -> Array:
     """log (1/S) sum_s p(y | theta_s), (M,), for y (M,), by log-sum-exp over the draws."""
-    return log_mean_exp(family.log_density(y[:, None], *parameters))
+    return log_average(family.log_density(y[:, None], *parameters), weights)
 
 
-def log_mean_exp(values: Array) -> Array:
-    """log of the mean of exp(values) over the last axis, without overflow; -inf when all are."""
-    return logsumexp(values, axis=-1) - jnp.log(values.shape[-1])
-
-
-def probabilities(family: Family, parameters: Sequence[Array], size: int) -> Array | None:
+def probabilities(
+    family: Family, parameters: Sequence[Array], size: int, weights: Weights | None = None
+) -> Array | None:
     """P(Y = k) for k = 0, …, size - 1, (M, size); None for a continuous family."""
     if family.support is Support.CLASSES:
-        return jnp.mean(jnp.exp(parameters[0]), axis=1)
+        return average(jnp.exp(parameters[0]), weights)
     if family.support is Support.BINARY:
-        return jnp.stack([family.cdf(0, *parameters).mean(axis=1), family.mean(*parameters).mean(axis=1)], axis=1)
+        return jnp.stack([average(p, weights) for p in (family.cdf(0, *parameters), family.mean(*parameters))], axis=1)
     if family.support is not Support.COUNT:
         return None
 
     def summed() -> Array:
         def step(p: Array, k: Array) -> tuple[Array, Array]:
-            return p * family.ratio(k, *parameters), jnp.mean(p, axis=1)
+            return p * family.ratio(k, *parameters), average(p, weights)
 
         return lax.scan(step, jnp.exp(first), jnp.arange(size, dtype=first.dtype))[1]
 
     def directly() -> Array:
-        return lax.map(lambda k: jnp.mean(jnp.exp(family.log_density(k, *parameters)), axis=1), jnp.arange(size) * 1.0)
+        return lax.map(lambda k: average(jnp.exp(family.log_density(k, *parameters)), weights), jnp.arange(size) * 1.0)
 
     first = family.first(*parameters) + jnp.zeros(jnp.broadcast_shapes(*(p.shape for p in parameters)))
     return lax.cond(jnp.min(first) > -600.0, summed, directly).T
@@ -116,7 +118,14 @@ def probabilities(family: Family, parameters: Sequence[Array], size: int) -> Arr
 # quantiles -----------------------------------------------------------------------------------------------------------
 
 
-def quantiles(family: Family, parameters: Sequence[Array], levels: Array, *, search_counts: bool = False) -> Array:
+def quantiles(
+    family: Family,
+    parameters: Sequence[Array],
+    levels: Array,
+    weights: Weights | None = None,
+    *,
+    search_counts: bool = False,
+) -> Array:
     """The mixture's quantiles, (M, Q): F(x) = level where F is continuous, else the smallest k with F(k) >= level.
 
     levels (Q,), or (M, Q) where every mixture has its own.
@@ -126,26 +135,28 @@ def quantiles(family: Family, parameters: Sequence[Array], levels: Array, *, sea
     second program.
     """
     if family.support is Support.CLASSES:
-        below = jnp.cumsum(jnp.mean(jnp.exp(parameters[0]), axis=1), axis=-1)
+        below = jnp.cumsum(average(jnp.exp(parameters[0]), weights), axis=-1)
         return jnp.sum(below[:, None, :-1] < levels[..., None] - _TIE, axis=-1).astype(below.dtype)
     if family.support is Support.BINARY:
-        no = jnp.mean(family.cdf(0, *parameters), axis=1)
+        no = average(family.cdf(0, *parameters), weights)
         return (no[:, None] < levels - _TIE).astype(no.dtype)
     if family.support is Support.COUNT:
         return (
-            _each(_count_quantile, family, parameters, levels)
+            _each(_count_quantile, family, parameters, levels, weights)
             if search_counts
-            else _sum_counts(family, parameters, levels)
+            else _sum_counts(family, parameters, levels, weights)
         )
-    return _each(continuous_quantile, family, parameters, levels)
+    return _each(continuous_quantile, family, parameters, levels, weights)
 
 
-def _each(solve: Callable, family: Family, parameters: Sequence[Array], levels: Array) -> Array:
+def _each(
+    solve: Callable, family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None
+) -> Array:
     """One row and one level at a time: each stops when it has converged, and its draws stay in the cache (5 times
     faster)."""
 
     def row(one: tuple[Array, ...], wanted: Array) -> Array:
-        return lax.map(lambda level: solve(family, one, level), wanted)
+        return lax.map(lambda level: solve(family, one, level, weights), wanted)
 
     each = tuple(jnp.broadcast_arrays(*parameters))
     if levels.ndim == 2:
@@ -153,22 +164,33 @@ def _each(solve: Callable, family: Family, parameters: Sequence[Array], levels: 
     return lax.map(lambda one: row(one, levels), each)
 
 
-def continuous_quantile(family: Family, parameters: Sequence[Array], level: Array) -> Array:
+def continuous_quantile(
+    family: Family, parameters: Sequence[Array], level: Array, weights: Weights | None = None
+) -> Array:
     """Newton's method on log F - log(1 - F), which is close to linear in the tails, kept inside a shrinking bracket.
 
     On the search scale t the support is the whole line. The search runs in float32 first, several times cheaper, so
     that the full precision is needed once or twice only.
     """
     if family.of is not None and family.change is not None:
-        return family.change.back(continuous_quantile(family.of, parameters, level), jnp)
+        return family.change.back(continuous_quantile(family.of, parameters, level, weights), jnp)
     location, spread = jnp.broadcast_arrays(*family.locate(*parameters))
-    centre = jnp.mean(location)
-    width = jnp.sqrt(jnp.mean(spread**2) + jnp.mean((location - centre) ** 2))
-    start = centre + width * jnp.clip(ndtri(level), -4.0, 4.0)
+    centre = average(location, weights, 0)
+    width = jnp.sqrt(average(spread**2, weights, 0) + average((location - centre) ** 2, weights, 0))
+    start = centre + width * _normal_quantile(level)
     rough = [jnp.asarray(value, jnp.float32) for value in (jnp.clip(level, 1e-5, 1.0 - 1e-5), start, width)]
-    rough = _search(family, [p.astype(jnp.float32) for p in parameters], *rough, close=1e-4, longest=30)
+    rough = _search(family, [p.astype(jnp.float32) for p in parameters], *rough, weights, close=1e-4, longest=30)
     start = jnp.where(jnp.isfinite(rough), rough.astype(start.dtype), start)
-    return _to_value(family.support, _search(family, parameters, level, start, width, close=5e-6, longest=200))[0]
+    found = _search(family, parameters, level, start, width, weights, close=5e-6, longest=200)
+    return _to_value(family.support, found)[0]
+
+
+def _normal_quantile(level: Array) -> Array:
+    """Where a search starts: the quantile of a standard normal to 0.005, at most 4 from zero. Winitzki (2008)."""
+    log = jnp.log(4.0 * level * (1.0 - level))
+    half = 2.0 / (jnp.pi * 0.147) + 0.5 * log
+    distance = jnp.sqrt(2.0 * (jnp.sqrt(half * half - log / 0.147) - half))
+    return jnp.sign(level - 0.5) * jnp.minimum(distance, 4.0)
 
 
 def _to_value(support: Support, t: Array) -> tuple[Array, Array]:
@@ -183,7 +205,15 @@ def _to_value(support: Support, t: Array) -> tuple[Array, Array]:
 
 
 def _search(
-    family: Family, parameters: Sequence[Array], level: Array, start: Array, width: Array, *, close: float, longest: int
+    family: Family,
+    parameters: Sequence[Array],
+    level: Array,
+    start: Array,
+    width: Array,
+    weights: Weights | None,
+    *,
+    close: float,
+    longest: int,
 ) -> Array:
     """t with F(t) = level. A Newton step from where |logit F - logit level| < `close` squares that error."""
     wanted = jnp.log(level) - jnp.log1p(-level)
@@ -192,8 +222,8 @@ def _search(
     def body(state: tuple) -> tuple:
         t, low, high, _, turn = state
         x, slope = _to_value(family.support, t)
-        below = jnp.mean(family.cdf(x, *parameters))
-        density = jnp.mean(jnp.exp(family.log_density(x, *parameters))) * slope
+        below = average(family.cdf(x, *parameters), weights, 0)
+        density = average(jnp.exp(family.log_density(x, *parameters)), weights, 0) * slope
         low, high = jnp.where(below < level, t, low), jnp.where(below < level, high, t)
         miss = jnp.log(below) - jnp.log1p(-below) - wanted
         step = -miss * below * (1.0 - below) / density
@@ -213,7 +243,7 @@ def _search(
     return lax.while_loop(unfinished, body, state)[0]
 
 
-def _sum_counts(family: Family, parameters: Sequence[Array], levels: Array) -> Array:
+def _sum_counts(family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None) -> Array:
     """All levels at once by the recurrence of P(Y = k) from k = 0; -1 where P(Y = 0) underflows or k grows too
     large."""
     parameters = jnp.broadcast_arrays(*parameters)
@@ -222,7 +252,7 @@ def _sum_counts(family: Family, parameters: Sequence[Array], levels: Array) -> A
 
     def body(state: tuple) -> tuple:
         k, p, below, answer = state
-        below = below + jnp.mean(p, axis=1)
+        below = below + average(p, weights)
         answer = jnp.where((answer < 0.0) & (below[:, None] >= wanted), k, answer)
         return k + 1.0, p * family.ratio(k, *parameters), below, answer
 
@@ -239,27 +269,30 @@ def _sum_counts(family: Family, parameters: Sequence[Array], levels: Array) -> A
     return jnp.where(small[:, None], lax.while_loop(unfinished, body, start)[3], -1.0)
 
 
-def _count_quantile(family: Family, parameters: Sequence[Array], level: Array) -> Array:
+def _count_quantile(family: Family, parameters: Sequence[Array], level: Array, weights: Weights | None = None) -> Array:
     """Newton's method as for continuous laws, rounded to integers. F(k) and P(k) give F(k - 1) too, so k proves itself.
 
-    Every 16th draw gives the start for all of them.
+    Every 16th draw gives the start for all of them, where they are many and count alike.
     """
     means = family.mean(*parameters)
-    centre = jnp.mean(means)
-    width = 1.0 + jnp.sqrt(jnp.mean(family.variance(*parameters)) + jnp.mean((means - centre) ** 2))
-    start = jnp.maximum(jnp.floor(centre + width * jnp.clip(ndtri(level), -4.0, 4.0)), 0.0)
-    if means.shape[0] >= 512:
-        start = _search_count(family, [p[::16] for p in parameters], level, start, width)
-    return _search_count(family, parameters, level, start, width)
+    centre = average(means, weights, 0)
+    variance = average(family.variance(*parameters), weights, 0) + average((means - centre) ** 2, weights, 0)
+    width = 1.0 + jnp.sqrt(variance)
+    start = jnp.maximum(jnp.floor(centre + width * _normal_quantile(level)), 0.0)
+    if means.shape[0] >= 512 and weights is None:
+        start = _search_count(family, [p[::16] for p in parameters], level, start, width, None)
+    return _search_count(family, parameters, level, start, width, weights)
 
 
-def _search_count(family: Family, parameters: Sequence[Array], level: Array, start: Array, width: Array) -> Array:
+def _search_count(
+    family: Family, parameters: Sequence[Array], level: Array, start: Array, width: Array, weights: Weights | None
+) -> Array:
     wanted = jnp.log(level) - jnp.log1p(-level)
 
     def body(state: tuple) -> tuple:
         k, low, high, _, turn = state  # F(low) < level <= F(high)
-        below = jnp.mean(family.cdf(k, *parameters))
-        here = jnp.mean(jnp.exp(family.log_density(k, *parameters)))
+        below = average(family.cdf(k, *parameters), weights, 0)
+        here = average(jnp.exp(family.log_density(k, *parameters)), weights, 0)
         enough = below >= level - _TIE
         proved = enough & (below - here < level - _TIE)
         low, high = jnp.where(enough, low, k), jnp.where(enough, jnp.where(proved, k, k - 1.0), high)

@@ -15,7 +15,7 @@ from probinfer.predict.onnx_model import OnnxModel
 from probinfer.predict.point import PointPredictor
 
 MODEL = "model.onnx"
-_POINT_VERSION = 4
+_POINT_VERSION = 5
 
 
 def write_point(predictor: PointPredictor, path: str | os.PathLike[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from probinfer.model.pipeline.prepared import Prepared
 from probinfer.model.pipeline.raw import Kind
 from probinfer.predict.family import Family
+from probinfer.predict.weights import Weights
 
 PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY = "parameters", "sample", "moments", "log_density"
 NO_INPUT = ""  # stands for the rows of a model whose outcome reads no data
@@ -45,7 +46,7 @@ class Program:
                  SAMPLE (…, keys (n, 2)) -> one outcome per row and draw, LOG_DENSITY (…, y (n, *event)) -> (n, s),
                  and, where the law has them, MOMENTS -> mean and variance, each (n, s, *event).
     draws        the latent sites that the outcome depends on, each (S, *shape), chain after chain
-    chains       how many chains they are; None for independent draws
+    chains       how many chains they are; None for independent or weighted draws
     fixed        data of the model that are the same for every row
     constants    the sizes and switches it was traced with; those in `row_counts` were the number of rows
     unread       data of the model that the outcome does not depend on, itself among them
@@ -53,6 +54,7 @@ class Program:
     discrete     the outcome takes whole numbers
     probabilities  how many of P(Y = 0), P(Y = 1), … a prediction holds; 0 for none
     prepared     how raw columns become the inputs, and the outcome's units; None where rows hold the inputs themselves
+    weights      what each draw counts; None where they count alike. Only with a family
     """
 
     outcome: str
@@ -69,6 +71,7 @@ class Program:
     probabilities: int
     programs: Mapping[str, jax.export.Exported]
     prepared: Prepared | None = None
+    weights: Weights | None = None
 
     @property
     def known(self) -> set[str]:

@@ -12,20 +12,20 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.scipy.special import logsumexp
 
 from probinfer.predict.family import Family, Support
 from probinfer.predict.mixture import continuous_quantile
+from probinfer.predict.weights import Weights, log_average
 
 _GRID = 24
 _STEPS = 60
 _TIE = 1e-12
 
 
-def shortest(family: Family, parameters: Sequence[Array], levels: Array) -> Array:
+def shortest(family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None = None) -> Array:
     """Both ends, (M, 2), of continuous mixtures with a level each, (M,)."""
     each = tuple(jnp.broadcast_arrays(*parameters))
-    return lax.map(lambda both: _shortest(family, both[0], both[1]), (each, levels))
+    return lax.map(lambda both: _shortest(family, both[0], both[1], weights), (each, levels))
 
 
 class _Solving(NamedTuple):
@@ -44,15 +44,15 @@ class _Solving(NamedTuple):
     width: Array
 
 
-def _shortest(family: Family, parameters: tuple[Array, ...], level: Array) -> Array:
+def _shortest(family: Family, parameters: tuple[Array, ...], level: Array, weights: Weights | None) -> Array:
     """Grid and bracket are turns of one loop, so that the quantile, a large program, is compiled once."""
     tiny = jnp.asarray(1e-13, level.dtype)
     bottom, top = (jnp.asarray(end, level.dtype) for end in ends_of(family.support))
     grid = (1.0 - level) * jnp.arange(_GRID + 1) / _GRID
 
     def end(p: Array) -> tuple[Array, Array]:
-        x = continuous_quantile(family, parameters, jnp.clip(p, tiny, 1.0 - tiny))
-        return x, logsumexp(family.log_density(x, *parameters))
+        x = continuous_quantile(family, parameters, jnp.clip(p, tiny, 1.0 - tiny), weights)
+        return x, log_average(family.log_density(x, *parameters), weights)
 
     def body(s: _Solving) -> _Solving:
         secant = s.a - s.at_a * (s.b - s.a) / (s.at_b - s.at_a)

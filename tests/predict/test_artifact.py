@@ -239,6 +239,54 @@ def test_arrays_are_never_unpickled(folder):
         pi.load_predictor(folder)
 
 
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(100,)", "(2000, 10**9)", "(-1,)"])
+def test_a_declared_shape_that_the_file_does_not_fit(folder, shape):
+    """No room is made for what is not there."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    replace_file(
+        folder, "draws-0.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(80)
+    )
+    with pytest.raises(pi.ArtifactError, match=r"draws-0.npy holds no array"):
+        pi.load_predictor(folder)
+
+
+def test_a_sparse_file_is_not_read(folder):
+    """A file of a terabyte that takes no room on the disk."""
+    with open(folder / "draws-0.npy", "r+b") as file:
+        file.truncate(2**40)
+    refused(folder, "draws-0.npy is damaged or was changed: 1099511627776 bytes, declared")
+    with open(folder / "manifest.json", "r+b") as file:
+        file.truncate(2**40)
+    refused(folder, "a manifest has at most")
+
+
+def test_a_manifest_that_is_nested_too_deeply(folder):
+    (folder / "manifest.json").write_text("[" * 200_000)
+    refused(folder, "is no JSON")
+
+
+def test_a_pipe_is_not_waited_for(folder):
+    (folder / "draws-0.npy").unlink()
+    os.mkfifo(folder / "draws-0.npy")
+    refused(folder, "draws-0.npy is a link or no file")
+
+
+def test_a_program_that_calls_python_is_refused(folder):
+    """Its address of a function is a number in the file. JAX would run it."""
+    import jax
+
+    def work(draws, fixed, rows):
+        shape = jax.ShapeDtypeStruct((2,), np.float32)
+        return jax.ffi.ffi_call("xla_ffi_python_cpu_callback", shape)(rows["x"])
+
+    check = jax.export.DisabledSafetyCheck.custom_call("xla_ffi_python_cpu_callback")
+    specs = ({}, {}, {"x": jax.ShapeDtypeStruct((2,), np.float32)})
+    exported = jax.export.export(jax.jit(work), disabled_checks=[check], platforms=["cpu"])(*specs)
+    replace_file(folder, "parameters.jaxexport", bytes(exported.serialize()))
+    with pytest.raises(pi.ArtifactError, match="calls xla_ffi_python_cpu_callback, which is no array operation"):
+        pi.load_predictor(folder)
+
+
 def test_a_program_that_jax_no_longer_reads(folder, monkeypatch):
     def expired(_):
         raise ValueError("Cannot deserialize: version too old")

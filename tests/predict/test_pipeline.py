@@ -354,7 +354,7 @@ def test_a_loaded_predictor_takes_raw_rows(logged, saved):
 
 
 def test_earlier_releases_refuse_it(saved):
-    assert json.loads((saved / "manifest.json").read_text())["format_version"] == 3
+    assert json.loads((saved / "manifest.json").read_text())["format_version"] == 4
 
 
 def test_a_fresh_process_answers_raw_rows(logged, saved, tmp_path):

@@ -174,6 +174,74 @@ def test_each_shape_is_compiled_once(line):
     assert len(predictor._engine._compiled) == 2  # 8 rows and 1
 
 
+def test_no_size_of_a_request_compiles_anew(line):
+    """All numbers of rows up to 600, of quantiles up to 6, of draws to sample up to 6: a few shapes each."""
+    predictor = pi.Predictor.from_program(line.program, line.about)
+    shapes = []
+    predictor._engine._call = lambda function, *arguments, variant="": (
+        shapes.append(tuple(leaf.shape for leaf in jax.tree.leaves(arguments)))
+        or (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    for count in (*range(1, 40), 63, 64, 65, 127, 128, 300, 512, 600):
+        with pytest.raises(KeyboardInterrupt):
+            predictor.predict({"x": np.zeros(count)})
+    assert len(set(shapes)) == len(engine.BLOCK_ROWS)
+    shapes.clear()
+    for number in range(1, 7):
+        with pytest.raises(KeyboardInterrupt):
+            predictor.predict({"x": 0.0}, quantiles=np.linspace(0.1, 0.9, number))
+    assert len(set(shapes)) == 4  # 3, 4, 6, 8 levels with the interval's two
+    shapes.clear()
+    for number in range(1, 7):
+        with pytest.raises(KeyboardInterrupt):
+            predictor.sample({"x": 0.0}, draws=number)
+    assert len(set(shapes)) == 5  # 1, 2, 3, 4, 6
+
+
+@pytest.mark.parametrize("count", [*range(1, 70), 1000])
+def test_buckets_are_little_larger(count):
+    size = engine.bucket(count)
+    assert count <= size <= max(count + 1, 1.5 * count)
+    assert engine.bucket(size) == size
+
+
+def test_padding_draws_and_levels_changes_nothing(line):
+    rows = {"x": [0.3, 1.0]}
+    five = line.predict(rows, quantiles=(0.1, 0.2, 0.3, 0.4, 0.5)).quantiles
+    assert five.shape == (2, 5)
+    np.testing.assert_allclose(five[:, 4], line.predict(rows, quantiles=(0.5,)).quantiles[:, 0], rtol=1e-12)
+    np.testing.assert_array_equal(line.sample(rows, draws=5), line.sample(rows, draws=6)[:5])
+
+
+def test_rows_are_not_all_taken_at_once(line):
+    """Blocks are cut when a thread is free: of 100 waiting blocks no more than a few exist."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    taken, finished, most = 0, 0, 0
+
+    def blocks():
+        nonlocal taken, most
+        for number in range(100):
+            taken += 1
+            most = max(most, taken - finished)
+            yield number
+
+    with ThreadPoolExecutor(2) as pool:
+        for number, answer in enumerate(engine._in_order(pool, lambda n: n + 1, blocks(), 4)):
+            finished += 1
+            assert answer == number + 1
+    assert most <= 5
+    assert finished == 100
+
+
+def test_memory_stays_within_the_budget(line):
+    """Whatever rows x draws: the largest array of a block has no more than the budget, or is a single row's."""
+    for draws in (1, 200, 4000, 50_000, 10_000_000):
+        sizes = {len(block.along) for block in line._engine._blocks({"x": np.zeros(2000)}, np.zeros(2000), draws)}
+        assert all(size * draws * 8 <= engine.BLOCK_BYTES for size in sizes) or sizes == {1}
+        assert sizes <= set(engine.BLOCK_ROWS)
+
+
 def test_threads_get_the_same_answers(line):
     expected = line.predict({"x": m.x})
     predictor, results = pi.Predictor.from_program(line.program, line.about), []

@@ -1,0 +1,188 @@
+"""A predictor as one ONNX file, for whatever runs ONNX. Imports jax; onnx where used.
+
+The summaries of one row, the very functions that `predict` compiles, are lowered to StableHLO and translated operation
+by operation; ONNX's Scan runs them over the rows. So the file answers what `predict` answers, quantiles by the same
+search on the mixture's cdf included. No model code is needed: a loaded predictor has its program.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probinfer.errors import ExportError
+from probinfer.predict.engine import Answer, _family_summary
+from probinfer.predict.family import Family, Support
+from probinfer.predict.interval import probabilities_of
+from probinfer.predict.kind import Interval
+from probinfer.predict.onnx_ops import OPSET, Graph, onnx, translate, value_info
+from probinfer.predict.program import NO_INPUT, Program
+from probinfer.predict.stablehlo import flat_module
+
+if TYPE_CHECKING:
+    from probinfer.predict.predictor import Predictor
+
+_IR_VERSION = 8
+
+
+def export_onnx(predictor: "Predictor", path: str | os.PathLike[str], level: float, quantiles: Sequence[float]) -> None:
+    """Write the file. See `Predictor.export_onnx`."""
+    helper = onnx().helper
+    program = predictor.program
+    _refuse(predictor)
+    levels = (*probabilities_of(Interval.ETI, level), *quantiles)
+    graph, outputs = _row_graph(program, np.array(levels))
+    inputs = [value_info(entry.name, np.dtype(entry.dtype), ["rows", *entry.shape]) for entry in program.inputs]
+    model = helper.make_model(
+        _over_rows(program, graph, outputs, inputs),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="probinfer",
+    )
+    helper.set_model_props(model, _properties(predictor, level, quantiles))
+    onnx().checker.check_model(model)
+    _write(Path(path), model.SerializeToString())
+
+
+def _refuse(predictor: "Predictor") -> None:
+    program = predictor.program
+    if program.family is None:
+        raise ExportError(
+            f"{program.outcome} has a law without a closed form, which is answered from predictive draws; ONNX has no "
+            "such random numbers. Save it as a folder (predictor.save) instead."
+        )
+    if predictor.calibration is not None:
+        raise ExportError(
+            "The predictor is calibrated, and the ONNX file would give the intervals without calibration. Export the "
+            "predictor that was calibrated, or save this one as a folder (predictor.save)."
+        )
+    if program.prepared is not None:
+        raise ExportError(
+            "The predictor prepares its rows (pi.Pipeline), which an ONNX file cannot do here: it would read columns that "
+            "are prepared already. Save it as a folder (predictor.save) instead."
+        )
+    if not program.inputs:
+        raise ExportError(f"The rows of {program.outcome} need no inputs, so there is nothing that ONNX could be fed.")
+
+
+def _row_graph(program: Program, levels: np.ndarray) -> tuple[Graph, dict[str, str]]:
+    """The graph of one row's summaries, with the draws as constants; and its outputs by name."""
+    names: list[str] = []
+
+    def answer(draws: Mapping, fixed: Mapping, rows: Mapping) -> list[jax.Array]:
+        columns = dict(rows) or {NO_INPUT: jnp.zeros(1)}
+        found = _summary(program, dict(draws), dict(fixed), columns, jnp.asarray(levels))
+        known = jnp.ones((), bool)
+        for entry in program.inputs:
+            if entry.low is not None and entry.high is not None:
+                known &= jnp.all((rows[entry.name] >= entry.low) & (rows[entry.name] <= entry.high))
+        outputs = _outputs(program, found)
+        names[:] = outputs
+        return [jnp.where(known, value[0], jnp.nan) for value in outputs.values()]
+
+    arguments = (
+        {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in program.draws.items()},
+        {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in program.fixed.items()},
+        {i.name: jax.ShapeDtypeStruct((1, *i.shape), np.dtype(i.dtype)) for i in program.inputs},
+    )
+    with jax.enable_x64(True):
+        module = flat_module(answer, *arguments)
+    block = module.body.operations[0].regions[0].blocks[0]
+    graph = Graph("v")
+    given = [graph.constant(program.draws[name]) for name in sorted(program.draws)]
+    given += [graph.constant(program.fixed[name]) for name in sorted(program.fixed)]
+    for entry in sorted(program.inputs, key=lambda i: i.name):
+        given.append(graph.add("Unsqueeze", f"row {entry.name}", graph.ints(0)))
+    results = translate(block, graph, dict(zip(block.arguments, given, strict=True)))
+    return graph, dict(zip(names, results, strict=True))
+
+
+def _summary(program: Program, draws: dict, fixed: dict, rows: dict, levels: jax.Array) -> Answer:
+    found = _family_summary(program, draws, fixed, rows, jnp.zeros(1, jnp.uint32), levels)
+    if cast(Family, program.family).support is not Support.COUNT:
+        return found
+
+    def search() -> jax.Array:
+        return _family_summary(
+            program, draws, fixed, rows, jnp.zeros(1, jnp.uint32), levels, search_counts=True
+        ).quantiles
+
+    searched = jax.lax.cond(jnp.any(found.quantiles < 0.0), search, lambda: found.quantiles)
+    return found._replace(quantiles=jnp.where(found.quantiles < 0.0, searched, found.quantiles))
+
+
+def _outputs(program: Program, found: Answer) -> dict[str, jax.Array]:
+    outputs = {
+        "mean": found.mean,
+        "sd": jnp.sqrt(found.aleatoric_variance + found.epistemic_variance),
+        "lower": found.quantiles[..., 0],
+        "upper": found.quantiles[..., 1],
+        "epistemic_sd": jnp.sqrt(found.epistemic_variance),
+        "aleatoric_sd": jnp.sqrt(found.aleatoric_variance),
+        "mcse": found.mcse,
+    }
+    if found.quantiles.shape[-1] > 2:
+        outputs["quantiles"] = found.quantiles[..., 2:]
+    if program.probabilities:
+        outputs["probabilities"] = found.probabilities
+    return outputs
+
+
+def _over_rows(program: Program, row: Graph, outputs: Mapping[str, str], inputs: Sequence[Any]) -> Any:
+    """The whole graph: Scan over the rows. The draws are its constants, which the body of the Scan sees."""
+    whole = Graph("w")
+    floats = np.dtype(float)
+    shapes = {"quantiles": [None], "probabilities": [program.probabilities]}
+    body = onnx().helper.make_graph(
+        row.nodes,
+        "one row",
+        [value_info(f"row {entry.name}", np.dtype(entry.dtype), entry.shape) for entry in program.inputs],
+        [value_info(name, floats, [*program.event, *shapes.get(label, [])]) for label, name in outputs.items()],
+    )
+    node = onnx().helper.make_node(
+        "Scan", [entry.name for entry in program.inputs], list(outputs), body=body, num_scan_inputs=len(program.inputs)
+    )
+    whole.nodes, whole.constants = [node], row.constants
+    declared = [value_info(label, floats, ["rows", *program.event, *shapes.get(label, [])]) for label in outputs]
+    return whole.built("predictor", inputs, declared)
+
+
+def _properties(predictor: "Predictor", level: float, quantiles: Sequence[float]) -> dict[str, str]:
+    """What the file says about itself: text for each key."""
+    program = predictor.program
+    bounds = {i.name: [i.low, i.high] for i in program.inputs if i.low is not None}
+    words = {
+        "outcome": program.outcome,
+        "family": cast(Family, program.family).name,
+        "level": level,
+        "quantiles": list(quantiles),
+        "known_levels": bounds,
+        "verdict": predictor.about.get("verdict"),
+        "draws": program.size,
+    }
+    return {
+        f"probinfer.{name}": value if isinstance(value, str) else json.dumps(value) for name, value in words.items()
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of it or nothing: to a file beside it, renamed when it is on disk."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
