@@ -64,8 +64,8 @@ def _refuse(predictor: "Predictor") -> None:
         )
     if program.prepared is not None:
         raise ExportError(
-            "The predictor prepares its rows (pi.Pipeline), which an ONNX file cannot do here: it would read columns that "
-            "are prepared already. Save it as a folder (predictor.save) instead."
+            "The predictor prepares its rows (pi.Pipeline), which an ONNX file cannot do here: it would read "
+            "columns that are prepared already. Save it as a folder (predictor.save) instead."
         )
     if not program.inputs:
         raise ExportError(f"The rows of {program.outcome} need no inputs, so there is nothing that ONNX could be fed.")

@@ -167,7 +167,6 @@ def test_a_row_has_the_same_answer_in_any_batch(linear):
         (lambda p: pi.PointPredictor(LINEAR, inputs=["a", "b"]).predict(NEW), "before it is calibrated"),
         (lambda p: p.calibrate(KEPT, KEPT.y, groups="site").predict({"a": 0.0, "b": 0.0, "site": 7}), "the group '7'"),
     ],
-    ids=str,
 )
 def test_wrong_calls_are_named(linear, ask, text):
     with pytest.raises(PredictionError, match=text):
