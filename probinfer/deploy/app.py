@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import logging
 import secrets
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -86,7 +87,7 @@ class Service:
         if found is None and scope["method"] == "POST":
             found = self._versioned(scope["path"])
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.perf_counter()
         model, route, work = found or ("", "other", None)
         told: dict[str, Any] = {}
         try:
@@ -95,7 +96,7 @@ class Service:
                 told["status"] = await self._through_starlette(scope, receive, send)
             else:
                 body = await read_body(scope, receive, self.settings.max_body, self.settings.body_timeout)
-                content = await work(model, body, self._deadline(scope, began))
+                content = await work(model, body, self._deadline(scope, loop.time()))
                 told["status"] = 200
                 await reply(send, 200, self._headers(JSON), content)
         except Gone:
@@ -104,7 +105,7 @@ class Service:
             told["status"] = status_of(error)
             told["error"] = type(error).__name__
             await self._refuse(scope, send, error, told)
-        seconds = loop.time() - began
+        seconds = time.perf_counter() - began
         status = str(told["status"])
         self.meter.add("probinfer_requests_total", model, route, status if status in STATUSES else "other")
         self.meter.histogram("probinfer_request_seconds", model, route).observe(seconds)

@@ -7,6 +7,7 @@ itself runs in the worker's.
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -112,7 +113,7 @@ class Batcher:
         if not batch:
             return
         self._running = True
-        began = loop.time()
+        began = time.perf_counter()
         served = batch[0][0].served
         whole = [job.rows == stop - start for job, start, stop in batch]
         questions = [
@@ -122,7 +123,7 @@ class Batcher:
         jobs = [job for job, _, _ in batch]
 
         def done(results: Sequence[Any]) -> None:
-            self._finish(jobs, questions, results, loop.time() - began)
+            self._finish(jobs, questions, results, time.perf_counter() - began)
 
         self._worker.do(lambda: _answers(served, questions), done)
 
