@@ -111,7 +111,9 @@ class Service:
         self.meter.histogram("probinfer_request_seconds", model, route).observe(seconds)
         if self.settings.log_requests or (told["status"] >= 400 and scope["path"] not in _PROBES):
             extra = {"method": scope["method"], "path": scope["path"][:200], "seconds": round(seconds, 6)}
-            logger.log(logging.INFO if told["status"] < INTERNAL else logging.ERROR, "request", extra={**extra, **told})
+            logger.log(
+                logging.ERROR if told["status"] == INTERNAL else logging.INFO, "request", extra={**extra, **told}
+            )
 
     def _admit(self, scope: Scope) -> None:
         """Raises Unauthorised without the right key. Keys are compared in constant time, as digests."""

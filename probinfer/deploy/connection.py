@@ -31,6 +31,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes, self._head_count = 0, 0
         self._in_head, self._in_message, self._flooded, self._again = True, True, False, False
 
+    @property
+    def asked(self) -> bool:
+        """A whole request came, and no further one has begun."""
+        return self.cycle is not None and not self._in_message
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)

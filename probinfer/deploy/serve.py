@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from probinfer.errors import MissingExtra
 _NEEDED = ("starlette", "uvicorn", "httptools", "msgspec")
 _SWITCH = 0.0005  # seconds for which one thread may keep Python from another: loop and computing thread alternate
 _BACKLOG = 2048
+_FRESH = 0.5  # seconds in which a connection made at the last moment may still send its request
 
 
 class _Stopped(Exception):
@@ -134,11 +136,17 @@ def _server(settings: ServeSettings, service: Any) -> Any:
 
         async def shutdown(self, sockets: Any = None) -> None:
             service.draining = True
-            loop = asyncio.get_running_loop()
-            until = loop.time() + settings.drain
-            while loop.time() < until and not self.force_exit:
-                await asyncio.sleep(0.05)
+            await self._pause(settings.drain, lambda: False)
+            for server in self.servers:
+                server.close()
+            await self._pause(_FRESH, lambda: all(connection.asked for connection in self.server_state.connections))
             await super().shutdown(sockets)
+
+        async def _pause(self, seconds: float, enough: Callable[[], bool]) -> None:
+            loop = asyncio.get_running_loop()
+            until = loop.time() + seconds
+            while loop.time() < until and not enough() and not self.force_exit:
+                await asyncio.sleep(0.02)
 
     config = uvicorn.Config(
         service,

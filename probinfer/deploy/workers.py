@@ -86,6 +86,7 @@ class Supervisor:
         running = [process for process in self._processes if process.exitcode is None and process.pid is not None]
         for process in running:
             os.kill(process.pid or 0, signal.SIGTERM)
+        self._listener.close()  # the workers have their own
         until = time.monotonic() + self._grace
         for process in running:
             process.join(max(0.0, until - time.monotonic()))

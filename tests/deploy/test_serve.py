@@ -1,5 +1,6 @@
 """The server over HTTP: the same numbers as the predictor, the protocol in full, and a defined answer to everything."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -25,7 +26,7 @@ MOST_BODY = 60_000
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two predictors: `line`, a normal outcome, and `classes`, a binary one calibrated in groups by its column `site`."""
+    """Two predictors: `line`, a normal outcome, and `classes`, a binary one calibrated in groups by its `site`."""
     place = tmp_path_factory.mktemp("models")
     fitted(m.line, {"x": m.x, "y": m.y}, m.LINE, chains=4).save(place / "line")
     rng = np.random.default_rng(2)
@@ -521,11 +522,13 @@ def test_floods_of_headers_are_refused(client):
         many.sendall(b"GET /v2 HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n")
         assert everything(many).startswith(b"HTTP/1.1 431")
     with connect(client) as endless:
-        endless.sendall(b"GET /v2 HTTP/1.1\r\nX-Long: ")
-        with pytest.raises((ConnectionError, AssertionError)):  # noqa: PT012 - refused while it still sends
-            for _ in range(200):
+        sent = 0
+        with contextlib.suppress(ConnectionError):  # the server closes while it still sends
+            endless.sendall(b"GET /v2 HTTP/1.1\r\nX-Long: ")
+            while sent < 50_000_000:
                 endless.sendall(b"a" * 16_384)
-            assert not everything(endless).startswith(b"HTTP/1.1 431")
+                sent += 16_384
+        assert sent < 20_000_000  # what the buffers between the two hold
     with connect(client) as garbage:
         garbage.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         assert everything(garbage).startswith(b"HTTP/1.1 400")
