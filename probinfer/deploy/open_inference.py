@@ -22,7 +22,7 @@ DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL"}
 _WHOLE = {f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
 _READ = {*_WHOLE, "FP16", "FP32", "FP64", "BOOL", "BYTES"}
 _OURS = ("level", "num_samples", "seed", "quantiles")
-# what clients of other servers send along, and means nothing here
+# what clients of other servers send along, and means nothing here; whoever asks for binary tensors is answered in JSON
 _IGNORED = frozenset(
     ("binary_data", "binary_data_output", "classification", "content_type", "headers", "priority", "timeout",
      "sequence_id", "sequence_start", "sequence_end")
@@ -99,8 +99,6 @@ def _wishes(request: InferRequest) -> Wishes:
                 found[name] = value
             elif name not in _IGNORED:
                 raise Malformed(f"There is no parameter {name!r}; there are {', '.join(_OURS)}.")
-            elif name in ("binary_data", "binary_data_output") and value:
-                raise Malformed(f"{name} is set, and tensors are answered as JSON only: ask with {name} false.")
     return Wishes([output.name for output in request.outputs] if request.outputs is not None else None, **found)
 
 

@@ -33,7 +33,7 @@ def running(settings, *, wait=True, verify=True):
         assert not thread.is_alive()
 
 
-def until_ready(client, seconds=120.0):
+def until_ready(client, seconds=400.0):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(httpx.TransportError):
