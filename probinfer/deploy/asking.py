@@ -9,7 +9,7 @@ import numpy as np
 from probinfer.deploy.outputs import QUANTILES_IF_NONE_NAMED, Output, unasked
 from probinfer.deploy.refusals import Malformed, TooLarge
 from probinfer.deploy.served import Served
-from probinfer.predict.interval import Answered
+from probinfer.predict.interval import Answered, probability
 from probinfer.predict.together import Question
 
 _MOST_NUMBERS = 2_000_000  # of predictive draws in one answer
@@ -76,12 +76,12 @@ def ask(
         raise Malformed("No rows came; wanted at least one.")
     outputs = _outputs(served, wishes)
     draws = _draws(served, outputs, wishes, count, limits)
-    quantiles = _quantiles(wishes.quantiles) if Output.QUANTILES in outputs else ()
+    quantiles = tuple(probability("quantiles", q) for q in _quantiles(wishes.quantiles))
     level = 0.9 if wishes.level is None else wishes.level
     seed = _whole("seed", wishes.seed, 0) if wishes.seed is not None else 0
     if seed >= 2**63:
         raise Malformed(f"seed is {seed}; wanted a whole number below 2^63.")
-    question = served.question(rows, count, level, quantiles)
+    question = served.question(rows, count, level, quantiles if Output.QUANTILES in outputs else ())
     return Ask(served, question, outputs, draws, seed, id)
 
 
@@ -89,7 +89,7 @@ def _outputs(served: Served, wishes: Wishes) -> tuple[Output, ...]:
     if wishes.outputs is None:
         found = list(unasked(served.predictor.program))
         found += [Output.QUANTILES] if wishes.quantiles is not None else []
-        return (*found, Output.SAMPLES) if wishes.num_samples not in (None, 0) else tuple(found)
+        return (*found, Output.SAMPLES) if wishes.num_samples is not None else tuple(found)
     names = {output.value for output in served.outputs}
     unknown = [name for name in wishes.outputs if name not in names]
     if unknown:
@@ -103,11 +103,11 @@ def _outputs(served: Served, wishes: Wishes) -> tuple[Output, ...]:
 
 
 def _draws(served: Served, outputs: Sequence[Output], wishes: Wishes, count: int, limits: Limits) -> int:
-    if Output.SAMPLES not in outputs:
-        return 0
     draws = 100 if wishes.num_samples is None else _whole("num_samples", wishes.num_samples, 1)
     if draws > limits.samples:
-        raise TooLarge(f"num_samples is {draws}; one request may have {limits.samples} draws of each row.")
+        raise Malformed(f"num_samples is {draws}; one request may have {limits.samples} draws of each row.")
+    if Output.SAMPLES not in outputs:
+        return 0
     numbers = draws * count * int(np.prod(served.predictor.program.event, dtype=int))
     if numbers > _MOST_NUMBERS:
         raise TooLarge(f"{draws} draws of {count} rows are {numbers} numbers; one answer may have {_MOST_NUMBERS}.")
@@ -131,6 +131,8 @@ def _quantiles(came: Any) -> tuple[Any, ...]:
 
 
 def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON does not tell 5.0 from 5
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise Malformed(f"{name} is {_shown(value)}; wanted a whole number of at least {least}.")
     return value

@@ -124,7 +124,7 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
     }
-    outcome = _nested(_NUMBER, program.event)
+    outcome = _nested({"type": ["number", "boolean"]}, program.event)
     rows = {"type": "array", "minItems": 1, "maxItems": limits.rows}
     labelled = {**record, "required": [*properties, program.outcome]}
     labelled["properties"] = {**properties, program.outcome: outcome}
@@ -138,11 +138,11 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "records": {**rows, "items": {"$ref": f"#/components/schemas/{name}.Record"}},
-            "level": {**_LEVEL, "default": 0.9},
-            "quantiles": quantiles,
-            "outputs": {"type": "array", "minItems": 1, "items": outputs},
-            "num_samples": draws,
-            "seed": {**seed, "default": 0},
+            "level": _or_null({**_LEVEL, "default": 0.9}),
+            "quantiles": _or_null(quantiles),
+            "outputs": _or_null({"type": "array", "minItems": 1, "items": outputs}),
+            "num_samples": _or_null(draws),
+            "seed": _or_null({**seed, "default": 0}),
         },
     }
     numbers = {output.value: {"description": MEANING[output]} for output in served.outputs}
@@ -154,27 +154,31 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
             "shape": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
             "datatype": {"enum": _DATATYPES},
             "data": {"type": "array", "description": "row-major, flat or nested"},
-            "parameters": {"type": "object"},
+            "parameters": {"type": ["object", "null"]},
         },
     }
     parameters = {
         "type": "object",
         "properties": {
-            "level": _LEVEL,
-            "num_samples": draws,
-            "seed": seed,
-            "quantiles": {"type": "string", "description": "probabilities, as 0.05,0.5,0.95"},
+            "level": _or_null(_LEVEL),
+            "num_samples": _or_null(draws),
+            "seed": _or_null(seed),
+            "quantiles": {
+                "description": "probabilities, as 0.05,0.5,0.95, or one, or a list",
+                "anyOf": [{"type": "string"}, _LEVEL, quantiles, {"type": "null"}],
+            },
         },
     }
-    named = {"type": "object", "required": ["name"], "properties": {"name": outputs, "parameters": parameters}}
+    named: dict[str, Any] = {"type": "object", "required": ["name"]}
+    named["properties"] = {"name": outputs, "parameters": _or_null(parameters)}
     infer = {
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": "string"},
-            "inputs": {"type": "array", "items": tensor},
-            "outputs": {"type": "array", "minItems": 1, "items": named},
-            "parameters": parameters,
+            "id": {"type": ["string", "null"]},
+            "inputs": {"type": "array", "minItems": len(properties), "maxItems": len(properties), "items": tensor},
+            "outputs": _or_null({"type": "array", "minItems": 1, "items": named}),
+            "parameters": _or_null(parameters),
         },
     }
     answer = {
@@ -214,7 +218,7 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
         "type": "object",
         "required": ["records"],
         "additionalProperties": False,
-        "properties": {"records": {**rows, "items": labelled}, "level": {**_LEVEL, "default": 0.9}},
+        "properties": {"records": {**rows, "items": labelled}, "level": _or_null({**_LEVEL, "default": 0.9})},
     }
     made = {
         "Record": record, "PredictRequest": predict, "Predictions": predictions, "Feedback": feedback,
@@ -232,6 +236,11 @@ def _input(entry: Input) -> dict[str, Any]:
     else:
         kind = dict(_NUMBER)
     return _nested(kind, entry.shape)
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be left out may be null too."""
+    return {"anyOf": [dict(schema), {"type": "null"}]}
 
 
 def _nested(kind: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from probinfer.deploy.outputs import Output, values
 from probinfer.deploy.refusals import Malformed
 from probinfer.deploy.served import Served
 from probinfer.errors import PredictionError
+from probinfer.predict.rows import plain_numbers
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,10 +56,7 @@ def read_feedback(served: Served, body: bytes | bytearray, limits: Limits) -> tu
     columns = dict(_columns(request.records))
     if program.outcome not in columns:
         raise Malformed(f"The records lack {program.outcome}, the outcome that came.")
-    try:
-        came = np.asarray(columns.pop(program.outcome), float)
-    except (ValueError, TypeError):
-        raise PredictionError(f"{program.outcome} holds something else than numbers.") from None
+    came = plain_numbers(program.outcome, columns.pop(program.outcome)).astype(float)
     if came.shape != (len(request.records), *program.event) or not np.isfinite(came).all():
         raise PredictionError(
             f"{program.outcome} has the shape {came.shape[1:]} in a record, or is not finite; wanted {program.event}."

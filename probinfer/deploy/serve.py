@@ -128,6 +128,9 @@ def _server(settings: ServeSettings, service: Any) -> Any:
 
     from probinfer.deploy.connection import GuardedProtocol
 
+    def _fresh(connection: Any) -> bool:
+        return isinstance(connection, GuardedProtocol) and not connection.asked
+
     class Protocol(GuardedProtocol):
         seconds = settings.body_timeout
 
@@ -139,7 +142,7 @@ def _server(settings: ServeSettings, service: Any) -> Any:
             await self._pause(settings.drain, lambda: False)
             for server in self.servers:
                 server.close()
-            await self._pause(_FRESH, lambda: all(connection.asked for connection in self.server_state.connections))
+            await self._pause(_FRESH, lambda: not any(map(_fresh, self.server_state.connections)))
             await super().shutdown(sockets)
 
         async def _pause(self, seconds: float, enough: Callable[[], bool]) -> None:

@@ -279,7 +279,7 @@ WRONG = {
     "many quantiles": (b'{"records": [{"x": 1}], "quantiles": [' + b"0.5," * 100 + b"0.5]}", 400, "1 to 100"),
     "output": (b'{"records": [{"x": 1}], "outputs": ["men"]}', 400, "no output called 'men'; line has mean, sd"),
     "no output": (b'{"records": [{"x": 1}], "outputs": []}', 400, "list of outputs is empty"),
-    "draws": (b'{"records": [{"x": 1}], "num_samples": 1001}', 413, "may have 1000 draws"),
+    "draws": (b'{"records": [{"x": 1}], "num_samples": 1001}', 400, "may have 1000 draws"),
     "half a draw": (b'{"records": [{"x": 1}], "num_samples": 1.5}', 400, "num_samples is 1.5"),
     "seed": (b'{"records": [{"x": 1}], "num_samples": 5, "seed": -1}', 400, "seed is -1"),
     "rows": (b'{"records": [' + b'{"x":1},' * 500 + b'{"x":1}]}', 413, "501 rows came; one request may have 500"),

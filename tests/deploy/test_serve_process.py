@@ -131,6 +131,8 @@ class Load:
             if response.getheader("connection") == "close":
                 connection.close()
                 connection = None
+        if connection is not None:
+            connection.close()
 
     def finish(self):
         for thread in self.threads:
