@@ -29,7 +29,7 @@ _REFUSED = {
     503: "starting or stopping; see Retry-After",
     504: "the deadline passed before the answer was there",
 }
-_NUMBER = {"type": "number"}
+_NUMBER = {"type": ["number", "boolean"]}  # true and false are 1 and 0, as in tables
 _LEVEL = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 _ERROR = {
     "type": "object",
@@ -124,7 +124,7 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
     }
-    outcome = _nested({"type": ["number", "boolean"]}, program.event)
+    outcome = _nested(_NUMBER, program.event)
     rows = {"type": "array", "minItems": 1, "maxItems": limits.rows}
     labelled = {**record, "required": [*properties, program.outcome]}
     labelled["properties"] = {**properties, program.outcome: outcome}
@@ -229,10 +229,10 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
 
 def _input(entry: Input) -> dict[str, Any]:
     if entry.dtype == "bool":
-        kind: dict[str, Any] = {"type": "boolean"}
+        kind: dict[str, Any] = {"enum": [False, True, 0, 1]}
     elif entry.dtype == "int64":
         low, high = (entry.low, entry.high) if entry.low is not None else (-(2**53), 2**53)
-        kind = {"type": "integer", "minimum": low, "maximum": high}
+        kind = {"type": ["integer", "boolean"], "minimum": low, "maximum": high}
     else:
         kind = dict(_NUMBER)
     return _nested(kind, entry.shape)
