@@ -1,4 +1,4 @@
-"""The commands `probinfer demo | inspect | score | export`: arguments in, exit status out. On top; imports as it needs.
+"""The commands `probinfer demo | inspect | score | serve | export`: arguments in, exit status out. Imports as it needs.
 
 Exit status: 0 done; 1 the operating system refused (a file that cannot be read or written); 2 a wrong call or one of
 probinfer's own errors, said in one line; 3 scored, but some rows were rejected; 130 interrupted.
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from probinfer.errors import ProbinferError
 
@@ -114,7 +115,41 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
     export.add_argument("--quantiles", type=_levels, metavar="P,P", help="further quantiles, such as 0.05,0.5,0.95")
     export.set_defaults(command=_export)
+    _add_serve(commands)
     return program
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="answer requests over HTTP",
+        description="Put saved predictors behind HTTP: Open Inference Protocol v2, plain JSON records, a web page, "
+        "OpenAPI and Prometheus metrics. The API key is read from a file or from PROBINFER_API_KEY.",
+    )
+    serve.add_argument("path", nargs="+", metavar="PATH", help="predictor folder, or NAME=FOLDER")
+    for option, kind, metavar, text in (
+        ("--host", str, "HOST", "address to listen on (127.0.0.1)"),
+        ("--port", _natural, "N", "port; 0 takes a free one (8000)"),
+        ("--workers", _positive, "N", "processes (1)"),
+        ("--max-batch", _positive, "ROWS", "most rows in one call (512)"),
+        ("--max-wait-ms", float, "MS", "how long a call waits for more rows (0)"),
+        ("--max-queue", _positive, "ROWS", "most rows waiting; more are refused with 429 (16384)"),
+        ("--max-body", _positive, "BYTES", "most bytes of a request (1048576)"),
+        ("--max-rows", _positive, "ROWS", "most rows of a request (10000)"),
+        ("--max-samples", _positive, "N", "most predictive draws of each row (1000)"),
+        ("--timeout", float, "S", "seconds until a request is given up with 504 (30)"),
+        ("--body-timeout", float, "S", "seconds in which a request must have arrived (10)"),
+        ("--drain", float, "S", "seconds after SIGTERM in which requests are still taken (1)"),
+        ("--shutdown-timeout", float, "S", "seconds that requests in work may take after that (30)"),
+        ("--reload", float, "S", "seconds between looks for a new version, 0 for none (1)"),
+        ("--connections", _positive, "N", "most open connections of a process (1000)"),
+        ("--certificate", Path, "FILE", "TLS certificate, PEM"),
+        ("--key", Path, "FILE", "its private key, PEM"),
+    ):
+        serve.add_argument(option, type=kind, metavar=metavar, help=text)
+    serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="file whose first line is the API key")
+    serve.add_argument("--log-requests", action="store_true", default=None, help="log every request, not only refused")
+    serve.set_defaults(command=_serve)
 
 
 def _level(text: str) -> float:
@@ -138,6 +173,12 @@ def _names(text: str) -> tuple[str, ...]:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
@@ -190,3 +231,15 @@ def _score(options: argparse.Namespace) -> int:
     if done.rejected:
         print(f"probinfer: {done.rejected} rows were rejected: {options.rejects}", file=sys.stderr)
     return REJECTED if done.rejected else DONE
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from probinfer.deploy.serve import serve
+    from probinfer.deploy.settings import ServeSettings, named
+
+    left_out = ("command", "path", "api_key_file")
+    given = {name: value for name, value in vars(options).items() if name not in left_out and value is not None}
+    key = os.environ.get("PROBINFER_API_KEY")
+    if options.api_key_file is not None:
+        key = options.api_key_file.read_text("utf-8").partition("\n")[0].strip()
+    serve(ServeSettings(named(options.path), api_key=key, **given))

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from probinfer.model.pipeline.change import Change
-from probinfer.predict.engine import LEAST_DRAWS, Answer, Engine
+from probinfer.predict.engine import LEAST_DRAWS, Answer, Engine, Summariser
 from probinfer.predict.family import Support
 from probinfer.predict.program import Program
 
@@ -61,7 +61,7 @@ def outcome_scores(
 
 
 def summarise_at(
-    engine: Engine, columns: Mapping[str, np.ndarray], hashes: np.ndarray, scores: np.ndarray, upper: np.ndarray
+    engine: Summariser, columns: Mapping[str, np.ndarray], hashes: np.ndarray, scores: np.ndarray, upper: np.ndarray
 ) -> Answer:
     """The rows' summaries, with quantiles at `scores` (rows, *event, q); upper (q,): the score is one of P(Y < y)."""
     program, tail = engine.program, tail_of(engine.program)

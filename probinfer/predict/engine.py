@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,16 @@ class Answer(NamedTuple):
     quantiles: Any
     probabilities: Any
     defined: Any
+
+
+class Summariser(Protocol):
+    """What answers rows: an engine, or something that shapes the calls to one."""
+
+    program: Program
+
+    def summarise(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
+        """As `Engine.summarise`."""
+        ...
 
 
 class _Block(NamedTuple):
@@ -203,8 +213,7 @@ class Engine:
 
     def _blocks(self, columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int) -> Iterator["_Block"]:
         """The rows in blocks of a few sizes; the last is padded by repeating its first row, never to twice as many."""
-        entries = draws * max(1, int(np.prod(self.program.event))) * self._classes
-        sizes = [size for size in BLOCK_ROWS if size * entries * 8 <= BLOCK_BYTES] or [1]
+        sizes = self._sizes(draws)
         columns = dict(columns) or {NO_INPUT: np.zeros(len(along))}
         start = 0
         while start < len(along):
@@ -215,12 +224,34 @@ class Engine:
             yield _Block(rows, _padded(along[start:stop], size), stop - start)
             start = stop
 
+    def _sizes(self, draws: int) -> list[int]:
+        entries = draws * max(1, int(np.prod(self.program.event))) * self._classes
+        return [size for size in BLOCK_ROWS if size * entries * 8 <= BLOCK_BYTES] or [1]
+
     @property
     def _classes(self) -> int:
         family = self.program.family
         return self.program.probabilities if family and family.support is mixture.Support.CLASSES else 1
 
+    def compile_summary(self, rows: int, levels: int) -> None:
+        """Compile what `summarise` needs for blocks of `rows` rows with `levels` quantiles of their own each, so that
+        no call waits for it later. `rows` is one of BLOCK_ROWS; a size that is never used is passed over."""
+        if rows not in self._sizes(self.program.size):
+            return
+        kinds = {"float64": np.float64, "int64": np.int64, "bool": np.bool_}
+        columns = {i.name: np.zeros((rows, *i.shape), kinds[i.dtype]) for i in self.program.inputs}
+        along = np.zeros((rows, 1 + levels * math.prod(self.program.event)))
+        arguments = (self._draws, self._fixed, columns or {NO_INPUT: np.zeros(rows)}, along, np.zeros(levels))
+        work: Any = partial(_family_summary if self.program.family else _sampled_summary, self.program)
+        with jax.enable_x64(True):
+            self._compile(work, arguments, "")
+            if self.program.family and self.program.discrete:
+                self._compile(partial(work, search_counts=True), arguments, "search")
+
     def _call(self, function: Callable, *arguments: Any, variant: str = "") -> Any:
+        return jax.tree.map(np.asarray, self._compile(function, arguments, variant)(*arguments))
+
+    def _compile(self, function: Callable, arguments: tuple, variant: str) -> Callable:
         leaves = jax.tree.leaves(arguments)
         name = getattr(getattr(function, "func", function), "__name__", "")
         key = (name, variant, *(leaf.shape for leaf in leaves))
@@ -229,7 +260,7 @@ class Engine:
             with self._lock, kept_programs():
                 compiled = self._compiled.get(key) or jax.jit(function).lower(*arguments).compile()
                 self._compiled[key] = compiled
-        return jax.tree.map(np.asarray, compiled(*arguments))
+        return compiled
 
 
 def bucket(count: int) -> int:

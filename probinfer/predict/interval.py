@@ -48,27 +48,106 @@ def answer_with_interval(
     """What `Predictor.predict` answers. Raises PredictionError for groups that do not fit, too few calibration rows for
     the level, and kinds of interval that cannot be calibrated."""
     numbers = calibration.numbers(groups, len(hashes)) if calibration else None
-    if calibration is not None and (kind is Interval.HDI or (_classes(engine.program) and kind is not Interval.ETI)):
+    if calibration is not None and (kind is Interval.HDI or (is_classes(engine.program) and kind is not Interval.ETI)):
         raise PredictionError(
             f"Interval.{kind.name} of a calibrated predictor is not offered: calibration moves "
-            + ("the sets of classes. " if _classes(engine.program) else "quantiles, and so not the shortest interval. ")
+            + (
+                "the sets of classes. "
+                if is_classes(engine.program)
+                else "quantiles, and so not the shortest interval. "
+            )
             + "Ask for Interval.ETI"
-            + (", LOWER or UPPER." if not _classes(engine.program) else ".")
+            + (", LOWER or UPPER." if not is_classes(engine.program) else ".")
         )
-    if calibration is None or numbers is None or _classes(engine.program):
+    if calibration is None or numbers is None or is_classes(engine.program):
         levels = np.array([*probabilities_of(kind, level), *quantiles])
         answer = engine.summarise(columns, hashes, levels)
-        found = Answered(answer, answer.quantiles[..., 0], answer.quantiles[..., 1], answer.quantiles[..., 2:])
-        if kind is Interval.HDI:
-            ends = engine.shortest(columns, hashes, level)
-            found = found._replace(lower=ends[..., 0], upper=ends[..., 1])
-        found = _open_ended(found, kind, engine.program)
-        if not _classes(engine.program):
-            return found
-        if calibration is None or numbers is None:
-            return found._replace(sets=likely_set(answer.probabilities, level))
-        return _calibrated_sets(found, calibration, numbers, level)
-    return _calibrated(engine, calibration, columns, hashes, numbers, level, quantiles, kind)
+        ends = engine.shortest(columns, hashes, level) if kind is Interval.HDI else None
+        return modelled(answer, calibration, numbers, level, kind, engine.program, ends)
+    scores, sides = calibrated_scores(calibration, numbers, level, quantiles, kind, engine.program)
+    answer = summarise_at(engine, columns, hashes, scores, sides)
+    return calibrated(answer, calibration, numbers, level, quantiles, kind, engine.program)
+
+
+def modelled(
+    answer: Answer,
+    calibration: Calibration | None,
+    numbers: np.ndarray | None,
+    level: float,
+    kind: Interval,
+    program: Program,
+    ends: np.ndarray | None = None,
+) -> Answered:
+    """The model's own interval: of an answer whose first two quantiles are its ends, or with the `ends` given; of
+    classes with their sets, calibrated where the predictor is."""
+    found = Answered(answer, answer.quantiles[..., 0], answer.quantiles[..., 1], answer.quantiles[..., 2:])
+    if ends is not None:
+        found = found._replace(lower=ends[..., 0], upper=ends[..., 1])
+    found = _open_ended(found, kind, program)
+    if not is_classes(program):
+        return found
+    if calibration is None or numbers is None:
+        return found._replace(sets=likely_set(answer.probabilities, level))
+    return _calibrated_sets(found, calibration, numbers, level)
+
+
+def calibrated_scores(
+    calibration: Calibration,
+    numbers: np.ndarray,
+    level: float,
+    quantiles: Sequence[float],
+    kind: Interval,
+    program: Program,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (rows, *event, 2 + quantiles) of both ends and the quantiles, and which of them are upper bounds. Raises
+    PredictionError where a group has too few calibration rows."""
+    low, high = probabilities_of(kind, level)
+    asked = [(low, kind is Interval.UPPER), (high, kind is not Interval.LOWER), *((q, q >= 0.5) for q in quantiles)]
+    scores = [calibration.scores(q, upper=above, numbers=numbers) for q, above in asked[:2]]
+    scores += [
+        calibration.median(numbers, discrete=program.discrete)
+        if q == 0.5
+        else calibration.scores(q, upper=above, numbers=numbers)
+        for q, above in asked[2:]
+    ]
+    return np.stack(scores, axis=-1), np.array([above for _, above in asked])
+
+
+def calibrated(
+    answer: Answer,
+    calibration: Calibration,
+    numbers: np.ndarray,
+    level: float,
+    quantiles: Sequence[float],
+    kind: Interval,
+    program: Program,
+) -> Answered:
+    """The calibrated interval, of an answer whose quantiles are at `calibrated_scores`."""
+    ends = np.sort(answer.quantiles[..., :2], axis=-1)  # whole numbers have two scores, and their ends may cross
+    order = np.argsort(quantiles, kind="stable")
+    further = np.empty_like(answer.quantiles[..., 2:])
+    further[..., order] = np.sort(answer.quantiles[..., 2:], axis=-1)
+    rows = np.array(calibration.counts)[numbers]
+    sides = 2 if kind is Interval.ETI else 1
+    text = calibration.guarantee(level, numbers, sides=sides, exact=not program.discrete)
+    return _open_ended(Answered(answer, ends[..., 0], ends[..., 1], further, None, rows, text), kind, program)
+
+
+def probability(name: str, value: Any) -> float:
+    """`value` as a probability. Raises PredictionError for what is none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
+        raise PredictionError(f"{name} has {value!r}; wanted probabilities between 0 and 1, such as 0.9.")
+    return float(value)
+
+
+def refuse_undefined(defined: np.ndarray, outcome: str, first_row: int = 0) -> None:
+    """Raise PredictionError if some row's parameters are not numbers. defined (rows,)."""
+    if not defined.all():
+        first = int(np.argmin(defined)) + first_row
+        raise PredictionError(
+            f"In row {first} (the first row is row 0) the model's parameters of {outcome} are not a number for some "
+            "posterior draws, so there is nothing to predict. Are its inputs far outside those of training?"
+        )
 
 
 def calibrate(engine: Engine, training: Mapping[str, Any] | None, rows: Any, y: Any, groups: Any) -> Calibration:
@@ -88,7 +167,7 @@ def calibrate(engine: Engine, training: Mapping[str, Any] | None, rows: Any, y: 
     _check_support(program, values)
     refuse_training_rows(columns, values, training)
     hashes = np.zeros(count, np.uint32) if program.family else content_hashes(columns, count)
-    if _classes(program):
+    if is_classes(program):
         scores = class_scores(engine.summarise(columns, hashes, np.array([0.5])).probabilities, values)
         return _defined(Calibration.of(scores, scores, labels, by))
     return _defined(Calibration.of(*outcome_scores(engine, columns, hashes, values), labels, by))
@@ -124,37 +203,6 @@ def likely_set(chances: np.ndarray, level: float) -> np.ndarray:
     return inside
 
 
-def _calibrated(
-    engine: Engine,
-    calibration: Calibration,
-    columns: Mapping[str, np.ndarray],
-    hashes: np.ndarray,
-    numbers: np.ndarray,
-    level: float,
-    quantiles: Sequence[float],
-    kind: Interval,
-) -> Answered:
-    discrete = engine.program.discrete
-    low, high = probabilities_of(kind, level)
-    asked = [(low, kind is Interval.UPPER), (high, kind is not Interval.LOWER), *((q, q >= 0.5) for q in quantiles)]
-    scores = [calibration.scores(q, upper=above, numbers=numbers) for q, above in asked[:2]]
-    scores += [
-        calibration.median(numbers, discrete=discrete)
-        if q == 0.5
-        else calibration.scores(q, upper=above, numbers=numbers)
-        for q, above in asked[2:]
-    ]
-    sides = np.array([above for _, above in asked])
-    answer = summarise_at(engine, columns, hashes, np.stack(scores, axis=-1), sides)
-    ends = np.sort(answer.quantiles[..., :2], axis=-1)  # whole numbers have two scores, and their ends may cross
-    order = np.argsort(quantiles, kind="stable")
-    further = np.empty_like(answer.quantiles[..., 2:])
-    further[..., order] = np.sort(answer.quantiles[..., 2:], axis=-1)
-    rows = np.array(calibration.counts)[numbers]
-    text = calibration.guarantee(level, numbers, sides=2 if kind is Interval.ETI else 1, exact=not discrete)
-    return _open_ended(Answered(answer, ends[..., 0], ends[..., 1], further, None, rows, text), kind, engine.program)
-
-
 def probabilities_of(kind: Interval, level: float) -> tuple[float, float]:
     """Of which quantiles the interval is made; twice the same one where an end is open."""
     if kind in (Interval.LOWER, Interval.UPPER):
@@ -168,7 +216,7 @@ def _open_ended(found: Answered, kind: Interval, program: Program) -> Answered:
         bottom = -np.inf
     if kind is Interval.LOWER:
         return found._replace(
-            upper=np.full_like(found.upper, program.probabilities - 1.0 if _classes(program) else top)
+            upper=np.full_like(found.upper, program.probabilities - 1.0 if is_classes(program) else top)
         )
     return found._replace(lower=np.full_like(found.lower, bottom)) if kind is Interval.UPPER else found
 
@@ -188,7 +236,8 @@ def _calibrated_sets(found: Answered, calibration: Calibration, numbers: np.ndar
     )
 
 
-def _classes(program: Program) -> bool:
+def is_classes(program: Program) -> bool:
+    """The outcome is a class: what a level asks for is a set, and calibration moves that."""
     return program.family is not None and program.family.support in (Support.BINARY, Support.CLASSES)
 
 
@@ -210,7 +259,7 @@ def _check_support(program: Program, values: np.ndarray) -> None:
         bad |= (values <= 0.0) | (values >= 1.0)
     elif support is Support.COUNT:
         bad |= values < 0.0
-    elif _classes(program):
+    elif is_classes(program):
         bad |= (values < 0.0) | (values >= program.probabilities)
     if bad.any():
         row = int(np.argwhere(bad)[0][0])

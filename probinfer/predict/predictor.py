@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-import jax
 import numpy as np
 
 from probinfer.errors import PredictionError, UnreliablePosterior
@@ -13,11 +12,12 @@ from probinfer.posterior.verdict import Verdict
 from probinfer.predict.conformal import Calibration
 from probinfer.predict.engine import Engine
 from probinfer.predict.family import Support
-from probinfer.predict.interval import answer_with_interval, calibrate, take_groups
+from probinfer.predict.interval import answer_with_interval, calibrate, probability, refuse_undefined, take_groups
 from probinfer.predict.kind import Interval
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
+from probinfer.predict.sampling import sample_rows
 
 if TYPE_CHECKING:
     from probinfer.posterior.posterior import Posterior
@@ -138,8 +138,8 @@ class Predictor:
                 are no probabilities, `interval` is no Interval, a group is unknown, or there were too few
                 calibration rows for `level`.
         """
-        level = _probability("level", level)
-        wanted = tuple(_probability("quantiles", q) for q in (quantiles if quantiles is not None else ()))
+        level = probability("level", level)
+        wanted = tuple(probability("quantiles", q) for q in (quantiles if quantiles is not None else ()))
         if not isinstance(interval, Interval):
             raise PredictionError(f"interval is {interval!r}; wanted an Interval, such as Interval.HDI.")
         rows, groups = take_groups(rows, groups, self.calibration, self.program)
@@ -147,13 +147,7 @@ class Predictor:
         hashes = np.zeros(count, np.uint32) if self.program.family else content_hashes(columns, count)
         found = answer_with_interval(self._engine, self.calibration, columns, hashes, groups, level, wanted, interval)
         answer = found.answer
-        if not answer.defined.all():
-            first = int(np.argmin(answer.defined)) + first_row
-            raise PredictionError(
-                f"In row {first} (the first row is row 0) the model's parameters of {self.outcome} "
-                "are not a number for some "
-                "posterior draws, so there is nothing to predict. Are its inputs far outside those of training?"
-            )
+        refuse_undefined(answer.defined, self.outcome, first_row)
         support = self.program.family.support if self.program.family else None
         total = answer.aleatoric_variance + answer.epistemic_variance
         return Prediction(
@@ -279,7 +273,7 @@ class Predictor:
         """
         from probinfer.predict.compress import compress
 
-        tolerance = _probability("tolerance", tolerance)
+        tolerance = probability("tolerance", tolerance)
         if self.calibration is not None:
             raise PredictionError(
                 "The predictor is calibrated, and its calibration holds for its own draws. Compress first, then "
@@ -302,21 +296,7 @@ class Predictor:
         if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 0:
             raise PredictionError(f"draws is {draws!r}; wanted a whole number.")
         columns, count = read_rows(rows, self.program)
-        hashes = content_hashes(columns, count)
-        with jax.enable_x64(True):
-            order, noise = jax.random.split(_key(seed))
-            size = self.program.size
-            rounds = [jax.random.permutation(jax.random.fold_in(order, i), size) for i in range(-(-int(draws) // size))]
-            picked = np.concatenate([np.zeros(0, int), *map(np.asarray, rounds)])[:draws].astype(int)
-            if self.program.weights is not None:
-                start, order = float(jax.random.uniform(order)), jax.random.fold_in(order, 0)
-                picked = self.program.weights.pick(draws, start)[np.asarray(jax.random.permutation(order, draws))]
-            keys = jax.vmap(lambda h, again: jax.random.fold_in(jax.random.fold_in(noise, h), again))(
-                hashes, _occurrences(hashes)
-            )
-            keys = np.asarray(jax.random.key_data(keys))
-        values = self._engine.sample(columns, keys, picked)
-        return values.astype(np.int64) if self.program.discrete else values
+        return sample_rows(self._engine, columns, content_hashes(columns, count), int(draws), seed)
 
     def log_score(self, rows: Any, y: Any) -> np.ndarray:
         """log of the posterior predictive density (or probability) of each outcome, (rows,); -inf for an impossible
@@ -371,8 +351,8 @@ class Predictor:
         """
         from probinfer.predict.export import export_onnx
 
-        level = _probability("level", level)
-        wanted = [_probability("quantiles", q) for q in (quantiles if quantiles is not None else ())]
+        level = probability("level", level)
+        wanted = [probability("quantiles", q) for q in (quantiles if quantiles is not None else ())]
         export_onnx(self, path, level, wanted)
 
     def __repr__(self) -> str:
@@ -436,28 +416,3 @@ def _classes(program: Program, support: Support | None) -> np.ndarray | None:
     if support not in (Support.BINARY, Support.CLASSES):
         return None
     return np.array(program.labels, object) if program.labels else np.arange(program.probabilities)
-
-
-def _probability(name: str, value: Any) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
-        raise PredictionError(f"{name} has {value!r}; wanted probabilities between 0 and 1, such as 0.9.")
-    return float(value)
-
-
-def _key(seed: Any) -> jax.Array:
-    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and 0 <= seed < 2**63:
-        return jax.random.key(int(seed), impl="threefry2x32")
-    if isinstance(seed, jax.Array) and seed.shape == () and jax.dtypes.issubdtype(seed.dtype, jax.dtypes.prng_key):
-        return seed
-    raise PredictionError(f"seed is {seed!r}; wanted a whole number from 0, or a jax key.")
-
-
-def _occurrences(hashes: np.ndarray) -> np.ndarray:
-    """How many earlier rows have the same content: 0 for the first of each."""
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, int)
-    run = np.arange(len(ordered)) - np.repeat(begins, np.diff(np.r_[begins, len(ordered)]))
-    result = np.empty(len(hashes), np.uint32)
-    result[order] = run
-    return result

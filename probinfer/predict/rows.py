@@ -235,6 +235,12 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
             came = "is missing" if missing else f"is {bad!r}, not a number,"
             raise PredictionError(f"{name} {came} {_at(~numbers, first_row)}; every row needs a number.")
         array = np.asarray(array.tolist()) if array.size else array.astype(float)
+        if array.dtype.kind == "O":
+            huge = np.vectorize(lambda v: isinstance(v, int) and abs(v) > 2**63, otypes=[bool])(array)
+            raise PredictionError(
+                f"{name} is a whole number beyond 64 bits {_at(huge, first_row)}; wanted one that a computer's number "
+                "can hold."
+            )
     if array.dtype.kind not in "fiub":
         example = f", for example {array.flat[0].item()!r}" if array.size else ""
         raise PredictionError(

@@ -1,0 +1,293 @@
+"""`probinfer serve` over loopback: requests a second, latency, batching on and off, next to a bare ASGI application.
+
+    python -m benchmarks.serve [--seconds 4] [--repeat 3] [--dry]
+
+One model: a linear regression with 3 inputs and 4,000 posterior draws; a request asks for one row. The load comes from
+a process of its own that speaks HTTP over plain sockets, so on two cores it takes a share of them; it is the same for
+all. The bare application is uvicorn (httptools, uvloop) and msgspec around `predictor.predict` in the event loop,
+without batching, metrics, limits or checks of the protocol. Closed loop: each connection sends its next request when it
+has the answer to the last. Open loop: requests are sent at fixed times, at half of what the closed loop reached, and
+latency counts from the time at which a request was due. Servers run one at a time, in turns; medians of the repeats.
+Cold start: from the start of the process to `/v2/health/ready`, with compiled programs in the cache. Writes a section
+of RESULTS.md unless --dry.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+import probinfer as pi
+from benchmarks.results import circumstances, write_section
+
+TITLE = "Serving next to a bare ASGI application"
+BARE = "bare ASGI application"
+ON, OFF = "probinfer serve", "probinfer serve --max-batch 1"
+
+
+def model(X: Any, y: Any = None) -> None:
+    beta = numpyro.sample("beta", dist.Normal(0, 1).expand([X.shape[1]]).to_event(1))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(1))
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ beta, sigma), obs=y)
+
+
+def save(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 3))
+    data = {"X": X, "y": X @ np.array([1.0, -0.5, 0.2]) + rng.normal(size=200)}
+    pi.Predictor(pi.infer(model, data, pi.NUTS(chains=4, draws=1000), progress=False)).save(path)
+
+
+# servers -------------------------------------------------------------------------------------------------------------
+
+
+def bare(path: str, port: int) -> None:
+    """Serve `POST /predict` with as little as can be around the same call."""
+    import msgspec
+    import uvicorn
+
+    predictor = pi.load_predictor(path)
+    decode, encode = msgspec.json.Decoder(dict).decode, msgspec.json.Encoder().encode
+    predictor.predict({"X": np.zeros((1, 3))})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        message = await receive()
+        if scope["method"] == "GET":
+            body = b"{}"
+        else:
+            asked = decode(message["body"])
+            answer = predictor.predict({"X": np.array([asked["records"][0]["X"]])}, level=asked["level"])
+            names = ("mean", "sd", "lower", "upper", "epistemic_sd", "mcse")
+            row = {name: float(getattr(answer, name)[0]) for name in names}
+            body = encode({"level": asked["level"], "predictions": [row]})
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    uvicorn.run(app, port=port, log_level="error", access_log=False, lifespan="off")
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(name: str, path: Path) -> Iterator[tuple[int, float]]:
+    """The port of a server, and the seconds it took to be ready."""
+    port = free_port()
+    more = {ON: ["--reload", "0"], OFF: ["--reload", "0", "--max-batch", "1"]}
+    command = (
+        [sys.executable, "-m", "benchmarks.serve", "--bare", str(path), "--port", str(port)]
+        if name == BARE
+        else [sys.executable, "-m", "probinfer", "serve", f"m={path}", "--port", str(port), *more[name]]
+    )
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5).read()
+                break
+            if process.poll() is not None or time.perf_counter() - began > 300:
+                raise SystemExit(f"{name} did not start")
+            time.sleep(0.01)
+        yield port, time.perf_counter() - began
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+# load ----------------------------------------------------------------------------------------------------------------
+
+
+def request(number: int) -> bytes:
+    record = {"X": [0.1, 0.2, number % 100 / 100]}
+    body = json.dumps({"records": [record], "level": 0.8 + number % 3 / 20}).encode()
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
+async def answered(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"refused: {head!r}")
+    length = re.search(rb"content-length: (\d+)", head)
+    assert length is not None
+    await reader.readexactly(int(length[1]))
+
+
+async def closed_loop(port: int, connections: int, seconds: float) -> list[float]:
+    latencies: list[float] = []
+    until = time.perf_counter() + seconds
+
+    async def client(number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        message = request(number)
+        while time.perf_counter() < until:
+            began = time.perf_counter()
+            writer.write(message)
+            await answered(reader)
+            latencies.append(time.perf_counter() - began)
+        writer.close()
+
+    await asyncio.gather(*[client(number) for number in range(connections)])
+    return latencies
+
+
+async def open_loop(port: int, rate: float, seconds: float) -> list[float]:
+    latencies: list[float] = []
+    free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
+    for _ in range(64):
+        free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
+
+    async def one(number: int, due: float) -> None:
+        reader, writer = await free.get()
+        writer.write(request(number))
+        await answered(reader)
+        latencies.append(time.perf_counter() - due)
+        free.put_nowait((reader, writer))
+
+    began = time.perf_counter()
+    tasks = []
+    for number in range(int(rate * seconds)):
+        due = began + number / rate
+        wait = due - time.perf_counter()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        tasks.append(asyncio.create_task(one(number, due)))
+    await asyncio.gather(*tasks)
+    return latencies
+
+
+def _loaded(queue: Any, kind: str, *arguments: Any) -> None:
+    import uvloop
+
+    work = closed_loop if kind == "closed" else open_loop
+    queue.put(uvloop.run(work(*arguments)))
+
+
+def load(kind: str, *arguments: Any) -> np.ndarray:
+    """Latencies of a load made by a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_loaded, args=(queue, kind, *arguments))
+    process.start()
+    found = queue.get(timeout=300)
+    process.join(30)
+    return np.array(found)
+
+
+def batch_seconds(port: int) -> float:
+    """Mean duration of a call so far."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    parts = [
+        float(re.search(rf"^probinfer_batch_seconds_{part}{{[^}}]*}} (\S+)$", text, re.M)[1])  # type: ignore[index]
+        for part in ("sum", "count")
+    ]
+    return parts[0] / parts[1]
+
+
+# measuring -----------------------------------------------------------------------------------------------------------
+
+
+def measure(path: Path, seconds: float, repeat: int) -> dict[str, Any]:
+    rates: dict[tuple[str, int], list[float]] = {}
+    p99: dict[tuple[str, int], list[float]] = {}
+    starts, over = [], []
+    for name in (BARE, ON):
+        with serving(name, path):
+            pass  # compiled programs are in the cache from here on
+    for _ in range(repeat):
+        for name in (BARE, ON, OFF):
+            with serving(name, path) as (port, started):
+                load("closed", port, 4, min(1.0, seconds))
+                for connections in (1, 16, 64):
+                    latencies = load("closed", port, connections, seconds)
+                    rates.setdefault((name, connections), []).append(len(latencies) / seconds)
+                    p99.setdefault((name, connections), []).append(float(np.quantile(latencies, 0.99)))
+                    print(f"{name}, {connections} connections: {len(latencies) / seconds:.0f} requests/s", flush=True)
+                if name == ON:
+                    starts.append(started)
+                    half = rates[name, 64][-1] / 2
+                    latencies = load("open", port, half, seconds)
+                    over.append(float(np.quantile(latencies, 0.99)) - batch_seconds(port))
+    imports = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import probinfer"], check=True)
+        imports.append(time.perf_counter() - began)
+    return {"rates": rates, "p99": p99, "starts": starts, "over": over, "imports": imports}
+
+
+def told(found: dict[str, Any], seconds: float, repeat: int) -> str:
+    rates = {key: float(np.median(values)) for key, values in found["rates"].items()}
+    tails = {key: 1000 * float(np.median(values)) for key, values in found["p99"].items()}
+    rows = ["| server | connections | requests/s | p99 ms |", "|---|---|---|---|"]
+    for (name, connections), rate in rates.items():
+        rows.append(f"| {name} | {connections} | {rate:.0f} | {tails[name, connections]:.1f} |")
+
+    def ratio(one: tuple[str, int], other: tuple[str, int]) -> float:
+        pairs = zip(found["rates"][one], found["rates"][other], strict=True)
+        return float(np.median([a / b for a, b in pairs]))
+
+    start, imported = float(np.median(found["starts"])), float(np.median(found["imports"]))
+    facts = [
+        f"- cost of a request next to the bare application, 16 connections: {ratio((BARE, 16), (ON, 16)):.2f} times; "
+        f"1 connection: {ratio((BARE, 1), (ON, 1)):.2f} times",
+        f"- batching on against off, 64 connections: {ratio((ON, 64), (OFF, 64)):.2f} times the requests",
+        f"- p99 at half of the rate of 64 connections, less the mean duration of a call: "
+        f"{1000 * float(np.median(found['over'])):.1f} ms",
+        f"- cold start to ready, warm cache: {start:.1f} s, {start / imported:.2f} times `import probinfer`",
+    ]
+    command = f"`python -m benchmarks.serve --seconds {seconds:g} --repeat {repeat}`"
+    return "\n\n".join(
+        [command, circumstances("probinfer", "jax", "uvicorn", "starlette"), "\n".join(rows), "\n".join(facts)]
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
+    parser.add_argument("--bare", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.bare:
+        bare(options.bare, options.port)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("PROBINFER_CACHE", folder)
+        path = Path(folder) / "line"
+        save(path)
+        body = told(measure(path, options.seconds, options.repeat), options.seconds, options.repeat)
+    print(body)
+    if not options.dry:
+        write_section(TITLE, body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,377 @@
+"""The application: routes to models, errors to statuses, and everything counted. ASGI, on Starlette.
+
+The routes that answer questions are looked up in a dict and read their body themselves; everything else goes through
+Starlette's router. The layer knows no statistics: it reads, asks the batcher, and writes.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from probinfer.deploy import open_inference, page, records
+from probinfer.deploy.asking import Ask, Limits, Reply
+from probinfer.deploy.batcher import Batcher
+from probinfer.deploy.meter import STATUSES, Meter, level_label
+from probinfer.deploy.models import Models, Slot
+from probinfer.deploy.openapi import document
+from probinfer.deploy.refusals import INTERNAL, Malformed, NotReady, Refusal, Unauthorised, status_of
+from probinfer.deploy.served import load
+from probinfer.deploy.settings import ServeSettings
+from probinfer.deploy.transfer import JSON, Gone, Receive, Scope, Send, header, read_body, reply
+from probinfer.deploy.worker import Lane, Worker
+from probinfer.errors import ProbinferError
+from probinfer.predict.interval import Answered
+from probinfer.predict.together import Question
+
+logger = logging.getLogger("probinfer.serve")
+
+_LARGE = 32_768  # bytes; a larger body is read and its answer written beside the event loop
+_MOST_LANE = 64
+_PROBES = ("/v2/health/live", "/v2/health/ready", "/health/live", "/health/ready")
+_OPEN = (*_PROBES, *page.ASSETS)  # need no key
+
+
+class Service:
+    """One process's server of the models in `settings`, an ASGI application.
+
+    Making it loads the predictors, so that a folder that cannot be read stops the server before it listens. Compiling
+    them begins with the event loop; until then `/v2/health/ready` says 503.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.limits = Limits(settings.max_rows, settings.max_samples)
+        self.draining = False
+        self.meter = Meter([name for name, _ in settings.models], settings.counts)
+        self._batch_worker, self._draw_worker = Worker("probinfer-batches"), Worker("probinfer-draws")
+        self._lane = Lane(self._draw_worker, _MOST_LANE)
+        self._key = None if settings.api_key is None else hashlib.sha256(settings.api_key.encode()).digest()
+        slots = {}
+        for name, path in settings.models:
+            batcher = Batcher(
+                self._batch_worker,
+                max_batch=settings.max_batch,
+                max_wait=settings.max_wait_ms / 1000.0,
+                max_queue=settings.max_queue,
+                observe=partial(self._observe, name),
+            )
+            slots[name] = Slot(load(name, path), batcher)
+        self.models = Models(slots, self.meter, settings.max_batch)
+        self._hot = self._hot_routes()
+        self._rest = self._starlette()
+        self._documents: dict[tuple[str, ...], bytes] = {}
+
+    # asgi ------------------------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+            return
+        found = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
+        if found is None and scope["method"] == "POST":
+            found = self._versioned(scope["path"])
+        loop = asyncio.get_running_loop()
+        began = time.perf_counter()
+        model, route, work = found or ("", "other", None)
+        told: dict[str, Any] = {}
+        try:
+            self._admit(scope)
+            if work is None:
+                told["status"] = await self._through_starlette(scope, receive, send)
+            else:
+                body = await read_body(scope, receive, self.settings.max_body, self.settings.body_timeout)
+                content = await work(model, body, self._deadline(scope, loop.time()))
+                told["status"] = 200
+                await reply(send, 200, self._headers(JSON), content)
+        except Gone:
+            return
+        except Exception as error:  # noqa: BLE001 - the last line of defence: every error has an answer
+            told["status"] = status_of(error)
+            told["error"] = type(error).__name__
+            await self._refuse(scope, send, error, told)
+        seconds = time.perf_counter() - began
+        status = str(told["status"])
+        self.meter.add("probinfer_requests_total", model, route, status if status in STATUSES else "other")
+        self.meter.histogram("probinfer_request_seconds", model, route).observe(seconds)
+        if self.settings.log_requests or (told["status"] >= 400 and scope["path"] not in _PROBES):
+            extra = {"method": scope["method"], "path": scope["path"][:200], "seconds": round(seconds, 6)}
+            logger.log(
+                logging.ERROR if told["status"] == INTERNAL else logging.INFO, "request", extra={**extra, **told}
+            )
+
+    def _admit(self, scope: Scope) -> None:
+        """Raises Unauthorised without the right key. Keys are compared in constant time, as digests."""
+        if self._key is None or scope["path"] in _OPEN:
+            return
+        came = header(scope, b"x-api-key")
+        if came is None:
+            scheme, _, came = (header(scope, b"authorization") or b"").partition(b" ")
+            came = came.strip() if scheme.lower() == b"bearer" else b""
+        if not hmac.compare_digest(hashlib.sha256(came).digest(), self._key):
+            raise Unauthorised("The API key is missing or wrong; send `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
+
+    def _deadline(self, scope: Scope, now: float) -> float:
+        """When the answer must be there: the server's limit, or less as `X-Timeout-Ms` says."""
+        asked = header(scope, b"x-timeout-ms")
+        if asked is None:
+            return now + self.settings.timeout
+        if not asked.isdigit() or int(asked) == 0:
+            raise Malformed(f"X-Timeout-Ms is {asked[:20].decode('latin-1')!r}; wanted a whole number above 0.")
+        return now + min(self.settings.timeout, int(asked) / 1000.0)
+
+    async def _refuse(self, scope: Scope, send: Send, error: Exception, told: dict[str, Any]) -> None:
+        status, headers, text = status_of(error), self._headers(JSON), str(error)
+        if status == INTERNAL:
+            told["id"] = secrets.token_hex(8)
+            text = f"Something went wrong in the server, not in the request. The log has it as {told['id']}."
+            logger.error("internal error", exc_info=error, extra={"id": told["id"]})
+        if isinstance(error, Refusal) and error.retry_after is not None:
+            headers = [*headers, (b"retry-after", str(error.retry_after).encode())]
+        if status == 401:
+            headers = [*headers, (b"www-authenticate", b"Bearer")]
+        if status == 408:
+            headers = [*headers, (b"connection", b"close")]
+        await reply(send, status, headers, open_inference.encode({"error": text}))
+
+    def _headers(self, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        return [*headers, (b"connection", b"close")] if self.draining else [*headers]
+
+    async def _through_starlette(self, scope: Scope, receive: Receive, send: Send) -> int:
+        status = INTERNAL
+
+        async def noting(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": self._headers(*message.get("headers", []))}
+            await send(message)
+
+        await self._rest(scope, receive, noting)
+        return status
+
+    # questions -------------------------------------------------------------------------------------------------------
+
+    def _hot_routes(self) -> Mapping[str, tuple[str, str, Callable[[str, bytes, float], Awaitable[bytes]]]]:
+        routes: dict[str, Any] = {}
+        for name in reversed(self.models.slots):  # the first comes last: it has the routes without a name
+            routes[f"/v2/models/{name}/infer"] = (name, "infer", self._infer)
+            for path in ("/predict", f"/predict/{name}"):
+                routes[path] = (name, "predict", self._predict)
+            for path in ("/feedback", f"/feedback/{name}"):
+                routes[path] = (name, "feedback", self._feedback)
+        return routes
+
+    def _versioned(self, path: str) -> Any:
+        """The route of `/v2/models/NAME/versions/VERSION/infer`."""
+        parts = path.split("/")
+        if len(parts) != 7 or parts[1:3] != ["v2", "models"] or parts[4] != "versions" or parts[6] != "infer":
+            return None
+        if parts[3] not in self.models.slots:
+            return None
+        return parts[3], "infer", partial(self._infer, wanted=parts[5])
+
+    async def _infer(self, model: str, body: bytes, deadline: float, wanted: str | None = None) -> bytes:
+        slot = self._answering(model, wanted)
+        asked = await self._beside(len(body), open_inference.read_infer, slot.served, body, self.limits)
+        found = await self._reply(slot, asked, deadline)
+        return await self._beside(len(body), open_inference.write_infer, asked, found)
+
+    async def _predict(self, model: str, body: bytes, deadline: float) -> bytes:
+        slot = self._answering(model)
+        asked = await self._beside(len(body), records.read_predict, slot.served, body, self.limits)
+        found = await self._reply(slot, asked, deadline)
+        return await self._beside(len(body), records.write_predictions, asked, found)
+
+    async def _feedback(self, model: str, body: bytes, deadline: float) -> bytes:
+        """Outcomes that came: compare them with the intervals of the version that answers now."""
+        slot = self._answering(model)
+        asked, came = await self._beside(len(body), records.read_feedback, slot.served, body, self.limits)
+        found = (await self._reply(slot, asked, deadline)).found
+        assert found is not None
+        inside = (found.lower <= came) & (came <= found.upper)
+        level = asked.question.level
+        counts = {"total": came.size, "covered_total": inside.sum(), "expected_total": came.size * level}
+        for name, value in counts.items():
+            self.meter.add(f"probinfer_feedback_{name}", model, level_label(level), by=float(value))
+        answer = {"model": model, "version": slot.served.version, "level": level, "covered": inside.tolist()}
+        return open_inference.encode(answer)
+
+    def _answering(self, model: str, wanted: str | None = None) -> Slot:
+        return self.models.answering(model, wanted)
+
+    async def _beside(self, size: int, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Small bodies at once; large ones in a thread, since reading them takes longer than the loop may wait."""
+        return work(*arguments) if size < _LARGE else await asyncio.to_thread(work, *arguments)
+
+    async def _reply(self, slot: Slot, asked: Ask, deadline: float) -> Reply:
+        if not asked.draws:
+            return Reply(await slot.batcher.ask(asked.served, asked.question, deadline), None)
+        draw = partial(asked.served.sample, asked.question, asked.draws, asked.seed)
+        samples = await self._lane.run(draw, deadline)
+        if not asked.summarises:
+            return Reply(None, samples)
+        return Reply(await slot.batcher.ask(asked.served, asked.question, deadline), samples)
+
+    def _observe(self, model: str, questions: Sequence[Question], results: Sequence[Any], seconds: float) -> None:
+        """Count a finished call and the doubt in its answers."""
+        meter = self.meter
+        meter.histogram("probinfer_batch_seconds", model).observe(seconds)
+        meter.histogram("probinfer_batch_rows", model).observe(sum(len(question.hashes) for question in questions))
+        meter.histogram("probinfer_batch_requests", model).observe(len(questions))
+        shares = meter.histogram("probinfer_epistemic_share", model)
+        for question, result in zip(questions, results, strict=True):
+            if not isinstance(result, Answered):
+                continue
+            epistemic, aleatoric = result.answer.epistemic_variance, result.answer.aleatoric_variance
+            if epistemic.size == 1:
+                part = float(epistemic.flat[0])
+                whole = part + float(aleatoric.flat[0])
+                shares.observe(part / whole if whole > 0.0 else 0.0)
+                width = float(result.upper.flat[0]) - float(result.lower.flat[0])
+            else:
+                whole = epistemic + aleatoric
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    for share in np.where(whole > 0.0, epistemic / whole, 0.0).ravel().tolist():
+                        shares.observe(share)
+                width = float(np.sum(result.upper - result.lower))
+            if np.isfinite(width):
+                meter.width(model, question.level, width, epistemic.size)
+
+    # everything else -------------------------------------------------------------------------------------------------
+
+    def _starlette(self) -> Starlette:
+        routes = [
+            *(Route(path, page.asset) for path in page.ASSETS),
+            Route("/models", self._cards),
+            Route("/openapi.json", self._openapi),
+            Route("/metrics", self._metrics),
+            Route("/health/live", self._live),
+            Route("/health/ready", self._health),
+            Route("/v2", self._server),
+            Route("/v2/", self._server),
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._health),
+            Route("/v2/models/{model}", self._model),
+            Route("/v2/models/{model}/ready", self._model_ready),
+            Route("/v2/models/{model}/versions/{version}", self._model),
+            Route("/v2/models/{model}/versions/{version}/ready", self._model_ready),
+            Route("/v2/models/{model}/infer", self._nobody, methods=["POST"]),
+            Route("/v2/models/{model}/versions/{version}/infer", self._nobody, methods=["POST"]),
+            *(Route(path, self._nobody, methods=["POST"]) for path in ("/predict", "/feedback")),
+            Route("/predict/{model}", self._nobody, methods=["POST"]),
+            Route("/feedback/{model}", self._nobody, methods=["POST"]),
+        ]
+        handlers: Any = {HTTPException: self._not_found, ProbinferError: self._refused}
+        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
+        loop = asyncio.get_running_loop()
+        self._batch_worker.start(loop)
+        self._draw_worker.start(loop)
+        tasks = [asyncio.create_task(self._began())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._batch_worker.stop)
+            await asyncio.to_thread(self._draw_worker.stop)
+
+    async def _began(self) -> None:
+        await self.models.warm()
+        if self.settings.reload:
+            await self.models.watch(self.settings.reload)
+
+    async def _nobody(self, request: Request) -> Response:
+        self.models.slot(request.path_params.get("model"))
+        raise AssertionError("a model that is there has a route of its own")
+
+    async def _live(self, request: Request) -> Response:
+        return _json({"live": True})
+
+    async def _health(self, request: Request) -> Response:
+        """Ready to be asked. A model whose folder holds something that cannot be served is ready with its old version,
+        and says so."""
+        models = {}
+        for name, slot in self.models.slots.items():
+            models[name] = {"ready": slot.ready, "version": slot.served.version}
+            if slot.problem is not None:
+                models[name]["problem"] = "the folder's present content was refused; the version before it answers"
+        ready = self.models.ready and not self.draining
+        told = {"ready": ready, "draining": self.draining, "models": models}
+        return _json(told, 200 if ready else 503, {} if ready else {"retry-after": "1"})
+
+    async def _server(self, request: Request) -> Response:
+        return _json(open_inference.server_metadata(version("probinfer")))
+
+    async def _model(self, request: Request) -> Response:
+        return _json(open_inference.model_metadata(self._named(request).served))
+
+    async def _model_ready(self, request: Request) -> Response:
+        slot = self._named(request)
+        if not slot.ready or self.draining:
+            raise NotReady(f"{slot.served.name} is not ready; try again in a second.", retry_after=1)
+        return _json({"name": slot.served.name, "ready": True})
+
+    def _named(self, request: Request) -> Slot:
+        slot, wanted = self.models.slot(request.path_params["model"]), request.path_params.get("version")
+        if wanted is not None and wanted != slot.served.version:
+            self.models.answering(slot.served.name, wanted)
+        return slot
+
+    async def _cards(self, request: Request) -> Response:
+        return _json({"models": [page.described(slot.served, slot.problem) for slot in self.models.slots.values()]})
+
+    async def _openapi(self, request: Request) -> Response:
+        versions = tuple(slot.served.version for slot in self.models.slots.values())
+        if versions not in self._documents:
+            if not self.models.ready:
+                raise NotReady("The examples are answered by the models, which are being compiled.", retry_after=1)
+            served = [slot.served for slot in self.models.slots.values()]
+            keyed = self._key is not None
+            made = await asyncio.to_thread(document, served, version("probinfer"), self.limits, keyed)
+            self._documents = {versions: open_inference.encode(made)}
+        return Response(self._documents[versions], media_type="application/json")
+
+    async def _metrics(self, request: Request) -> Response:
+        facts = []
+        for name, slot in self.models.slots.items():
+            self.meter.put("probinfer_queue_rows", name, value=slot.batcher.rows)
+            labels = f'model="{name}",version="{slot.served.version}"'
+            facts.append(("probinfer_model_ready", "The version that answers is compiled.", labels, float(slot.ready)))
+        for name, slot in self.models.slots.items():
+            text = "1 while the artifact's folder holds something that was refused."
+            facts.append(("probinfer_artifact_refused", text, f'model="{name}"', float(slot.problem is not None)))
+        text = await asyncio.to_thread(self.meter.text, facts)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _not_found(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        text = f"{request.method} {request.url.path[:200]} is nothing that this server does; see /openapi.json."
+        return _json({"error": text}, error.status_code, dict(error.headers or {}))
+
+    async def _refused(self, request: Request, error: Exception) -> Response:
+        retry = {"retry-after": str(error.retry_after)} if isinstance(error, Refusal) and error.retry_after else {}
+        return _json({"error": str(error)}, status_of(error), retry)
+
+
+def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(open_inference.encode(content), status, dict(headers or {}), "application/json")

@@ -1,0 +1,206 @@
+"""Dynamic batching: what arrives while a call runs is answered by the next one. Imports numpy.
+
+While nothing runs, a call starts at the end of the event loop's tick, with all that the tick has read. No request
+waits for others to come unless `max_wait` says so. Everything here happens in the event loop's thread; only the call
+itself runs in the worker's.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from probinfer.deploy.refusals import Busy, TooLate
+from probinfer.deploy.served import Served
+from probinfer.deploy.worker import Worker
+from probinfer.predict.interval import Answered
+from probinfer.predict.together import Question, join
+
+_SWEEP = 0.05  # seconds between looks for deadlines that have passed
+
+
+class _Job:
+    """A question on its way: `taken` rows were given to calls, `parts` are the answers so far."""
+
+    __slots__ = ("deadline", "future", "parts", "question", "rows", "served", "taken")
+
+    def __init__(self, served: Served, question: Question, future: asyncio.Future, deadline: float) -> None:
+        self.served, self.question, self.future, self.deadline = served, question, future, deadline
+        self.rows, self.taken = len(question.hashes), 0
+        self.parts: list[Answered] = []
+
+
+class Batcher:
+    """The questions to one model.
+
+    Args:
+        worker: computes; may be shared with other models, whose batches then alternate.
+        max_batch: most rows in one call. A question with more is answered in pieces, between which others have their
+            turn: a long one holds nobody up for longer than one call.
+        max_wait: seconds that a call which is not full waits for more.
+        max_queue: most rows waiting.
+        observe: is told of every finished call: the questions, their results, seconds.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        max_batch: int = 512,
+        max_wait: float = 0.0,
+        max_queue: int = 16_384,
+        observe: Callable[[Sequence[Question], Sequence[Any], float], None] | None = None,
+    ) -> None:
+        self._worker = worker
+        self._max_batch, self._max_wait, self._max_queue = max_batch, max_wait, max_queue
+        self._observe = observe
+        self._queue: deque[_Job] = deque()
+        self._live: set[_Job] = set()
+        self._running = False
+        self._planned: asyncio.Handle | None = None
+        self._sweeping = False
+        self._rate = 0.0  # rows a second, smoothed
+        self.rows = 0  # waiting
+
+    def ask(self, served: Served, question: Question, deadline: float) -> asyncio.Future[Answered]:
+        """The answer to come. Raises Busy if the queue is full; the future raises TooLate once the event loop's clock
+        has passed `deadline`, and PredictionError where the question cannot be answered."""
+        loop = asyncio.get_running_loop()
+        job = _Job(served, question, loop.create_future(), deadline)
+        if self.rows and self.rows + job.rows > self._max_queue:
+            raise Busy(
+                f"{self.rows} rows are waiting and {job.rows} came; {self._max_queue} may wait. Nothing was done: try "
+                "again later, or start more workers.",
+                retry_after=self.retry_after,
+            )
+        self._queue.append(job)
+        self._live.add(job)
+        self.rows += job.rows
+        self._plan(loop)
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(_SWEEP, self._sweep)
+        return job.future
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds until what waits now should be done."""
+        return min(60, max(1, math.ceil(self.rows / self._rate))) if self._rate else 1
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return not self._live
+
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that a call starts."""
+        if self._running or not self._queue:
+            return
+        full = self.rows >= self._max_batch
+        if self._planned is None:
+            waits = self._max_wait > 0.0 and not full
+            self._planned = loop.call_later(self._max_wait, self._start) if waits else loop.call_soon(self._start)
+        elif full and self._max_wait > 0.0:
+            self._planned.cancel()
+            self._planned = loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        self._planned = None
+        loop = asyncio.get_running_loop()
+        batch = self._take(loop.time())
+        if not batch:
+            return
+        self._running = True
+        began = time.perf_counter()
+        served = batch[0][0].served
+        whole = [job.rows == stop - start for job, start, stop in batch]
+        questions = [
+            job.question if all_of_it else job.question.part(start, stop)
+            for (job, start, stop), all_of_it in zip(batch, whole, strict=True)
+        ]
+        jobs = [job for job, _, _ in batch]
+
+        def done(results: Sequence[Any]) -> None:
+            self._finish(jobs, questions, results, time.perf_counter() - began)
+
+        self._worker.do(lambda: _answers(served, questions), done)
+
+    def _take(self, now: float) -> list[tuple[_Job, int, int]]:
+        """Jobs and the rows of each, the next call's: first come first served, and a long one leaves half the room."""
+        batch: list[tuple[_Job, int, int]] = []
+        again: list[_Job] = []
+        room = self._max_batch
+        while self._queue and room:
+            job = self._queue[0]
+            if not job.future.done() and job.deadline <= now:
+                job.future.set_exception(_too_late())
+            if job.future.done():  # answered with an error, too late, or nobody waits
+                self._drop(self._queue.popleft())
+                continue
+            if batch and job.served is not batch[0][0].served:
+                break  # a new version: the next call
+            self._queue.popleft()
+            left = job.rows - job.taken
+            size = min(left, room, max(1, self._max_batch // 2) if left > self._max_batch else left)
+            batch.append((job, job.taken, job.taken + size))
+            job.taken += size
+            self.rows -= size
+            room -= size
+            if job.taken < job.rows:
+                again.append(job)
+        self._queue.extend(again)
+        return batch
+
+    def _drop(self, job: _Job) -> None:
+        self.rows -= job.rows - job.taken
+        self._live.discard(job)
+
+    def _finish(
+        self, jobs: Sequence[_Job], questions: Sequence[Question], results: Sequence[Any], seconds: float
+    ) -> None:
+        self._running = False
+        count = sum(len(question.hashes) for question in questions)
+        rate = count / max(seconds, 1e-6)
+        self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, Exception):
+                if not job.future.done():
+                    job.future.set_exception(result)
+            else:
+                job.parts.append(result)
+                if len(job.parts) == 1 and job.taken == job.rows and not job.future.done():
+                    job.future.set_result(result)
+                elif sum(len(part.lower) for part in job.parts) == job.rows and not job.future.done():
+                    predictor = job.served.predictor
+                    job.future.set_result(join(job.parts, job.question, predictor.calibration, predictor.program))
+            if job.future.done() and job.taken == job.rows:
+                self._live.discard(job)
+        self._plan(asyncio.get_running_loop())
+        if self._observe is not None:
+            self._observe(questions, results, seconds)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for job in self._live:
+            if job.deadline <= now and not job.future.done():
+                job.future.set_exception(_too_late())
+        self._sweeping = bool(self._live)
+        if self._sweeping:
+            loop.call_later(_SWEEP, self._sweep)
+
+
+def _answers(served: Served, questions: Sequence[Question]) -> list[Answered | Exception]:
+    """Every question's answer or error. If the call for all fails, each is asked alone: only what is broken fails."""
+    try:
+        return [*served.answer(questions)]
+    except Exception as error:  # noqa: BLE001 - it belongs to some question, which is found by asking one by one
+        if len(questions) == 1:
+            return [error]
+    return [answer for question in questions for answer in _answers(served, [question])]
+
+
+def _too_late() -> TooLate:
+    return TooLate("The answer was not ready in time. Send fewer rows, allow more time, or start more workers.")

@@ -1,0 +1,116 @@
+"""One connection of the server, guarded: headers of bounded size, and a request that arrives in bounded time.
+
+uvicorn bounds neither; a client that sends a byte a second would hold a connection for ever, and one that sends headers
+without end would fill the memory. Imports uvicorn.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+MOST_HEADERS, MOST_HEADER_BYTES = 100, 32_768
+
+
+class _TooManyHeaders(Exception):
+    pass
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's connection with limits.
+
+    A request that is not there `seconds` after its beginning is given as long again, in which the application may
+    answer 408; then the connection is closed.
+    """
+
+    seconds = 10.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._guard: asyncio.TimerHandle | None = None
+        self._head_bytes, self._head_count = 0, 0
+        self._in_head, self._in_message, self._flooded, self._again = True, True, False, False
+
+    @property
+    def asked(self) -> bool:
+        """A whole request came, and no further one has begun."""
+        return self.cycle is not None and not self._in_message
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._guard = self.loop.call_later(self.seconds, self._overdue)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing to wait for."""
+        self._unguard()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, within the limits."""
+        self._in_message = True
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEADER_BYTES and not self._flooded:
+                self._flooded = True
+                self.send_400_response("")
+        if not self._in_message:
+            self._unguard()
+        elif self._guard is None and not self.transport.is_closing():
+            self._again = False
+            self._guard = self.loop.call_later(self.seconds, self._overdue)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head, self._in_message = True, True
+        self._head_bytes, self._head_count = 0, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count."""
+        self._head_count += 1
+        if self._head_count > MOST_HEADERS or len(value) > MOST_HEADER_BYTES:
+            self._flooded = True
+            raise _TooManyHeaders
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Bodies are bounded by the application."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is there."""
+        self._in_message = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """In JSON, and 431 if it is the headers that are too many."""
+        if not self._flooded:
+            self._refuse(400, "This is no HTTP request that can be read. Is it HTTPS on a port for HTTP?")
+        else:
+            text = f"Too many or too long headers; a request may have {MOST_HEADERS}, {MOST_HEADER_BYTES} bytes in all."
+            self._refuse(431, text)
+
+    def _refuse(self, status: int, text: str) -> None:
+        body = b'{"error":"' + text.encode("ascii") + b'"}'
+        head = [b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(body), b"connection: close\r\n"]
+        if not self.transport.is_closing():
+            self.transport.write(b"".join([STATUS_LINE[status], *head, b"\r\n", body]))
+            self.transport.close()
+
+    def _overdue(self) -> None:
+        self._guard = None
+        if self.transport.is_closing():
+            return
+        if not self._in_head and not self._again:
+            self._again = True
+            self._guard = self.loop.call_later(self.seconds, self._overdue)
+        else:
+            self.transport.close()
+
+    def _unguard(self) -> None:
+        if self._guard is not None:
+            self._guard.cancel()
+            self._guard = None

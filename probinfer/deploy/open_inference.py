@@ -1,0 +1,214 @@
+"""The Open Inference Protocol, version 2: tensors in, tensors out, and what a model says of itself. Imports msgspec.
+
+https://github.com/kserve/open-inference-protocol (inference_rest.md). JSON has no NaN and no infinity: they are
+refused in requests; in answers a number that is not finite is null, and the parameter `not_finite` of its tensor counts
+them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from probinfer.deploy.asking import Ask, Limits, Reply, Wishes, ask
+from probinfer.deploy.named_outputs import Output, datatype, shape, values
+from probinfer.deploy.refusals import Malformed
+from probinfer.deploy.served import Served
+from probinfer.predict.program import Input
+
+DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL"}
+_WHOLE = {f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
+_READ = {*_WHOLE, "FP16", "FP32", "FP64", "BOOL", "BYTES"}
+_OURS = ("level", "num_samples", "seed", "quantiles")
+# what clients of other servers send along, and means nothing here; whoever asks for binary tensors is answered in JSON
+_IGNORED = frozenset(
+    ("binary_data", "binary_data_output", "classification", "content_type", "headers", "priority", "timeout",
+     "sequence_id", "sequence_start", "sequence_end")
+)  # fmt: skip
+
+
+class Tensor(msgspec.Struct):
+    """An input, as it comes."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Any
+    parameters: dict[str, Any] | None = None
+
+
+class RequestedOutput(msgspec.Struct):
+    """An output, as it is asked for."""
+
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class InferRequest(msgspec.Struct):
+    """The body of an inference request."""
+
+    inputs: list[Tensor]
+    outputs: list[RequestedOutput] | None = None
+    parameters: dict[str, Any] | None = None
+    id: str | None = None
+
+
+_decoder = msgspec.json.Decoder(InferRequest)
+encode = msgspec.json.Encoder().encode
+
+
+def decode(decoder: msgspec.json.Decoder[Any], body: bytes | bytearray) -> Any:
+    """The body as the decoder's type. Raises Malformed, saying where."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"The body does not have the form that is wanted: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        hint = " JSON has no NaN and no Infinity." if b"NaN" in body or b"Infinity" in body else ""
+        raise Malformed(f"The body cannot be read as JSON: {error}.{hint}") from None
+    except RecursionError:
+        raise Malformed("The body is nested too deeply; wanted an object with lists of numbers.") from None
+
+
+def read_infer(served: Served, body: bytes | bytearray, limits: Limits) -> Ask:
+    """The request in a body. Raises Malformed, TooLarge and PredictionError."""
+    request = decode(_decoder, body)
+    wishes = _wishes(request)
+    names = [tensor.name for tensor in request.inputs]
+    if len(set(names)) < len(names):
+        raise Malformed(f"An input came twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.")
+    shapes = {entry.name: entry.shape for entry in served.inputs}
+    rows = {tensor.name: _array(tensor, shapes.get(tensor.name)) for tensor in request.inputs}
+    counts = {name: len(tensor) for name, tensor in rows.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise Malformed(f"The inputs disagree about the number of rows: {listed}. Each needs one entry for every row.")
+    return ask(served, rows, next(iter(counts.values()), 1), wishes, limits, request.id)
+
+
+def _wishes(request: InferRequest) -> Wishes:
+    found: dict[str, Any] = {}
+    listed = [request.parameters, *(output.parameters for output in request.outputs or ())]
+    for parameters in listed:
+        for name, value in (parameters or {}).items():
+            if name in _OURS:
+                if name in found and found[name] != value:
+                    raise Malformed(f"The parameter {name} came twice, as {found[name]!r} and {value!r}.")
+                found[name] = value
+            elif name not in _IGNORED:
+                raise Malformed(f"There is no parameter {name!r}; there are {', '.join(_OURS)}.")
+    return Wishes([output.name for output in request.outputs] if request.outputs is not None else None, **found)
+
+
+def _array(tensor: Tensor, wanted: tuple[int, ...] | None) -> Any:
+    """The tensor's data as an array (rows, *shape); text stays a list."""
+    if tensor.datatype not in _READ:
+        raise Malformed(
+            f"{tensor.name} has the datatype {tensor.datatype!r}; wanted one of {', '.join(sorted(_READ))}."
+        )
+    if tensor.parameters and tensor.parameters.get("binary_data_size"):
+        raise Malformed(f"{tensor.name} came as binary data; wanted JSON: send `data` with the numbers.")
+    size = math.prod(tensor.shape)
+    if not tensor.shape or min(tensor.shape) < 0:
+        raise Malformed(f"{tensor.name} has the shape {tensor.shape}; wanted the number of rows first.")
+    if not isinstance(tensor.data, list):
+        raise Malformed(f"The data of {tensor.name} are no list; wanted its numbers in row-major order.")
+    if tensor.datatype == "BYTES":
+        if len(tensor.data) != size or not all(isinstance(value, str) for value in tensor.data):
+            raise Malformed(f"{tensor.name} holds texts; wanted a flat list of {size} of them.")
+        return tensor.data
+    try:
+        array = np.asarray(tensor.data)
+    except ValueError:
+        raise Malformed(f"The data of {tensor.name} are nested unevenly; wanted {size} numbers.") from None
+    if array.size != size:
+        raise Malformed(f"{tensor.name} holds {array.size} numbers; its shape {tensor.shape} needs {size}.")
+    if array.dtype.kind not in "fiubO" or (array.dtype.kind == "O" and size):
+        raise Malformed(f"{tensor.name} holds something else than numbers; wanted {size} of {tensor.datatype}.")
+    if tensor.datatype in _WHOLE and array.dtype.kind == "f":
+        raise Malformed(f"{tensor.name} is {tensor.datatype} and holds fractions; wanted whole numbers, or FP64.")
+    array = array.reshape(tensor.shape)
+    if wanted == () and array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]  # a column
+    if wanted is not None and array.shape[1:] != wanted:
+        shown = [-1, *wanted]
+        raise Malformed(f"{tensor.name} has the shape {list(array.shape)}; wanted {shown}, with any number of rows.")
+    return array
+
+
+def write_infer(asked: Ask, reply: Reply) -> bytes:
+    """The answer as a body."""
+    program, question = asked.served.predictor.program, asked.question
+    outputs = []
+    for output in asked.outputs:
+        numbers = values(output, reply.found, reply.samples)
+        entry: dict[str, Any] = {
+            "name": output.value,
+            "shape": list(numbers.shape),
+            "datatype": datatype(output, program),
+            "data": numbers.ravel().tolist(),
+        }
+        if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+            entry["parameters"] = {"not_finite": int(np.sum(~np.isfinite(numbers)))}
+        outputs.append(entry)
+    parameters: dict[str, Any] = {"level": question.level, "interval": "equal-tailed"}
+    if question.quantiles:
+        parameters["quantiles"] = ",".join(f"{q:.10g}" for q in question.quantiles)
+    if asked.draws:
+        parameters |= {"num_samples": asked.draws, "seed": asked.seed}
+    if reply.found is not None and reply.found.guarantee:
+        parameters["guarantee"] = reply.found.guarantee
+    body: dict[str, Any] = {"model_name": asked.served.name, "model_version": asked.served.version}
+    if asked.id is not None:
+        body["id"] = asked.id
+    return encode({**body, "parameters": parameters, "outputs": outputs})
+
+
+def server_metadata(version: str) -> Mapping[str, Any]:
+    """`GET /v2`."""
+    return {"name": "probinfer", "version": version, "extensions": []}
+
+
+def model_metadata(served: Served) -> Mapping[str, Any]:
+    """`GET /v2/models/NAME`."""
+    program = served.predictor.program
+    inputs = [tensor_metadata(entry) for entry in served.inputs]
+    if served.group is not None and served.group not in {entry.name for entry in served.inputs}:
+        inputs.append({"name": served.group, "datatype": "BYTES", "shape": [-1]})
+    return {
+        "name": served.name,
+        "versions": [served.version],
+        "platform": "probinfer",
+        "inputs": inputs,
+        "outputs": [
+            {"name": output.value, "datatype": datatype(output, program), "shape": shape(output, program)}
+            for output in served.outputs
+        ],
+    }
+
+
+def tensor_metadata(entry: Input) -> dict[str, Any]:
+    """An input; of an integer that picks a level also the range."""
+    found: dict[str, Any] = {"name": entry.name, "datatype": DATATYPES[entry.dtype], "shape": [-1, *entry.shape]}
+    if entry.low is not None:
+        found["parameters"] = {"minimum": entry.low, "maximum": entry.high}
+    return found
+
+
+def example_request(served: Served, outputs: Sequence[Output] = ()) -> dict[str, Any]:
+    """A request that the model answers."""
+    inputs = []
+    for tensor in model_metadata(served)["inputs"]:
+        numbers = served.example()[tensor["name"]]
+        inputs.append(
+            {
+                "name": tensor["name"],
+                "shape": list(numbers.shape),
+                "datatype": tensor["datatype"],
+                "data": numbers.ravel().tolist(),
+            }
+        )
+    named = {"outputs": [{"name": output.value} for output in outputs]} if outputs else {}
+    return {"id": "42", "inputs": inputs, **named, "parameters": {"level": 0.9}}

@@ -1,0 +1,280 @@
+"""The server's OpenAPI document, made from the schemas of its models, with requests and answers that are real: every
+example request was answered by the model. Imports numpy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from probinfer.deploy.asking import Ask, Limits, Reply
+from probinfer.deploy.named_outputs import MEANING, Output
+from probinfer.deploy.open_inference import encode, example_request, model_metadata, read_infer, write_infer
+from probinfer.deploy.records import example_records, read_predict, write_predictions
+from probinfer.deploy.refusals import status_of
+from probinfer.deploy.served import Served
+from probinfer.errors import PredictionError
+from probinfer.predict.interval import Answered
+from probinfer.predict.program import Input
+
+_REFUSED = {
+    400: "the body is no JSON, or not of the form that is wanted",
+    401: "the API key is missing or wrong",
+    404: "there is no such model, version or route",
+    408: "the body did not arrive in time",
+    413: "too many bytes, rows or draws",
+    415: "a content encoding that is not read",
+    422: "the rows do not fit the model; the text names the first that does not",
+    429: "the queue is full; see Retry-After",
+    500: "an error in the server",
+    503: "starting or stopping; see Retry-After",
+    504: "the deadline passed before the answer was there",
+}
+_NUMBER = {"type": ["number", "boolean"]}  # true and false are 1 and 0, as in tables
+_LEVEL = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string", "description": "what came, what was wanted, what to do"}},
+}
+_DATATYPES = ["BOOL", "BYTES", "FP16", "FP32", "FP64", *(f"{s}INT{b}" for s in ("", "U") for b in (8, 16, 32, 64))]
+
+
+def document(models: Sequence[Served], version: str, limits: Limits, keyed: bool) -> dict[str, Any]:
+    """The document, OpenAPI 3.1. The models are asked for the examples, so they have to be compiled."""
+    paths: dict[str, Any] = {
+        "/v2": {"get": _get("The server", {"type": "object"})},
+        "/v2/health/live": {"get": _get("Whether the process runs", {"type": "object"}, keyed=False)},
+        "/v2/health/ready": {"get": _get("Whether every model can be asked", {"type": "object"}, keyed=False)},
+        "/models": {"get": _get("Schemas and cards of the models", {"type": "object"})},
+        "/metrics": {"get": _get("Counts and histograms for Prometheus", {"type": "string"}, kind="text/plain")},
+    }
+    schemas: dict[str, Any] = {"Error": _ERROR}
+    for number, served in enumerate(models):
+        asked = _examples(served, limits)
+        schemas |= _schemas(served, limits)
+        name = served.name
+        metadata = model_metadata(served)
+        paths[f"/v2/models/{name}"] = {"get": _get(f"Metadata of {name}", {"type": "object"}, example=metadata)}
+        paths[f"/v2/models/{name}/ready"] = {"get": _get(f"Whether {name} can be asked", {"type": "object"})}
+        one = f"/v2/models/{name}/versions/{served.version}"
+        paths[one] = {"get": _get(f"Metadata of this version of {name}", {"type": "object"})}
+        paths[f"{one}/ready"] = {"get": _get(f"Whether this version of {name} can be asked", {"type": "object"})}
+        infer = _post(
+            f"Ask {name}, tensors in and out", f"{name}.InferRequest", f"{name}.InferResponse", asked["infer"]
+        )
+        paths[f"/v2/models/{name}/infer"] = {"post": infer}
+        paths[f"{one}/infer"] = {"post": infer}
+        predict = _post(
+            f"Ask {name}, records in and out", f"{name}.PredictRequest", f"{name}.Predictions", asked["predict"]
+        )
+        feedback = _post(
+            f"Report outcomes of {name}: coverage is counted in /metrics", f"{name}.Feedback", f"{name}.Covered", None
+        )
+        for path in (f"/predict/{name}", *(["/predict"] if number == 0 else [])):
+            paths[path] = {"post": predict}
+        for path in (f"/feedback/{name}", *(["/feedback"] if number == 0 else [])):
+            paths[path] = {"post": feedback}
+    security = {"components": {}, "security": []}
+    if keyed:
+        schemes = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        security = {"components": {"securitySchemes": schemes}, "security": [{"bearer": []}, {"header": []}]}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "probinfer",
+            "version": version,
+            "description": "Predictions with their doubt: mean, interval, and what part comes from the parameters.",
+        },
+        "paths": paths,
+        "components": {"schemas": schemas, **security["components"]},
+        "security": security["security"],
+    }
+
+
+def _examples(served: Served, limits: Limits) -> dict[str, tuple[Any, Any]]:
+    """Requests and their answers; the answer is an error's text where the model has none for zeros."""
+    records, tensors = example_records(served), example_request(served, (Output.MEAN, Output.LOWER, Output.UPPER))
+    found = {}
+    for name, request, read, write in (
+        ("predict", records, read_predict, write_predictions),
+        ("infer", tensors, read_infer, write_infer),
+    ):
+        asked: Ask = read(served, encode(request), limits)
+        answer = served.answer([asked.question])[0]
+        if isinstance(answer, Answered):
+            found[name] = (request, msgspec.json.decode(write(asked, Reply(answer, None))))
+        else:
+            assert status_of(answer) == status_of(PredictionError())
+            found[name] = (request, None)
+    return found
+
+
+def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
+    name, program = served.name, served.predictor.program
+    properties: dict[str, Any] = {entry.name: _input(entry) for entry in served.inputs}
+    calibration = served.predictor.calibration
+    if served.group is not None and served.group not in properties and calibration is not None:
+        properties[served.group] = {"type": "string", "enum": list(calibration.labels)}
+    record = {
+        "type": "object",
+        "required": list(properties),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    outcome = _nested(_NUMBER, program.event)
+    rows = {"type": "array", "minItems": 1, "maxItems": limits.rows}
+    labelled = {**record, "required": [*properties, program.outcome]}
+    labelled["properties"] = {**properties, program.outcome: outcome}
+    outputs = {"type": "string", "enum": [output.value for output in served.outputs]}
+    quantiles = {"type": "array", "minItems": 1, "maxItems": 100, "items": _LEVEL}
+    draws = {"type": "integer", "minimum": 1, "maximum": limits.samples}
+    seed = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+    predict = {
+        "type": "object",
+        "required": ["records"],
+        "additionalProperties": False,
+        "properties": {
+            "records": {**rows, "items": {"$ref": f"#/components/schemas/{name}.Record"}},
+            "level": _or_null({**_LEVEL, "default": 0.9}),
+            "quantiles": _or_null(quantiles),
+            "outputs": _or_null({"type": "array", "minItems": 1, "items": outputs}),
+            "num_samples": _or_null(draws),
+            "seed": _or_null({**seed, "default": 0}),
+        },
+    }
+    numbers = {output.value: {"description": MEANING[output]} for output in served.outputs}
+    tensor = {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": {"type": "string"},
+            "shape": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
+            "datatype": {"enum": _DATATYPES},
+            "data": {"type": "array", "description": "row-major, flat or nested"},
+            "parameters": {"type": ["object", "null"]},
+        },
+    }
+    parameters = {
+        "type": "object",
+        "properties": {
+            "level": _or_null(_LEVEL),
+            "num_samples": _or_null(draws),
+            "seed": _or_null(seed),
+            "quantiles": {
+                "description": "probabilities, as 0.05,0.5,0.95, or one, or a list",
+                "anyOf": [{"type": "string"}, _LEVEL, quantiles, {"type": "null"}],
+            },
+        },
+    }
+    named: dict[str, Any] = {"type": "object", "required": ["name"]}
+    named["properties"] = {"name": outputs, "parameters": _or_null(parameters)}
+    infer = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": ["string", "null"]},
+            "inputs": {"type": "array", "minItems": len(properties), "maxItems": len(properties), "items": tensor},
+            "outputs": _or_null({"type": "array", "minItems": 1, "items": named}),
+            "parameters": _or_null(parameters),
+        },
+    }
+    answer = {
+        "type": "object",
+        "required": ["model_name", "outputs"],
+        "properties": {
+            "model_name": {"type": "string"},
+            "model_version": {"type": "string"},
+            "id": {"type": "string"},
+            "parameters": {"type": "object"},
+            "outputs": {"type": "array", "items": tensor},
+        },
+    }
+    predictions = {
+        "type": "object",
+        "required": ["model", "version", "outcome", "level", "predictions"],
+        "properties": {
+            "model": {"type": "string"},
+            "version": {"type": "string"},
+            "outcome": {"type": "string"},
+            "level": _LEVEL,
+            "interval": {"type": "string"},
+            "guarantee": {"type": "string"},
+            "predictions": {
+                "type": "array",
+                "items": {"type": "object", "properties": numbers},
+                "description": "one object for each record; a number that is not finite is null",
+            },
+        },
+    }
+    covered = {
+        "type": "object",
+        "required": ["model", "level", "covered"],
+        "properties": {"model": {"type": "string"}, "level": _LEVEL, "covered": {"type": "array"}},
+    }
+    feedback = {
+        "type": "object",
+        "required": ["records"],
+        "additionalProperties": False,
+        "properties": {"records": {**rows, "items": labelled}, "level": _or_null({**_LEVEL, "default": 0.9})},
+    }
+    made = {
+        "Record": record, "PredictRequest": predict, "Predictions": predictions, "Feedback": feedback,
+        "Covered": covered, "InferRequest": infer, "InferResponse": answer,
+    }  # fmt: skip
+    return {f"{name}.{key}": schema for key, schema in made.items()}
+
+
+def _input(entry: Input) -> dict[str, Any]:
+    if entry.dtype == "bool":
+        kind: dict[str, Any] = {"enum": [False, True, 0, 1]}
+    elif entry.dtype == "int64":
+        low, high = (entry.low, entry.high) if entry.low is not None else (-(2**53), 2**53)
+        kind = {"type": ["integer", "boolean"], "minimum": low, "maximum": high}
+    else:
+        kind = dict(_NUMBER)
+    return _nested(kind, entry.shape)
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be left out may be null too."""
+    return {"anyOf": [dict(schema), {"type": "null"}]}
+
+
+def _nested(kind: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    schema = dict(kind)
+    for size in reversed(shape):
+        schema = {"type": "array", "minItems": size, "maxItems": size, "items": schema}
+    return schema
+
+
+def _get(
+    summary: str, schema: Mapping[str, Any], kind: str = "application/json", example: Any = None, keyed: bool = True
+) -> dict[str, Any]:
+    content = {kind: {"schema": schema, **({"example": example} if example is not None else {})}}
+    found = {
+        "summary": summary,
+        "responses": {"200": {"description": "OK", "content": content}, **_errors(401, 404, 503)},
+    }
+    return found if keyed else {**found, "security": []}
+
+
+def _post(summary: str, request: str, response: str, example: tuple[Any, Any] | None) -> dict[str, Any]:
+    sent, answered = example or (None, None)
+
+    def content(schema: str, example: Any) -> dict[str, Any]:
+        shown = {"example": example} if example is not None else {}
+        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, **shown}}
+
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": content(request, sent)},
+        "responses": {"200": {"description": "OK", "content": content(response, answered)}, **_errors(*_REFUSED)},
+    }
+
+
+def _errors(*statuses: int) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {str(status): {"description": _REFUSED[status], "content": content} for status in statuses}

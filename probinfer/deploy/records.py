@@ -1,0 +1,119 @@
+"""Records in, records out: a row as an object of names and values. Imports msgspec.
+
+In answers a number that is not finite is null.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from probinfer.deploy.asking import Ask, Limits, Reply, Wishes, ask
+from probinfer.deploy.named_outputs import Output, values
+from probinfer.deploy.open_inference import decode, encode
+from probinfer.deploy.refusals import Malformed
+from probinfer.deploy.served import Served
+from probinfer.errors import PredictionError
+from probinfer.predict.rows import plain_numbers
+
+
+class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /predict`."""
+
+    records: list[dict[str, Any]]
+    level: Any = None
+    quantiles: Any = None
+    outputs: list[str] | None = None
+    num_samples: Any = None
+    seed: Any = None
+
+
+class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /feedback`."""
+
+    records: list[dict[str, Any]]
+    level: Any = None
+
+
+_predict = msgspec.json.Decoder(PredictRequest)
+_feedback = msgspec.json.Decoder(FeedbackRequest)
+
+
+def read_predict(served: Served, body: bytes | bytearray, limits: Limits) -> Ask:
+    """The request in a body. Raises Malformed, TooLarge and PredictionError."""
+    request = decode(_predict, body)
+    wishes = Wishes(request.outputs, request.level, request.quantiles, request.num_samples, request.seed)
+    return ask(served, _columns(request.records), len(request.records), wishes, limits)
+
+
+def read_feedback(served: Served, body: bytes | bytearray, limits: Limits) -> tuple[Ask, np.ndarray]:
+    """The rows in a body, and what came (rows, *event)."""
+    request = decode(_feedback, body)
+    program = served.predictor.program
+    if not request.records:
+        raise Malformed("No records came; wanted rows with their outcome.")
+    columns = dict(_columns(request.records))
+    if program.outcome not in columns:
+        raise Malformed(f"The records lack {program.outcome}, the outcome that came.")
+    came = plain_numbers(program.outcome, columns.pop(program.outcome)).astype(float)
+    if came.shape != (len(request.records), *program.event) or not np.isfinite(came).all():
+        raise PredictionError(
+            f"{program.outcome} has the shape {came.shape[1:]} in a record, or is not finite; wanted {program.event}."
+        )
+    return ask(served, columns, len(request.records), Wishes(None, request.level), limits), came
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The records' values by name. Raises PredictionError where a record lacks a name that others have."""
+    if not records:
+        return {}
+    names = list(records[0])
+    try:
+        columns = {name: [record[name] for record in records] for name in names}
+        if all(len(record) == len(names) for record in records):
+            return columns
+    except KeyError:
+        pass
+    every = list(dict.fromkeys(name for record in records for name in record))
+    for number, record in enumerate(records):
+        missing = [name for name in every if name not in record]
+        if missing:
+            raise PredictionError(
+                f"Record {number} (the first is record 0) lacks {', '.join(missing[:10])}, which other records have."
+            )
+    raise AssertionError("records with the same names have the same number of them")
+
+
+def write_predictions(asked: Ask, reply: Reply) -> bytes:
+    """The answer as a body: one object for each row."""
+    served, question = asked.served, asked.question
+    lists: dict[str, list[Any]] = {}
+    for output in asked.outputs:
+        numbers = values(output, reply.found, reply.samples)
+        if output is Output.QUANTILES:
+            names = [f"{q:.10g}" for q in question.quantiles]
+            by_level = [np.moveaxis(numbers, -1, 0)[i].tolist() for i in range(len(names))]
+            lists[output.value] = [dict(zip(names, row, strict=True)) for row in zip(*by_level, strict=True)]
+        else:
+            lists[output.value] = numbers.tolist()
+    names = list(lists)
+    body: dict[str, Any] = {
+        "model": served.name,
+        "version": served.version,
+        "outcome": served.predictor.outcome,
+        "level": question.level,
+        "interval": "equal-tailed",
+    }
+    if asked.draws:
+        body |= {"num_samples": asked.draws, "seed": asked.seed}
+    if reply.found is not None and reply.found.guarantee:
+        body["guarantee"] = reply.found.guarantee
+    body["predictions"] = [dict(zip(names, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+    return encode(body)
+
+
+def example_records(served: Served, rows: int = 1) -> dict[str, Any]:
+    """A request that the model answers."""
+    columns = {name: numbers.tolist() for name, numbers in served.example(rows).items()}
+    return {"records": [{name: column[i] for name, column in columns.items()} for i in range(rows)], "level": 0.9}

@@ -1,0 +1,206 @@
+"use strict";
+
+// The page of a probinfer server: a form from the model's schema, its answer drawn. It asks as any client does.
+
+const QUANTILES = [0.005, 0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975, 0.995];
+const BANDS = [["0.005", "0.995", 0.15], ["0.025", "0.975", 0.25], ["0.1", "0.9", 0.35], ["0.25", "0.75", 0.5]];
+const at = (id) => document.getElementById(id);
+let models = [];
+let model = null;
+
+function element(tag, attributes = {}, ...children) {
+  const svg = ["svg", "rect", "line", "text", "circle", "g", "title"].includes(tag);
+  const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+function short(number) {
+  if (number === null || number === undefined) return "none";
+  if (Number.isInteger(number) && Math.abs(number) < 1e7) return String(number);
+  return String(Number(number.toPrecision(4)));
+}
+
+async function asked(path, body) {
+  const headers = { "content-type": "application/json" };
+  if (at("key").value) headers["x-api-key"] = at("key").value;
+  const answer = await fetch(path, { headers, ...(body ? { method: "POST", body: JSON.stringify(body) } : {}) });
+  if (answer.status === 401) at("keyed").hidden = false;
+  const content = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
+  if (!answer.ok) throw new Error(content.error);
+  return content;
+}
+
+// the form ------------------------------------------------------------------------------------------------------------
+
+function places(shape) {
+  return shape.reduce((found, size) => found.flatMap((place) => [...Array(size).keys()].map((i) => [...place, i])), [[]]);
+}
+
+function entry(value, place) {
+  return place.reduce((inner, i) => inner[i], value);
+}
+
+function field(input, place) {
+  const name = place.length ? `${input.name}[${place.join(",")}]` : input.name;
+  const value = entry(model.example[input.name], place);
+  const range = input.parameters;
+  let control;
+  if (input.choices) {
+    control = element("select", {}, ...input.choices.map((choice) => element("option", { value: choice }, choice)));
+  } else if (input.datatype === "BOOL") {
+    control = element("input", { type: "checkbox" });
+    control.checked = Boolean(value);
+  } else {
+    const whole = input.datatype === "INT64";
+    control = element("input", { type: "number", step: whole ? "1" : "any", required: "", value });
+    if (range) { control.min = range.minimum; control.max = range.maximum; }
+  }
+  control.dataset.input = input.name;
+  control.dataset.place = JSON.stringify(place);
+  control.dataset.type = input.choices ? "BYTES" : input.datatype;
+  const label = element("span", {}, name);
+  if (range) label.append(element("small", {}, `${range.minimum} to ${range.maximum}`));
+  return element("label", { class: "field" }, label, control);
+}
+
+function show(name) {
+  model = models.find((one) => one.name === name);
+  at("about").textContent = `${model.name} · ${model.outcome} · verdict ${model.verdict} · version ${model.version}`
+    + (model.refused ? " · the folder's present content was refused" : "");
+  at("card").textContent = model.card;
+  at("inputs").replaceChildren(...model.inputs.flatMap((input) => places(input.shape).map((place) => field(input, place))));
+  if (!model.inputs.length) at("inputs").append("The model's rows need no inputs.");
+  ask();
+}
+
+function record() {
+  const row = {};
+  for (const control of at("inputs").querySelectorAll("[data-input]")) {
+    const type = control.dataset.type;
+    const value = type === "BOOL" ? control.checked : type === "BYTES" ? control.value : Number(control.value);
+    const place = JSON.parse(control.dataset.place);
+    if (!place.length) { row[control.dataset.input] = value; continue; }
+    let inner = (row[control.dataset.input] ??= []);
+    for (const i of place.slice(0, -1)) inner = (inner[i] ??= []);
+    inner[place.at(-1)] = value;
+  }
+  return row;
+}
+
+// the answer ----------------------------------------------------------------------------------------------------------
+
+function bars(chances, inside) {
+  const step = 26, width = 560, from = 70;
+  const svg = element("svg", { viewBox: `0 0 ${width} ${step * chances.length + 8}`, role: "img" });
+  svg.append(element("title", {}, "probability of each class"));
+  chances.forEach((chance, code) => {
+    const y = code * step + 4;
+    const outside = inside && !inside[code] ? " out" : "";
+    svg.append(element("text", { x: from - 10, y: y + 15, "text-anchor": "end", class: outside }, `class ${code}`));
+    const length = Math.max(1, chance * (width - from - 70));
+    svg.append(element("rect", { x: from, y: y + 2, width: length, height: step - 8, rx: 2, class: `band${outside}` }));
+    svg.append(element("text", { x: from + length + 6, y: y + 15, class: `faint${outside}` }, short(chance)));
+  });
+  return svg;
+}
+
+function interval(parts) {
+  const width = 560, edge = 30, step = 84;
+  const ends = parts.flatMap((part) => [part.lower, part.upper, part.mean, ...Object.values(part.quantiles)]);
+  const known = ends.filter((value) => typeof value === "number");
+  let low = Math.min(...known), high = Math.max(...known);
+  if (!(high > low)) { low -= 1; high += 1; }
+  const x = (value) => edge + (value - low) / (high - low) * (width - 2 * edge);
+  const svg = element("svg", { viewBox: `0 0 ${width} ${step * parts.length}`, role: "img" });
+  svg.append(element("title", {}, "the predictive distribution and its interval"));
+  parts.forEach((part, number) => {
+    const y = number * step + 32;
+    svg.append(element("line", { x1: edge, x2: width - edge, y1: y, y2: y, class: "axis" }));
+    for (const [from, to, opacity] of BANDS) {
+      const [a, b] = [part.quantiles[from], part.quantiles[to]];
+      if (typeof a !== "number" || typeof b !== "number") continue;
+      svg.append(element("rect", { x: x(a), y: y - 9, width: Math.max(1, x(b) - x(a)), height: 18, class: "band", "fill-opacity": opacity }));
+    }
+    for (const [value, anchor] of [[part.lower, "end"], [part.upper, "start"]]) {
+      if (typeof value !== "number") continue;
+      svg.append(element("line", { x1: x(value), x2: x(value), y1: y - 15, y2: y + 15, class: "end" }));
+      const room = anchor === "end" ? Math.max(x(value), 46) : Math.min(x(value), width - 46);
+      svg.append(element("text", { x: room, y: y - 20, "text-anchor": anchor }, short(value)));
+    }
+    if (typeof part.mean === "number") {
+      svg.append(element("circle", { cx: x(part.mean), cy: y, r: 4.5, class: "mean" }));
+      const room = Math.min(Math.max(x(part.mean), 60), width - 60);
+      svg.append(element("text", { x: room, y: y + 32, "text-anchor": "middle" }, `mean ${short(part.mean)}`));
+    }
+  });
+  return svg;
+}
+
+function split(answer) {
+  return places(model.event).map((place) => ({
+    lower: entry(answer.lower, place),
+    upper: entry(answer.upper, place),
+    mean: entry(answer.mean, place),
+    quantiles: Object.fromEntries(Object.entries(answer.quantiles).map(([level, value]) => [level, entry(value, place)])),
+  }));
+}
+
+function flat(value) {
+  return Array.isArray(value) ? `[${value.map(flat).join(", ")}]` : short(value);
+}
+
+function draw(content) {
+  const answer = content.predictions[0];
+  const percent = short(100 * content.level);
+  at("title").textContent = `Prediction of ${content.outcome}`;
+  const one = model.classes && !model.event.length;
+  at("picture").replaceChildren(one ? bars(answer.probabilities, answer.in_set) : interval(split(answer)));
+  const rows = [
+    ["mean", answer.mean, ""],
+    ["sd", answer.sd, ""],
+    ["of it epistemic", answer.epistemic_sd, "not knowing the parameters"],
+    ["of it aleatoric", answer.aleatoric_sd, "would remain if they were known"],
+    [`${percent}% interval`, [answer.lower, answer.upper], one ? "of the class code" : ""],
+    ["Monte Carlo error", answer.mcse, "of the mean"],
+  ];
+  if (one) rows.unshift(["most probable", answer.most_probable, "class"]);
+  at("numbers").replaceChildren(...rows.map(([name, value, text]) =>
+    element("tr", {}, element("th", {}, name), element("td", {}, flat(value)), element("th", {}, text))));
+  at("guarantee").textContent = content.guarantee ?? (one ? `Faint classes are outside the ${percent}% set.` : "");
+}
+
+async function ask() {
+  if (!model || !at("form").reportValidity()) return;
+  const wanted = ["mean", "sd", "lower", "upper", "epistemic_sd", "aleatoric_sd", "mcse", "quantiles"];
+  if (model.classes) wanted.push("probabilities", "most_probable", "in_set");
+  at("ask").disabled = true;
+  at("problem").textContent = "";
+  try {
+    const body = { records: [record()], level: Number(at("level").value), outputs: wanted, quantiles: QUANTILES };
+    draw(await asked(`/predict/${encodeURIComponent(model.name)}`, body));
+  } catch (error) {
+    at("problem").textContent = error.message;
+  } finally {
+    at("ask").disabled = false;
+  }
+}
+
+async function begin() {
+  try {
+    models = (await asked("/models")).models;
+  } catch (error) {
+    at("problem").textContent = error.message;
+    return;
+  }
+  at("problem").textContent = "";
+  at("choose").hidden = models.length < 2;
+  at("model").replaceChildren(...models.map((one) => element("option", { value: one.name }, one.name)));
+  show(models[0].name);
+}
+
+at("model").addEventListener("change", (event) => show(event.target.value));
+at("key").addEventListener("change", begin);
+at("form").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
+begin();

@@ -1,0 +1,64 @@
+"""Predictive draws of rows: which posterior draws, and the randomness that belongs to each row. Imports jax."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probinfer.errors import PredictionError
+from probinfer.predict.engine import Engine
+from probinfer.predict.program import Program
+
+
+def sample_rows(
+    engine: Engine, columns: Mapping[str, np.ndarray], hashes: np.ndarray, draws: int, seed: Any
+) -> np.ndarray:
+    """Draws (draws, rows, *event) as `Predictor.sample` describes them. The first of many draws are those of fewer.
+
+    hashes (rows,): content of each row. Raises PredictionError for a seed that is none.
+    """
+    with jax.enable_x64(True):
+        order, noise = jax.random.split(_key(seed))
+        size = engine.program.size
+        rounds = [jax.random.permutation(jax.random.fold_in(order, i), size) for i in range(-(-draws // size))]
+        picked = np.concatenate([np.zeros(0, int), *map(np.asarray, rounds)])[:draws].astype(int)
+        if engine.program.weights is not None:
+            start, order = float(jax.random.uniform(order)), jax.random.fold_in(order, 0)
+            picked = engine.program.weights.pick(draws, start)[np.asarray(jax.random.permutation(order, draws))]
+        words = np.asarray(jax.random.key_data(noise))
+    along = np.column_stack([hashes, _occurrences(hashes), np.broadcast_to(words, (len(hashes), 2))]).astype(float)
+    keys = engine.of_outcomes(_row_keys, columns, along).reshape(-1, 2)
+    values = engine.sample(columns, keys, picked)
+    return values.astype(np.int64) if engine.program.discrete else values
+
+
+def _row_keys(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:
+    """Key data (n, 2): the noise's key, folded with the row's content, and with how often it came before."""
+    hashes, again, words = along[:, 0], along[:, 1], along[:, 2:]
+
+    def one(word: jax.Array, content: jax.Array, count: jax.Array) -> jax.Array:
+        key = jax.random.wrap_key_data(word, impl="threefry2x32")
+        return jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, content), count))
+
+    return jax.vmap(one)(words.astype(jnp.uint32), hashes.astype(jnp.uint32), again.astype(jnp.uint32))
+
+
+def _key(seed: Any) -> jax.Array:
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and 0 <= seed < 2**63:
+        return jax.random.key(int(seed), impl="threefry2x32")
+    if isinstance(seed, jax.Array) and seed.shape == () and jax.dtypes.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        return seed
+    raise PredictionError(f"seed is {seed!r}; wanted a whole number from 0, or a jax key.")
+
+
+def _occurrences(hashes: np.ndarray) -> np.ndarray:
+    """How many earlier rows have the same content: 0 for the first of each."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, int)
+    run = np.arange(len(ordered)) - np.repeat(begins, np.diff(np.r_[begins, len(ordered)]))
+    result = np.empty(len(hashes), np.uint32)
+    result[order] = run
+    return result

@@ -1,0 +1,704 @@
+"""The server over HTTP: the same numbers as the predictor, the protocol in full, and a defined answer to everything."""
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import probinfer as pi
+from probinfer.deploy import app
+from probinfer.deploy.served import load
+from probinfer.deploy.settings import ServeSettings, named
+from tests.deploy.serving import metric, running, tensor, until_ready
+from tests.predict import models as m
+from tests.predict.fits import fitted
+
+MOST_BODY = 60_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two predictors: `line`, a normal outcome, and `classes`, a binary one calibrated in groups by its `site`."""
+    place = tmp_path_factory.mktemp("models")
+    fitted(m.line, {"x": m.x, "y": m.y}, m.LINE, chains=4).save(place / "line")
+    rng = np.random.default_rng(2)
+    X, y = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
+    binary = fitted(m.logistic, {"X": m.X, "y": m.y > 0}, {"beta": m.draws(3)})
+    binary.calibrate({"X": X, "site": np.resize(["north", "south"], 40)}, y, groups="site").save(place / "classes")
+    return place
+
+
+def settings(folder, **more):
+    models = (("line", folder / "line"), ("classes", folder / "classes"))
+    usual = {"max_batch": 8, "reload": 0.0, "drain": 0.0, "body_timeout": 1.0, "max_body": MOST_BODY, "max_rows": 500}
+    return ServeSettings(models, **{**usual, **more})
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with running(settings(folder)) as (client, service):
+        yield client, service
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return server[0]
+
+
+@pytest.fixture(scope="module")
+def line(folder):
+    return pi.load_predictor(folder / "line")
+
+
+@pytest.fixture
+def shared(server, monkeypatch):
+    """Further servers in the same test use what is compiled already."""
+    known = {name: slot.served for name, slot in server[1].models.slots.items()}
+    monkeypatch.setattr(app, "load", lambda name, path: known[name])
+
+
+# the same numbers ----------------------------------------------------------------------------------------------------
+
+
+def test_records_are_answered_with_the_predictors_numbers(client, line):
+    x = [0.3, -1.5, 2.0]
+    body = {"records": [{"x": value} for value in x], "level": 0.8, "quantiles": [0.1, 0.5]}
+    found = client.post("/predict", json=body).json()
+    expected = line.predict({"x": np.array(x)}, level=0.8, quantiles=(0.1, 0.5))
+    assert (found["model"], found["outcome"], found["level"]) == ("line", "y", 0.8)
+    for name in ("mean", "sd", "lower", "upper", "epistemic_sd", "mcse"):
+        np.testing.assert_allclose([row[name] for row in found["predictions"]], getattr(expected, name), rtol=1e-10)
+    quantiles = [[row["quantiles"][q] for q in ("0.1", "0.5")] for row in found["predictions"]]
+    np.testing.assert_allclose(quantiles, expected.quantiles, rtol=1e-10)
+    assert client.post("/predict/line", json=body).json()["predictions"] == found["predictions"]
+
+
+def test_tensors_are_answered_with_the_predictors_numbers(client, line):
+    x = [0.3, -1.5]
+    names = ["mean", "sd", "lower", "upper", "aleatoric_sd", "quantiles", "samples"]
+    body = {
+        "id": "seven",
+        "inputs": [tensor("x", x)],
+        "outputs": [{"name": name} for name in names],
+        "parameters": {"level": 0.5, "quantiles": "0.25,0.75", "num_samples": 20, "seed": 3},
+    }
+    found = client.post("/v2/models/line/infer", json=body).json()
+    assert found["id"] == "seven"
+    assert found["model_name"] == "line"
+    assert [output["name"] for output in found["outputs"]] == names
+    outputs = {output["name"]: np.reshape(output["data"], output["shape"]) for output in found["outputs"]}
+    expected = line.predict({"x": np.array(x)}, level=0.5, quantiles=(0.25, 0.75))
+    for name in names[:-1]:
+        np.testing.assert_allclose(outputs[name], getattr(expected, name), rtol=1e-10, err_msg=name)
+    np.testing.assert_allclose(outputs["samples"], line.sample({"x": np.array(x)}, draws=20, seed=3).T, rtol=1e-10)
+    assert found["parameters"] == {
+        "level": 0.5, "interval": "equal-tailed", "quantiles": "0.25,0.75", "num_samples": 20, "seed": 3,
+    }  # fmt: skip
+
+
+def test_classes_and_groups(client, folder):
+    rows = {"X": np.array([[0.5, -1.0, 2.0], [1.0, 0.0, 0.0]]), "site": np.array(["south", "north"])}
+    expected = pi.load_predictor(folder / "classes").predict(rows, level=0.7)
+    records = [{"X": rows["X"][i].tolist(), "site": str(rows["site"][i])} for i in range(2)]
+    body = {"records": records, "level": 0.7, "outputs": ["probabilities", "most_probable", "in_set"]}
+    found = client.post("/predict/classes", json=body).json()
+    np.testing.assert_allclose(
+        [row["probabilities"] for row in found["predictions"]], expected.probabilities, rtol=1e-10
+    )
+    assert [row["in_set"] for row in found["predictions"]] == expected.sets.tolist()
+    assert [row["most_probable"] for row in found["predictions"]] == expected.most_probable.tolist()
+    assert found["guarantee"] == expected.guarantee
+    tensors = {
+        "inputs": [
+            tensor("X", rows["X"].tolist(), "FP32", [2, 3]),  # nested lists are allowed too
+            tensor("site", ["south", "north"], "BYTES"),
+        ],
+        "parameters": {"level": 0.7},
+        "outputs": [{"name": "calibration_rows"}, {"name": "in_set"}],
+    }
+    outputs = client.post("/v2/models/classes/infer", json=tensors).json()["outputs"]
+    assert (outputs[0]["datatype"], outputs[0]["data"]) == ("INT64", expected.calibration_rows.tolist())
+    assert (outputs[1]["datatype"], outputs[1]["data"]) == ("BOOL", expected.sets.ravel().tolist())
+    unknown = {"records": [{"X": [0, 0, 0], "site": "west"}]}
+    answer = client.post("/predict/classes", json=unknown)
+    assert answer.status_code == 422
+    assert "'west'" in answer.json()["error"]
+
+
+def test_requests_at_once_share_calls_and_keep_their_own_answers(server, line):
+    client, service = server
+    before = metric(client, 'probinfer_batch_requests_count{model="line"}')
+    levels = np.linspace(0.1, 0.95, 40)
+
+    def one(number):
+        rows = [{"x": float(number) / 10 + i} for i in range(1 + number % 3)]
+        answer = client.post("/predict", json={"records": rows, "level": levels[number]})
+        return [row["upper"] for row in answer.json()["predictions"]]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(one, range(40)))
+    for number, uppers in enumerate(found):
+        x = np.array([float(number) / 10 + i for i in range(1 + number % 3)])
+        np.testing.assert_allclose(uppers, line.predict({"x": x}, level=levels[number]).upper, rtol=1e-10)
+    assert 0 < metric(client, 'probinfer_batch_requests_count{model="line"}') - before <= 40
+    assert service.models.slots["line"].batcher.idle
+
+
+def test_a_long_request_comes_in_one_piece(client, line):
+    x = np.linspace(-2, 2, 300)
+    found = client.post("/v2/models/line/infer", json={"inputs": [tensor("x", x.tolist())]}).json()
+    mean = next(output for output in found["outputs"] if output["name"] == "mean")
+    assert mean["shape"] == [300]
+    np.testing.assert_allclose(mean["data"], line.predict({"x": x}).mean, rtol=1e-10)
+
+
+# the protocol --------------------------------------------------------------------------------------------------------
+
+
+def test_metadata_and_health(client):
+    assert client.get("/v2").json() == {"name": "probinfer", "version": pi_version(), "extensions": []}
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json()["ready"] is True
+    found = client.get("/v2/models/classes").json()
+    assert found["name"] == "classes"
+    assert found["platform"] == "probinfer"
+    assert found["inputs"] == [
+        {"name": "X", "datatype": "FP64", "shape": [-1, 3]},
+        {"name": "site", "datatype": "BYTES", "shape": [-1]},
+    ]
+    outputs = {output["name"]: (output["datatype"], output["shape"]) for output in found["outputs"]}
+    assert outputs["probabilities"] == ("FP64", [-1, 2])
+    assert outputs["samples"] == ("INT64", [-1, -1])
+    (version,) = found["versions"]
+    assert client.get(f"/v2/models/classes/versions/{version}").json() == found
+    assert client.get(f"/v2/models/classes/versions/{version}/ready").json() == {"name": "classes", "ready": True}
+    assert client.get("/v2/models/classes/ready").json()["ready"] is True
+    body = {"inputs": [tensor("x", [1.0])]}
+    (version,) = client.get("/v2/models/line").json()["versions"]
+    answer = client.post(f"/v2/models/line/versions/{version}/infer", json=body).json()
+    assert answer["model_version"] == version
+    assert "id" not in answer
+    for path in ("/v2/models/line/versions/1/infer", "/v2/models/other/infer"):
+        refused = client.post(path, json=body)
+        assert refused.status_code == 404
+        assert set(refused.json()) == {"error"}
+    assert client.get("/v2/models/other").status_code == 404
+    assert client.get("/v2/models/line/versions/1").status_code == 404
+    assert client.get("/nothing").status_code == 404
+    assert client.get("/predict").status_code == 405
+
+
+def pi_version():
+    from importlib.metadata import version
+
+    return version("probinfer")
+
+
+def test_openapi_describes_what_is_served_with_answers_that_are_real(client, line):
+    document = client.get("/openapi.json").json()
+    assert document["openapi"] == "3.1.0"
+    predict = document["paths"]["/predict/line"]["post"]
+    example = predict["requestBody"]["content"]["application/json"]["example"]
+    assert example == {"records": [{"x": 0.0}], "level": 0.9}
+    shown = predict["responses"]["200"]["content"]["application/json"]["example"]
+    assert client.post("/predict/line", json=example).json() == shown
+    np.testing.assert_allclose(shown["predictions"][0]["mean"], line.predict({"x": 0.0}).mean[0], rtol=1e-10)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            sent = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+            if method == "get" or sent is not None:
+                assert client.request(method, path, json=sent).status_code == 200, path
+    record = document["components"]["schemas"]["classes.Record"]["properties"]
+    assert record["site"] == {"type": "string", "enum": ["north", "south"]}
+    assert record["X"] == {"type": "array", "minItems": 3, "maxItems": 3, "items": {"type": ["number", "boolean"]}}
+
+
+def test_examples_and_answers_follow_the_documents_own_schemas(client):
+    import jsonschema
+
+    document = client.get("/openapi.json").json()
+    for path, operations in document["paths"].items():
+        post = operations.get("post")
+        if post is None or "example" not in post["requestBody"]["content"]["application/json"]:
+            continue
+        sent = post["requestBody"]["content"]["application/json"]
+        answer = client.post(path, json=sent["example"])
+        for value, schema in (
+            (sent["example"], sent["schema"]),
+            (answer.json(), post["responses"]["200"]["content"]["application/json"]["schema"]),
+        ):
+            jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(value)
+
+
+def test_the_page_has_what_it_needs_and_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path in re.findall(r'(?:src|href)="(/[^"]+)"', page.text):
+        assert client.get(path).status_code == 200, path
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page.text + client.get("/page.js").text)
+    tag = page.headers["etag"]
+    assert client.get("/", headers={"if-none-match": tag}).status_code == 304
+    described = client.get("/models").json()["models"]
+    assert [one["name"] for one in described] == ["line", "classes"]
+    assert "verdict   GOOD" in described[0]["card"]
+    for one in described:
+        assert client.post(f"/predict/{one['name']}", json={"records": [one["example"]]}).status_code == 200
+
+
+# what is refused -----------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "no json": (b"{", 400, "cannot be read as JSON"),
+    "text": (b"\xff\xfe", 400, "cannot be read as JSON"),
+    "nan": (b'{"records": [{"x": NaN}]}', 400, "JSON has no NaN and no Infinity"),
+    "infinity": (b'{"records": [{"x": -Infinity}]}', 400, "JSON has no NaN"),
+    "too large a number": (b'{"records": [{"x": 1e999}]}', 400, "out of range"),
+    "deep": (b'{"records": [{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}]}", 400, "nested too deeply"),
+    "a list": (b'[{"x": 1}]', 400, "Expected `object`, got `array`"),
+    "no records": (b"{}", 400, "missing required field `records`"),
+    "empty": (b'{"records": []}', 400, "No rows came"),
+    "typo": (b'{"records": [{"x": 1}], "levle": 0.9}', 400, "unknown field `levle`"),
+    "record is no object": (b'{"records": [1]}', 400, "records[0]"),
+    "missing input": (b'{"records": [{}]}', 422, "The rows lack x"),
+    "ragged records": (b'{"records": [{"x": 1}, {"x": 1}, {"z": 1}]}', 422, "Record 0 (the first is record 0) lacks z"),
+    "unknown input": (b'{"records": [{"x": 1, "z": 2}]}', 422, "nothing called 'z'"),
+    "text for a number": (b'{"records": [{"x": 1}, {"x": "one"}]}', 422, "x holds text"),
+    "null": (b'{"records": [{"x": 1}, {"x": null}]}', 422, "x is missing in row 1"),
+    "a list for a number": (b'{"records": [{"x": [1, 2]}]}', 422, "x has the shape (1, 2)"),
+    "level": (b'{"records": [{"x": 1}], "level": 1.5}', 422, "level has 1.5; wanted probabilities"),
+    "level text": (b'{"records": [{"x": 1}], "level": "high"}', 422, "level has 'high'"),
+    "quantile": (b'{"records": [{"x": 1}], "quantiles": [0.5, 2]}', 422, "quantiles has 2"),
+    "many quantiles": (b'{"records": [{"x": 1}], "quantiles": [' + b"0.5," * 100 + b"0.5]}", 400, "1 to 100"),
+    "output": (b'{"records": [{"x": 1}], "outputs": ["men"]}', 400, "no output called 'men'; line has mean, sd"),
+    "no output": (b'{"records": [{"x": 1}], "outputs": []}', 400, "list of outputs is empty"),
+    "draws": (b'{"records": [{"x": 1}], "num_samples": 1001}', 400, "may have 1000 draws"),
+    "half a draw": (b'{"records": [{"x": 1}], "num_samples": 1.5}', 400, "num_samples is 1.5"),
+    "seed": (b'{"records": [{"x": 1}], "num_samples": 5, "seed": -1}', 400, "seed is -1"),
+    "rows": (b'{"records": [' + b'{"x":1},' * 500 + b'{"x":1}]}', 413, "501 rows came; one request may have 500"),
+    "huge integer": (b'{"records": [{"x": 1' + b"0" * 400 + b"}]}", 422, "x is a whole number beyond 64 bits in row 0"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_request_is_told_what_is_wrong(client, name):
+    body, status, text = WRONG[name]
+    answer = client.post("/predict", content=body)
+    assert text in answer.json()["error"]
+    assert answer.status_code == status
+
+
+TENSORS = {
+    "datatype": ([{**tensor("x", [1.0]), "datatype": "FP8"}], 400, "datatype 'FP8'"),
+    "bytes": ([tensor("x", ["a"], "BYTES")], 422, "x holds text"),
+    "shape": ([tensor("x", [1.0, 2.0], shape=[3])], 400, "holds 2 numbers; its shape [3] needs 3"),
+    "negative": ([tensor("x", [1.0], shape=[-1])], 400, "shape [-1]"),
+    "scalar": ([{**tensor("x", [1.0]), "shape": []}], 400, "wanted the number of rows first"),
+    "wide": ([tensor("x", [1.0, 2.0], shape=[1, 2])], 400, "wanted [-1]"),
+    "fractions": ([tensor("x", [1.5], "INT32")], 400, "INT32 and holds fractions"),
+    "null": ([tensor("x", [None])], 400, "something else than numbers"),
+    "twice": ([tensor("x", [1.0]), tensor("x", [1.0])], 400, "came twice: x"),
+    "unknown": ([tensor("x", [1.0]), tensor("z", [1.0])], 422, "nothing called 'z'"),
+    "lengths": ([tensor("x", [1.0]), tensor("z", [1.0, 2.0])], 400, "x has 1, z has 2"),
+    "none": ([], 422, "The rows lack x"),
+    "no rows": ([tensor("x", [], shape=[0])], 400, "No rows came"),
+    "binary": ([{**tensor("x", [1.0]), "parameters": {"binary_data_size": 8}}], 400, "came as binary data"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_wrong_tensor_is_told_what_is_wrong(client, name):
+    inputs, status, text = TENSORS[name]
+    answer = client.post("/v2/models/line/infer", json={"inputs": inputs})
+    assert text in answer.json()["error"]
+    assert answer.status_code == status
+
+
+def test_parameters_of_other_servers_are_ignored_and_unknown_ones_refused(client):
+    body = {"inputs": [tensor("x", [[1.0]], shape=[1, 1])]}
+    fine = client.post("/v2/models/line/infer", json={**body, "parameters": {"binary_data_output": False}})
+    assert fine.status_code == 200
+    refused = client.post("/v2/models/line/infer", json={**body, "parameters": {"levle": 0.9}})
+    assert "no parameter 'levle'; there are level" in refused.json()["error"]
+    fine = client.post("/v2/models/line/infer", json={**body, "parameters": {"binary_data_output": True}})
+    assert isinstance(fine.json()["outputs"][0]["data"], list)
+
+
+def test_bodies_are_bounded(client):
+    answer = client.post("/predict", content=b" " * 10_000_000)
+    assert answer.status_code == 413
+    assert f"10000000 bytes came; a body may have {MOST_BODY}" in answer.json()["error"]
+    chunks = client.post("/predict", content=(b" " * 20_000 for _ in range(20)))
+    assert chunks.status_code == 413
+    assert client.post("/predict", content=b"x", headers={"content-encoding": "gzip"}).status_code == 415
+
+
+def test_numbers_that_are_not_finite_are_null_and_counted():
+    from probinfer.deploy.asking import Ask, Reply
+    from probinfer.deploy.named_outputs import Output
+    from probinfer.deploy.open_inference import write_infer
+    from probinfer.deploy.records import write_predictions
+    from probinfer.predict.engine import Answer
+    from probinfer.predict.interval import Answered
+    from probinfer.predict.together import Question
+
+    class Heavy:
+        """Stands in for a Student's t with one degree of freedom, whose mean and sd are none."""
+
+        name, version = "heavy", "1"
+        predictor = fitted(m.line, {"x": m.x, "y": m.y}, m.LINE)
+
+    one = np.array([1.0])
+    answer = Answer(np.array([np.nan]), np.array([np.inf]), one, one, one[:, None], one[:, None], np.array([True]))
+    question = Question({"x": one}, np.zeros(1, np.uint32))
+    asked = Ask(Heavy, question, (Output.MEAN, Output.SD, Output.UPPER))
+    reply = Reply(Answered(answer, -one, one, one[:, None]), None)
+    assert json.loads(write_predictions(asked, reply))["predictions"] == [{"mean": None, "sd": None, "upper": 1.0}]
+    mean, sd, upper = json.loads(write_infer(asked, reply))["outputs"]
+    assert (mean["data"], sd["data"], upper["data"]) == ([None], [None], [1.0])
+    assert mean["parameters"] == {"not_finite": 1}
+    assert "parameters" not in upper
+
+
+def test_a_request_that_cannot_wait_gets_504_and_a_wrong_limit_400(client):
+    body = {"inputs": [tensor("x", [1.0] * 400)]}
+    assert client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": "soon"}).status_code == 400
+    late = client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": "1"})
+    assert late.status_code == 504
+    assert "not ready in time" in late.json()["error"]
+
+
+def test_an_error_of_the_server_is_500_without_its_text(server, monkeypatch, caplog):
+    client, service = server
+    served = service.models.slots["line"].served
+
+    def broken(questions):
+        raise RuntimeError("secret of the machine")
+
+    monkeypatch.setitem(service.models.slots["line"].__dict__, "served", Stub(served, broken))
+    answer = client.post("/predict", json={"records": [{"x": 1}]})
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.json()["error"].rpartition(" ")[2].rstrip(".") in {getattr(r, "id", "") for r in caplog.records}
+
+
+class Stub:
+    """A model whose calls break."""
+
+    def __init__(self, served, answer):
+        self._served, self.answer = served, answer
+
+    def __getattr__(self, name):
+        return getattr(self._served, name)
+
+
+# counting ------------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_count_requests_doubt_and_coverage(client, line):
+    names = {
+        "requests": 'probinfer_requests_total{model="line",route="predict",status="200"}',
+        "refused": 'probinfer_requests_total{model="line",route="predict",status="422"}',
+        "rows": 'probinfer_batch_rows_sum{model="line"}',
+        "shares": 'probinfer_epistemic_share_count{model="line"}',
+        "share": 'probinfer_epistemic_share_sum{model="line"}',
+        "width": 'probinfer_interval_width_sum{model="line",level="0.8"}',
+        "told": 'probinfer_feedback_total{model="line",level="0.8"}',
+        "covered": 'probinfer_feedback_covered_total{model="line",level="0.8"}',
+        "expected": 'probinfer_feedback_expected_total{model="line",level="0.8"}',
+    }
+    before = {key: metric(client, name) for key, name in names.items()}
+    x = [0.0, 1.0]
+    client.post("/predict", json={"records": [{"x": value} for value in x], "level": 0.8})
+    client.post("/predict", json={"records": [{"x": None}], "level": 0.8})
+    expected = line.predict({"x": np.array(x)}, level=0.8)
+    middle = {key: metric(client, name) - before[key] for key, name in names.items()}
+    assert (middle["requests"], middle["refused"], middle["rows"], middle["shares"]) == (1, 1, 2, 2)
+    np.testing.assert_allclose(middle["share"], np.sum(expected.epistemic_sd**2 / expected.sd**2), rtol=1e-6)
+    np.testing.assert_allclose(middle["width"], np.sum(expected.upper - expected.lower), rtol=1e-6)
+    told = [{"x": 0.0, "y": 0.0}, {"x": 0.0, "y": 100.0}, {"x": 1.0, "y": 0.1}]
+    answer = client.post("/feedback", json={"records": told, "level": 0.8})
+    assert answer.json()["covered"] == [True, False, True]
+    after = {key: metric(client, name) - before[key] for key, name in names.items()}
+    assert (after["told"], after["covered"]) == (3, 2)
+    np.testing.assert_allclose(after["expected"], 2.4)
+    wrong = client.post("/feedback", json={"records": [{"x": 0.0}]})
+    assert "lack y, the outcome that came" in wrong.json()["error"]
+    assert client.post("/feedback", json={"records": [{"x": 0.0, "y": "a"}]}).status_code == 422
+
+
+def test_metrics_are_prometheus_text(client):
+    text = client.get("/metrics")
+    assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
+    told, buckets = [], {}
+    for line in text.text.splitlines():
+        if line.startswith("#"):
+            kind, name = line.split()[1:3]
+            if kind == "TYPE":
+                told.append(name)
+            continue
+        match = re.fullmatch(r'(\w+)\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\} (\S+)', line)
+        assert match, line
+        assert match[1].startswith(told[-1])  # every series stands under its own heading
+        float(match[3])
+        if match[1].endswith("_bucket"):
+            series = re.sub(r',?le="[^"]*"', "", match[2])
+            buckets.setdefault((match[1], series), []).append(float(match[3]))
+    assert len(set(told)) == len(told)
+    assert buckets
+    assert all(counts == sorted(counts) for counts in buckets.values())
+
+
+# keys, transport, and clients that misbehave -------------------------------------------------------------------------
+
+
+def test_an_api_key_is_asked_for_everywhere_but_health_and_page(folder, shared):
+    with running(settings(folder, api_key="correct horse")) as (client, _):
+        body = {"records": [{"x": 1}]}
+        for headers in ({}, {"x-api-key": "wrong horse"}, {"authorization": "Basic correct horse"}):
+            refused = client.post("/predict", json=body, headers=headers)
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"] == "Bearer"
+            assert "correct horse" not in refused.text
+        for path in ("/metrics", "/models", "/openapi.json", "/v2/models/line"):
+            assert client.get(path).status_code == 401
+        for headers in ({"x-api-key": "correct horse"}, {"authorization": "Bearer correct horse"}):
+            assert client.post("/predict", json=body, headers=headers).status_code == 200
+        for path in ("/v2/health/ready", "/v2/health/live", "/", "/page.js"):
+            assert client.get(path).status_code == 200
+        document = client.get("/openapi.json", headers={"x-api-key": "correct horse"}).json()
+        assert document["security"] == [{"bearer": []}, {"header": []}]
+
+
+def test_tls(folder, shared, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate, and is not here")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    import ssl
+
+    trusted = ssl.create_default_context(cafile=str(certificate))
+    with running(settings(folder, certificate=certificate, key=key), verify=trusted) as (client, _):
+        assert client.post("/predict", json={"records": [{"x": 1}]}).status_code == 200
+
+
+def connect(client):
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+
+
+def everything(connection):
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_slow_clients_are_let_go_and_hold_up_nobody(client):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+    began = time.monotonic()
+    with connect(client) as silent, connect(client) as in_head, connect(client) as in_body:
+        in_head.sendall(head)
+        in_body.sendall(head + b"\r\n" + b'{"records"')
+        assert client.post("/predict", json={"records": [{"x": 1}]}).status_code == 200
+        assert everything(in_body).startswith(b"HTTP/1.1 408")
+        assert everything(in_head) == b""
+        assert everything(silent) == b""
+    assert time.monotonic() - began < 15
+
+
+def test_floods_of_headers_are_refused(client):
+    with connect(client) as many:
+        many.sendall(b"GET /v2 HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n")
+        assert everything(many).startswith(b"HTTP/1.1 431")
+    with connect(client) as endless:
+        sent = 0
+        with contextlib.suppress(ConnectionError):  # the server closes while it still sends
+            endless.sendall(b"GET /v2 HTTP/1.1\r\nX-Long: ")
+            while sent < 50_000_000:
+                endless.sendall(b"a" * 16_384)
+                sent += 16_384
+        assert sent < 20_000_000  # what the buffers between the two hold
+    with connect(client) as garbage:
+        garbage.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        assert everything(garbage).startswith(b"HTTP/1.1 400")
+    assert client.get("/v2/health/live").status_code == 200
+
+
+def test_pipelined_requests_are_answered_in_order(client):
+    bodies = [json.dumps({"inputs": [tensor("x", [float(i)])], "id": f"n{i}"}).encode() for i in range(5)]
+    head = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n"
+    with connect(client) as connection:
+        last = len(bodies) - 1
+        connection.sendall(
+            b"".join(head % (len(b), b"Connection: close\r\n" if i == last else b"") + b for i, b in enumerate(bodies))
+        )
+        found = re.findall(rb'"id":"(n\d)"', everything(connection))
+    assert found == [b"n0", b"n1", b"n2", b"n3", b"n4"]
+
+
+def test_a_full_queue_is_429_with_retry_after(folder, shared, server, monkeypatch):
+    with running(settings(folder, max_queue=1)) as (client, service):
+        served = service.models.slots["line"].served
+
+        def slow(questions):
+            time.sleep(0.3)
+            return served.answer(questions)
+
+        monkeypatch.setitem(service.models.slots["line"].__dict__, "served", Stub(served, slow))
+
+        def one(number):
+            answer = client.post("/predict", json={"records": [{"x": 1}]})
+            return answer.status_code, answer.headers.get("retry-after")
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(one, range(8)))
+    statuses = [status for status, _ in found]
+    assert set(statuses) == {200, 429}
+    assert all(int(after) >= 1 for status, after in found if status == 429)
+
+
+# versions ------------------------------------------------------------------------------------------------------------
+
+
+def save(folder, shift):
+    draws = {**m.LINE, "slope": m.LINE["slope"] + shift}
+    fitted(m.line, {"x": m.x, "y": m.y}, draws, chains=4).save(folder)
+
+
+def until(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_new_version_is_served_without_dropping_a_request_and_a_corrupt_one_is_not(folder, tmp_path, caplog):
+    place = tmp_path / "line"
+    shutil.copytree(folder / "line", place)
+    answers, stop = [], []
+
+    def ask(client):
+        while not stop:
+            found = client.post("/predict", json={"records": [{"x": 100.0}]})
+            answers.append((found.status_code, found.json().get("version"), found.json()["predictions"][0]["mean"]))
+
+    def version():
+        return client.get("/v2/models/line").json()["versions"][0]
+
+    own = ServeSettings((("line", place),), max_batch=1, reload=0.05, drain=0.0)
+    with running(own) as (client, _), ThreadPoolExecutor(2) as pool:
+        first = version()
+        asking = [pool.submit(ask, client) for _ in range(2)]
+        try:
+            save(place, 7.0)
+            until(lambda: version() != first)
+            second = version()
+            until(lambda: answers[-1][1] == second)
+            # a folder that is away for a moment is no trouble
+            place.rename(tmp_path / "away")
+            time.sleep(0.1)
+            (tmp_path / "away").rename(place)
+            # one that is corrupt is refused, and said to be
+            array = place / "draws-0.npy"
+            good = array.read_bytes()
+            array.write_bytes(good[:-1] + b"!")
+            (place / "manifest.json").touch()
+            until(lambda: client.get("/v2/health/ready").json()["models"]["line"].get("problem"))
+            assert client.get("/v2/health/ready").status_code == 200
+            assert version() == second
+            assert metric(client, 'probinfer_artifact_refused{model="line"}') == 1
+            assert metric(client, 'probinfer_reloads_total{model="line",outcome="refused"}') == 1
+            array.write_bytes(good)
+            (place / "manifest.json").touch()
+            until(lambda: "problem" not in client.get("/v2/health/ready").json()["models"]["line"])
+        finally:
+            stop.append(True)
+            for one in asking:
+                one.result(30)
+    means = {version: mean for _, version, mean in answers}
+    assert {status for status, _, _ in answers} == {200}
+    np.testing.assert_allclose(means[second] - means[first], 700.0, rtol=1e-9)
+    assert len({(version, mean) for _, version, mean in answers}) == 2  # no mixture of the two
+    refused = [record for record in caplog.records if record.getMessage() == "new version refused"]
+    assert "draws-0.npy is damaged" in refused[0].problem
+
+
+def test_before_it_is_compiled_the_server_is_alive_and_not_ready(folder, monkeypatch):
+    import threading
+
+    gate = threading.Event()
+    loaded = {name: load(name, folder / name) for name in ("line", "classes")}
+    monkeypatch.setattr(app, "load", lambda name, path: loaded[name])
+    for served in loaded.values():
+        monkeypatch.setattr(served.few, "compile", lambda rows: gate.wait(20))
+    with running(settings(folder), wait=False) as (client, _):
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            try:
+                live = client.get("/v2/health/live")
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        assert live.status_code == 200
+        assert client.get("/v2/health/ready").status_code == 503
+        refused = client.post("/predict", json={"records": [{"x": 1}]})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert client.get("/v2/models/line/ready").status_code == 503
+        gate.set()
+        until_ready(client)
+
+
+# settings ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"models": ()}, "No predictor to serve"),
+        ({"models": named(["a=x", "a=y"])}, "Two predictors are called a"),
+        ({"models": named(["a/b=x"])}, "cannot be a model's name"),
+        ({"workers": 0}, "workers is 0"),
+        ({"max_wait_ms": -1.0}, "max_wait_ms is -1"),
+        ({"timeout": 0.0}, "timeout is 0"),
+        ({"timeout": float("nan")}, "timeout is nan"),
+        ({"certificate": "c.pem"}, "TLS needs both"),
+        ({"api_key": "short"}, "fewer than 8"),
+    ],
+)
+def test_settings_are_checked(more, text):
+    with pytest.raises(pi.ProbinferError, match=re.escape(text)):
+        ServeSettings(**{"models": named(["a=x"]), **more})
+
+
+def test_a_folder_that_is_no_predictor_stops_the_server_before_it_listens(tmp_path):
+    with pytest.raises(pi.ArtifactError, match=r"cannot be read .*; is .* a saved predictor"):
+        app.Service(ServeSettings((("a", tmp_path),)))
+
+
+def test_a_predictor_that_prepares_its_rows_is_refused_by_name(tmp_path):
+    frame = {"size": np.linspace(1.0, 9.0, 40), "price": np.linspace(2.0, 5.0, 40)}
+
+    def line(size, price=None):
+        slope = numpyro.sample("slope", dist.Normal(0.0, 2.0))
+        numpyro.sample("price", dist.Normal(slope * size, 1.0), obs=price)
+
+    pipeline = pi.Pipeline(
+        line, inputs={"size": pi.Column("size", pi.Standardise())}, outcome={"price": pi.Column("price")}
+    )
+    pi.Predictor(pi.infer(pipeline, frame, pi.Exact(), progress=False)).save(tmp_path / "prepared")
+    with pytest.raises(pi.ArtifactError, match=r"prepares its rows \(pi.Pipeline\), which the server does not do yet"):
+        load("prepared", tmp_path / "prepared")
