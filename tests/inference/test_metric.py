@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from probinfer.inference.mcmc import leapfrog
-from probinfer.inference.mcmc.metric import Metric, fit, identity
+from probinfer.inference.mcmc.metric import Metric, fit, identity, is_round
 from probinfer.inference.mcmc.walk import fit_covariance
 
 RNG = np.random.default_rng(11)
@@ -117,3 +117,24 @@ def test_kinetic_energy_is_never_negative():
     assert leapfrog.kinetic(point) == np.inf
     assert leapfrog.kinetic(point._replace(v=np.array([np.nan]))) == np.inf
     assert leapfrog.kinetic(point._replace(p=np.array([2.0]), v=np.array([3.0]))) == 3.0
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_fitted_metric_makes_later_draws_round(rank):
+    covariance = correlated(12, 4.0 if rank else 0.0)
+    metric = fit(*normal_sample(covariance), np.ones((4, 500), bool), rank)
+    assert is_round(*normal_sample(covariance), metric)
+
+
+@pytest.mark.parametrize("wrong", ["a scale", "a direction", "few draws"])
+def test_what_is_not_round_is_noticed(wrong):
+    covariance = correlated(12, 4.0)
+    metric = fit(*normal_sample(covariance), np.ones((4, 500), bool), 4)
+    draws, gradients = normal_sample(covariance)
+    if wrong == "a scale":
+        metric.scale[3] *= 1.5
+    elif wrong == "a direction":
+        metric.stretch[:] = 0.0
+    else:
+        draws, gradients = draws[:, :5], gradients[:, :5]
+    assert not is_round(draws, gradients, metric)

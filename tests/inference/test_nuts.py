@@ -156,6 +156,17 @@ def test_float32_and_float64():
     assert positions(pi.NUTS(chains=2, draws=50, warmup=50)).dtype == np.float64
 
 
+def test_warmup_ends_early_only_where_its_length_is_not_set():
+    """Of a normal posterior the metric is known after few draws; one that is set is kept to."""
+    normal = pi.LogDensity(lambda z: -0.5 * (z**2 / jnp.arange(1.0, 6.0) ** 2).sum(), 5)
+    taken = [
+        pi.infer(normal, None, pi.NUTS(draws=50, warmup=warmup), seed=3, progress=False).tree.attrs["warmup_draws"]
+        for warmup in (None, 400, 60)
+    ]
+    assert 100 <= taken[0] < 400
+    assert taken[1:] == [400, 60]
+
+
 @pytest.mark.parametrize("warmup", [0, 1, 7])
 def test_short_warmups(warmup):
     assert positions(pi.NUTS(chains=1, draws=5, warmup=warmup)).shape == (1, 5, 10)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+_ROUND_SCALE, _ROUND_DIRECTION = 1.25, 1.5  # standard deviations within these factors of one are round enough
 _DEFLATIONS = 1  # rounds in which scales and directions take turns
 
 
@@ -78,6 +79,29 @@ def fit(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *,
     metric.directions[:, : len(eigenvalues)] = directions
     metric.stretch[: len(eigenvalues)] = np.sqrt(eigenvalues) - 1.0
     return metric._replace(scale=scale)
+
+
+def is_round(draws: np.ndarray, gradients: np.ndarray, metric: Metric) -> bool:
+    """Whether draws and gradients (chains, n, d) that were made with a metric look round in it: no coordinate's scale
+    is off by more than a quarter, and no direction by more than half. False for too few draws to tell.
+
+    So what was learned from earlier draws is judged by later ones. The fit to a normal posterior is exact as soon as it
+    has draws enough, and more would not change it.
+    """
+    use = np.isfinite(draws).all(axis=-1) & np.isfinite(gradients).all(axis=-1)
+    x, g = pooled(draws, use), pooled(gradients, use)
+    if len(x) < 2 * x.shape[1] or len(x) < 40:
+        return False
+    stretch = 1.0 + metric.stretch
+    x = x / metric.scale
+    g = g * metric.scale
+    x = x + ((x @ metric.directions) * (1.0 / stretch - 1.0)) @ metric.directions.T
+    g = g + ((g @ metric.directions) * metric.stretch) @ metric.directions.T
+    scale = _diagonal(x, g, np.ones(x.shape[1]))
+    if np.abs(np.log(scale)).max() > np.log(_ROUND_SCALE):
+        return False
+    directions, _ = _extreme_directions(x, g, 1, _ROUND_DIRECTION**2)
+    return directions.shape[1] == 0
 
 
 def _diagonal(x: np.ndarray, g: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import tree
 from probinfer.inference.mcmc.kernel import Kernel
-from probinfer.inference.mcmc.metric import fit
+from probinfer.inference.mcmc.metric import fit, is_round
 from probinfer.inference.mcmc.run import run_chains
 from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP
 from probinfer.inference.method import Control, Need, Run
@@ -34,7 +34,7 @@ class NUTS:
     Args:
         chains: independent chains, each from its own initial point; 4 let the report see whether they agree.
         draws: draws kept, per chain.
-        warmup: draws spent on adaptation, per chain; None takes 400.
+        warmup: draws spent on adaptation, per chain; None takes 400, or fewer once the metric fits new draws.
         target_accept: mean acceptance that the step size aims at, in (0, 1). Raise it (0.95, 0.99) when draws diverge.
         max_tree_depth: a trajectory has at most 2**max_tree_depth steps.
         init: a variational method, such as `Pathfinder()`, whose draws the chains begin at, with the metric that fits
@@ -101,7 +101,8 @@ class NUTS:
         )
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         rank = metric_rank(target.dim, self.low_rank)
-        return run_chains(self, kernel, target, run, rank=rank, warmup=warmup, init=self.init)
+        settles = is_round if self.warmup is None else None
+        return run_chains(self, kernel, target, run, rank=rank, warmup=warmup, init=self.init, settles=settles)
 
 
 def metric_rank(dim: int, wanted: int | None) -> int:

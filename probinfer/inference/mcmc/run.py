@@ -28,10 +28,18 @@ _NEARBY = 200  # draws of the posterior nearby that each chain of a warm start l
 
 
 def run_chains(
-    method: Any, kernel: Kernel, target: Target, run: Run, *, rank: int, warmup: int, init: Any = None
+    method: Any,
+    kernel: Kernel,
+    target: Target,
+    run: Run,
+    *,
+    rank: int,
+    warmup: int,
+    init: Any = None,
+    settles: Any = None,
 ) -> Draws:
     """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric; `init`
-    is a method whose draws the chains begin at."""
+    is a method whose draws the chains begin at; `settles` as for `warm_up`."""
     clock = time.perf_counter
     began = clock()
     if run.warm is not None:
@@ -47,14 +55,21 @@ def run_chains(
         block = compiling.result()
         chains = Chains(pool, block, target, states, method.target_accept, kernel.limit, record, run.deadline)
         compiled = clock()
-        metrics = warm_up(
-            chains, metrics, kernel.fit, warmup, warmup + method.draws, run.progress, keep=run.warm is not None
+        metrics, warmed = warm_up(
+            chains,
+            metrics,
+            kernel.fit,
+            warmup,
+            warmup + method.draws,
+            run.progress,
+            keep=run.warm is not None,
+            settles=settles,
         )
         if chains.interrupted:
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
         warm = clock()
-        blocks, ending = sample(chains, metrics, method.draws, run.until, run.progress, warmup)
+        blocks, ending = sample(chains, metrics, method.draws, run.until, run.progress, warmed)
     run.progress.close()
     positions = stack(blocks, lambda block: block.q)
     if positions.shape[1] == 0:
@@ -72,7 +87,7 @@ def run_chains(
         },
         method=type(method).__name__,
         settings={**settings_of(method), "warmup": warmup},
-        facts={**beginning.facts, **({"warm_start": 1} if run.warm is not None else {})},
+        facts={**beginning.facts, "warmup_draws": warmed, **({"warm_start": 1} if run.warm is not None else {})},
         outcome=ending.outcome,
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,

@@ -19,6 +19,7 @@ SAMPLING, WARMUP = 0, 1  # numbers of phases in a record; the windows of the war
 _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up after which the metric is fitted anew
 _FIRST_LIMIT = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
 _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the way to the typical set is forgotten
+_SETTLED_FROM = 0.25  # of the warm-up: the earliest that it may be cut short
 _FAR = 10.0  # standard deviations of the log density below the bulk, beyond which a draw is still on that way
 
 
@@ -31,18 +32,25 @@ def warm_up(
     progress: Progress,
     *,
     keep: bool = False,
-) -> list[Metric]:
-    """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with, made by `fit`.
+    settles: Callable[[np.ndarray, np.ndarray, Metric], bool] | None = None,
+) -> tuple[list[Metric], int]:
+    """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with, made by `fit`,
+    and the draws of each chain that it took.
 
     Chains that have arrived where the others are share one metric and, at the end, one step size, fitted from all of
     them. A chain that is still on its way, or in a mode of its own, keeps those that fit where it is. With `keep` the
     metrics stay as they are, and only the step size adapts.
+
+    Once all chains have arrived, and `settles`(draws, gradients, metric) says of a window that the metric with which it
+    was made fits it, the windows left are skipped but the last, in which the step size settles.
     """
     parts = () if keep else _WINDOWS
     ends = [*sorted({round(warmup * part) for part in parts} - {0, warmup}), warmup]
+    last = ends[-1] - ends[-2] if len(ends) > 1 else warmup
     history = _History(fit)
-    before = 0
-    for window, end in enumerate(ends if warmup else []):
+    before, window = 0, 0
+    while before < warmup:
+        end = ends[window]
         blocks = chains.advance(
             end - before,
             metrics,
@@ -55,15 +63,23 @@ def warm_up(
             total=total,
         )
         if chains.interrupted:
-            return metrics
+            return metrics, before
         history.add(blocks)
         if end < warmup:
+            if (
+                settles is not None
+                and end >= _SETTLED_FROM * warmup
+                and end + last < warmup
+                and history.settled(settles, metrics[0])
+            ):
+                warmup = end + last
+                ends = [*ends[: window + 1], warmup]
             metrics = history.fit(int(np.ceil(end * _MEMORY)), metrics[0].stretch.shape[-1])
             chains.states = [_restart(state, state.step.log_average) for state in chains.states]
         else:
             _settle_step_sizes(chains, blocks, history.arrived())
-        before = end
-    return metrics
+        before, window = end, window + 1
+    return metrics, before
 
 
 def _settle_step_sizes(chains: Chains, blocks: list[list[BlockResult]], arrived: np.ndarray) -> None:
@@ -101,6 +117,12 @@ class _History:
     def arrived(self) -> np.ndarray:
         """Which chains are, in the last window, where the chain of the highest log density is."""
         return np.median(self._windows[-1].log_density, axis=1) >= self._threshold()
+
+    def settled(self, settles: Callable[[np.ndarray, np.ndarray, Metric], bool], metric: Metric) -> bool:
+        """Whether all chains have arrived, and the metric of the newest window fits it."""
+        newest = self._windows[-1]
+        with _thread_pools().limit(limits=1):
+            return bool(self.arrived().all()) and settles(newest.draws, newest.gradients, metric)
 
     def fit(self, recent: int, rank: int) -> list[Metric]:
         """One metric for all chains that have arrived, from their recent draws; for each other one its own."""
