@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-_ROUND_SCALE, _ROUND_DIRECTION = 1.25, 1.5  # standard deviations within these factors of one are round enough
+_ROUND_SCALE, _ROUND_DIRECTION = 1.15, 1.25  # standard deviations within these factors of one are round enough
 _DEFLATIONS = 1  # rounds in which scales and directions take turns
 
 
@@ -83,7 +83,7 @@ def fit(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *,
 
 def is_round(draws: np.ndarray, gradients: np.ndarray, metric: Metric) -> bool:
     """Whether draws and gradients (chains, n, d) that were made with a metric look round in it: no coordinate's scale
-    is off by more than a quarter, and no direction by more than half. False for too few draws to tell.
+    is off by more than 15%, and no direction by more than a quarter. False for too few draws to tell.
 
     So what was learned from earlier draws is judged by later ones. The fit to a normal posterior is exact as soon as it
     has draws enough, and more would not change it.

@@ -19,7 +19,7 @@ SAMPLING, WARMUP = 0, 1  # numbers of phases in a record; the windows of the war
 _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up after which the metric is fitted anew
 _FIRST_LIMIT = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
 _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the way to the typical set is forgotten
-_SETTLED_FROM = 0.25  # of the warm-up: the earliest that it may be cut short
+_SETTLED_FROM = 0.4  # of the warm-up: the earliest that it may be cut short
 _FAR = 10.0  # standard deviations of the log density below the bulk, beyond which a draw is still on that way
 
 
@@ -66,12 +66,8 @@ def warm_up(
             return metrics, before
         history.add(blocks)
         if end < warmup:
-            if (
-                settles is not None
-                and end >= _SETTLED_FROM * warmup
-                and end + last < warmup
-                and history.settled(settles, metrics[0])
-            ):
+            early = settles is not None and end >= _SETTLED_FROM * warmup and end + last < warmup
+            if early and not _diverged(blocks) and history.settled(settles, metrics[0]):
                 warmup = end + last
                 ends = [*ends[: window + 1], warmup]
             metrics = history.fit(int(np.ceil(end * _MEMORY)), metrics[0].stretch.shape[-1])
@@ -80,6 +76,11 @@ def warm_up(
             _settle_step_sizes(chains, blocks, history.arrived())
         before, window = end, window + 1
     return metrics, before
+
+
+def _diverged(blocks: list[list[BlockResult]]) -> bool:
+    """Whether any transition did: the sign of a posterior that is not as easy as it looks."""
+    return any(block.info.diverging.any() for chain in blocks for block in chain)
 
 
 def _settle_step_sizes(chains: Chains, blocks: list[list[BlockResult]], arrived: np.ndarray) -> None:
