@@ -17,6 +17,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
     ).execute()
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.name)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PROBINFER_NOTEBOOK_DRAWS", SMALL)

@@ -271,6 +271,7 @@ def test_numbers_that_are_not_finite_are_null_in_lines():
     ]
 
 
+@pytest.mark.long
 def test_a_pipe_is_answered_line_by_line_before_it_ends(quick):
     process = subprocess.Popen(
         [sys.executable, "-m", "probinfer", "score", str(quick), "-", "-", "--keep", "id"],

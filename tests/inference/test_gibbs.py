@@ -249,6 +249,7 @@ def test_what_is_not_conjugate_goes_to_nuts():
     assert {"acceptance_rate", "diverging", "n_steps"} <= set(stats_seen.data_vars)
 
 
+@pytest.mark.long
 def test_single_precision_finds_the_same_plan():
     posterior = infer(mixture, {"y": Y}, pi.Gibbs(float64=False))
     assert posterior.tree.attrs["plan"] == infer(mixture, {"y": Y}).tree.attrs["plan"]

@@ -156,7 +156,7 @@ MUTANTS = {
     ),
     "takes its step size from where it starts": (
         "signed_step = jnp.where(side == 1, step_size, -step_size)",
-        "signed_step = jnp.where(side == 1, step_size, -step_size) * jnp.exp(0.3 * start.q[0])",
+        "signed_step = jnp.where(side == 1, step_size, -step_size) * jnp.exp(0.6 * start.q[0])",
     ),
 }
 

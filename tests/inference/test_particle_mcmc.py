@@ -197,7 +197,7 @@ def test_the_pilot_chooses_the_particles(model):
 
 
 def test_chosen_without_being_asked_for_and_the_reason_is_said(model):
-    method, _, reason = choose(model.bind(Y))
+    method, _, reason = choose(model.bind(Y), steered=False)
     assert isinstance(method, pi.PMMH)
     assert "cannot be integrated out" in reason
 

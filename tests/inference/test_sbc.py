@@ -114,6 +114,7 @@ def test_a_stop_rule_does_not_bias():
     assert_uniform_ranks(ranks(case, case.model, 80, UNTIL), KEPT, bins=8, names="mu")
 
 
+@pytest.mark.long
 def test_wrong_noise_is_noticed_with_a_stop_rule():
     case = normal_mean()
     with pytest.raises(AssertionError, match="not uniform"):
@@ -128,6 +129,7 @@ def test_calibration_with_a_stop_rule(make):
 
 
 @pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.long
 def test_other_chains_are_calibrated_on_a_conjugate_model(name):
     case = normal_mean()
     assert_uniform_ranks(ranks(case, case.model, 80, method=OTHERS[name]), KEPT, bins=8, names="mu")

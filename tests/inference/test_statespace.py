@@ -187,6 +187,7 @@ def noisy():
     )
 
 
+@pytest.mark.long
 def test_parameters_of_a_linear_model_agree_with_a_grid():
     model, grid = noisy(), np.linspace(-5, 4, 181)
     draws = np.asarray(pi.infer(model, Y, pi.NUTS(draws=2000), progress=False).tree["posterior"]["log_sd"])

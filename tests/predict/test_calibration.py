@@ -61,6 +61,7 @@ def test_a_wrong_model_covers_once_calibrated(line, level):
     assert hits(line.predict(new, level), outcomes) < low
 
 
+@pytest.mark.long
 def test_ranks_count_the_new_row_too(line):
     """600 calibration sets of 19 rows, one new row each: exactly 90% are covered. Twin: quantiles of the 19 scores."""
     rows, y = line_rows(600 * 20, 3)
@@ -265,8 +266,8 @@ A = {"a": np.exp(0.3 * m.draws())}
     ("model", "latents", "y"),
     [
         (m.line, m.LINE, [-1e4, -300.0, -3.0, 0.0, 0.5, 4.0, 200.0, 1e6]),
-        (gamma, A, [1e-60, 1e-8, 0.1, 1.0, 3.0, 50.0, 1e4, 1e9]),
-        (beta, A, [1e-40, 1e-8, 0.1, 0.5, 0.9, 1 - 1e-6, 1 - 1e-9, 1 - 1e-14]),
+        pytest.param(gamma, A, [1e-60, 1e-8, 0.1, 1.0, 3.0, 50.0, 1e4, 1e9], marks=pytest.mark.long),
+        pytest.param(beta, A, [1e-40, 1e-8, 0.1, 0.5, 0.9, 1 - 1e-6, 1 - 1e-9, 1 - 1e-14], marks=pytest.mark.long),
         (m.poisson, {"rate": np.exp(0.1 * m.draws())}, [0, 1, 2, 5, 30, 400, 9000, 10**6]),
         (m.poisson, {"rate": 1e4 * np.exp(0.01 * m.draws())}, [0, 1, 5000, 9990, 10_000, 10_500, 12_000, 10**5]),
         (m.geometric, {"rate": np.exp(m.draws())}, [0, 1, 2, 5, 30, 400, 9000, 10**5]),

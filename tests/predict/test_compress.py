@@ -76,6 +76,7 @@ def test_a_smaller_tolerance_takes_more_draws(line, small):
     assert finer.compression.error <= 0.003
 
 
+@pytest.mark.long
 def test_counts_keep_their_probabilities(counts):
     full, fewer = counts
     assert fewer.program.size <= DRAWS / 10

@@ -163,6 +163,7 @@ def test_quantiles_are_mapped_back_and_moments_are_not(steps, plain):
     assert np.all(np.abs(change.back(scaled.mean) - ours.mean) > 0.01 * ours.sd)  # the naive way back
 
 
+@pytest.mark.long
 def test_a_law_without_a_closed_form_is_mapped_back():
     def model(X, county, J, y=None):
         level = numpyro.sample("level", dist.Normal(0, 1).expand([J]).to_event(1))

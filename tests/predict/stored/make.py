@@ -9,9 +9,14 @@ the new version here, run this for it alone, and leave the others as they are.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import onnx
 
+import probinfer as pi
 from probinfer import Predictor
 from tests.predict import models as m
 from tests.predict.fits import fitted
@@ -47,13 +52,56 @@ def compressed() -> Predictor:
     return predictor.compress({"x": np.linspace(-2.0, 2.0, 61)}, 0.03)
 
 
-STORED = {"v1-normal": normal, "v1-geometric": geometric, "v2-calibrated": calibrated, "v3-compressed": compressed}
+def prepared() -> Predictor:
+    """Format 4: raw rows in, the outcome's own units out."""
+
+    def line(size: Any, price: Any = None) -> None:
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        numpyro.sample("price", dist.Normal(slope * size, 1.0), obs=price)
+
+    pipeline = pi.Pipeline(
+        line,
+        inputs={"size": pi.Column("x", pi.Standardise())},
+        outcome={"price": pi.Column("price", pi.Standardise())},
+    )
+    rng = np.random.default_rng(6)
+    frame = {"x": rng.normal(size=50), "price": rng.normal(3.0, 2.0, size=50)}
+    return Predictor(pi.infer(pipeline, frame, pi.Exact(draws=120), progress=False))
 
 
-def answers(predictor: Predictor) -> dict[str, list]:
+def point() -> pi.PointPredictor:
+    """Format 5: a point model with conformal intervals."""
+    node = onnx.helper.make_node("MatMul", ["rows", "weight"], ["y"])
+    graph = onnx.helper.make_graph(
+        [node],
+        "line",
+        [onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.DOUBLE, ["n", 1])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, ["n", 1])],
+        [onnx.helper.make_tensor("weight", onnx.TensorProto.DOUBLE, [1, 1], [2.0])],
+    )
+    model = onnx.helper.make_model(graph, ir_version=9, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=60)
+    model = model.SerializeToString()
+    return pi.PointPredictor(model, inputs=["x"], outcome="y").calibrate({"x": x}, 2.0 * x + rng.normal(size=60))
+
+
+STORED = {
+    "v1-normal": normal,
+    "v1-geometric": geometric,
+    "v2-calibrated": calibrated,
+    "v3-compressed": compressed,
+    "v4-prepared": prepared,
+    "v5-point": point,
+}
+
+
+def answers(predictor: Predictor | pi.PointPredictor) -> dict[str, list]:
     """What is kept of the predictions for `ROWS`."""
     prediction = predictor.predict(ROWS, level=0.8, quantiles=LEVELS)
     columns = {name: values.tolist() for name, values in prediction.columns().items()}
+    if isinstance(predictor, pi.PointPredictor):
+        return columns
     scores = predictor.log_score(ROWS, np.array([1.0, 0.0, 2.0, 3.0]))
     return {**columns, "log_score": scores.tolist(), "draws": predictor.sample(ROWS, 3, seed=1).tolist()}
 
