@@ -189,6 +189,7 @@ def test_a_wrong_shape_of_the_gamma_is_noticed(monkeypatch):
         test_normal_and_gamma()
 
 
+@pytest.mark.long
 def test_other_conjugate_laws_in_one_model():
     """A variance, a probability, shares and a regression, each with its posterior in closed form."""
     generator = np.random.default_rng(11)

@@ -146,6 +146,7 @@ def test_resampling_draws_every_particle_its_share(each):
     assert (counts[:, 2] == 0).all()
 
 
+@pytest.mark.long
 def test_forecasts_agree():
     exact = pi.filter(MODEL, Y).forecast(3)
     drawn = pi.filter(MODEL, Y, pi.ParticleFilter(particles=5000)).forecast(3)

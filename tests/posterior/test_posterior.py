@@ -317,6 +317,7 @@ def test_every_truncation_and_every_flipped_byte_of_a_draw_is_noticed(posterior,
         load_posterior(path)
 
 
+@pytest.mark.long
 def test_random_damage_never_gives_other_draws_and_never_another_error(posterior, tmp_path):
     """A byte anywhere in the file set to another value: either ArtifactError, or the very same draws."""
     path = tmp_path / "p.nc"

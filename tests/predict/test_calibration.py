@@ -269,8 +269,15 @@ A = {"a": np.exp(0.3 * m.draws())}
         pytest.param(gamma, A, [1e-60, 1e-8, 0.1, 1.0, 3.0, 50.0, 1e4, 1e9], marks=pytest.mark.long),
         pytest.param(beta, A, [1e-40, 1e-8, 0.1, 0.5, 0.9, 1 - 1e-6, 1 - 1e-9, 1 - 1e-14], marks=pytest.mark.long),
         (m.poisson, {"rate": np.exp(0.1 * m.draws())}, [0, 1, 2, 5, 30, 400, 9000, 10**6]),
-        (m.poisson, {"rate": 1e4 * np.exp(0.01 * m.draws())}, [0, 1, 5000, 9990, 10_000, 10_500, 12_000, 10**5]),
-        (m.geometric, {"rate": np.exp(m.draws())}, [0, 1, 2, 5, 30, 400, 9000, 10**5]),
+        pytest.param(
+            m.poisson,
+            {"rate": 1e4 * np.exp(0.01 * m.draws())},
+            [0, 1, 5000, 9990, 10_000, 10_500, 12_000, 10**5],
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            m.geometric, {"rate": np.exp(m.draws())}, [0, 1, 2, 5, 30, 400, 9000, 10**5], marks=pytest.mark.long
+        ),
     ],
     ids=["real", "positive", "unit", "counts", "large counts", "no cdf"],
 )

@@ -90,6 +90,7 @@ def test_counts_keep_their_probabilities(counts):
     assert set(fewer.compression.errors) == {"mean", "sd", "epistemic_sd", "aleatoric_sd", "cdf", "probabilities"}
 
 
+@pytest.mark.long
 def test_several_numbers_and_classes():
     W = 0.3 * np.random.default_rng(8).normal(size=(DRAWS, 3, 4))
     full = fitted(m.categorical, {"X": m.X, "y": m.classes}, {"W": W})

@@ -110,6 +110,7 @@ def test_student_t_says_where_it_has_no_moments():
     assert float(STUDENT_T.log_density(jnp.asarray(0.7), df[-1], 0.0, 1.0)) == pytest.approx(normal, abs=1e-12)
 
 
+@pytest.mark.long
 def test_extreme_logits():
     logits = jnp.asarray([-np.inf, -800.0, 0.0, 800.0, np.inf])
     np.testing.assert_array_equal(BERNOULLI.mean(logits), [0.0, 0.0, 0.5, 1.0, 1.0])

@@ -136,7 +136,7 @@ def test_quantiles_invert_the_cdf(name):
 
 
 @pytest.mark.parametrize("name", COUNTS)
-@pytest.mark.parametrize("size", [1.0, 1e4])
+@pytest.mark.parametrize("size", [1.0, pytest.param(1e4, marks=pytest.mark.long)])
 def test_count_quantiles_are_the_smallest(name, size):
     known = KNOWN[name]
     parameters = [jnp.asarray(p) for p in spread(known, 9, size)]

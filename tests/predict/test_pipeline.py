@@ -301,6 +301,7 @@ def simulate(count, seed):
     return {"size": size, "price": np.exp(2 + 0.5 * np.log(size) + 0.6 * draw.standard_t(5, count))}
 
 
+@pytest.mark.long
 def test_calibrated_intervals_cover_in_the_own_units():
     """Binomial band at a false alarm rate of 1e-6, around the coverage that n calibration rows promise on average."""
 
