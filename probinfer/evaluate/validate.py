@@ -165,7 +165,7 @@ def cross_validate(
         cv: number of folds; a splitter of scikit-learn, such as TimeSeriesSplit(5), StratifiedKFold(5),
             LeaveOneGroupOut(); or pairs of arrays (rows to train on, rows to leave out). A number makes shuffled
             folds: of whole groups if there are `groups`, stratified if the outcome is a class. No row may be left out
-                twice.
+            twice.
         groups: one label for each row.
         outcome: name of the observed site; may be left out where there is only one.
         level: of the prediction intervals and of the scores' intervals.
