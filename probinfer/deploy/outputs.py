@@ -14,6 +14,7 @@ import pyarrow.parquet
 from probinfer.deploy.chunk import Position
 from probinfer.deploy.jsonlines import to_lines
 from probinfer.deploy.tables import table_format
+from probinfer.predict.artifact import sync_folder
 
 _GROUP_ROWS = 2**17  # rows of a Parquet row group, if pieces are smaller
 
@@ -210,13 +211,3 @@ def close_safely(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
     file.close()
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk itself."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

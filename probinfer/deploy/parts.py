@@ -17,10 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from probinfer.deploy.chunk import Position
-from probinfer.deploy.outputs import Writer, close_safely, sync_folder, write_table
+from probinfer.deploy.outputs import Writer, close_safely, write_table
 from probinfer.deploy.tables import SUFFIXES, open_arrow, table_format
 from probinfer.errors import DataError
 from probinfer.inference.checkpoint import Journal
+from probinfer.predict.artifact import sync_folder
 
 _JOURNAL = "_journal"
 

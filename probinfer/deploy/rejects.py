@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from probinfer.deploy.chunk import Fault, Position
-from probinfer.deploy.outputs import close_safely, sync_folder
+from probinfer.deploy.outputs import close_safely
 from probinfer.errors import DataError, PredictionError
+from probinfer.predict.artifact import sync_folder
 
 
 def sift(

@@ -94,9 +94,9 @@ def write_folder(make: Callable[[], dict[str, bytes]], path: str | os.PathLike[s
                 file.flush()
                 os.fsync(file.fileno())
         temporary.chmod(0o777 & ~_umask())
-        _sync(temporary)
+        sync_folder(temporary)
         _put_in_place(temporary, path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -222,7 +222,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk itself."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
