@@ -27,8 +27,21 @@ def radon():
     return {"county": table["county"].astype(int), **data}
 
 
-def ar1():
-    return {"n": 200}
+def process():
+    """posteriordb's gp_regr: 11 points of a curve."""
+    y = [4.75906, 1.59423, 2.99548, 5.27501, 1.66472, 2.24347, 2.8914, 4.08681, 4.60588, 0.802364, 3.92136]
+    return {"x": np.arange(-10.0, 11.0, 2.0), "y": np.array(y)}
+
+
+def hares():
+    """posteriordb's lotka_volterra: pelts of hares and lynxes in thousands, 1900 to 1920, the first year apart."""
+    prey = [47.2, 70.2, 77.4, 36.3, 20.6, 18.1, 21.4, 22, 25.4, 27.1, 40.3, 57, 76.6, 52.3, 19.5, 11.2, 7.6, 14.6]
+    predators = [6.1, 9.8, 35.2, 59.4, 41.7, 19, 13, 8.3, 9.1, 7.4, 8, 12.3, 19.5, 45.7, 51.1, 29.7, 15.8, 9.7]
+    return {"y_init": np.array([30.0, 4.0]), "y": np.array([[*prey, 16.2, 24.7], [*predators, 10.1, 8.6]]).T}
+
+
+def ar1(n):
+    return {"n": n}
 
 
 def volatility():
@@ -69,8 +82,12 @@ MODELS = {
     "logistic_1k": (lambda: logistic(1000, 20), ("alpha", "beta")),
     "logistic_100k": (lambda: logistic(100_000, 10), ("alpha", "beta")),
     "radon": (radon, ("intercept", "uranium_effect", "floor_effect", "county_sd", "sigma", "z")),
-    "ar1_200": (ar1, ("x",)),
-    "volatility": (volatility, ("mu", "phi", "sigma", "h")),
+    "ar1_200": (lambda: ar1(200), ("x",)),
+    "ar1_1000": (lambda: ar1(1000), ("x",)),
+    "gp": (process, ("rho", "alpha", "sigma")),
+    "ode": (hares, ("theta", "sigma", "start")),
+    "volatility": (volatility, ("mu", "phi", "sigma", "z")),
+    "volatility_centred": (volatility, ("mu", "phi", "sigma", "h")),
     "mixture": (mixture, ("low", "gap", "sigma", "weight")),
     "clusters": (clusters, ("low", "gap", "share")),
     "groups": (groups, ("mu", "between", "within", "means")),

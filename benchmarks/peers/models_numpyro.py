@@ -1,5 +1,6 @@
 """The benchmark models as NumPyro functions; models_pymc.py has the same densities."""
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -47,6 +48,23 @@ def ar1(n):
 
 
 def volatility(y=None):
+    """The log variances from standard normal steps, one after the other."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 2.0))
+    phi = numpyro.sample("phi", dist.Beta(20.0, 1.5))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
+    z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([len(y)]).to_event(1))
+
+    def step(deviation, shock):
+        deviation = phi * deviation + sigma * shock
+        return deviation, deviation
+
+    first = sigma * z[0] / jnp.sqrt(1 - phi**2)
+    _, later = jax.lax.scan(step, first, z[1:])
+    h = mu + jnp.append(first, later)
+    numpyro.sample("y", dist.Normal(0.0, jnp.exp(h / 2)), obs=y)
+
+
+def volatility_centred(y=None):
     mu = numpyro.sample("mu", dist.Normal(0.0, 2.0))
     phi = numpyro.sample("phi", dist.Beta(20.0, 1.5))
     sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
@@ -54,6 +72,39 @@ def volatility(y=None):
     numpyro.factor("first", dist.Normal(mu, sigma / jnp.sqrt(1 - phi**2)).log_prob(h[0]))
     numpyro.factor("steps", dist.Normal(mu + phi * (h[:-1] - mu), sigma).log_prob(h[1:]).sum())
     numpyro.sample("y", dist.Normal(0.0, jnp.exp(h / 2)), obs=y)
+
+
+def gp(x, y=None):
+    """sigma is the variance of the noise."""
+    rho = numpyro.sample("rho", dist.Gamma(25.0, 4.0))
+    alpha = numpyro.sample("alpha", dist.HalfNormal(2.0))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+    kernel = alpha**2 * jnp.exp(-0.5 * ((x[:, None] - x[None, :]) / rho) ** 2)
+    numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(len(x)), kernel + sigma * jnp.eye(len(x))), obs=y)
+
+
+def ode(y_init=None, y=None):
+    """Predator and prey, in logarithms, by ten steps a year of the classical Runge-Kutta method."""
+    prior = dist.TruncatedNormal(jnp.array([1.0, 0.05, 1.0, 0.05]), jnp.array([0.5, 0.05, 0.5, 0.05]), low=0.0)
+    theta = numpyro.sample("theta", prior.to_event(1))
+    sigma = numpyro.sample("sigma", dist.LogNormal(-1.0, 1.0).expand([2]).to_event(1))
+    start = numpyro.sample("start", dist.LogNormal(jnp.log(10.0), 1.0).expand([2]).to_event(1))
+
+    def slope(log_z):
+        prey, predators = jnp.exp(log_z)
+        return jnp.stack([theta[0] - theta[1] * predators, theta[3] * prey - theta[2]])
+
+    def step(log_z, _):
+        k1 = slope(log_z)
+        k2 = slope(log_z + 0.05 * k1)
+        k3 = slope(log_z + 0.05 * k2)
+        k4 = slope(log_z + 0.1 * k3)
+        log_z = log_z + 0.1 / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        return log_z, log_z
+
+    _, path = jax.lax.scan(step, jnp.log(start), length=10 * len(y))
+    numpyro.sample("y_init", dist.LogNormal(jnp.log(start), sigma).to_event(1), obs=y_init)
+    numpyro.sample("y", dist.LogNormal(path[9::10], sigma), obs=y)
 
 
 def mixture(y=None):
@@ -92,7 +143,11 @@ MODELS = {
     "logistic_100k": logistic,
     "radon": radon,
     "ar1_200": ar1,
+    "ar1_1000": ar1,
+    "gp": gp,
+    "ode": ode,
     "volatility": volatility,
+    "volatility_centred": volatility_centred,
     "mixture": mixture,
     "clusters": clusters,
     "groups": groups,

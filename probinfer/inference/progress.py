@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 _INTERVAL = 0.2  # seconds between updates: often enough for the eye, rare enough to cost nothing
@@ -10,8 +11,9 @@ _INTERVAL = 0.2  # seconds between updates: often enough for the eye, rare enoug
 class Progress(Protocol):
     """Where a method says how far it is."""
 
-    def update(self, done: int, total: int, note: str) -> None:
-        """`done` of `total` units of work are behind us; a total of 0 is one that nobody knows."""
+    def update(self, done: int, total: int, note: str | Callable[[], str]) -> None:
+        """`done` of `total` units of work are behind us; a total of 0 is one that nobody knows. A note that is a
+        function is called only when it will be shown."""
         ...
 
     def close(self) -> None:
@@ -22,7 +24,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def update(self, done: int, total: int, note: str) -> None:
+    def update(self, done: int, total: int, note: str | Callable[[], str]) -> None:
         """Ignore it."""
 
     def close(self) -> None:
@@ -37,12 +39,13 @@ class Line:
         self._began = time.monotonic()
         self._shown = 0.0
 
-    def update(self, done: int, total: int, note: str) -> None:
+    def update(self, done: int, total: int, note: str | Callable[[], str]) -> None:
         """Show `done` of `total`, unless the line was rewritten a moment ago."""
         now = time.monotonic()
         if now - self._shown < _INTERVAL:
             return
         self._shown = now
+        note = note if isinstance(note, str) else note()
         if not total:
             self._write.show(note)
             return

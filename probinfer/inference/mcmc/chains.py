@@ -62,7 +62,7 @@ class Chains:
         *,
         phase: int,
         progress: Progress,
-        label: str,
+        label: Callable[[list[list[BlockResult]]], str],
         done: int,
         total: int,
         adapt: bool = False,
@@ -73,7 +73,8 @@ class Chains:
 
         Blocks of this `phase` that the record holds are taken from there, and new ones added to it. On Ctrl-C, and
         with `hurry` after the deadline, the blocks under way are finished and what there is comes back; Ctrl-C sets
-        `interrupted` as well. `limit` limits trajectories further than the method does.
+        `interrupted` as well. `limit` limits trajectories further than the method does. `label` makes the start of the
+        progress line from the blocks so far.
         """
         metrics = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metrics)
         blocks: list[list[BlockResult]] = [[] for _ in self.states]
@@ -112,10 +113,11 @@ class Chains:
                         waiting.append(chain)
                     step = float(result.step_size[int(result.done) - 1])
                     drawn = count * len(left) - sum(left)
+                    numbers = f"step size {step:.2g}, {diverged} divergent, {self._gradients} gradients"
                     progress.update(
                         done * len(left) + drawn,
                         total * len(left),
-                        f"{label}, step size {step:.2g}, {diverged} divergent, {self._gradients} gradients",
+                        lambda numbers=numbers: f"{label(blocks)}, {numbers}",
                     )
             except KeyboardInterrupt:
                 if self.interrupted:

@@ -58,7 +58,7 @@ def warm_up(
             adapt=True,
             limit=_FIRST_LIMIT if window == 0 and not keep else None,
             progress=progress,
-            label="warm-up",
+            label=lambda blocks: "warm-up",
             done=before,
             total=total,
         )
