@@ -156,4 +156,6 @@ MODELS = {
 
 def program_and_data(name, data):
     program, arrange = MODELS[name]
-    return program, {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in arrange(data).items()}
+    return program, {
+        key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in arrange(data).items()
+    }

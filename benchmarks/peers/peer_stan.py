@@ -4,6 +4,8 @@ PyStan hands draws through a server of its own process and JSON: that is part of
 """
 
 import logging
+import os
+import tempfile
 
 import models_stan
 import numpy as np
@@ -11,6 +13,7 @@ import stan
 from worker import serve
 
 logging.getLogger("httpstan").setLevel(logging.ERROR)
+os.chdir(tempfile.mkdtemp())  # compiling leaves a folder `build` behind
 WARMUP, DRAWS = 1000, 1000
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from probinfer.errors import NoGradient
-from probinfer.model.group_sums import with_group_sums
+from probinfer.model.loop_sums import with_loop_sums
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.trace import is_latent, log_densities, pointwise_log_densities, unconstrained_shape, user_error
@@ -78,7 +78,7 @@ class Target:
         return value, gradient
 
     def value_and_grad_in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """As `value_and_grad`, for the body of a loop that handles one point at a time (see group_sums.py)."""
+        """As `value_and_grad`, for the body of a loop that handles one point at a time (see loop_sums.py)."""
         if jax.default_backend() != "cpu":
             return self.value_and_grad(z, inputs)
         (value, _), gradient = self._all.in_loop(z, inputs)
@@ -241,7 +241,7 @@ class _Traced:
     def __init__(self, function: Callable, z: jax.ShapeDtypeStruct, inputs: Mapping[str, jax.Array]) -> None:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(z, inputs)
         self._run = jaxpr_as_fun(program)
-        self._run_in_loop = with_group_sums(program)
+        self._run_in_loop = with_loop_sums(program)
         self._structure = jax.tree.structure(shapes)
         self.fingerprint = fingerprint_of(program)
 

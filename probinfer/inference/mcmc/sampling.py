@@ -16,7 +16,6 @@ from probinfer.inference.mcmc.warmup import SAMPLING
 from probinfer.inference.progress import Progress
 from probinfer.inference.until import Look, Until
 
-
 _LIVE_COST = 0.005  # of the time that sampling has taken: what the ESS in the progress line may cost
 _LIVE_COORDINATES = 32  # that it is the smallest of
 _PER_SEEN, _PER_LOOKED_AT = 2e-8, 3e-7  # seconds of a processor that a draw of a coordinate costs there

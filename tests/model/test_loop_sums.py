@@ -1,4 +1,4 @@
-"""Scatter-adds of rows written as loops: the same sums, whatever the indices, and nothing else changed."""
+"""Sums written for loops: the same sums, whatever the indices and lengths, and nothing else changed."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from probinfer.model import group_sums
-from probinfer.model.group_sums import with_group_sums
+from probinfer.model import loop_sums
+from probinfer.model.loop_sums import with_loop_sums
 from probinfer.model.model import Model
 from probinfer.model.target import Target
 
@@ -17,7 +17,7 @@ GROUPS = 7
 
 def rewritten(function, *arguments):
     program = jax.make_jaxpr(function)(*arguments)
-    return program, jax.make_jaxpr(with_group_sums(program))(*arguments), with_group_sums(program)(*arguments)
+    return program, jax.make_jaxpr(with_loop_sums(program))(*arguments), with_loop_sums(program)(*arguments)
 
 
 def primitives(program) -> set[str]:
@@ -59,9 +59,37 @@ def test_other_scatters_are_left(monkeypatch):
     _, after, (sums,) = rewritten(columns, x)
     np.testing.assert_allclose(sums, columns(x))
     assert "scatter-add" in primitives(after)
-    monkeypatch.setattr(group_sums, "MOST_ROWS", 3)
+    monkeypatch.setattr(loop_sums, "MOST_ROWS", 3)
     _, after, _ = rewritten(lambda x: jnp.zeros(GROUPS).at[jnp.array([1, 1, 2, 0])].add(x), jnp.ones(4))
     assert "scatter-add" in primitives(after)
+
+
+def test_more_groups_than_rows():
+    rows = jnp.asarray(np.random.default_rng(4).normal(size=10))
+    group = jnp.asarray(indices(10, 0, 500))
+    scatter = lambda rows: jnp.ones(500).at[group].add(rows)  # noqa: E731
+    _, _, (sums,) = rewritten(scatter, rows)
+    np.testing.assert_allclose(sums, scatter(rows), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64,), (67,), (1001,), (9, 8), (5, 3, 7)])
+def test_sum_of_all(shape):
+    x = np.random.default_rng(5).normal(size=shape)
+    before, after, (total,) = rewritten(lambda x: x.sum(), jnp.asarray(x))
+    assert abs(float(total) - x.sum()) < 1e-5 * np.abs(x).sum()
+    # The new program is another one: eight sums side by side, then these and what is left over.
+    assert len(after.jaxpr.eqns) > len(before.jaxpr.eqns)
+
+
+def test_other_sums_are_left():
+    for function, x in [
+        (lambda x: x.sum(0), jnp.ones((100, 3))),
+        (lambda x: x.sum(), jnp.ones(63)),
+        (lambda x: x.sum(), jnp.ones(100, int)),
+    ]:
+        before, after, (total,) = rewritten(function, x)
+        assert str(after) == str(before)
+        np.testing.assert_array_equal(total, function(x))
 
 
 def grouped(group, y=None):
