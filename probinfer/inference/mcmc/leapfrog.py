@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from probinfer.inference.mcmc.metric import Metric
+from probinfer.model.loop_sums import sum_all
 
 
 class Point(NamedTuple):
@@ -31,7 +32,7 @@ def at(q: jax.Array, p: jax.Array, g: jax.Array, metric: Metric) -> Point:
 def kinetic(point: Point) -> jax.Array:
     """Kinetic energy p v / 2. Where numbers have grown so large that rounding makes it negative, infinity: such a point
     must not look like one of low energy."""
-    energy = 0.5 * jnp.sum(point.p * point.v)
+    energy = 0.5 * sum_all(point.p * point.v)
     return jnp.where(energy >= 0, energy, jnp.inf)
 
 

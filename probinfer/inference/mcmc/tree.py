@@ -18,6 +18,7 @@ from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
 from probinfer.inference.mcmc.kernel import MAX_ENERGY_ERROR, Draw, Info
 from probinfer.inference.mcmc.leapfrog import Point, at, kinetic, leapfrog
 from probinfer.inference.mcmc.metric import Metric
+from probinfer.model.loop_sums import sum_all
 
 
 class _Subtree(NamedTuple):
@@ -219,7 +220,7 @@ def _grow(
 
 def _turning(middle: jax.Array, v_left: jax.Array, v_right: jax.Array) -> jax.Array:
     """Whether a trajectory has begun to come back: `middle` is its summed momentum (d,), the two ends counted half."""
-    return (jnp.sum(middle * v_left) <= 0) | (jnp.sum(middle * v_right) <= 0)
+    return (sum_all(middle * v_left) <= 0) | (sum_all(middle * v_right) <= 0)
 
 
 def _bits(key: tuple[jax.Array, jax.Array], counter: jax.Array, stream: int) -> tuple[jax.Array, jax.Array]:
