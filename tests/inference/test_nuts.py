@@ -255,7 +255,7 @@ def test_ctrl_c_while_sampling_returns_what_there_is():
     advance = Chains.advance
 
     def announced(self, *args, **kwargs):
-        if kwargs["label"] == "sampling":
+        if kwargs["phase"] == 0:
             print("sampling", flush=True)
         return advance(self, *args, **kwargs)
 
