@@ -16,7 +16,7 @@ from probinfer.deploy.refusals import Busy, TooLate
 from probinfer.deploy.served import Served
 from probinfer.deploy.worker import Worker
 from probinfer.predict.interval import Answered
-from probinfer.predict.together import Question, join
+from probinfer.predict.together import Question
 
 _SWEEP = 0.05  # seconds between looks for deadlines that have passed
 
@@ -173,8 +173,7 @@ class Batcher:
                 if len(job.parts) == 1 and job.taken == job.rows and not job.future.done():
                     job.future.set_result(result)
                 elif sum(len(part.lower) for part in job.parts) == job.rows and not job.future.done():
-                    predictor = job.served.predictor
-                    job.future.set_result(join(job.parts, job.question, predictor.calibration, predictor.program))
+                    job.future.set_result(job.served.answers.join(job.parts, job.question))
             if job.future.done() and job.taken == job.rows:
                 self._live.discard(job)
         self._plan(asyncio.get_running_loop())
@@ -195,7 +194,7 @@ class Batcher:
 def _answers(served: Served, questions: Sequence[Question]) -> list[Answered | Exception]:
     """Every question's answer or error. If the call for all fails, each is asked alone: only what is broken fails."""
     try:
-        return [*served.answer(questions)]
+        return [*served.answers.answer(questions)]
     except Exception as error:  # noqa: BLE001 - it belongs to some question, which is found by asking one by one
         if len(questions) == 1:
             return [error]

@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 
 import probinfer as pi
@@ -344,7 +342,7 @@ def test_bodies_are_bounded(client):
 
 def test_numbers_that_are_not_finite_are_null_and_counted():
     from probinfer.deploy.asking import Ask, Reply
-    from probinfer.deploy.named_outputs import Output
+    from probinfer.deploy.named_outputs import Form, Output
     from probinfer.deploy.open_inference import write_infer
     from probinfer.deploy.records import write_predictions
     from probinfer.predict.engine import Answer
@@ -355,7 +353,7 @@ def test_numbers_that_are_not_finite_are_null_and_counted():
         """Stands in for a Student's t with one degree of freedom, whose mean and sd are none."""
 
         name, version = "heavy", "1"
-        predictor = fitted(m.line, {"x": m.x, "y": m.y}, m.LINE)
+        form, outcome = Form(), "y"
 
     one = np.array([1.0])
     answer = Answer(np.array([np.nan]), np.array([np.inf]), one, one, one[:, None], one[:, None], np.array([True]))
@@ -643,7 +641,7 @@ def test_before_it_is_compiled_the_server_is_alive_and_not_ready(folder, monkeyp
     loaded = {name: load(name, folder / name) for name in ("line", "classes")}
     monkeypatch.setattr(app, "load", lambda name, path: loaded[name])
     for served in loaded.values():
-        monkeypatch.setattr(served.few, "compile", lambda rows: gate.wait(20))
+        monkeypatch.setattr(served.answers, "compile", lambda rows: gate.wait(20))
     with running(settings(folder), wait=False) as (client, _):
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -687,18 +685,3 @@ def test_settings_are_checked(more, text):
 def test_a_folder_that_is_no_predictor_stops_the_server_before_it_listens(tmp_path):
     with pytest.raises(pi.ArtifactError, match=r"cannot be read .*; is .* a saved predictor"):
         app.Service(ServeSettings((("a", tmp_path),)))
-
-
-def test_a_predictor_that_prepares_its_rows_is_refused_by_name(tmp_path):
-    frame = {"size": np.linspace(1.0, 9.0, 40), "price": np.linspace(2.0, 5.0, 40)}
-
-    def line(size, price=None):
-        slope = numpyro.sample("slope", dist.Normal(0.0, 2.0))
-        numpyro.sample("price", dist.Normal(slope * size, 1.0), obs=price)
-
-    pipeline = pi.Pipeline(
-        line, inputs={"size": pi.Column("size", pi.Standardise())}, outcome={"price": pi.Column("price")}
-    )
-    pi.Predictor(pi.infer(pipeline, frame, pi.Exact(), progress=False)).save(tmp_path / "prepared")
-    with pytest.raises(pi.ArtifactError, match=r"prepares its rows \(pi.Pipeline\), which the server does not do yet"):
-        load("prepared", tmp_path / "prepared")
