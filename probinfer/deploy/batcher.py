@@ -173,7 +173,7 @@ class Batcher:
                 if len(job.parts) == 1 and job.taken == job.rows and not job.future.done():
                     job.future.set_result(result)
                 elif sum(len(part.lower) for part in job.parts) == job.rows and not job.future.done():
-                    job.future.set_result(job.served.answers.join(job.parts, job.question))
+                    job.future.set_result(job.served.join(job.parts, job.question))
             if job.future.done() and job.taken == job.rows:
                 self._live.discard(job)
         self._plan(asyncio.get_running_loop())
@@ -194,7 +194,7 @@ class Batcher:
 def _answers(served: Served, questions: Sequence[Question]) -> list[Answered | Exception]:
     """Every question's answer or error. If the call for all fails, each is asked alone: only what is broken fails."""
     try:
-        return [*served.answers.answer(questions)]
+        return [*served.answer(questions)]
     except Exception as error:  # noqa: BLE001 - it belongs to some question, which is found by asking one by one
         if len(questions) == 1:
             return [error]

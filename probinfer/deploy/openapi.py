@@ -103,7 +103,7 @@ def _examples(served: Served, limits: Limits) -> dict[str, tuple[Any, Any]]:
         ("infer", tensors, read_infer, write_infer),
     ):
         asked: Ask = read(served, encode(request), limits)
-        answer = served.answers.answer([asked.question])[0]
+        answer = served.answer([asked.question])[0]
         if isinstance(answer, Answered):
             found[name] = (request, msgspec.json.decode(write(asked, Reply(answer, None))))
         else:
@@ -226,8 +226,9 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
 
 
 def _input(field: Field) -> dict[str, Any]:
+    kind: dict[str, Any]
     if field.dtype == "bool":
-        kind: dict[str, Any] = {"enum": [False, True, 0, 1]}
+        kind = {"enum": [False, True, 0, 1]}
     elif field.dtype == "int64":
         low, high = (field.low, field.high) if field.low is not None else (-(2**53), 2**53)
         kind = {"type": ["integer", "boolean"], "minimum": low, "maximum": high}

@@ -15,7 +15,7 @@ from probinfer.deploy.named_outputs import Form, Output, offered
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.predict.artifact import MANIFEST, card
 from probinfer.predict.conformal import Calibration
-from probinfer.predict.interval import probability, take_groups
+from probinfer.predict.interval import Answered, probability, take_groups
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor, load_predictor
 from probinfer.predict.program import Program
@@ -77,6 +77,14 @@ class Served:
         hashes = np.zeros(count, np.uint32) if plain else content_hashes(columns, count)
         asked = tuple(probability("quantiles", q) for q in quantiles)
         return Question(columns, hashes, labels, probability("level", level), asked)
+
+    def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+        """All of them in one call."""
+        return self.answers.answer(questions)
+
+    def join(self, parts: Sequence[Answered], question: Question) -> Answered:
+        """One answer from those of the question's parts, in their order."""
+        return self.answers.join(parts, question)
 
     def outcomes(self, came: Any, count: int) -> np.ndarray:
         """Outcomes that came, as `lower` and `upper` count them, (count, *event): of labels the codes. Raises

@@ -172,7 +172,7 @@ def test_metadata_and_health(client):
     assert found["platform"] == "probinfer"
     assert found["inputs"] == [
         {"name": "X", "datatype": "FP64", "shape": [-1, 3]},
-        {"name": "site", "datatype": "BYTES", "shape": [-1]},
+        {"name": "site", "datatype": "BYTES", "shape": [-1], "labels": ["north", "south"]},
     ]
     outputs = {output["name"]: (output["datatype"], output["shape"]) for output in found["outputs"]}
     assert outputs["probabilities"] == ("FP64", [-1, 2])
