@@ -76,7 +76,8 @@ def parser() -> argparse.ArgumentParser:
         help="predict every row of a table, a folder, a query or a pipe",
         description="Read rows in chunks, predict every one, and write mean, sd, interval and Monte Carlo error. Rows "
         "come from and go to files (.csv, .parquet, .arrow, .jsonl), folders of them, databases (postgresql://…, "
-        "sqlite:///FILE, duckdb:///FILE), or JSON lines on standard input and output (-).",
+        "sqlite:///FILE, duckdb:///FILE), or JSON lines on standard input and output (-). Messages of a Redis stream "
+        "(redis://HOST:PORT/STREAM) are answered in another one, as they come.",
     )
     score.add_argument("path", type=Path, metavar="PATH", help="predictor folder")
     score.add_argument("input", metavar="INPUT", help="file, folder, database, or - for standard input")
@@ -102,6 +103,11 @@ def parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="keep what is done if the run dies, and go on from what an earlier one did",
+    )
+    score.add_argument("--group", metavar="NAME", help="consumer group of a stream (probinfer)")
+    score.add_argument("--consumer", metavar="NAME", help="name in the group (machine and process)")
+    score.add_argument(
+        "--until-empty", action="store_true", default=None, help="stop once every message of a stream is answered"
     )
     score.set_defaults(command=_score)
 
@@ -216,7 +222,47 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{options.onnx}: {options.onnx.stat().st_size} bytes")
 
 
+_OF_STREAMS = ("group", "consumer", "until_empty")
+_OF_TABLES = ("query", "table", "if_exists", "key", "rejects", "resume")
+
+
+def _score_stream(options: argparse.Namespace) -> int:
+    import signal
+    import threading
+
+    from probinfer.deploy.stream import score_stream
+
+    _refuse_options(options, _OF_TABLES, "a stream")
+    named = ("level", "quantiles", "keep", "chunk_rows", *_OF_STREAMS)
+    given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
+    stop = threading.Event()
+    before = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        done = score_stream(options.path, options.input, options.output, stop=stop, **given)
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+    again = f", {done.again} read again" if done.again else ""
+    print(f"{done.rows} messages in {done.seconds:.1f} s{again}: {options.output.rpartition('/')[2]}")
+    if done.rejected:
+        print(f"probinfer: {done.rejected} messages were rejected", file=sys.stderr)
+    return REJECTED if done.rejected else DONE
+
+
+def _refuse_options(options: argparse.Namespace, names: Sequence[str], what: str) -> None:
+    from probinfer.errors import DataError
+
+    given = [name for name in names if getattr(options, name) not in (None, False)]
+    if given:
+        raise DataError(f"--{given[0].replace('_', '-')} is nothing for {what}; leave it out.")
+
+
 def _score(options: argparse.Namespace) -> int:
+    from probinfer.deploy.broker import is_stream
+
+    if is_stream(options.input) or is_stream(options.output):
+        return _score_stream(options)
+    _refuse_options(options, _OF_STREAMS, "a table")
     from probinfer.deploy.score import score
     from probinfer.deploy.table_sink import IfExists
 

@@ -3,7 +3,7 @@ groups. Imports numpy."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,14 @@ from probinfer.errors import PredictionError
 from probinfer.model.pipeline.fitted import Affine, Codes, Filled, Indicators, Logarithm
 from probinfer.model.pipeline.prepared import FittedColumn, Prepared
 from probinfer.model.pipeline.raw import Kind, Place
+from probinfer.predict.point import PointPredictor
+from probinfer.predict.predictor import Predictor
 from probinfer.predict.program import Input
 
+GROUPS = "groups"  # what groups are called that were no column when the predictor was calibrated
 DAY = "2026-01-31"  # of examples
 _NEW = "(a label that training has not seen)"
+_FLAGS = {"True": 1, "False": 0}
 _KINDS = {"float64": np.float64, "int64": np.int64, "bool": np.bool_, "text": object, "date": object}
 
 
@@ -47,8 +51,25 @@ class Field:
         return np.full((rows, *self.shape), self.example, _KINDS[self.dtype])
 
 
-def fields_of(inputs: Sequence[Input], prepared: Prepared | None) -> tuple[Field, ...]:
-    """The fields of a predictor's inputs; of one with a pipeline, of the raw columns."""
+def fields_of(predictor: Predictor | PointPredictor) -> tuple[Field, ...]:
+    """What every row must bring; with a pipeline the raw columns, and with calibration in groups each row's group."""
+    fields = _inputs(predictor.inputs, predictor.program.prepared)
+    calibration, group = predictor.calibration, group_name(predictor)
+    if group is None or calibration is None:
+        return fields
+    labels = calibration.labels
+    if group not in {field.name for field in fields}:
+        return (*fields, Field(group, "text", choices=labels, closed=True, example=labels[0]))
+    return tuple(_grouped(field, labels) if field.name == group else field for field in fields)
+
+
+def group_name(predictor: Predictor | PointPredictor) -> str | None:
+    """Name under which rows bring their group; None if they need none."""
+    calibration = predictor.calibration
+    return (calibration.by or GROUPS) if calibration is not None and calibration.grouped else None
+
+
+def _inputs(inputs: Sequence[Input], prepared: Prepared | None) -> tuple[Field, ...]:
     if prepared is None:
         return tuple(
             Field(entry.name, entry.dtype, entry.shape, entry.low, entry.high, example=entry.low or 0)
@@ -61,9 +82,11 @@ def fields_of(inputs: Sequence[Input], prepared: Prepared | None) -> tuple[Field
     return tuple(_raw_field(entry, columns[entry.name]) for entry in inputs)
 
 
-def group_field(name: str, labels: Sequence[str]) -> Field:
-    """The group of a row, for a predictor calibrated for each on its own."""
-    return Field(name, "text", choices=tuple(labels), closed=True, example=labels[0])
+def _grouped(field: Field, labels: Sequence[str]) -> Field:
+    """An input that is also the group: only values with calibration rows are answered."""
+    if field.dtype == "text":
+        return replace(field, choices=tuple(labels), closed=True, missing=False, example=labels[0])
+    return replace(field, example=_FLAGS[labels[0]] if labels[0] in _FLAGS else float(labels[0]))
 
 
 def refuse_nested(rows: Mapping[str, Any]) -> None:

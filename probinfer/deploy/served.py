@@ -3,26 +3,22 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from probinfer.deploy.answerer import Answerer, PointAnswers, PosteriorAnswers
-from probinfer.deploy.fields import Field, fields_of, group_field, refuse_nested
+from probinfer.deploy.fields import Field, fields_of, group_name, refuse_nested
 from probinfer.deploy.named_outputs import Form, Output, offered
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.predict.artifact import MANIFEST, card
-from probinfer.predict.conformal import Calibration
 from probinfer.predict.interval import Answered, probability, take_groups
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor, load_predictor
-from probinfer.predict.program import Program
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
 from probinfer.predict.together import Question
-
-GROUPS = "groups"  # what groups are called that were no column when the predictor was calibrated
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,27 +107,10 @@ def load(name: str, path: Path) -> Served:
     text = card(path)
     if version_of(path) != version:
         raise ArtifactError(f"{path} changed while it was read; read it again.")
-    calibration, form = predictor.calibration, Form.of(predictor)
-    group = (calibration.by or GROUPS) if calibration is not None and calibration.grouped else None
+    form = Form.of(predictor)
     answers = PointAnswers(predictor) if isinstance(predictor, PointPredictor) else PosteriorAnswers(predictor)
-    fields = _fields(predictor.program, calibration, group)
+    fields, group = fields_of(predictor), group_name(predictor)
     return Served(name, path, version, predictor, answers, fields, group, form, offered(form), text)
-
-
-def _fields(program: Program, calibration: Calibration | None, group: str | None) -> tuple[Field, ...]:
-    fields = fields_of(program.asked, program.prepared)
-    if group is None or calibration is None:
-        return fields
-    if group not in {field.name for field in fields}:
-        return (*fields, group_field(group, calibration.labels))
-    return tuple(_grouped(field, calibration.labels) if field.name == group else field for field in fields)
-
-
-def _grouped(field: Field, labels: Sequence[str]) -> Field:
-    """An input that is also the group: only values with calibration rows are answered."""
-    if field.dtype == "text":
-        return replace(field, choices=tuple(labels), closed=True, missing=False, example=labels[0])
-    return replace(field, example={"True": 1, "False": 0}.get(labels[0]) or float(labels[0]))
 
 
 def version_of(path: Path) -> str:
