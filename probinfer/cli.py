@@ -5,9 +5,10 @@ probinfer's own errors, said in one line; 3 scored, but some rows were rejected;
 """
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,9 @@ def parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="keep what is done if the run dies, and go on from what an earlier one did",
+    )
+    score.add_argument(
+        "--scheduler", metavar="URL", help="spread the files of a folder over the workers of Dask at tcp://HOST:PORT"
     )
     score.add_argument("--group", metavar="NAME", help="consumer group of a stream (probinfer)")
     score.add_argument("--consumer", metavar="NAME", help="name in the group (machine and process)")
@@ -223,7 +227,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 _OF_STREAMS = ("group", "consumer", "until_empty")
-_OF_TABLES = ("query", "table", "if_exists", "key", "rejects", "resume")
+_OF_TABLES = ("query", "table", "if_exists", "key", "rejects", "resume", "scheduler")
 
 
 def _score_stream(options: argparse.Namespace) -> int:
@@ -270,13 +274,33 @@ def _score(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     if options.if_exists is not None:
         given["if_exists"] = IfExists(options.if_exists)
-    done = score(options.path, options.input, options.output, **given)
+    with contextlib.ExitStack() as stack:
+        if options.scheduler is not None:
+            given["executor"] = stack.enter_context(_workers(options.scheduler))
+        done = score(options.path, options.input, options.output, **given)
     said_to = sys.stderr if options.output == "-" else sys.stdout
     resumed = f", {done.resumed} of them by an earlier run" if done.resumed else ""
     print(f"{done.rows} rows in {done.seconds:.1f} s{resumed}: {done.output}", file=said_to)
     if done.rejected:
         print(f"probinfer: {done.rejected} rows were rejected: {options.rejects}", file=sys.stderr)
     return REJECTED if done.rejected else DONE
+
+
+@contextlib.contextmanager
+def _workers(scheduler: str) -> Generator[Any]:
+    """Dask's workers as an executor."""
+    from probinfer.errors import DataError, MissingExtra
+
+    try:
+        import distributed
+    except ModuleNotFoundError as error:
+        raise MissingExtra("distributed is not installed: pip install 'probinfer[cluster]'.") from error
+    try:
+        client = distributed.Client(scheduler, timeout=10)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise DataError(f"Nothing answers at {scheduler} as Dask's scheduler does: {error}.") from None
+    with client:
+        yield client.get_executor()
 
 
 def _serve(options: argparse.Namespace) -> None:

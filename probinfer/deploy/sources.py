@@ -1,5 +1,6 @@
 """Where rows come from: a file, a folder of files, standard input. Databases are in `databases.py`."""
 
+import copy
 import itertools
 import os
 import select
@@ -119,6 +120,12 @@ class Folder:
         if len(formats) != 1:
             came = f"files of the formats {', '.join(formats)}" if formats else "no files of a known format"
             raise DataError(f"{path} holds {came}; wanted files of one: {', '.join(sorted(set(SUFFIXES.values())))}.")
+
+    def only(self, file: Path) -> "Folder":
+        """One file of it, with the columns that its subfolders give."""
+        found = copy.copy(self)
+        found.files, found.label = [file], str(file)
+        return found
 
     @property
     def identity(self) -> dict[str, Any]:
