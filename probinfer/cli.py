@@ -88,6 +88,12 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
     score.add_argument("--quantiles", type=_levels, metavar="P,P", help="further quantiles, such as 0.05,0.5,0.95")
     score.add_argument("--keep", type=_names, metavar="NAME,NAME", help="columns of INPUT to copy, such as an id")
+    score.add_argument(
+        "--partition-by",
+        type=_names,
+        metavar="NAME,NAME",
+        help="columns whose values are subfolders of OUTPUT",
+    )
     score.add_argument("--chunk-rows", type=_positive, metavar="N", help="most rows in a chunk")
     score.add_argument(
         "--query", metavar="SQL", help="rows to read from a database, or by DuckDB from a file, which it calls input"
@@ -227,7 +233,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 _OF_STREAMS = ("group", "consumer", "until_empty")
-_OF_TABLES = ("query", "table", "if_exists", "key", "rejects", "resume", "scheduler")
+_OF_TABLES = ("partition_by", "query", "table", "if_exists", "key", "rejects", "resume", "scheduler")
 
 
 def _score_stream(options: argparse.Namespace) -> int:
@@ -270,7 +276,7 @@ def _score(options: argparse.Namespace) -> int:
     from probinfer.deploy.score import score
     from probinfer.deploy.table_sink import IfExists
 
-    named = ("level", "quantiles", "keep", "chunk_rows", "query", "table", "key", "rejects", "resume")
+    named = ("level", "quantiles", "keep", "partition_by", "chunk_rows", "query", "table", "key", "rejects", "resume")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     if options.if_exists is not None:
         given["if_exists"] = IfExists(options.if_exists)

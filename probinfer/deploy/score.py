@@ -55,6 +55,7 @@ def score(
     level: float = 0.9,
     quantiles: Sequence[float] | None = None,
     keep: Sequence[str] = (),
+    partition_by: Sequence[str] = (),
     chunk_rows: int = CHUNK_ROWS,
     query: str | None = None,
     table: str | None = None,
@@ -81,6 +82,8 @@ def score(
         level: probability of the interval; also a column of the output.
         quantiles: further quantiles, one column each.
         keep: columns of the input, such as an id, to copy in front of the predictions.
+        partition_by: columns of the input whose values are subfolders of the output folder, `region=north/`, as Hive
+            and Spark have them; the files are without them. For columns with few values.
         chunk_rows: rows in a piece.
         query: SELECT whose rows to predict; needed for a database. Of a file or folder, which the query calls `input`,
             it is answered by DuckDB.
@@ -114,7 +117,7 @@ def score(
     if rejects is not None and (samefile(rejects, input) or samefile(rejects, output)):
         raise DataError(f"{rejects} is also input or output; write the rejects to another file.")
     if executor is not None:
-        unfit = {"query": query, "table": table, "key": key, "rejects": rejects}
+        unfit = {"query": query, "table": table, "key": key, "rejects": rejects, "partition_by": partition_by or None}
         given = [name for name, value in unfit.items() if value is not None]
         if given:
             raise DataError(f"{given[0]} came with an executor, which spreads the files of a folder; leave one out.")
@@ -122,11 +125,11 @@ def score(
     with ExitStack() as stack:
         source = open_source(input, output, query, key)
         stack.callback(source.close)
-        check_sink(output, table)
-        job = Job.of(
-            load_predictor(path), source, level, quantiles, [*([key] if key else []), *keep], rejects is not None
-        )
+        check_sink(output, table, partition_by)
+        kept = [*([key] if key else []), *keep, *partition_by]
+        job = Job.of(load_predictor(path), source, level, quantiles, kept, rejects is not None)
         asked = {"probinfer": version("probinfer"), "predictor": _fingerprint(path), **job.asked}
+        asked |= {"partition_by": list(partition_by)} if partition_by else {}
         sink = open_sink(
             output,
             table,
@@ -134,6 +137,7 @@ def score(
             asked={**asked, "input": source.identity} if resume else asked,
             lasting=resume,
             metadata={"probinfer": f"predictions of {job.predictor.outcome} by {path}, level {level:.10g}"},
+            by=partition_by,
         )
         line = make_progress(progress)
         stack.callback(line.close)

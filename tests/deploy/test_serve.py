@@ -340,6 +340,26 @@ def test_bodies_are_bounded(client):
     assert client.post("/predict", content=b"x", headers={"content-encoding": "gzip"}).status_code == 415
 
 
+def test_a_million_rows_in_a_request_are_refused_and_hold_up_nobody(folder, shared):
+    """Bodies may be large here; their rows are counted beside the event loop, which goes on answering."""
+    ones = b",".join([b"1"] * 10**6)
+    tensors = b'{"inputs": [{"name": "x", "shape": [1000000], "datatype": "FP64", "data": [' + ones + b"]}]}"
+    records = b'{"records": [' + b",".join([b'{"x":1}'] * 10**6) + b"]}"
+    with running(settings(folder, max_body=2**25, body_timeout=30.0)) as (client, _), ThreadPoolExecutor(2) as pool:
+        sent = [
+            pool.submit(client.post, path, content=body, timeout=120)
+            for path, body in (("/v2/models/line/infer", tensors), ("/predict", records))
+        ]
+        between = 0
+        while not all(answer.done() for answer in sent):
+            assert client.post("/predict", json={"records": [{"x": 1}]}).status_code == 200
+            between += 1
+        for answer in sent:
+            assert answer.result().status_code == 413
+            assert "1000000 rows came; one request may have 500" in answer.result().json()["error"]
+        assert between > 0
+
+
 def test_numbers_that_are_not_finite_are_null_and_counted():
     from probinfer.deploy.asking import Ask, Reply
     from probinfer.deploy.named_outputs import Form, Output
