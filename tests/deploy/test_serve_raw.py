@@ -1,6 +1,9 @@
 """The server over predictors that prepare raw rows, and over point models: raw rows in, the outcome's own units out."""
 
 import re
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -234,3 +237,47 @@ def test_a_point_model_without_calibration_stops_the_server_before_it_listens(fo
     with pytest.raises(pi.ArtifactError, match=re.escape("a point model that is not calibrated")):
         load("unsure", folder / "unsure")
     assert Output.QUANTILES not in load("kind", folder / "kind").outputs
+
+
+# clients that others wrote -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_a_browser_shows_the_raw_columns(client, folder):
+    """The page as Chromium has it after its script has run."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium here")
+    found = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom",
+         f"http://127.0.0.1:{client.base_url.port}/"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    page = found.stdout
+    assert sorted(re.findall(r'data-input="(\w+)"', page)) == ["county", "day", "income", "size", "town"]
+    assert all(f">{town}</option>" in page for town in ("Aix", "Ulm", "Řím"))
+    assert 'type="datetime-local"' in page
+    example = load("price", folder / "price").example()
+    expected = pi.load_predictor(folder / "price").predict(example)
+    drawn = [float(text) for text in re.findall(r"<text[^>]*>(-?[\d.]+)</text>", page)]
+    np.testing.assert_allclose(drawn, [expected.lower[0], expected.upper[0]], rtol=1e-3)
+    assert re.search(r'id="problem"[^>]*></p>', page)
+
+
+@pytest.mark.long
+def test_a_fuzzer_finds_nothing_in_raw_rows(folder, tmp_path):
+    """As for rows of numbers: every answer has a form that the document names, and nothing invalid is accepted."""
+    pytest.importorskip("schemathesis")
+    config = tmp_path / "schemathesis.toml"
+    config.write_text("[checks.negative_data_rejection]\nexpected-statuses = [400, 401, 404, 405, 413, 415, 422]\n")
+    models = (("price", folder / "price"), ("kind", folder / "kind"))
+    with running(ServeSettings(models, max_batch=8, max_rows=50, reload=0.0, drain=0.0)) as (client, _):
+        address = f"http://127.0.0.1:{client.base_url.port}/openapi.json"
+        found = subprocess.run(
+            [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run", address, "--max-examples", "20",
+             "--phases", "examples,coverage,fuzzing", "--seed", "1", "--exclude-path-regex", "infer",
+             "--exclude-checks", "positive_data_acceptance"],  # a date of the right form may be none, 2026-02-31
+            capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
+    assert re.search(r"[1-9]\d* generated", found.stdout)

@@ -79,7 +79,7 @@ function field(input, place) {
 
 function show(name) {
   model = models.find((one) => one.name === name);
-  at("about").textContent = `${model.name} · ${model.outcome} · verdict ${model.verdict} · version ${model.version}`
+  at("about").textContent = `${model.name} · ${model.outcome} · ${model.verdict.startsWith("none") ? "a point model" : `verdict ${model.verdict}`} · version ${model.version}`
     + (model.refused ? " · the folder's present content was refused" : "");
   at("card").textContent = model.card;
   at("inputs").replaceChildren(...model.inputs.flatMap((input) => places(input.shape).map((place) => field(input, place))));
@@ -177,7 +177,7 @@ function draw(content) {
   const one = model.classes && !model.event.length;
   at("picture").replaceChildren(one ? bars(answer.probabilities, answer.in_set) : interval(split(answer)));
   const rows = [
-    ["mean", answer.mean, ""],
+    ["mean", answer.mean, one ? "of the class code" : ""],
     ["sd", answer.sd, ""],
     ["of it epistemic", answer.epistemic_sd, "not knowing the parameters"],
     ["of it aleatoric", answer.aleatoric_sd, "would remain if they were known"],
