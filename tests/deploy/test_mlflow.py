@@ -75,6 +75,7 @@ def test_the_signature_is_the_schema(pyfunc):
     pd.testing.assert_frame_equal(whole, pyfunc.predict(FRAME.assign(income=np.nan)))
 
 
+@pytest.mark.long
 def test_vectors_levels_and_groups_are_columns(tmp_path):
     rng = np.random.default_rng(2)
     X, y = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
@@ -102,6 +103,7 @@ def test_what_is_saved_holds_no_pickle_and_loads_as_the_predictor(saved):
         flavor.save_model(raw_rows.prices(), saved)
 
 
+@pytest.mark.long
 def test_models_are_logged_registered_and_found_again(tmp_path, monkeypatch):
     import mlflow
 

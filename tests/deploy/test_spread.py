@@ -106,6 +106,7 @@ def test_calls_that_do_not_fit_are_refused(folder, quick, tmp_path, capsys):
             score(quick, folder, f"{tmp_path}/out/", executor=pool)
 
 
+@pytest.mark.long
 def test_dasks_workers_are_an_executor(folder, quick, tmp_path):
     distributed = pytest.importorskip("distributed")
     with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:

@@ -123,6 +123,7 @@ def test_every_message_is_answered_with_the_predictors_numbers(server, quick):
     assert run(server, quick, group="another").rows == 703  # a group of its own reads all
 
 
+@pytest.mark.long
 def test_raw_rows_as_fields_and_as_json(server, tmp_path):
     raw_rows.prices().save(tmp_path / "price")
     server.client.xadd("in", {name: "" if value is None else str(value) for name, value in RECORDS[0].items()})
@@ -189,7 +190,7 @@ def test_a_message_that_ends_its_consumers_is_put_aside(server, quick):
     assert "without an answer" in entry["reason"]
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("sig", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_a_broker_that_restarts_loses_and_doubles_nothing(tmp_path, quick, sig):
     server = Broker(tmp_path)
     stop, done = threading.Event(), []
