@@ -276,6 +276,7 @@ def test_a_fuzzer_finds_nothing_in_raw_rows(folder, tmp_path):
         found = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run", address, "--max-examples", "20",
              "--phases", "examples,coverage,fuzzing", "--seed", "1", "--exclude-path-regex", "infer",
+             "--request-timeout", "120",
              "--exclude-checks", "positive_data_acceptance"],  # a date of the right form may be none, 2026-02-31
             capture_output=True, text=True, timeout=900,
         )  # fmt: skip
