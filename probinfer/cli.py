@@ -5,9 +5,10 @@ probinfer's own errors, said in one line; 3 scored, but some rows were rejected;
 """
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
         help="predict every row of a table, a folder, a query or a pipe",
         description="Read rows in chunks, predict every one, and write mean, sd, interval and Monte Carlo error. Rows "
         "come from and go to files (.csv, .parquet, .arrow, .jsonl), folders of them, databases (postgresql://…, "
-        "sqlite:///FILE, duckdb:///FILE), or JSON lines on standard input and output (-).",
+        "sqlite:///FILE, duckdb:///FILE), or JSON lines on standard input and output (-). Messages of a Redis stream "
+        "(redis://HOST:PORT/STREAM) are answered in another one, as they come.",
     )
     score.add_argument("path", type=Path, metavar="PATH", help="predictor folder")
     score.add_argument("input", metavar="INPUT", help="file, folder, database, or - for standard input")
@@ -86,6 +88,12 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
     score.add_argument("--quantiles", type=_levels, metavar="P,P", help="further quantiles, such as 0.05,0.5,0.95")
     score.add_argument("--keep", type=_names, metavar="NAME,NAME", help="columns of INPUT to copy, such as an id")
+    score.add_argument(
+        "--partition-by",
+        type=_names,
+        metavar="NAME,NAME",
+        help="columns whose values are subfolders of OUTPUT",
+    )
     score.add_argument("--chunk-rows", type=_positive, metavar="N", help="most rows in a chunk")
     score.add_argument(
         "--query", metavar="SQL", help="rows to read from a database, or by DuckDB from a file, which it calls input"
@@ -102,6 +110,14 @@ def parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="keep what is done if the run dies, and go on from what an earlier one did",
+    )
+    score.add_argument(
+        "--scheduler", metavar="URL", help="spread the files of a folder over the workers of Dask at tcp://HOST:PORT"
+    )
+    score.add_argument("--group", metavar="NAME", help="consumer group of a stream (probinfer)")
+    score.add_argument("--consumer", metavar="NAME", help="name in the group (machine and process)")
+    score.add_argument(
+        "--until-empty", action="store_true", default=None, help="stop once every message of a stream is answered"
     )
     score.set_defaults(command=_score)
 
@@ -216,21 +232,81 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{options.onnx}: {options.onnx.stat().st_size} bytes")
 
 
+_OF_STREAMS = ("group", "consumer", "until_empty")
+_OF_TABLES = ("partition_by", "query", "table", "if_exists", "key", "rejects", "resume", "scheduler")
+
+
+def _score_stream(options: argparse.Namespace) -> int:
+    import signal
+    import threading
+
+    from probinfer.deploy.stream import score_stream
+
+    _refuse_options(options, _OF_TABLES, "a stream")
+    named = ("level", "quantiles", "keep", "chunk_rows", *_OF_STREAMS)
+    given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
+    stop = threading.Event()
+    before = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        done = score_stream(options.path, options.input, options.output, stop=stop, **given)
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+    again = f", {done.again} read again" if done.again else ""
+    print(f"{done.rows} messages in {done.seconds:.1f} s{again}: {options.output.rpartition('/')[2]}")
+    if done.rejected:
+        print(f"probinfer: {done.rejected} messages were rejected", file=sys.stderr)
+    return REJECTED if done.rejected else DONE
+
+
+def _refuse_options(options: argparse.Namespace, names: Sequence[str], what: str) -> None:
+    from probinfer.errors import DataError
+
+    given = [name for name in names if getattr(options, name) not in (None, False)]
+    if given:
+        raise DataError(f"--{given[0].replace('_', '-')} is nothing for {what}; leave it out.")
+
+
 def _score(options: argparse.Namespace) -> int:
+    from probinfer.deploy.broker import is_stream
+
+    if is_stream(options.input) or is_stream(options.output):
+        return _score_stream(options)
+    _refuse_options(options, _OF_STREAMS, "a table")
     from probinfer.deploy.score import score
     from probinfer.deploy.table_sink import IfExists
 
-    named = ("level", "quantiles", "keep", "chunk_rows", "query", "table", "key", "rejects", "resume")
+    named = ("level", "quantiles", "keep", "partition_by", "chunk_rows", "query", "table", "key", "rejects", "resume")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     if options.if_exists is not None:
         given["if_exists"] = IfExists(options.if_exists)
-    done = score(options.path, options.input, options.output, **given)
+    with contextlib.ExitStack() as stack:
+        if options.scheduler is not None:
+            given["executor"] = stack.enter_context(_workers(options.scheduler))
+        done = score(options.path, options.input, options.output, **given)
     said_to = sys.stderr if options.output == "-" else sys.stdout
     resumed = f", {done.resumed} of them by an earlier run" if done.resumed else ""
     print(f"{done.rows} rows in {done.seconds:.1f} s{resumed}: {done.output}", file=said_to)
     if done.rejected:
         print(f"probinfer: {done.rejected} rows were rejected: {options.rejects}", file=sys.stderr)
     return REJECTED if done.rejected else DONE
+
+
+@contextlib.contextmanager
+def _workers(scheduler: str) -> Generator[Any]:
+    """Dask's workers as an executor."""
+    from probinfer.errors import DataError, MissingExtra
+
+    try:
+        import distributed
+    except ModuleNotFoundError as error:
+        raise MissingExtra("distributed is not installed: pip install 'probinfer[cluster]'.") from error
+    try:
+        client = distributed.Client(scheduler, timeout=10)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise DataError(f"Nothing answers at {scheduler} as Dask's scheduler does: {error}.") from None
+    with client:
+        yield client.get_executor()
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ STATIONS = (
     "decide",
     "gallery",
     "deploy",
+    "mlflow",
     "__init__",  # the public names: sees everything that is public
     "demo",  # written as a user would, against the public names
     "cli",

@@ -222,7 +222,7 @@ class Service:
     async def _reply(self, slot: Slot, asked: Ask, deadline: float) -> Reply:
         if not asked.draws:
             return Reply(await slot.batcher.ask(asked.served, asked.question, deadline), None)
-        draw = partial(asked.served.sample, asked.question, asked.draws, asked.seed)
+        draw = partial(asked.served.answers.sample, asked.question, asked.draws, asked.seed)
         samples = await self._lane.run(draw, deadline)
         if not asked.summarises:
             return Reply(None, samples)
@@ -238,16 +238,16 @@ class Service:
         for question, result in zip(questions, results, strict=True):
             if not isinstance(result, Answered):
                 continue
-            epistemic, aleatoric = result.answer.epistemic_variance, result.answer.aleatoric_variance
+            epistemic, aleatoric = result.answer.epistemic_variance, result.answer.aleatoric_variance  # or nan: unknown
             if epistemic.size == 1:
                 part = float(epistemic.flat[0])
                 whole = part + float(aleatoric.flat[0])
-                shares.observe(part / whole if whole > 0.0 else 0.0)
+                shares.observe(0.0 if whole == 0.0 else part / whole)
                 width = float(result.upper.flat[0]) - float(result.lower.flat[0])
             else:
                 whole = epistemic + aleatoric
                 with np.errstate(invalid="ignore", divide="ignore"):
-                    for share in np.where(whole > 0.0, epistemic / whole, 0.0).ravel().tolist():
+                    for share in np.where(whole == 0.0, 0.0, epistemic / whole).ravel().tolist():
                         shares.observe(share)
                 width = float(np.sum(result.upper - result.lower))
             if np.isfinite(width):

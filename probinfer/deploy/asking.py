@@ -87,19 +87,26 @@ def ask(
 
 def _outputs(served: Served, wishes: Wishes) -> tuple[Output, ...]:
     if wishes.outputs is None:
-        found = list(unasked(served.predictor.program))
-        found += [Output.QUANTILES] if wishes.quantiles is not None else []
-        return (*found, Output.SAMPLES) if wishes.num_samples is not None else tuple(found)
+        further = [(Output.QUANTILES, wishes.quantiles), (Output.SAMPLES, wishes.num_samples)]
+        wanted = [output for output, wish in further if wish is not None]
+        absent = [output.value for output in wanted if output not in served.outputs]
+        if absent:
+            raise Malformed(f"{served.name} has no {absent[0]}; it has {_listed(served.outputs)}.")
+        return (*unasked(served.form), *wanted)
     names = {output.value for output in served.outputs}
     unknown = [name for name in wishes.outputs if name not in names]
     if unknown:
         raise Malformed(
             f"There is no output called {', '.join(map(repr, unknown[:5]))}; {served.name} has "
-            f"{', '.join(output.value for output in served.outputs)}."
+            f"{_listed(served.outputs)}."
         )
     if not wishes.outputs:
         raise Malformed("The list of outputs is empty; leave it out, or name at least one.")
     return tuple(dict.fromkeys(_NAMES[name] for name in wishes.outputs))
+
+
+def _listed(outputs: Sequence[Output]) -> str:
+    return ", ".join(output.value for output in outputs)
 
 
 def _draws(served: Served, outputs: Sequence[Output], wishes: Wishes, count: int, limits: Limits) -> int:
@@ -108,7 +115,7 @@ def _draws(served: Served, outputs: Sequence[Output], wishes: Wishes, count: int
         raise Malformed(f"num_samples is {draws}; one request may have {limits.samples} draws of each row.")
     if Output.SAMPLES not in outputs:
         return 0
-    numbers = draws * count * int(np.prod(served.predictor.program.event, dtype=int))
+    numbers = draws * count * int(np.prod(served.form.event, dtype=int))
     if numbers > _MOST_NUMBERS:
         raise TooLarge(f"{draws} draws of {count} rows are {numbers} numbers; one answer may have {_MOST_NUMBERS}.")
     return draws

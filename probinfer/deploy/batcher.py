@@ -16,7 +16,7 @@ from probinfer.deploy.refusals import Busy, TooLate
 from probinfer.deploy.served import Served
 from probinfer.deploy.worker import Worker
 from probinfer.predict.interval import Answered
-from probinfer.predict.together import Question, join
+from probinfer.predict.together import Question
 
 _SWEEP = 0.05  # seconds between looks for deadlines that have passed
 
@@ -173,8 +173,7 @@ class Batcher:
                 if len(job.parts) == 1 and job.taken == job.rows and not job.future.done():
                     job.future.set_result(result)
                 elif sum(len(part.lower) for part in job.parts) == job.rows and not job.future.done():
-                    predictor = job.served.predictor
-                    job.future.set_result(join(job.parts, job.question, predictor.calibration, predictor.program))
+                    job.future.set_result(job.served.join(job.parts, job.question))
             if job.future.done() and job.taken == job.rows:
                 self._live.discard(job)
         self._plan(asyncio.get_running_loop())

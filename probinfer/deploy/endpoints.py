@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,11 @@ def open_source(given: Place, output: Place, query: str | None, key: str | None)
     return File(path)
 
 
-def check_sink(given: Place, table: str | None) -> None:
+def check_sink(given: Place, table: str | None, by: Sequence[str] = ()) -> None:
     """Raises DataError for an output that cannot be written here, before anything is opened."""
     text = os.fspath(given)
+    if by and (scheme_of(text) is not None or not _is_folder(text)):
+        raise DataError(f"Only a folder has partitions, and {text} is none; name one, with a slash at the end.")
     if scheme_of(text) is not None:
         address = Address(text)
         if table is None:
@@ -70,6 +72,7 @@ def open_sink(
     asked: Mapping[str, Any],
     lasting: bool,
     metadata: Mapping[str, str],
+    by: Sequence[str] = (),
 ) -> Sink:
     """The sink that `given` names; nothing is written before it is opened."""
     text = os.fspath(given)
@@ -81,7 +84,7 @@ def open_sink(
         return StandardOutput(sys.stdout.buffer)
     folder = _is_folder(text)
     if folder or lasting:
-        return Parts(Path(text), folder=folder, asked=asked, lasting=lasting, metadata=metadata)
+        return Parts(Path(text), folder=folder, asked=asked, lasting=lasting, metadata=metadata, by=by)
     return Output(Path(text), metadata)
 
 

@@ -97,7 +97,7 @@ class Models:
     async def warm(self) -> None:
         """Compile what is not compiled yet, one model after the other."""
         for name, slot in self.slots.items():
-            await asyncio.to_thread(slot.served.few.compile, self._most_rows)
+            await asyncio.to_thread(slot.served.answers.compile, self._most_rows)
             slot.ready = True
             logger.info("ready", extra={"model": name, "version": slot.served.version})
 
@@ -124,8 +124,8 @@ class Models:
             return
         if signature(slot.served.path) != seen:
             return  # replaced meanwhile: the next look
-        known = [(entry.name, entry.dtype, entry.shape) for entry in slot.served.inputs]
-        if known != [(entry.name, entry.dtype, entry.shape) for entry in served.inputs]:
+        known = [(entry.name, entry.dtype, entry.shape) for entry in slot.served.fields]
+        if known != [(entry.name, entry.dtype, entry.shape) for entry in served.fields]:
             logger.warning("inputs changed", extra={"model": name, "version": served.version})
         older = slot.served.version
         slot.replaced(served, seen)
@@ -137,7 +137,7 @@ class Models:
             raise ArtifactError(f"{path} is gone. The version loaded before goes on serving; put one there again.")
         version_of(path)
         served = load(name, path)
-        served.few.compile(self._most_rows)
+        served.answers.compile(self._most_rows)
         return served
 
     def _refuse(self, name: str, slot: Slot, error: Exception) -> None:

@@ -3,14 +3,14 @@
 Every output has the rows on its first axis, whatever it is called in Python: `samples` is (rows, draws, *event).
 """
 
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
-from probinfer.predict.conformal import Calibration
-from probinfer.predict.family import Support
-from probinfer.predict.interval import Answered
-from probinfer.predict.program import Program
+from probinfer.predict.interval import Answered, is_classes
+from probinfer.predict.point import PointPredictor
+from probinfer.predict.predictor import Predictor
 
 QUANTILES_IF_NONE_NAMED = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -43,69 +43,104 @@ MEANING = {
     Output.MCSE: "Monte Carlo standard error of the mean",
     Output.QUANTILES: "quantiles of the predictive distribution",
     Output.PROBABILITIES: "probability of each class, or of the first few counts",
-    Output.MOST_PROBABLE: "code of the most probable class",
+    Output.MOST_PROBABLE: "the most probable class: its label, or its code where it has none",
     Output.IN_SET: "whether each class is in the set that holds the outcome with probability `level`",
     Output.CALIBRATION_ROWS: "how many calibration rows stand behind the interval",
     Output.SAMPLES: "draws from the predictive distribution",
 }
+_POINT = (Output.MEAN, Output.SD, Output.LOWER, Output.UPPER)
 _ALWAYS = (Output.MEAN, Output.SD, Output.LOWER, Output.UPPER, Output.EPISTEMIC_SD, Output.ALEATORIC_SD, Output.MCSE)
 _UNASKED = (Output.MEAN, Output.SD, Output.LOWER, Output.UPPER, Output.EPISTEMIC_SD, Output.MCSE)
 
 
-def offered(program: Program, calibration: Calibration | None) -> tuple[Output, ...]:
+@dataclass(frozen=True)
+class Form:
+    """What a model's outcome is, as far as its outputs depend on it.
+
+    event          shape of one row's outcome; () for a number
+    discrete       it takes whole numbers
+    probabilities  how many of them an answer has; 0 for none
+    classes        the outcome is a class
+    labels         of the classes, where they have any but 0, 1, …
+    point          the model gives one number or class and knows no distribution
+    calibrated     its intervals or sets are
+    """
+
+    event: tuple[int, ...] = ()
+    discrete: bool = False
+    probabilities: int = 0
+    classes: bool = False
+    labels: tuple[str, ...] | None = None
+    point: bool = False
+    calibrated: bool = False
+
+    @classmethod
+    def of(cls, predictor: Predictor | PointPredictor) -> "Form":
+        """The form of a predictor's outcome."""
+        program, calibrated = predictor.program, predictor.calibration is not None
+        if isinstance(predictor, PointPredictor):
+            known = predictor.classes or ()
+            labels = known if known and list(known) != [str(code) for code in range(len(known))] else None
+            return cls((), bool(known), len(known), bool(known), labels, True, calibrated)
+        labels, classes = program.labels, is_classes(program)
+        return cls(program.event, program.discrete, program.probabilities, classes, labels, False, calibrated)
+
+
+def offered(form: Form) -> tuple[Output, ...]:
     """The outputs that a predictor has."""
-    found = [*_ALWAYS, Output.QUANTILES]
-    if program.probabilities:
+    found = [*(_POINT if form.point else _ALWAYS)]
+    if not (form.point and form.classes):
+        found.append(Output.QUANTILES)
+    if form.probabilities:
         found.append(Output.PROBABILITIES)
-    if classes(program):
+    if form.classes:
         found += [Output.MOST_PROBABLE, Output.IN_SET]
-    if calibration is not None:
+    if form.calibrated:
         found.append(Output.CALIBRATION_ROWS)
-    return (*found, Output.SAMPLES)
+    return (*found,) if form.point else (*found, Output.SAMPLES)
 
 
-def unasked(program: Program) -> tuple[Output, ...]:
+def unasked(form: Form) -> tuple[Output, ...]:
     """What is answered when a request names no outputs."""
-    return (*_UNASKED, Output.PROBABILITIES, Output.MOST_PROBABLE) if classes(program) else _UNASKED
+    found = _POINT if form.point else _UNASKED
+    return (*found, Output.PROBABILITIES, Output.MOST_PROBABLE) if form.classes else found
 
 
-def classes(program: Program) -> bool:
-    """The outcome is a class."""
-    return program.family is not None and program.family.support in (Support.BINARY, Support.CLASSES)
-
-
-def datatype(output: Output, program: Program) -> str:
+def datatype(output: Output, form: Form) -> str:
     """Of the Open Inference Protocol."""
+    if output is Output.MOST_PROBABLE and form.labels:
+        return "BYTES"
     if output in (Output.MOST_PROBABLE, Output.CALIBRATION_ROWS):
         return "INT64"
     if output is Output.IN_SET:
         return "BOOL"
-    return "INT64" if output is Output.SAMPLES and program.discrete else "FP64"
+    return "INT64" if output is Output.SAMPLES and form.discrete else "FP64"
 
 
-def shape(output: Output, program: Program) -> list[int]:
+def shape(output: Output, form: Form) -> list[int]:
     """Shape with -1 for what the request decides."""
-    event = list(program.event)
+    event = list(form.event)
     if output is Output.SAMPLES:
         return [-1, -1, *event]
     if output is Output.QUANTILES:
         return [-1, *event, -1]
     if output in (Output.PROBABILITIES, Output.IN_SET):
-        return [-1, *event, program.probabilities]
+        return [-1, *event, form.probabilities]
     return [-1] if output is Output.CALIBRATION_ROWS else [-1, *event]
 
 
-def values(output: Output, found: Answered | None, samples: np.ndarray | None) -> np.ndarray:
-    """The output's numbers, rows first."""
+def values(output: Output, form: Form, found: Answered | None, samples: np.ndarray | None) -> np.ndarray:
+    """The output's numbers, rows first; of the most probable class the label, where classes have any."""
     if output is Output.SAMPLES:
         assert samples is not None
         return np.moveaxis(samples, 0, 1)
     assert found is not None
     answer = found.answer
     if output is Output.SD:
-        return np.sqrt(answer.aleatoric_variance + answer.epistemic_variance)
+        return np.sqrt(answer.aleatoric_variance + (0.0 if form.point else answer.epistemic_variance))
     if output is Output.MOST_PROBABLE:
-        return np.argmax(answer.probabilities, axis=-1)
+        codes = np.argmax(answer.probabilities, axis=-1)
+        return np.array(form.labels, object)[codes] if form.labels else codes
     of_answer = {
         Output.MEAN: answer.mean,
         Output.LOWER: found.lower,

@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 
 from probinfer.deploy.asking import Ask, Limits, Reply, Wishes, ask
-from probinfer.deploy.named_outputs import Output, datatype, shape, values
+from probinfer.deploy.fields import Field
+from probinfer.deploy.named_outputs import Form, Output, datatype, shape, values
 from probinfer.deploy.refusals import Malformed
 from probinfer.deploy.served import Served
-from probinfer.predict.program import Input
 
-DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL"}
+DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL", "text": "BYTES", "date": "BYTES"}
 _WHOLE = {f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
 _READ = {*_WHOLE, "FP16", "FP32", "FP64", "BOOL", "BYTES"}
 _OURS = ("level", "num_samples", "seed", "quantiles")
@@ -79,8 +79,8 @@ def read_infer(served: Served, body: bytes | bytearray, limits: Limits) -> Ask:
     names = [tensor.name for tensor in request.inputs]
     if len(set(names)) < len(names):
         raise Malformed(f"An input came twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.")
-    shapes = {entry.name: entry.shape for entry in served.inputs}
-    rows = {tensor.name: _array(tensor, shapes.get(tensor.name)) for tensor in request.inputs}
+    fields = {field.name: field for field in served.fields}
+    rows = {tensor.name: _array(tensor, fields.get(tensor.name)) for tensor in request.inputs}
     counts = {name: len(tensor) for name, tensor in rows.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
@@ -102,8 +102,8 @@ def _wishes(request: InferRequest) -> Wishes:
     return Wishes([output.name for output in request.outputs] if request.outputs is not None else None, **found)
 
 
-def _array(tensor: Tensor, wanted: tuple[int, ...] | None) -> Any:
-    """The tensor's data as an array (rows, *shape); text stays a list."""
+def _array(tensor: Tensor, field: Field | None) -> Any:
+    """The tensor's data as an array (rows, *shape); text, and what may be missing, stays a list."""
     if tensor.datatype not in _READ:
         raise Malformed(
             f"{tensor.name} has the datatype {tensor.datatype!r}; wanted one of {', '.join(sorted(_READ))}."
@@ -115,9 +115,15 @@ def _array(tensor: Tensor, wanted: tuple[int, ...] | None) -> Any:
         raise Malformed(f"{tensor.name} has the shape {tensor.shape}; wanted the number of rows first.")
     if not isinstance(tensor.data, list):
         raise Malformed(f"The data of {tensor.name} are no list; wanted its numbers in row-major order.")
+    missing = field is not None and field.missing
     if tensor.datatype == "BYTES":
-        if len(tensor.data) != size or not all(isinstance(value, str) for value in tensor.data):
+        texts = all(isinstance(value, str) or (missing and value is None) for value in tensor.data)
+        if len(tensor.data) != size or not texts:
             raise Malformed(f"{tensor.name} holds texts; wanted a flat list of {size} of them.")
+        return tensor.data
+    if missing and None in tensor.data:
+        if len(tensor.data) != size or not all(isinstance(value, int | float | None) for value in tensor.data):
+            raise Malformed(f"{tensor.name} holds numbers and null; wanted a flat list of {size} of them.")
         return tensor.data
     try:
         array = np.asarray(tensor.data)
@@ -130,6 +136,7 @@ def _array(tensor: Tensor, wanted: tuple[int, ...] | None) -> Any:
     if tensor.datatype in _WHOLE and array.dtype.kind == "f":
         raise Malformed(f"{tensor.name} is {tensor.datatype} and holds fractions; wanted whole numbers, or FP64.")
     array = array.reshape(tensor.shape)
+    wanted = field.shape if field is not None else None
     if wanted == () and array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]  # a column
     if wanted is not None and array.shape[1:] != wanted:
@@ -140,14 +147,14 @@ def _array(tensor: Tensor, wanted: tuple[int, ...] | None) -> Any:
 
 def write_infer(asked: Ask, reply: Reply) -> bytes:
     """The answer as a body."""
-    program, question = asked.served.predictor.program, asked.question
+    form, question = asked.served.form, asked.question
     outputs = []
     for output in asked.outputs:
-        numbers = values(output, reply.found, reply.samples)
+        numbers = values(output, form, reply.found, reply.samples)
         entry: dict[str, Any] = {
             "name": output.value,
             "shape": list(numbers.shape),
-            "datatype": datatype(output, program),
+            "datatype": datatype(output, form),
             "data": numbers.ravel().tolist(),
         }
         if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
@@ -173,27 +180,31 @@ def server_metadata(version: str) -> Mapping[str, Any]:
 
 def model_metadata(served: Served) -> Mapping[str, Any]:
     """`GET /v2/models/NAME`."""
-    program = served.predictor.program
-    inputs = [tensor_metadata(entry) for entry in served.inputs]
-    if served.group is not None and served.group not in {entry.name for entry in served.inputs}:
-        inputs.append({"name": served.group, "datatype": "BYTES", "shape": [-1]})
     return {
         "name": served.name,
         "versions": [served.version],
         "platform": "probinfer",
-        "inputs": inputs,
-        "outputs": [
-            {"name": output.value, "datatype": datatype(output, program), "shape": shape(output, program)}
-            for output in served.outputs
-        ],
+        "inputs": [tensor_metadata(field) for field in served.fields],
+        "outputs": [_output_metadata(output, served.form) for output in served.outputs],
     }
 
 
-def tensor_metadata(entry: Input) -> dict[str, Any]:
-    """An input; of an integer that picks a level also the range."""
-    found: dict[str, Any] = {"name": entry.name, "datatype": DATATYPES[entry.dtype], "shape": [-1, *entry.shape]}
-    if entry.low is not None:
-        found["parameters"] = {"minimum": entry.low, "maximum": entry.high}
+def _output_metadata(output: Output, form: Form) -> dict[str, Any]:
+    """An output; of what has an entry for each class also the labels, in the order of the entries."""
+    found = {"name": output.value, "datatype": datatype(output, form), "shape": shape(output, form)}
+    per_class = output in (Output.PROBABILITIES, Output.IN_SET)
+    return {**found, "labels": list(form.labels)} if form.labels and per_class else found
+
+
+def tensor_metadata(field: Field) -> dict[str, Any]:
+    """An input; of an integer that picks a level also the range, of a label those that training knew."""
+    found: dict[str, Any] = {"name": field.name, "datatype": DATATYPES[field.dtype], "shape": [-1, *field.shape]}
+    if field.low is not None:
+        found["parameters"] = {"minimum": field.low, "maximum": field.high}
+    if field.choices:
+        found["labels"] = list(field.choices)
+    if field.missing:
+        found["parameters"] = {"missing": True}
     return found
 
 

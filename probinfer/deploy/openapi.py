@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from probinfer.deploy.asking import Ask, Limits, Reply
+from probinfer.deploy.fields import Field
 from probinfer.deploy.named_outputs import MEANING, Output
 from probinfer.deploy.open_inference import encode, example_request, model_metadata, read_infer, write_infer
 from probinfer.deploy.records import example_records, read_predict, write_predictions
@@ -14,7 +15,6 @@ from probinfer.deploy.refusals import status_of
 from probinfer.deploy.served import Served
 from probinfer.errors import PredictionError
 from probinfer.predict.interval import Answered
-from probinfer.predict.program import Input
 
 _REFUSED = {
     400: "the body is no JSON, or not of the form that is wanted",
@@ -113,21 +113,18 @@ def _examples(served: Served, limits: Limits) -> dict[str, tuple[Any, Any]]:
 
 
 def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
-    name, program = served.name, served.predictor.program
-    properties: dict[str, Any] = {entry.name: _input(entry) for entry in served.inputs}
-    calibration = served.predictor.calibration
-    if served.group is not None and served.group not in properties and calibration is not None:
-        properties[served.group] = {"type": "string", "enum": list(calibration.labels)}
+    name, form = served.name, served.form
+    properties: dict[str, Any] = {field.name: _input(field) for field in served.fields}
     record = {
         "type": "object",
         "required": list(properties),
         "properties": properties,
         "additionalProperties": False,
     }
-    outcome = _nested(_NUMBER, program.event)
+    outcome = {"enum": list(form.labels)} if form.labels else _nested(_NUMBER, form.event)
     rows = {"type": "array", "minItems": 1, "maxItems": limits.rows}
-    labelled = {**record, "required": [*properties, program.outcome]}
-    labelled["properties"] = {**properties, program.outcome: outcome}
+    labelled = {**record, "required": [*properties, served.outcome]}
+    labelled["properties"] = {**properties, served.outcome: outcome}
     outputs = {"type": "string", "enum": [output.value for output in served.outputs]}
     quantiles = {"type": "array", "minItems": 1, "maxItems": 100, "items": _LEVEL}
     draws = {"type": "integer", "minimum": 1, "maximum": limits.samples}
@@ -202,6 +199,7 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
             "level": _LEVEL,
             "interval": {"type": "string"},
             "guarantee": {"type": "string"},
+            "classes": {"type": "array", "items": {"type": "string"}},
             "predictions": {
                 "type": "array",
                 "items": {"type": "object", "properties": numbers},
@@ -227,15 +225,24 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
     return {f"{name}.{key}": schema for key, schema in made.items()}
 
 
-def _input(entry: Input) -> dict[str, Any]:
-    if entry.dtype == "bool":
-        kind: dict[str, Any] = {"enum": [False, True, 0, 1]}
-    elif entry.dtype == "int64":
-        low, high = (entry.low, entry.high) if entry.low is not None else (-(2**53), 2**53)
+def _input(field: Field) -> dict[str, Any]:
+    kind: dict[str, Any]
+    if field.dtype == "bool":
+        kind = {"enum": [False, True, 0, 1]}
+    elif field.dtype == "int64":
+        low, high = (field.low, field.high) if field.low is not None else (-(2**53), 2**53)
         kind = {"type": ["integer", "boolean"], "minimum": low, "maximum": high}
+    elif field.dtype == "date":
+        kind = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?$"}
+        kind |= {"description": "a date such as 2026-01-31, or with the time of day 2026-01-31T17:30; no time zone"}
+    elif field.closed:
+        kind = {"type": "string", "enum": list(field.choices)}
+    elif field.dtype == "text":
+        kind = {"type": ["string", "number", "boolean"]}
+        kind |= {"description": f"a label; training knew {', '.join(field.choices[:20])}"} if field.choices else {}
     else:
         kind = dict(_NUMBER)
-    return _nested(kind, entry.shape)
+    return _or_null(kind) if field.missing else _nested(kind, field.shape)
 
 
 def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:

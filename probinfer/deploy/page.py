@@ -11,8 +11,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from probinfer.deploy.named_outputs import classes
-from probinfer.deploy.open_inference import model_metadata, tensor_metadata
+from probinfer.deploy.fields import Field
+from probinfer.deploy.open_inference import tensor_metadata
 from probinfer.deploy.records import example_records
 from probinfer.deploy.served import Served
 
@@ -41,23 +41,25 @@ async def asset(request: Request) -> Response:
 
 def described(served: Served, problem: str | None) -> dict[str, Any]:
     """What the page, or another client, needs to know of a model to ask it."""
-    program, calibration = served.predictor.program, served.predictor.calibration
-    inputs = [{**tensor_metadata(entry), "shape": list(entry.shape)} for entry in served.inputs]
-    if served.group is not None and calibration is not None and served.group not in {i["name"] for i in inputs}:
-        inputs.append({"name": served.group, "datatype": "BYTES", "shape": [], "choices": list(calibration.labels)})
     return {
         "name": served.name,
         "version": served.version,
-        "outcome": served.predictor.outcome,
-        "event": list(program.event),
-        "classes": program.probabilities if classes(program) else 0,
-        "inputs": inputs,
-        "outputs": [output["name"] for output in model_metadata(served)["outputs"]],
+        "outcome": served.outcome,
+        "event": list(served.form.event),
+        "classes": served.form.probabilities if served.form.classes else 0,
+        "labels": list(served.form.labels or ()),
+        "inputs": [_described(field) for field in served.fields],
+        "outputs": [output.value for output in served.outputs],
         "example": example_records(served)["records"][0],
         "verdict": str(served.predictor.about.get("verdict", "unknown")),
         "card": served.card,
         "refused": problem is not None,
     }
+
+
+def _described(field: Field) -> dict[str, Any]:
+    found = {**tensor_metadata(field), "shape": list(field.shape), "dtype": field.dtype}
+    return {**found, "choices": list(field.choices), "closed": field.closed, "missing": field.missing}
 
 
 @cache

@@ -10,14 +10,15 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from probinfer.deploy.chunk import Position
-from probinfer.deploy.outputs import Writer, close_safely, write_table
+from probinfer.deploy.outputs import write_table
+from probinfer.deploy.part_file import PartFile
 from probinfer.deploy.tables import SUFFIXES, open_arrow, table_format
 from probinfer.errors import DataError
 from probinfer.inference.checkpoint import Journal
@@ -34,20 +35,29 @@ class Parts:
         folder: whether it is a folder, whose parts have the format of its name's ending, Parquet if it has none.
         asked: what the run is of, ready for JSON; parts of another run are refused.
         lasting: keep what is committed when the run fails, and go on from what an earlier run committed.
+        by: columns whose values name subfolders, of a folder.
     """
 
     def __init__(
-        self, path: Path, *, folder: bool, asked: Mapping[str, Any], lasting: bool, metadata: Mapping[str, str]
+        self,
+        path: Path,
+        *,
+        folder: bool,
+        asked: Mapping[str, Any],
+        lasting: bool,
+        metadata: Mapping[str, str],
+        by: Sequence[str] = (),
     ) -> None:
         self.path = self.label = path
         self.lasting = lasting
         self.schema: pa.Schema | None = None
         self.work = path.with_name(path.name + ".parts")
-        self._folder, self._asked, self._metadata = folder, asked, dict(metadata)
+        self._folder, self._asked, self._metadata, self._by = folder, asked, dict(metadata), by
         self._suffix = SUFFIXES.get(path.suffix.lower(), ".parquet") if folder else ".arrow"
         self._joined = None if folder else table_format(path)
         self._position = Position()
-        self._file: Any = None
+        self._entered: list[str] = []
+        self._file: PartFile | None = None
 
     def open(self) -> Position:
         """Make the folder, or go on in the one that is there."""
@@ -61,6 +71,7 @@ class Parts:
             for record in self._journal.records:
                 entry = json.loads(record)
                 self._position = Position(**entry["position"])
+                self._entered += entry["files"]
                 if "schema" in entry:
                     self.schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(entry["schema"])))
             self._remove_what_is_not_entered()
@@ -70,43 +81,37 @@ class Parts:
         return self._position
 
     def _remove_what_is_not_entered(self) -> None:
-        entered = {self._part(number) for number in range(self._position.parts)}
-        for path in self.work.iterdir():
-            if path.name.startswith("part-") and path not in entered:
+        entered = {self.work / name for name in self._entered}
+        for path in self.work.rglob("part-*"):
+            if path not in entered:
                 path.unlink()
-        gone = sorted(path.name for path in entered if not path.exists())
+        gone = sorted(str(path.relative_to(self.work)) for path in entered if not path.exists())
         if gone:
             raise DataError(
                 f"{self.work} lacks {gone[0]}, which an earlier run wrote; remove the folder to begin anew."
             )
 
-    def _part(self, number: int) -> Path:
-        return self.work / f"part-{number:06d}{self._suffix}"
-
-    @property
-    def _partial(self) -> Path:
-        return self._part(self._position.parts).with_suffix(".partial")
+    def _part(self, number: int) -> str:
+        return f"part-{number:06d}{self._suffix}"
 
     def write(self, table: pa.Table) -> None:
         """Append rows to the part being written."""
         if self._file is None:
-            self._file = open(self._partial, "wb")
-            self._writer = Writer(self._file, self._suffix, self._metadata)
+            name = self._part(self._position.parts)
+            self._file = PartFile(self.work, name, self._suffix, self._by, self._metadata)
             if self.schema is None:
                 self.schema = table.schema
-        self._writer.write(table)
+        self._file.write(table)
 
     def commit(self, position: Position) -> None:
         """Enter the part, if there is one, and the position."""
-        parts = self._position.parts
+        parts, names = self._position.parts, []
         if self._file is not None:
-            self._writer.close()
-            close_safely(self._file)
-            os.replace(self._partial, self._part(parts))
-            sync_folder(self.work)
+            names = self._file.commit()
             self._file, parts = None, parts + 1
+        self._entered += names
         self._position = dataclasses.replace(position, parts=parts)
-        entry: dict[str, Any] = {"position": dataclasses.asdict(self._position)}
+        entry: dict[str, Any] = {"position": dataclasses.asdict(self._position), "files": names}
         if parts == 1 and self.schema is not None:
             entry["schema"] = base64.b64encode(self.schema.serialize().to_pybytes()).decode()
         self._journal.append(json.dumps(entry).encode())
@@ -130,18 +135,14 @@ class Parts:
         sync_folder(self.path.absolute().parent)
 
     def _tables(self) -> Iterator[pa.Table]:
-        for number in range(self._position.parts):
-            with open_arrow(self._part(number)) as (_, batches):
+        for name in self._entered:
+            with open_arrow(self.work / name) as (_, batches):
                 yield from (pa.Table.from_batches([batch]) for batch in batches)
 
     def abandon(self) -> None:
         """Remove the part being written; all of them, if they are not to last."""
         if self._file is not None:
-            with contextlib.suppress(Exception):  # the error that brought us here is the one to tell
-                self._writer.close()
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._partial.unlink(missing_ok=True)
+            self._file.abandon()
         with contextlib.suppress(OSError):
             self._journal.close()
         if not self.lasting:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from probinfer.deploy.asking import Ask, Limits, Reply, Wishes, ask
+from probinfer.deploy.fields import refuse_nested
 from probinfer.deploy.named_outputs import Output, values
 from probinfer.deploy.open_inference import decode, encode
 from probinfer.deploy.refusals import Malformed
@@ -50,18 +51,23 @@ def read_predict(served: Served, body: bytes | bytearray, limits: Limits) -> Ask
 def read_feedback(served: Served, body: bytes | bytearray, limits: Limits) -> tuple[Ask, np.ndarray]:
     """The rows in a body, and what came (rows, *event)."""
     request = decode(_feedback, body)
-    program = served.predictor.program
     if not request.records:
         raise Malformed("No records came; wanted rows with their outcome.")
-    columns = dict(_columns(request.records))
-    if program.outcome not in columns:
-        raise Malformed(f"The records lack {program.outcome}, the outcome that came.")
-    came = plain_numbers(program.outcome, columns.pop(program.outcome)).astype(float)
-    if came.shape != (len(request.records), *program.event) or not np.isfinite(came).all():
+    columns, count = dict(_columns(request.records)), len(request.records)
+    if served.outcome not in columns:
+        raise Malformed(f"The records lack {served.outcome}, the outcome that came.")
+    outcomes = columns.pop(served.outcome)
+    if served.form.labels is not None or served.predictor.program.prepared is not None:
+        refuse_nested({served.outcome: outcomes})
+        came = served.outcomes(outcomes, count)
+    else:
+        came = plain_numbers(served.outcome, outcomes).astype(float)
+    if came.shape != (count, *served.form.event) or not np.isfinite(came).all():
         raise PredictionError(
-            f"{program.outcome} has the shape {came.shape[1:]} in a record, or is not finite; wanted {program.event}."
+            f"{served.outcome} has the shape {came.shape[1:]} in a record, or is not finite; wanted "
+            f"{served.form.event}."
         )
-    return ask(served, columns, len(request.records), Wishes(None, request.level), limits), came
+    return ask(served, columns, count, Wishes(None, request.level), limits), came
 
 
 def _columns(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -90,7 +96,7 @@ def write_predictions(asked: Ask, reply: Reply) -> bytes:
     served, question = asked.served, asked.question
     lists: dict[str, list[Any]] = {}
     for output in asked.outputs:
-        numbers = values(output, reply.found, reply.samples)
+        numbers = values(output, served.form, reply.found, reply.samples)
         if output is Output.QUANTILES:
             names = [f"{q:.10g}" for q in question.quantiles]
             by_level = [np.moveaxis(numbers, -1, 0)[i].tolist() for i in range(len(names))]
@@ -101,10 +107,12 @@ def write_predictions(asked: Ask, reply: Reply) -> bytes:
     body: dict[str, Any] = {
         "model": served.name,
         "version": served.version,
-        "outcome": served.predictor.outcome,
+        "outcome": served.outcome,
         "level": question.level,
         "interval": "equal-tailed",
     }
+    if served.form.labels and any(output in (Output.PROBABILITIES, Output.IN_SET) for output in asked.outputs):
+        body["classes"] = list(served.form.labels)
     if asked.draws:
         body |= {"num_samples": asked.draws, "seed": asked.seed}
     if reply.found is not None and reply.found.guarantee:

@@ -4,10 +4,13 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,11 +18,12 @@ from probinfer.deploy.ahead import ahead
 from probinfer.deploy.chunk import Chunk, Fault, Position
 from probinfer.deploy.endpoints import check_sink, open_sink, open_source, samefile
 from probinfer.deploy.job import Job
-from probinfer.deploy.outputs import Sink
+from probinfer.deploy.outputs import Output, Sink
 from probinfer.deploy.rejects import Rejects
-from probinfer.deploy.sources import Source
+from probinfer.deploy.sources import Folder, Source
+from probinfer.deploy.spread import Wish, spread
 from probinfer.deploy.table_sink import IfExists
-from probinfer.errors import DataError
+from probinfer.errors import ArtifactError, DataError
 from probinfer.inference.progress import Progress, make_progress
 from probinfer.predict.predictor import load_predictor
 
@@ -51,6 +55,7 @@ def score(
     level: float = 0.9,
     quantiles: Sequence[float] | None = None,
     keep: Sequence[str] = (),
+    partition_by: Sequence[str] = (),
     chunk_rows: int = CHUNK_ROWS,
     query: str | None = None,
     table: str | None = None,
@@ -58,6 +63,7 @@ def score(
     key: str | None = None,
     rejects: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> Score:
     """Predict every row of `input` with the predictor saved at `path`, and write the predictions to `output`.
@@ -76,6 +82,8 @@ def score(
         level: probability of the interval; also a column of the output.
         quantiles: further quantiles, one column each.
         keep: columns of the input, such as an id, to copy in front of the predictions.
+        partition_by: columns of the input whose values are subfolders of the output folder, `region=north/`, as Hive
+            and Spark have them; the files are without them. For columns with few values.
         chunk_rows: rows in a piece.
         query: SELECT whose rows to predict; needed for a database. Of a file or folder, which the query calls `input`,
             it is answered by DuckDB.
@@ -86,6 +94,9 @@ def score(
             Without it such a row ends the run.
         resume: keep what is done when the run fails or is killed, in committed parts, and go on after the last of them
             when it is called again with the same arguments.
+        executor: spread the files of a folder over its workers; `output` is then a folder with one part for each file.
+            One of `concurrent.futures`, or what `distributed.Client(…).get_executor()` gives: workers on many machines,
+            which see the same folders.
         progress: show rows, rows per second and time left, where there is a terminal or notebook.
 
     Raises:
@@ -105,14 +116,20 @@ def score(
         raise DataError(f"if_exists is {if_exists!r}; wanted an IfExists, such as IfExists.APPEND.")
     if rejects is not None and (samefile(rejects, input) or samefile(rejects, output)):
         raise DataError(f"{rejects} is also input or output; write the rejects to another file.")
+    if executor is not None:
+        unfit = {"query": query, "table": table, "key": key, "rejects": rejects, "partition_by": partition_by or None}
+        given = [name for name, value in unfit.items() if value is not None]
+        if given:
+            raise DataError(f"{given[0]} came with an executor, which spreads the files of a folder; leave one out.")
+        return _spread(executor, path, input, output, level, quantiles, keep, chunk_rows, resume, progress, began)
     with ExitStack() as stack:
         source = open_source(input, output, query, key)
         stack.callback(source.close)
-        check_sink(output, table)
-        job = Job.of(
-            load_predictor(path), source, level, quantiles, [*([key] if key else []), *keep], rejects is not None
-        )
+        check_sink(output, table, partition_by)
+        kept = [*([key] if key else []), *keep, *partition_by]
+        job = Job.of(load_predictor(path), source, level, quantiles, kept, rejects is not None)
         asked = {"probinfer": version("probinfer"), "predictor": _fingerprint(path), **job.asked}
+        asked |= {"partition_by": list(partition_by)} if partition_by else {}
         sink = open_sink(
             output,
             table,
@@ -120,6 +137,7 @@ def score(
             asked={**asked, "input": source.identity} if resume else asked,
             lasting=resume,
             metadata={"probinfer": f"predictions of {job.predictor.outcome} by {path}, level {level:.10g}"},
+            by=partition_by,
         )
         line = make_progress(progress)
         stack.callback(line.close)
@@ -235,3 +253,58 @@ class _Pace:
 def _fingerprint(path: str | os.PathLike[str]) -> str:
     """Of a saved predictor: its manifest names the sha-256 of every file."""
     return hashlib.sha256((Path(path) / "manifest.json").read_bytes()).hexdigest()
+
+
+def _spread(
+    executor: Executor,
+    path: str | os.PathLike[str],
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    level: float,
+    quantiles: Sequence[float] | None,
+    keep: Sequence[str],
+    chunk_rows: int,
+    resume: bool,
+    progress: bool,
+    began: float,
+) -> Score:
+    text = os.fspath(output)
+    if not Path(input).is_dir() or not text.endswith(("/", os.sep)):
+        raise DataError(
+            f"{input} and {text} came with an executor, which spreads files; wanted a folder of them as input, and as "
+            "output the name of a folder, with a slash at its end."
+        )
+    folder, place = Folder(Path(input).absolute()), Path(text).absolute()
+    predictor = load_predictor(path)
+    job = Job.of(predictor, folder, level, quantiles, keep, False)
+    job.none()
+    wish = Wish(os.path.abspath(path), _fingerprint(path), level, _floats(quantiles), tuple(keep), chunk_rows)
+    asked = {"probinfer": version("probinfer"), "predictor": wish.fingerprint, **job.asked}
+    line = make_progress(progress)
+    try:
+        done, before = spread(executor, score_file, wish, folder, place, asked, resume=resume, line=line)
+    finally:
+        line.close()
+    return Score(done, time.perf_counter() - began, place, 0, before)
+
+
+def _floats(numbers: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if numbers is None else tuple(map(float, numbers))
+
+
+def score_file(wish: Wish, folder: str, file: str, part: str) -> int:
+    """What a worker does: predict one file of a folder, and write one part. The rows written."""
+    predictor = loaded(wish.predictor, wish.fingerprint)
+    source = Folder(Path(folder)).only(Path(file))
+    job = Job.of(predictor, source, wish.level, wish.quantiles, wish.keep, False)
+    sink = Output(Path(part), {"probinfer": f"predictions of {predictor.outcome}, level {wish.level:.10g}"})
+    return _run(job, source, sink, None, wish.chunk_rows, make_progress(False))[1].written
+
+
+@lru_cache(maxsize=2)
+def loaded(path: str, fingerprint: str) -> Any:
+    """The predictor of a worker, loaded and compiled once. Raises ArtifactError where it is another one than where the
+    run began."""
+    if _fingerprint(path) != fingerprint:
+        raise ArtifactError(f"{path} is another predictor on this worker than where the run began.")
+    return load_predictor(path)

@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from probinfer.deploy.named_outputs import Output, offered
+from probinfer.deploy.answerer import Answerer, PointAnswers, PosteriorAnswers
+from probinfer.deploy.fields import Field, fields_of, group_name, refuse_nested
+from probinfer.deploy.named_outputs import Form, Output, offered
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.predict.artifact import MANIFEST, card
 from probinfer.predict.interval import Answered, probability, take_groups
+from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor, load_predictor
-from probinfer.predict.program import Input
-from probinfer.predict.rows import content_hashes, read_rows
-from probinfer.predict.sampling import sample_rows
-from probinfer.predict.together import FewShapes, Question, answer_together
-
-_KINDS = {"float64": np.float64, "int64": np.int64, "bool": np.bool_}
-_DRAWS = (16, 128, 1024)  # draws are made in these numbers and cut to what was asked: few programs are compiled
-GROUPS = "groups"  # what groups are called that were no column when the predictor was calibrated
+from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
+from probinfer.predict.together import Question
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +26,10 @@ class Served:
     """One version of one model.
 
     version  beginning of the SHA-256 of the manifest, which holds that of every other file
+    answers  what computes
+    fields   what every row must bring, its group included
     group    name under which requests bring each row's group; None if the predictor needs none
+    form     what its outcome is
     outputs  what it can answer
     card     what `probinfer inspect` prints
     """
@@ -37,16 +37,19 @@ class Served:
     name: str
     path: Path
     version: str
-    predictor: Predictor
-    few: FewShapes
+    predictor: Predictor | PointPredictor
+    answers: Answerer
+    fields: tuple[Field, ...]
     group: str | None
+    form: Form
     outputs: tuple[Output, ...]
     card: str
 
     @property
-    def inputs(self) -> tuple[Input, ...]:
-        """What every row must bring, without its group."""
-        return self.predictor.inputs
+    def outcome(self) -> str:
+        """What records call the outcome: with a pipeline the raw column."""
+        prepared = self.predictor.program.prepared
+        return prepared.outcome.column.name if prepared and prepared.outcome else self.predictor.outcome
 
     def question(
         self, rows: Mapping[str, Any], count: int, level: float = 0.9, quantiles: Sequence[float] = ()
@@ -54,6 +57,8 @@ class Served:
         """A checked question about `count` rows. Raises PredictionError for rows, a level or quantiles that do not
         fit."""
         program, calibration = self.predictor.program, self.predictor.calibration
+        single = [field.name for field in self.fields if field.dtype == "text" or program.prepared is not None]
+        refuse_nested({name: rows[name] for name in single if name in rows})
         groups = None
         if self.group is not None and calibration is not None and calibration.by is None:
             if self.group not in rows:
@@ -64,51 +69,48 @@ class Served:
         columns, found = read_rows(rows, program)
         if columns and found != count:
             raise PredictionError(f"The inputs have {found} rows where {count} came.")
-        hashes = np.zeros(count, np.uint32) if program.family else content_hashes(columns, count)
+        plain = program.family is not None or self.form.point
+        hashes = np.zeros(count, np.uint32) if plain else content_hashes(columns, count)
         asked = tuple(probability("quantiles", q) for q in quantiles)
         return Question(columns, hashes, labels, probability("level", level), asked)
 
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
         """All of them in one call."""
-        return answer_together(self.few, self.predictor.calibration, questions)
+        return self.answers.answer(questions)
 
-    def sample(self, question: Question, draws: int, seed: int) -> np.ndarray:
-        """Predictive draws, (draws, rows, *event): those of `Predictor.sample`."""
-        program, count = self.predictor.program, len(question.hashes)
-        hashes = content_hashes(question.columns, count) if program.family else question.hashes
-        made = next((size for size in _DRAWS if draws <= size), draws)
-        return sample_rows(self.few.engine, question.columns, hashes, made, seed)[:draws]
+    def join(self, parts: Sequence[Answered], question: Question) -> Answered:
+        """One answer from those of the question's parts, in their order."""
+        return self.answers.join(parts, question)
+
+    def outcomes(self, came: Any, count: int) -> np.ndarray:
+        """Outcomes that came, as `lower` and `upper` count them, (count, *event): of labels the codes. Raises
+        PredictionError where they do not fit."""
+        if isinstance(self.predictor, PointPredictor):
+            return self.predictor.outcomes(came, count)
+        return read_outcomes(came, self.predictor.program, count)
 
     def example(self, rows: int = 1) -> dict[str, np.ndarray]:
-        """Inputs that fit: zeros, and of integers that pick a level the lowest."""
-        columns: dict[str, np.ndarray] = {
-            i.name: np.full((rows, *i.shape), i.low or 0, _KINDS[i.dtype]) for i in self.inputs
-        }
-        calibration = self.predictor.calibration
-        if self.group is not None and calibration is not None:
-            columns[self.group] = np.full(rows, calibration.labels[0], object)
-        return columns
+        """Inputs that fit: zeros, of integers that pick a level the lowest, of raw columns a usual value."""
+        return {field.name: field.examples(rows) for field in self.fields}
 
 
 def load(name: str, path: Path) -> Served:
     """Load a predictor from its folder. Raises ArtifactError as `load_predictor` does, also where the folder changes
-    meanwhile."""
+    meanwhile, and for a point model of numbers that is not calibrated."""
     version = version_of(path)
     predictor = load_predictor(path)
-    if not isinstance(predictor, Predictor) or predictor.program.prepared is not None:
-        what = "prepares its rows (pi.Pipeline)" if isinstance(predictor, Predictor) else "is a point model"
+    if isinstance(predictor, PointPredictor) and predictor.classes is None and predictor.calibration is None:
         raise ArtifactError(
-            f"The predictor in {path} {what}, which the server does not do yet: it serves predictors whose inputs are "
-            "numbers. `probinfer score` and pi.load_predictor answer for it."
+            f"The predictor in {path} is a point model that is not calibrated: it has no interval to answer with. "
+            "Calibrate it with rows that it was not trained on, predictor.calibrate(rows, y), and save it again."
         )
     text = card(path)
     if version_of(path) != version:
         raise ArtifactError(f"{path} changed while it was read; read it again.")
-    calibration = predictor.calibration
-    group = (calibration.by or GROUPS) if calibration is not None and calibration.grouped else None
-    few = FewShapes(predictor._engine)
-    outputs = offered(predictor.program, calibration)
-    return Served(name, path, version, predictor, few, group, outputs, text)
+    form = Form.of(predictor)
+    answers = PointAnswers(predictor) if isinstance(predictor, PointPredictor) else PosteriorAnswers(predictor)
+    fields, group = fields_of(predictor), group_name(predictor)
+    return Served(name, path, version, predictor, answers, fields, group, form, offered(form), text)
 
 
 def version_of(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Where rows come from: a file, a folder of files, standard input. Databases are in `databases.py`."""
 
+import copy
 import itertools
 import os
 import select
@@ -28,7 +29,7 @@ from probinfer.deploy.tables import (
 )
 from probinfer.errors import DataError
 
-_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _READ = 2**20  # bytes asked of a pipe at a time; it gives what it has
 _LOOK = 0.2  # seconds after which a wait for a pipe looks whether anyone still wants it
 
@@ -120,6 +121,12 @@ class Folder:
             came = f"files of the formats {', '.join(formats)}" if formats else "no files of a known format"
             raise DataError(f"{path} holds {came}; wanted files of one: {', '.join(sorted(set(SUFFIXES.values())))}.")
 
+    def only(self, file: Path) -> "Folder":
+        """One file of it, with the columns that its subfolders give."""
+        found = copy.copy(self)
+        found.files, found.label = [file], str(file)
+        return found
+
     @property
     def identity(self) -> dict[str, Any]:
         """Name, size and time of change of every file."""
@@ -140,7 +147,7 @@ class Folder:
 
     def _given(self, file: Path) -> dict[str, str | None]:
         parts = (part.partition("=") for part in file.relative_to(self.path).parts[:-1])
-        return {name: None if value == _NO_VALUE else unquote(value) for name, sign, value in parts if sign}
+        return {name: None if value == NO_VALUE else unquote(value) for name, sign, value in parts if sign}
 
     def chunks(self, types: Types, rows: int, start: Position, lenient: bool) -> Iterator[Chunk]:
         """Rows file by file."""

@@ -1,20 +1,23 @@
 """A model fitted again without some of its rows: traced and compiled once, chains start where the full fit is."""
 
+import threading
+import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from probinfer.errors import DataError, ModelError, PredictionError
+from probinfer.evaluate.elsewhere import answers
 from probinfer.evaluate.replicate import observed_value
 from probinfer.inference.draw import draw_again, key_words, method_again, target_for
 from probinfer.inference.draws import Outcome
 from probinfer.inference.mcmc.chains import workers
 from probinfer.inference.method import Method, Warm
 from probinfer.inference.montecarlo.growing import unconstrained
-from probinfer.inference.progress import make_progress
+from probinfer.inference.progress import Progress, make_progress
 from probinfer.model.kept_rows import KEPT, filled, maskable, row_names
 from probinfer.model.model import Model
 from probinfer.model.target import Target
@@ -74,6 +77,7 @@ class Refits:
         assert posterior.model is not None
         assert posterior.data is not None
         evidence = posterior.report.evidence
+        self._own = method is not None
         self.method = method or method_again(str(evidence.attrs.get("method")), evidence.settings)
         self.bound = posterior.model.bind(posterior.data)
         site = next(site for site in self.bound.observed if site.name == self.predictor.outcome)
@@ -102,6 +106,13 @@ class Refits:
 
     def fit(self, train: np.ndarray, test: np.ndarray, seed: Any) -> Fold:
         """Fit to the rows `train` (numbers), for predicting the rows `test`."""
+        posterior, warm = self.drawn(train, seed)
+        about = {"verdict": posterior.report.verdict.name, "headline": posterior.report.headline}
+        predictor = self.predictor.with_draws(posterior.latents, about)
+        return Fold(train, test, posterior.report, predictor, warm)
+
+    def drawn(self, train: np.ndarray, seed: Any) -> tuple[Posterior, bool]:
+        """The posterior given the rows `train`, and whether its chains began at draws of the full fit."""
         kept = np.zeros(self.rows, bool)
         kept[train] = True
         target = self._of(filled(self.data, kept))
@@ -113,9 +124,7 @@ class Refits:
             again = self._draw(target, None, seed)
             if again.report.verdict >= posterior.report.verdict:
                 posterior, warm = again, False
-        about = {"verdict": posterior.report.verdict.name, "headline": posterior.report.headline}
-        predictor = self.predictor.with_draws(posterior.latents, about)
-        return Fold(train, test, posterior.report, predictor, warm)
+        return posterior, warm
 
     def fit_all(
         self,
@@ -124,12 +133,17 @@ class Refits:
         *,
         progress: bool,
         after: Callable[[Fold], Any] = lambda fold: fold,
+        executor: Executor | None = None,
     ) -> tuple[list[Any], bool]:
         """`after` of each fold, in their order, and whether all were made: Ctrl-C keeps those that are.
 
-        Folds run side by side where there are more cores than chains.
+        Folds run side by side where there are more cores than chains, or on the workers of an executor, each of which
+        traces and compiles the model once.
         """
         words = key_words(seed)
+        if executor is not None:
+            seeds = [np.array([*words, number], np.uint32) for number in range(len(folds))]
+            return self._elsewhere(executor, folds, seeds, after, make_progress(progress))
 
         def work(number: int) -> Any:
             train, test = folds[number]
@@ -147,6 +161,25 @@ class Refits:
                     line.update(len(done), len(folds), "folds")
             else:
                 self._side_by_side(work, len(folds), beside, done, line)
+        except KeyboardInterrupt:
+            if not done:
+                raise
+        finally:
+            line.close()
+        return [done[number] for number in sorted(done)], len(done) == len(folds)
+
+    def _elsewhere(
+        self, executor: Executor, folds: Sequence, seeds: Sequence, after: Callable[[Fold], Any], line: Progress
+    ) -> tuple[list[Any], bool]:
+        fixed = (uuid.uuid4().hex, self.posterior, self.predictor.outcome, self.method if self._own else None)
+        calls = [(*fixed, train, test, seed) for (train, test), seed in zip(folds, seeds, strict=True)]
+        done: dict[int, Any] = {}
+        try:
+            for number, (latents, report, warm) in answers(executor, _fit_for, calls):
+                about = {"verdict": report.verdict.name, "headline": report.headline}
+                train, test = folds[number]
+                done[number] = after(Fold(train, test, report, self.predictor.with_draws(latents, about), warm))
+                line.update(len(done), len(folds), "folds")
         except KeyboardInterrupt:
             if not done:
                 raise
@@ -205,6 +238,30 @@ class Refits:
                     "an observed site with one row each, and pass what spans the rows as data of its own."
                 )
         self._verified = True
+
+
+_refits: dict[str, Refits] = {}  # of the run that this process works for
+_making = threading.Lock()
+
+
+def _fit_for(
+    run: str,
+    posterior: Posterior,
+    outcome: str,
+    method: Method | None,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: np.ndarray,
+) -> tuple[dict[str, np.ndarray], Report, bool]:
+    """What a worker does: draws of a fold, their report, and whether chains began warm. It prepares a run once."""
+    del test  # it is the caller's, who predicts
+    with _making:
+        if run not in _refits:
+            _refits.clear()
+            _refits[run] = Refits(posterior, outcome, method)
+        refits = _refits[run]
+    found, warm = refits.drawn(train, seed)
+    return dict(found.latents), found.report, warm
 
 
 def full_fit(source: Any, data: Any, method: Method | None, *, seed: Any, progress: bool) -> Posterior:

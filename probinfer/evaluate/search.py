@@ -29,6 +29,11 @@ class Search(Protocol):
         """How many points it proposes."""
         ...
 
+    @property
+    def sequential(self) -> bool:
+        """Whether a point depends on the scores of those before."""
+        ...
+
     def points(self, seed: int) -> "Iterator[tuple[dict[str, Any], Callable[[Score], None]]]":
         """Points, each with the function that is to be told its score before the next is asked for."""
         ...
@@ -100,6 +105,11 @@ class GridSearch:
         """How many points there are."""
         return int(np.prod([len(values) for values in self.space.values()]))
 
+    @property
+    def sequential(self) -> bool:
+        """Whether a point depends on the scores of those before."""
+        return False
+
     def points(self, seed: int) -> Iterator[tuple[dict[str, Any], Callable[[Score], None]]]:
         """All of them, in the order of the space; the seed changes nothing."""
         del seed
@@ -136,6 +146,11 @@ class RandomSearch:
             most = int(np.prod([len(values) for values in self.space.values()]))
             object.__setattr__(self, "trials", min(self.trials, most))
 
+    @property
+    def sequential(self) -> bool:
+        """Whether a point depends on the scores of those before."""
+        return False
+
     def points(self, seed: int) -> Iterator[tuple[dict[str, Any], Callable[[Score], None]]]:
         """Points from the seed."""
         sampler = library("sklearn.model_selection", "tune").ParameterSampler
@@ -171,6 +186,11 @@ class BayesianSearch:
             lambda v: isinstance(v, Range) or type(v).__module__.startswith("optuna."),
             "a Range, a list, or a distribution of Optuna",
         )
+
+    @property
+    def sequential(self) -> bool:
+        """Whether a point depends on the scores of those before."""
+        return True
 
     def points(self, seed: int) -> Iterator[tuple[dict[str, Any], Callable[[Score], None]]]:
         """Points from the seed and the scores told."""

@@ -1,7 +1,8 @@
 """Hyper-parameters and priors chosen by predictions of rows held out. Imports numpy; the search's library when used."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import Enum
 from html import escape
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.errors import DataError, MethodError, ProbinferError
+from probinfer.evaluate.elsewhere import answers
 from probinfer.evaluate.holdout import Split, split_rows
 from probinfer.evaluate.search import BayesianSearch, GridSearch, RandomSearch, Search
 from probinfer.evaluate.transform import transform
 from probinfer.inference.draws import Outcome
-from probinfer.inference.progress import make_progress
+from probinfer.inference.progress import Progress, make_progress
 from probinfer.model.model import Model
 from probinfer.posterior.infer import infer
 from probinfer.posterior.verdict import Verdict
@@ -170,6 +172,7 @@ def tune(
     rows: Any = None,
     accept: Verdict = Verdict.DOUBTFUL,
     seed: int = 0,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> Trials:
     """Try hyper-parameters, each by fitting to some rows and predicting the others.
@@ -190,6 +193,8 @@ def tune(
         rows: names of the arrays that have one entry for each row; by default all as long as the outcome.
         accept: the worst verdict with which a trial can be the best.
         seed: of the split, the search and the inference.
+        executor: where the trials run, all at once: one of `concurrent.futures`, or Dask's `Client.get_executor()`. Not
+            for a search whose next point depends on the scores before.
         progress: show a line in a terminal or notebook.
 
     Returns:
@@ -213,7 +218,17 @@ def tune(
     {'scale': 10.0}
     """
     _check_arguments(search, criterion, accept, seed)
+    if executor is not None and search.sequential:
+        raise MethodError(
+            f"{type(search).__name__} asks for one point after the other, which an executor cannot have at once; "
+            "use RandomSearch or GridSearch, or leave the executor out."
+        )
     split, outcome = _split(model, data, search, outcome, validation, rows, seed)
+    if executor is not None:
+        points = [point for point, _ in search.points(seed)]
+        calls = [(model, split, point, outcome, method, criterion, seed) for point in points]
+        made, interrupted = _elsewhere(executor, calls, make_progress(progress))
+        return Trials(criterion, accept, made, split.held_out, interrupted)
     done: list[Trial] = []
     line, interrupted = make_progress(progress), False
     try:
@@ -231,6 +246,25 @@ def tune(
     finally:
         line.close()
     return Trials(criterion, accept, tuple(done), split.held_out, interrupted)
+
+
+def _elsewhere(executor: Executor, calls: Sequence[tuple[Any, ...]], line: Progress) -> tuple[tuple[Trial, ...], bool]:
+    """The trials of all calls in their order, and whether Ctrl-C ended them early."""
+    found: dict[int, Trial] = {}
+    interrupted = False
+    try:
+        for number, trial in answers(executor, _try, calls):
+            if trial is None:
+                raise KeyboardInterrupt
+            found[number] = trial
+            line.update(len(found), len(calls), _line([*found.values()], calls[0][5]))
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        interrupted = True
+    finally:
+        line.close()
+    return tuple(found[number] for number in sorted(found)), interrupted
 
 
 def _try(

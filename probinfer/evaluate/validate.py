@@ -1,6 +1,7 @@
 """Cross-validation: every row predicted by a fit that has not seen it."""
 
 import functools
+from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,7 @@ def cross_validate(
     outcome: str | None = None,
     level: float = 0.9,
     seed: Any = 0,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> CrossValidation:
     """Predict every row by a fit to other rows.
@@ -170,6 +172,8 @@ def cross_validate(
         outcome: name of the observed site; may be left out where there is only one.
         level: of the prediction intervals and of the scores' intervals.
         seed: whole number or jax key; decides folds and draws.
+        executor: where folds are fitted: one of `concurrent.futures`, or Dask's `Client.get_executor()`. Each worker
+            traces and compiles the model once, and gives the draws that this process would.
         progress: show a line of progress.
 
     Returns:
@@ -206,7 +210,7 @@ def cross_validate(
         y = np.asarray(refits.outcomes[fold.test], float)
         return fold, fold.predictor.log_score(refits.rows_at(fold.test), y)
 
-    parts, complete = refits.fit_all(folds, seed, progress=progress, after=score)
+    parts, complete = refits.fit_all(folds, seed, progress=progress, after=score, executor=executor)
     log_score = np.full(refits.rows, np.nan)
     for fold, scores in parts:
         log_score[fold.test] = scores

@@ -72,7 +72,9 @@ class OnnxModel:
         entry = self.session.get_inputs()[0]
         if isinstance(entry.shape[1], int) and entry.shape[1] != matrix.shape[1]:
             raise ModelError(f"The ONNX model takes {entry.shape[1]} inputs, and {matrix.shape[1]} are named.")
-        return self.session.run(names, {entry.name: matrix.astype(_TYPES[entry.type])})
+        with np.errstate(over="ignore"):  # what is infinite in float32 gives no finite prediction, which is refused
+            values = matrix.astype(_TYPES[entry.type])
+        return self.session.run(names, {entry.name: values})
 
 
 def _refuse_outside_data(model: Any, onnx: Any) -> None:

@@ -123,9 +123,7 @@ class PointPredictor:
             groups, rows = take_column(rows, by, self.program)
         which = read_groups(groups, by or "groups") if groups is not None else None
         values, count = self._values(rows, 0)
-        if self.classes is not None:
-            y = class_codes(self.classes, y, self.outcome)
-        came = read_outcomes(y, self.program, count)
+        came = self.outcomes(y, count)
         if not count:
             raise PredictionError("There are no rows to calibrate with; wanted rows that were kept from training.")
         if which is not None and len(which) != count:
@@ -155,6 +153,47 @@ class PointPredictor:
         Raises PredictionError if the rows do not fit, level or quantiles are no probabilities, a group is unknown, the
         interval is a HDI, or a model of numbers is not calibrated.
         """
+        self._check_asked(level, quantiles, interval)
+        rows, which = take_groups(rows, groups, self.calibration, self.program)
+        values, _ = self._values(rows, first_row)
+        return self.said(values, which, level, quantiles, interval)
+
+    def values(self, rows: Any) -> np.ndarray:
+        """What the model itself gives: predictions (rows,), or probabilities (rows, classes). Raises PredictionError
+        as `predict` does."""
+        return self._values(rows, 0)[0]
+
+    def outcomes(self, y: Any, count: int) -> np.ndarray:
+        """What came in `count` rows, (rows,): numbers, or the codes of labels. Raises PredictionError where it does not
+        fit."""
+        if self.classes is not None:
+            y = class_codes(self.classes, y, self.outcome)
+        return read_outcomes(y, self.program, count)
+
+    def said(
+        self,
+        values: np.ndarray,
+        groups: np.ndarray | None,
+        level: float = 0.9,
+        quantiles: Sequence[float] | None = None,
+        interval: Interval = Interval.ETI,
+    ) -> Prediction:
+        """The prediction of rows for which the model gave `values`, and whose groups as text are `groups`. Raises
+        PredictionError as `predict` does."""
+        self._check_asked(level, quantiles, interval)
+        numbers = self.calibration.numbers(groups, len(values)) if self.calibration else np.zeros(len(values), int)
+        made = self._numbers if self.classes is None else self._sets
+        levels = tuple(map(float, quantiles)) if quantiles is not None else ()
+        return made(values, numbers, float(level), levels, interval, quantiles is not None)
+
+    def guarantee(self, groups: np.ndarray | None, count: int, level: float) -> str | None:
+        """What the calibration promises of the intervals, or sets, of `count` rows; None without one."""
+        if self.calibration is None:
+            return None
+        numbers, exact = self.calibration.numbers(groups, count), self.classes is None
+        return self.calibration.guarantee(level, numbers, sides=2 if exact else 1, exact=exact)
+
+    def _check_asked(self, level: float, quantiles: Sequence[float] | None, interval: Interval) -> None:
         asked = (level, *(quantiles if quantiles is not None else ()))
         if any(isinstance(p, bool) or not isinstance(p, int | float | np.number) or not 0 < p < 1 for p in asked):
             raise PredictionError(f"level and quantiles are {asked!r}; wanted probabilities, such as 0.9.")
@@ -165,11 +204,6 @@ class PointPredictor:
                 "A point model knows no uncertainty before it is calibrated: predictor.calibrate(rows, y), with rows "
                 "that it was not trained on."
             )
-        rows, which = take_groups(rows, groups, self.calibration, self.program)
-        values, count = self._values(rows, first_row)
-        numbers = self.calibration.numbers(which, count) if self.calibration else np.zeros(count, int)
-        made = self._numbers if self.classes is None else self._sets
-        return made(values, numbers, float(level), tuple(map(float, asked[1:])), interval, quantiles is not None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a folder of plain files, which `load_predictor`, `probinfer score` and `inspect` read.

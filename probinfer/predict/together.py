@@ -126,8 +126,17 @@ def answer_together(
     return [result for result in results if result is not None]
 
 
-def join(parts: Sequence[Answered], question: Question, calibration: Calibration | None, program: Program) -> Answered:
-    """One answer from those of the question's parts, in their order."""
+def guarantee_of(question: Question, calibration: Calibration | None, program: Program) -> str | None:
+    """What the calibration promises of all rows of a question, not of a part."""
+    if calibration is None:
+        return None
+    exact, sides = not program.discrete, 1 if is_classes(program) else 2
+    numbers = calibration.numbers(question.groups, len(question.hashes))
+    return calibration.guarantee(question.level, numbers, sides=sides, exact=exact)
+
+
+def join(parts: Sequence[Answered], guarantee: str | None) -> Answered:
+    """One answer from those of a question's parts, in their order."""
     if len(parts) == 1:
         return parts[0]
 
@@ -135,11 +144,6 @@ def join(parts: Sequence[Answered], question: Question, calibration: Calibration
         values = [getattr(part, field) for part in parts]
         return np.concatenate(values) if values[0] is not None else None
 
-    guarantee = None
-    if calibration is not None:  # of all rows, not of a part
-        exact, sides = not program.discrete, 1 if is_classes(program) else 2
-        numbers = calibration.numbers(question.groups, len(question.hashes))
-        guarantee = calibration.guarantee(question.level, numbers, sides=sides, exact=exact)
     return Answered(
         answer=Answer(*(np.concatenate(values) for values in zip(*(part.answer for part in parts), strict=True))),
         lower=np.concatenate([part.lower for part in parts]),

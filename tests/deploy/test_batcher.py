@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from probinfer.deploy.worker import Lane, Worker
 from probinfer.errors import PredictionError
 from probinfer.predict.engine import Answer
 from probinfer.predict.interval import Answered
-from probinfer.predict.together import Question
+from probinfer.predict.together import Question, join
 
 LATER = 1e9
 
@@ -30,12 +29,14 @@ class Echo:
         self.calls = []
         self.gate = threading.Event()
         self.gate.set()
-        self.predictor = SimpleNamespace(calibration=None, program=None)
 
     def answer(self, questions):
         self.gate.wait(10)
         self.calls.append([question.columns["x"].tolist() for question in questions])
         return [self.one(question) for question in questions]
+
+    def join(self, parts, question):
+        return join(parts, None)
 
     def one(self, question):
         x = question.columns["x"]

@@ -57,9 +57,10 @@ def _die():
 def left_behind(parts):
     """What the system does for a dead process: its lock is free, its files are closed, nothing is removed."""
     parts._journal.close()
-    if parts._file is not None and not parts._file.closed:
-        parts._writer.close()
-        parts._file.close()
+    for file, writer in parts._file._open.values() if parts._file is not None else ():
+        if not file.closed:
+            writer.close()
+            file.close()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from numpyro import distributions as dist
 import probinfer as pi
 from probinfer.predict.interval import take_groups
 from probinfer.predict.rows import read_rows
-from probinfer.predict.together import FewShapes, Question, answer_together, join
+from probinfer.predict.together import FewShapes, Question, answer_together, guarantee_of, join
 
 from . import models
 from .fits import fitted
@@ -114,7 +114,7 @@ def test_parts_are_joined_in_order(calibrated):
     x, groups = np.linspace(-1, 1, 11), np.array(["0"] * 6 + ["1"] * 5)
     whole = question(calibrated, {"x": x}, 0.8, (0.3,), groups)
     parts = [together(calibrated, [whole.part(start, start + 4)])[0] for start in (0, 4, 8)]
-    joined = join(parts, whole, calibrated.calibration, calibrated.program)
+    joined = join(parts, guarantee_of(whole, calibrated.calibration, calibrated.program))
     assert_same(joined, calibrated, {"x": x}, 0.8, (0.3,), groups)
     np.testing.assert_array_equal(joined.calibration_rows, [20] * 6 + [40] * 5)
 

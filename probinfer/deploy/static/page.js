@@ -46,28 +46,40 @@ function field(input, place) {
   const name = place.length ? `${input.name}[${place.join(",")}]` : input.name;
   const value = entry(model.example[input.name], place);
   const range = input.parameters;
-  let control;
-  if (input.choices) {
-    control = element("select", {}, ...input.choices.map((choice) => element("option", { value: choice }, choice)));
-  } else if (input.datatype === "BOOL") {
+  const needed = input.missing ? { placeholder: "missing" } : { required: "" };
+  let control, known;
+  if (input.closed) {
+    const options = input.choices.map((choice) => element("option", { value: choice }, choice));
+    if (input.missing) options.push(element("option", { value: "" }, "missing"));
+    control = element("select", {}, ...options);
+    control.value = value;
+  } else if (input.dtype === "text") {
+    control = element("input", { type: "text", value, ...needed });
+    if (input.choices.length) {
+      known = element("datalist", { id: `known ${name}` }, ...input.choices.map((choice) => element("option", { value: choice })));
+      control.setAttribute("list", known.id);
+    }
+  } else if (input.dtype === "date") {
+    control = element("input", { type: "datetime-local", value: `${value}T00:00`, ...needed });
+  } else if (input.dtype === "bool") {
     control = element("input", { type: "checkbox" });
     control.checked = Boolean(value);
   } else {
-    const whole = input.datatype === "INT64";
-    control = element("input", { type: "number", step: whole ? "1" : "any", required: "", value });
-    if (range) { control.min = range.minimum; control.max = range.maximum; }
+    control = element("input", { type: "number", step: input.dtype === "int64" ? "1" : "any", value, ...needed });
+    if (input.dtype === "int64" && range) { control.min = range.minimum; control.max = range.maximum; }
   }
   control.dataset.input = input.name;
   control.dataset.place = JSON.stringify(place);
-  control.dataset.type = input.choices ? "BYTES" : input.datatype;
+  control.dataset.type = input.dtype;
   const label = element("span", {}, name);
-  if (range) label.append(element("small", {}, `${range.minimum} to ${range.maximum}`));
-  return element("label", { class: "field" }, label, control);
+  if (control.min) label.append(element("small", {}, `${range.minimum} to ${range.maximum}`));
+  if (input.missing) label.append(element("small", {}, "may be empty"));
+  return element("label", { class: "field" }, label, control, ...(known ? [known] : []));
 }
 
 function show(name) {
   model = models.find((one) => one.name === name);
-  at("about").textContent = `${model.name} · ${model.outcome} · verdict ${model.verdict} · version ${model.version}`
+  at("about").textContent = `${model.name} · ${model.outcome} · ${model.verdict.startsWith("none") ? "a point model" : `verdict ${model.verdict}`} · version ${model.version}`
     + (model.refused ? " · the folder's present content was refused" : "");
   at("card").textContent = model.card;
   at("inputs").replaceChildren(...model.inputs.flatMap((input) => places(input.shape).map((place) => field(input, place))));
@@ -75,11 +87,17 @@ function show(name) {
   ask();
 }
 
+function held(control) {
+  const type = control.dataset.type;
+  if (type === "bool") return control.checked;
+  if (control.value === "") return null;
+  return type === "text" || type === "date" ? control.value : Number(control.value);
+}
+
 function record() {
   const row = {};
   for (const control of at("inputs").querySelectorAll("[data-input]")) {
-    const type = control.dataset.type;
-    const value = type === "BOOL" ? control.checked : type === "BYTES" ? control.value : Number(control.value);
+    const value = held(control);
     const place = JSON.parse(control.dataset.place);
     if (!place.length) { row[control.dataset.input] = value; continue; }
     let inner = (row[control.dataset.input] ??= []);
@@ -98,7 +116,7 @@ function bars(chances, inside) {
   chances.forEach((chance, code) => {
     const y = code * step + 4;
     const outside = inside && !inside[code] ? " out" : "";
-    svg.append(element("text", { x: from - 10, y: y + 15, "text-anchor": "end", class: outside }, `class ${code}`));
+    svg.append(element("text", { x: from - 10, y: y + 15, "text-anchor": "end", class: outside }, model.labels[code] ?? `class ${code}`));
     const length = Math.max(1, chance * (width - from - 70));
     svg.append(element("rect", { x: from, y: y + 2, width: length, height: step - 8, rx: 2, class: `band${outside}` }));
     svg.append(element("text", { x: from + length + 6, y: y + 15, class: `faint${outside}` }, short(chance)));
@@ -148,6 +166,7 @@ function split(answer) {
 }
 
 function flat(value) {
+  if (typeof value === "string") return value;
   return Array.isArray(value) ? `[${value.map(flat).join(", ")}]` : short(value);
 }
 
@@ -158,7 +177,7 @@ function draw(content) {
   const one = model.classes && !model.event.length;
   at("picture").replaceChildren(one ? bars(answer.probabilities, answer.in_set) : interval(split(answer)));
   const rows = [
-    ["mean", answer.mean, ""],
+    ["mean", answer.mean, one ? "of the class code" : ""],
     ["sd", answer.sd, ""],
     ["of it epistemic", answer.epistemic_sd, "not knowing the parameters"],
     ["of it aleatoric", answer.aleatoric_sd, "would remain if they were known"],
@@ -166,7 +185,7 @@ function draw(content) {
     ["Monte Carlo error", answer.mcse, "of the mean"],
   ];
   if (one) rows.unshift(["most probable", answer.most_probable, "class"]);
-  at("numbers").replaceChildren(...rows.map(([name, value, text]) =>
+  at("numbers").replaceChildren(...rows.filter((row) => row[1] !== undefined).map(([name, value, text]) =>
     element("tr", {}, element("th", {}, name), element("td", {}, flat(value)), element("th", {}, text))));
   at("guarantee").textContent = content.guarantee ?? (one ? `Faint classes are outside the ${percent}% set.` : "");
 }
@@ -178,7 +197,9 @@ async function ask() {
   at("ask").disabled = true;
   at("problem").textContent = "";
   try {
-    const body = { records: [record()], level: Number(at("level").value), outputs: wanted, quantiles: QUANTILES };
+    const outputs = wanted.filter((output) => model.outputs.includes(output));
+    const body = { records: [record()], level: Number(at("level").value), outputs };
+    if (outputs.includes("quantiles")) body.quantiles = QUANTILES;
     draw(await asked(`/predict/${encodeURIComponent(model.name)}`, body));
   } catch (error) {
     at("problem").textContent = error.message;

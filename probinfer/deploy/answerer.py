@@ -1,0 +1,86 @@
+"""Who answers a batch of questions: the posterior draws of a predictor, or a point model. Imports numpy."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from probinfer.errors import PredictionError
+from probinfer.predict.interval import Answered
+from probinfer.predict.point import PointPredictor
+from probinfer.predict.point_together import answer_points
+from probinfer.predict.predictor import Predictor
+from probinfer.predict.rows import content_hashes
+from probinfer.predict.sampling import sample_rows
+from probinfer.predict.together import FewShapes, Question, answer_together, guarantee_of, join
+
+_DRAWS = (16, 128, 1024)  # draws are made in these numbers and cut to what was asked: few programs are compiled
+
+
+class Answerer(Protocol):
+    """What a served model computes with."""
+
+    def compile(self, most_rows: int) -> None:
+        """Do beforehand what the first call of up to `most_rows` rows would have to wait for."""
+        ...
+
+    def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+        """All of them in one call."""
+        ...
+
+    def join(self, parts: Sequence[Answered], question: Question) -> Answered:
+        """One answer from those of the question's parts, in their order."""
+        ...
+
+    def sample(self, question: Question, draws: int, seed: int) -> np.ndarray:
+        """Predictive draws, (draws, rows, *event)."""
+        ...
+
+
+class PosteriorAnswers:
+    """Answers from posterior draws, in calls of few shapes."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._program, self._calibration = predictor.program, predictor.calibration
+        self._few = FewShapes(predictor._engine)
+
+    def compile(self, most_rows: int) -> None:
+        """Compile every shape that is needed."""
+        self._few.compile(most_rows)
+
+    def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+        """All of them in one call."""
+        return answer_together(self._few, self._calibration, questions)
+
+    def join(self, parts: Sequence[Answered], question: Question) -> Answered:
+        """One answer from those of the question's parts."""
+        return join(parts, guarantee_of(question, self._calibration, self._program))
+
+    def sample(self, question: Question, draws: int, seed: int) -> np.ndarray:
+        """Those of `Predictor.sample`."""
+        count = len(question.hashes)
+        hashes = content_hashes(question.columns, count) if self._program.family else question.hashes
+        made = next((size for size in _DRAWS if draws <= size), draws)
+        return sample_rows(self._few.engine, question.columns, hashes, made, seed)[:draws]
+
+
+class PointAnswers:
+    """Answers from a point model: its numbers, and intervals or sets from the calibration."""
+
+    def __init__(self, predictor: PointPredictor) -> None:
+        self._predictor = predictor
+
+    def compile(self, most_rows: int) -> None:
+        """Nothing: the model's file is loaded already."""
+
+    def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+        """All of them in one call of the model."""
+        return answer_points(self._predictor, questions)
+
+    def join(self, parts: Sequence[Answered], question: Question) -> Answered:
+        """One answer from those of the question's parts."""
+        return join(parts, self._predictor.guarantee(question.groups, len(question.hashes), question.level))
+
+    def sample(self, question: Question, draws: int, seed: int) -> np.ndarray:
+        """Not offered: a point model has no distribution to draw from."""
+        raise PredictionError("A point model has no predictive draws.")

@@ -1,0 +1,58 @@
+"""Several questions to a point model answered by one call of it. Imports numpy."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from probinfer.errors import PredictionError
+from probinfer.predict.engine import Answer
+from probinfer.predict.interval import Answered
+from probinfer.predict.point import PointPredictor
+from probinfer.predict.together import Question
+
+
+def answer_points(predictor: PointPredictor, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+    """Each question's answer, or the error of its own, in the order of the questions.
+
+    All variance stands as aleatoric, and the epistemic one is nan: a point model does not tell them apart. Raises
+    PredictionError where the model itself fails in some row.
+    """
+    columns = {
+        entry.name: np.concatenate([question.columns[entry.name] for question in questions])
+        for entry in predictor.inputs
+    }
+    values = predictor.values(columns)
+    results: list[Answered | PredictionError] = []
+    start = 0
+    for question in questions:
+        stop = start + len(question.hashes)
+        try:
+            results.append(_answered(predictor, question, values[start:stop]))
+        except PredictionError as error:
+            results.append(error)
+        start = stop
+    return results
+
+
+def _answered(predictor: PointPredictor, question: Question, values: np.ndarray) -> Answered:
+    quantiles = question.quantiles or None
+    found = predictor.said(values, question.groups, question.level, quantiles)
+    none = np.zeros((len(values), 0))
+    answer = Answer(
+        mean=found.mean,
+        aleatoric_variance=found.sd**2,
+        epistemic_variance=found.epistemic_sd,
+        mcse=found.mcse,
+        quantiles=none,
+        probabilities=found.probabilities if found.probabilities is not None else none,
+        defined=np.ones(len(values), bool),
+    )
+    return Answered(
+        answer,
+        found.lower,
+        found.upper,
+        found.quantiles if found.quantiles is not None else none,
+        found.sets,
+        found.calibration_rows,
+        found.guarantee,
+    )
