@@ -19,7 +19,7 @@ from probinfer.predict.weights import Weights, average, log_average
 _TIE = 1e-12  # F(k) may miss a level by rounding: P(Y <= 0) = 0.5 is at level 0.5
 _TOLD_APART = 256.0  # of places in the finest spread: float32 keeps 1e-5 of it
 _CLOSE, _NARROW_ROUGH = 5e-6, 1e-6
-_CLOSE_ROUGH = 2e-3  # squared it is less than _CLOSE
+_CLOSE_ROUGH = 5e-4  # far enough below the root of _CLOSE that laws unlike the normal arrive at once, too
 _LONGEST, _LONGEST_ROUGH = 200, 30
 _LONGEST_SUM = 2000  # counts are summed one by one up to here; beyond, the cdf is searched
 
@@ -208,6 +208,7 @@ def continuous_quantiles(
     single = [p.astype(jnp.float32) for p in parameters]
     told_apart = jnp.abs(centre) + 10.0 * width < _TOLD_APART * jnp.min(spread)
     narrow = 8.0 * jnp.finfo(starts.dtype).eps
+    numbers = jnp.arange(levels.shape[0])
 
     def cdf_at(t: Array, parameters: Sequence[Array]) -> Array:
         x = _to_value(family.support, t)[0]
@@ -250,7 +251,7 @@ def continuous_quantiles(
             low=jnp.where(arrived, -infinite, low),
             high=jnp.where(arrived, infinite, high),
             turn=jnp.where(arrived, 0, s.turn + 1),
-            found=s.found.at[s.at].set(jnp.where(done, moved, s.found[s.at])),
+            found=jnp.where(done & (numbers == s.at), moved, s.found),
         )
 
     def unfinished(s: _Search) -> Array:
