@@ -246,7 +246,7 @@ def continuous_quantiles(
         infinite = jnp.full_like(moved, jnp.inf)
         return _Search(
             at=jnp.where(done, s.at + 1, s.at),
-            rough=jnp.where(arrived, done, s.rough),
+            rough=s.rough ^ arrived,
             t=jnp.where(arrived, begin, moved),
             low=jnp.where(arrived, -infinite, low),
             high=jnp.where(arrived, infinite, high),
