@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 FORMAT, FORMAT_VERSION = "probinfer-predictor", 6
 # The least that holds a predictor, so that earlier releases read what they understand, and answer the same.
 _PLAIN_VERSION, _CALIBRATED_VERSION, _WEIGHTED_VERSION, _PREPARED_VERSION = 1, 2, 3, 4  # 5: a point model
-_ROUNDED_VERSION = 6
+_LATEST_VERSION = 6  # draws in float32, or a calibration by cross-validation
 MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_MANIFEST = 64 * 2**20
@@ -162,8 +162,9 @@ def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> di
 
 def _version_of(predictor: "Predictor") -> int:
     """The earliest format that says all of it."""
-    if predictor.rounding is not None:
-        return _ROUNDED_VERSION
+    crossed = predictor.calibration is not None and predictor.calibration.folds is not None
+    if predictor.rounding is not None or crossed:
+        return _LATEST_VERSION
     if predictor.program.prepared is not None:
         return _PREPARED_VERSION
     if predictor.program.weights is not None:

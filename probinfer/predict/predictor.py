@@ -232,7 +232,10 @@ class Predictor:
         >>> width(predictor) < 0.4, width(calibrated) > 2.5  # of a standard normal: 3.3
         (True, True)
         """
-        calibration = calibrate(self._engine, self.about.get("training"), rows, y, groups)
+        return self.calibrated_by(calibrate(self._engine, self.about.get("training"), rows, y, groups))
+
+    def calibrated_by(self, calibration: Calibration) -> "Predictor":
+        """A new predictor with a calibration that was made elsewhere: how `CrossValidation.calibrate` makes it."""
         predictor = self.from_program(self.program, self.about, calibration)
         predictor._engine = self._engine  # what is compiled stays compiled
         return predictor
