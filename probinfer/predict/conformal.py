@@ -115,7 +115,8 @@ class Calibration:
         if self.folds is not None:
             return (
                 f"calibrated on {rows} rows{where} by cross-validation in {self.folds} folds: about "
-                f"{100 * level:.10g}% of new rows exchangeable with them are covered, as far as the fits to parts are like the fit to all"
+                f"{100 * level:.10g}% of new rows exchangeable with them are covered, as far as the fits to "
+                "parts are like the fit to all"
             )
         return (
             f"calibrated on {rows} rows{where}: at least {100 * level:.10g}%{most} of new rows exchangeable with them "

@@ -298,9 +298,9 @@ def _family_summary(
 ) -> Answer:
     few = _cached_rows(program)
     if hashes.shape[0] > few:
-        summary = partial(_family_summary, program, draws, fixed, search_counts=search_counts)
+        of_rows = partial(_family_summary, program, draws, fixed, search_counts=search_counts)
         cut = jax.tree.map(lambda a: a.reshape(a.shape[0] // few, few, *a.shape[1:]), (rows, hashes))
-        found = lax.map(lambda part: summary(*part, levels), cut)
+        found = lax.map(lambda part: of_rows(*part, levels), cut)
         return jax.tree.map(lambda a: a.reshape(hashes.shape[0], *a.shape[2:]), found)
     family = cast(Family, program.family)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
