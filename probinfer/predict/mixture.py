@@ -160,6 +160,7 @@ def _each(
     """One row at a time, with all its levels: each stops when it has converged, and its draws stay in the cache (5
     times faster)."""
     each = tuple(jnp.broadcast_arrays(*parameters))
+    levels = jnp.asarray(levels)
     if levels.ndim == 2:
         return lax.map(lambda both: solve(family, both[0], both[1], weights), (each, levels))
     return lax.map(lambda one: solve(family, one, levels, weights), each)
