@@ -173,7 +173,7 @@ def fresh_process(repeat: int) -> tuple[float, float, float]:
     data, latents = posterior("linear")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictor"
-        fitted(linear, data, latents, chains=4).save(path)
+        fitted(linear, data, latents, chains=4).round({"X": data["X"]}).save(path)
         size = sum(file.stat().st_size for file in path.iterdir()) / sum(v.size * 4 for v in latents.values())
         runs = []
         for _ in range(repeat + 1):

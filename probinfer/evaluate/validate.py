@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probinfer.errors import PredictionError, UnreliablePosterior
 from probinfer.evaluate import classes, numbers
 from probinfer.evaluate.metrics import check_outcomes
 from probinfer.evaluate.refits import Fold, Refits, full_fit
@@ -15,8 +16,11 @@ from probinfer.evaluate.scores import Scores
 from probinfer.evaluate.splits import folds_of
 from probinfer.inference.method import Method
 from probinfer.posterior.verdict import Verdict
+from probinfer.predict.conformal import read_groups
 from probinfer.predict.family import Support
+from probinfer.predict.interval import calibrate_across
 from probinfer.predict.prediction import Prediction
+from probinfer.predict.predictor import Predictor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +112,69 @@ class CrossValidation:
     def verdict(self) -> Verdict:
         """The worst verdict of a fold."""
         return min(fold.verdict for fold in self.folds)
+
+    def calibrate(self, groups: Any = None, accept: Verdict = Verdict.GOOD) -> Predictor:
+        """The predictor of the fit to all rows, calibrated by the rows as the folds that had not seen them saw them.
+
+        As `Predictor.calibrate`, without rows of its own: the score of row i is its place in the predictive
+        distribution of the fold that left it out, s_i = F_(-i)(y_i | x_i), and bounds are quantiles of the full fit at
+        the ranked scores. So all rows train, and all calibrate.
+
+        Args:
+            groups: calibrate each group on its own: one for each row of the data, a whole number or a text (then pass
+                `groups` to `predict`).
+            accept: the worst verdict to accept, of the full fit and of the folds.
+
+        Returns:
+            Predictor: calibrated; its `Prediction.guarantee` says by how many folds.
+
+        Raises:
+            UnreliablePosterior: a verdict is worse than `accept`.
+            PredictionError: the cross-validation was interrupted; groups do not fit; an outcome is outside of the
+                outcome's support.
+
+        Coverage is about the level, and not proved for finitely many rows as that of rows kept apart is: the scores
+        come from fits to fewer rows than the one that predicts, which errs to wider intervals, and is noticeable where
+        a fold takes away much of what is known about a parameter (groups with few rows, as many features as rows).
+        There use `Predictor.calibrate`, or more folds.
+        Vovk (2015), Annals of Mathematics and AI 74; Barber, Candes, Ramdas & Tibshirani (2021), Annals of
+        Statistics 49.
+
+        >>> import numpy as np, numpyro, numpyro.distributions as dist
+        >>> import probinfer as pi
+        >>> def model(y=None):
+        ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(mu, 0.1), obs=y)  # too sure of itself: the sd is 1
+        >>> y = np.random.default_rng(0).normal(size=200)
+        >>> found = cross_validate(model, {"y": y}, pi.Exact(draws=500), cv=4, progress=False)
+        >>> prediction = found.calibrate().predict({})
+        >>> bool(2.5 < prediction.upper[0] - prediction.lower[0] < 4.5)  # of a standard normal: 3.3
+        True
+        """
+        if not self.complete or len(self.rows) < len(self.log_score):
+            raise PredictionError(
+                f"Only {len(self.rows)} of {len(self.log_score)} rows were left out by a fold; calibrating takes folds "
+                "that leave out every row once, such as cv=5, and a cross-validation that was not interrupted."
+            )
+        labels = None
+        if groups is not None:
+            labels = read_groups(groups)
+            if len(labels) != len(self.log_score):
+                raise PredictionError(
+                    f"groups has {len(labels)} entries for {len(self.log_score)} rows; wanted one for each."
+                )
+            labels = np.concatenate([labels[fold.test] for fold in self.folds])
+        predictor = Predictor(self.refits.posterior, self.outcome, accept)
+        if self.verdict < accept:
+            raise UnreliablePosterior(
+                f"The worst verdict of a fold is {self.verdict.name}, and only {accept.name} or better is accepted "
+                f"here. Look at the folds, or say so: calibrate(accept=Verdict.{self.verdict.name})."
+            )
+        parts = [
+            (fold.predictor._engine, self.refits.rows_at(fold.test), np.asarray(self.refits.outcomes[fold.test], float))
+            for fold in self.folds
+        ]
+        return predictor.calibrated_by(calibrate_across(parts, labels, None))
 
     def to_frame(self) -> "pd.DataFrame":
         """One row for each fold: rows trained on and left out, verdict, whether it started warm, mean log score."""

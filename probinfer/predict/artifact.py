@@ -3,7 +3,7 @@ its own.
 
     manifest.json        format, schema of inputs and outcome, verdict, provenance, versions; size and SHA-256 of
                          every other file
-    draws-0.npy, …       posterior draws of the sites that the outcome depends on
+    draws-0.npy, …       posterior draws of the sites that the outcome depends on; of a rounded predictor in float32
     fixed-0.npy, …       data of the model that are the same for every row
     calibration-*.npy    conformity scores, of a calibrated predictor
     weights.npy          what each draw counts, of a compressed predictor
@@ -47,9 +47,10 @@ from probinfer.predict.weights import Weights
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 5
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 6
 # The least that holds a predictor, so that earlier releases read what they understand, and answer the same.
 _PLAIN_VERSION, _CALIBRATED_VERSION, _WEIGHTED_VERSION, _PREPARED_VERSION = 1, 2, 3, 4  # 5: a point model
+_LATEST_VERSION = 6  # draws in float32, or a calibration by cross-validation
 MANIFEST = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_MANIFEST = 64 * 2**20
@@ -108,7 +109,8 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
     for group, arrays in (("draws", program.draws), ("fixed", program.fixed)):
         for number, (name, values) in enumerate(arrays.items()):
             places[group][name] = f"{group}-{number}.npy"
-            files[places[group][name]] = _npy(values)
+            single = group == "draws" and predictor.rounding is not None and values.dtype.kind == "f"
+            files[places[group][name]] = _npy(values.astype(np.float32) if single else values)
     for role, exported in program.programs.items():
         places["programs"][role] = f"{role}.jaxexport"
         files[places["programs"][role]] = bytes(exported.serialize())
@@ -160,6 +162,9 @@ def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> di
 
 def _version_of(predictor: "Predictor") -> int:
     """The earliest format that says all of it."""
+    crossed = predictor.calibration is not None and predictor.calibration.folds is not None
+    if predictor.rounding is not None or crossed:
+        return _LATEST_VERSION
     if predictor.program.prepared is not None:
         return _PREPARED_VERSION
     if predictor.program.weights is not None:
@@ -247,7 +252,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
                 f"{path}: the outcome's family is {family!r}; this version knows {', '.join(FAMILIES)}."
             )
         size, chains = int(manifest["size"]), manifest["chains"]
-        draws = {name: _array(path, file, files) for name, file in manifest["draws"].items()}
+        draws = {name: _in_double(_array(path, file, files)) for name, file in manifest["draws"].items()}
         if (
             not draws
             or any(values.ndim == 0 or len(values) != size for values in draws.values())
@@ -341,6 +346,7 @@ def card(path: str | os.PathLike[str]) -> str:
     """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every
     file."""
     from probinfer.predict.compress import compression_lines
+    from probinfer.predict.single import rounding_lines
 
     manifest, _ = _checked(Path(path))
     if "model" in manifest:
@@ -358,6 +364,7 @@ def card(path: str | os.PathLike[str]) -> str:
             f"  outcome   {outcome['name']} ~ {law}{event}",
             f"  draws     {manifest['size']} ({chains})",
             *compression_lines(about.get("compression")),
+            *rounding_lines(about.get("rounding")),
             f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
             *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
             *calibration_lines(manifest.get("calibration_of")),
@@ -470,6 +477,11 @@ def _array(path: Any, name: str, files: Mapping[str, bytes]) -> np.ndarray:
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
         raise ArtifactError(f"{path}: {name} holds no array of numbers.")
     return values
+
+
+def _in_double(values: np.ndarray) -> np.ndarray:
+    """Draws stored in single precision, as the programs take them."""
+    return values.astype(float) if values.dtype == np.float32 else values
 
 
 def _check_length(content: bytes) -> None:

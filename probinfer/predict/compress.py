@@ -109,7 +109,7 @@ def _compress(
     held_out = _some(columns, order[:third][: max(1, _MOST_HELD_OUT // entries)]) if program.inputs else columns
     reference = _some(columns, order[third:][: max(1, _MOST_REFERENCE // entries)]) if program.inputs else columns
     sizes = (_length(reference, count), _length(held_out, count))
-    judge = _Judge(full, held_out, sizes[1])
+    judge = Judge(full, held_out, sizes[1])
     points, scales = _places(full, reference, sizes[0])
     said = _vectors(full, reference, points, scales)
     corners = said.balanced(_MARGIN * tolerance)
@@ -292,8 +292,10 @@ def _each_number(values: jax.Array, event: tuple[int, ...]) -> jax.Array:
 # judging -------------------------------------------------------------------------------------------------------------
 
 
-class _Judge:
-    """The largest differences between the predictions of a smaller program and those of the full one."""
+class Judge:
+    """The largest differences between the predictions of a cheaper program and those of the full one.
+
+    Raises PredictionError for rows whose outcome has no finite sd above zero."""
 
     def __init__(self, full: Engine, columns: Mapping[str, np.ndarray], count: int) -> None:
         self._columns, self._count = columns, count

@@ -26,21 +26,31 @@ class Calibration:
     lower    one array (rows of the group, *event) for each group, sorted: scores of P(Y <= y), behind lower bounds
     upper    scores of P(Y < y), behind upper bounds; for classes both are the scores of sets
     by       name of the column that holds the groups; None where they are passed on their own
+    folds    by cross-validation: how many fits the scores come from, each of rows it has not seen; None for rows that
+             were kept from the predictor's own training
     """
 
     labels: tuple[str, ...]
     lower: tuple[np.ndarray, ...]
     upper: tuple[np.ndarray, ...]
     by: str | None = None
+    folds: int | None = None
 
     @classmethod
-    def of(cls, lower: np.ndarray, upper: np.ndarray, groups: np.ndarray | None, by: str | None) -> "Calibration":
+    def of(
+        cls,
+        lower: np.ndarray,
+        upper: np.ndarray,
+        groups: np.ndarray | None,
+        by: str | None,
+        folds: int | None = None,
+    ) -> "Calibration":
         """From scores (rows, *event), and each row's group or None."""
         if groups is None:
-            return cls((ALL,), (np.sort(lower, axis=0),), (np.sort(upper, axis=0),), None)
+            return cls((ALL,), (np.sort(lower, axis=0),), (np.sort(upper, axis=0),), None, folds)
         labels = tuple(sorted(set(groups.tolist())))
         parts = [[np.sort(scores[groups == label], axis=0) for label in labels] for scores in (lower, upper)]
-        return cls(labels, tuple(parts[0]), tuple(parts[1]), by)
+        return cls(labels, tuple(parts[0]), tuple(parts[1]), by, folds)
 
     @property
     def grouped(self) -> bool:
@@ -102,6 +112,12 @@ class Calibration:
         rows = f"{counts[0]}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
         most = f" and at most {100 * min(1.0, level + sides / (counts.min() + 1)):.4g}%" if exact else ""
         where = " of their group" if self.grouped else ""
+        if self.folds is not None:
+            return (
+                f"calibrated on {rows} rows{where} by cross-validation in {self.folds} folds: about "
+                f"{100 * level:.10g}% of new rows exchangeable with them are covered, as far as the fits to "
+                "parts are like the fit to all"
+            )
         return (
             f"calibrated on {rows} rows{where}: at least {100 * level:.10g}%{most} of new rows exchangeable with them "
             "are covered, on average over calibration sets"
@@ -112,7 +128,8 @@ class Calibration:
         arrays = {"lower": np.concatenate(self.lower)}
         if any(a is not b and not np.array_equal(a, b) for a, b in zip(self.lower, self.upper, strict=True)):
             arrays["upper"] = np.concatenate(self.upper)
-        return arrays, {"rows": sum(self.counts), "by": self.by, "labels": self.labels, "counts": self.counts}
+        words = {"rows": sum(self.counts), "by": self.by, "labels": self.labels, "counts": self.counts}
+        return arrays, words if self.folds is None else {**words, "folds": self.folds}
 
     @classmethod
     def unpack(cls, arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], program: Program) -> "Calibration":
@@ -122,6 +139,9 @@ class Calibration:
             raise ValueError("its groups and their counts do not agree")
         if by is not None and not isinstance(by, str):
             raise ValueError("the column of the groups is no name")
+        folds = words.get("folds")
+        if folds is not None and (not isinstance(folds, int) or folds < 2):
+            raise ValueError("the folds are no number of them")
         parts = []
         for name in ("lower", "upper"):
             scores = np.asarray(arrays.get(name, arrays["lower"]), float)
@@ -130,7 +150,7 @@ class Calibration:
             parts.append(tuple(np.split(scores, np.cumsum(counts)[:-1])))
             if any(np.any(group[1:] < group[:-1]) for group in parts[-1]):
                 raise ValueError("the scores are not sorted")
-        return cls(labels, parts[0], parts[1], by)
+        return cls(labels, parts[0], parts[1], by, folds)
 
 
 def calibration_lines(words: Any) -> list[str]:
@@ -138,12 +158,13 @@ def calibration_lines(words: Any) -> list[str]:
     if not words:
         return []
     groups, counts = words["labels"], words["counts"]
+    how = f"cross-validation in {words['folds']} folds" if words.get("folds") else "split conformal"
     if list(groups) == [ALL]:
-        return [f"  calibrated on {words['rows']} rows (split conformal)"]
+        return [f"  calibrated on {words['rows']} rows ({how})"]
     by = f" by {words['by']}" if words["by"] else ""
     each = ", ".join(f"{label}: {count}" for label, count in list(zip(groups, counts, strict=True))[:10])
     more = f", and {len(groups) - 10} more" if len(groups) > 10 else ""
-    return [f"  calibrated on {words['rows']} rows (split conformal in each group{by}): {each}{more}"]
+    return [f"  calibrated on {words['rows']} rows ({how} in each group{by}): {each}{more}"]
 
 
 def read_groups(groups: Any, what: str = "groups") -> np.ndarray:

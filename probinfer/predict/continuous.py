@@ -7,7 +7,14 @@ from jax import Array
 from jax.scipy import special
 
 from probinfer.predict.family import Family, Support
-from probinfer.predict.special import half_gamma_ratio, log_gamma, lower_beta, student_t_cdf, upper_gamma
+from probinfer.predict.special import (
+    half_gamma_ratio,
+    log_gamma,
+    lower_beta,
+    standard_normal_cdf,
+    student_t_cdf,
+    upper_gamma,
+)
 
 _EULER = 0.5772156649015329
 _LOG_SQRT_2PI = 0.9189385332046727
@@ -47,6 +54,7 @@ NORMAL = Family(
     log_density=_normal_log_density,
     sample=lambda key, loc, scale: loc + scale * jax.random.normal(key, _shape(loc, scale), _dtype(loc, scale)),
     locate=lambda loc, scale: (loc, scale),
+    near=lambda y, loc, scale: standard_normal_cdf((y - loc) / scale),
 )
 
 
@@ -148,6 +156,7 @@ LOG_NORMAL = Family(
     ),
     sample=lambda key, loc, scale: jnp.exp(NORMAL.sample(key, loc, scale)),
     locate=lambda loc, scale: (loc, scale),
+    near=lambda y, loc, scale: standard_normal_cdf((jnp.log(_positive(y)) - loc) / scale),
 )
 
 

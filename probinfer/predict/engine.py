@@ -7,7 +7,6 @@ JAX's global setting.
 """
 
 import collections
-import itertools
 import math
 import os
 import threading
@@ -31,7 +30,8 @@ from probinfer.predict.weights import average, log_average
 
 BLOCK_ROWS = (1, 8, 64, 512)
 BLOCK_BYTES = 64 * 2**20  # of one array rows × draws × outcome; a block holds a handful of them
-_MOST_THREADS = 8
+_CACHE_BYTES = 2**20  # of one such array where blocks are worked through in parts
+_THREADS = min(os.cpu_count() or 1, 8)
 _MOST_NEIGHBOURS = 4096  # whole numbers among which the shortest interval is looked for
 LEAST_DRAWS = 4000  # predictive draws behind the quantiles of a law that has no cdf
 
@@ -102,13 +102,15 @@ class Engine:
         wanted = levels.shape[-1]
         none = np.zeros((*shape, wanted))
         parts = [Answer(empty, empty, empty, empty, none, chances, np.zeros(shape, bool))]
+        places = np.arange(wanted)
         if levels.ndim > 1:
             hashes = np.concatenate(
                 [hashes[:, None].astype(float), levels.reshape(len(hashes), math.prod(levels.shape[1:]))], axis=1
             )
             levels = np.zeros(wanted)
         else:
-            levels = _padded(levels, bucket(wanted)) if wanted else levels
+            levels, places = np.unique(levels, return_inverse=True)  # an interval's ends are often asked for again
+            levels = _padded(levels, bucket(len(levels))) if wanted else levels
         work: Any = partial(_family_summary if program.family else _sampled_summary, program)
 
         def summarise(block: _Block) -> Answer:
@@ -119,7 +121,7 @@ class Engine:
                 answer = answer._replace(
                     quantiles=np.where(answer.quantiles < 0.0, searched.quantiles, answer.quantiles)
                 )
-            answer = answer._replace(quantiles=answer.quantiles[..., :wanted])
+            answer = answer._replace(quantiles=answer.quantiles[..., places])
             return Answer(*(part[: block.count] for part in answer))
 
         parts += self._each_block(summarise, columns, hashes, program.size)
@@ -204,12 +206,10 @@ class Engine:
                 return work(block)
 
         blocks = self._blocks(columns, along, draws)
-        first = [in_float64(block) for block in itertools.islice(blocks, 1)]  # one thread compiles
-        threads = min(os.cpu_count() or 1, _MOST_THREADS) if jax.default_backend() == "cpu" else 1
-        if threads == 1 or len(along) <= BLOCK_ROWS[-1]:
-            return first + [in_float64(block) for block in blocks]
-        with ThreadPoolExecutor(threads) as pool:
-            return first + list(_in_order(pool, in_float64, blocks, 2 * threads))
+        if len(along) <= BLOCK_ROWS[-1] or _THREADS == 1 or jax.default_backend() != "cpu":
+            return [in_float64(block) for block in blocks]
+        with ThreadPoolExecutor(_THREADS) as pool:  # the first to need a program compiles it, the others wait for it
+            return list(_in_order(pool, in_float64, blocks, 2 * _THREADS))
 
     def _blocks(self, columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int) -> Iterator["_Block"]:
         """The rows in blocks of a few sizes; the last is padded by repeating its first row, never to twice as many."""
@@ -225,13 +225,8 @@ class Engine:
             start = stop
 
     def _sizes(self, draws: int) -> list[int]:
-        entries = draws * max(1, int(np.prod(self.program.event))) * self._classes
+        entries = draws * max(1, int(np.prod(self.program.event))) * _classes(self.program)
         return [size for size in BLOCK_ROWS if size * entries * 8 <= BLOCK_BYTES] or [1]
-
-    @property
-    def _classes(self) -> int:
-        family = self.program.family
-        return self.program.probabilities if family and family.support is mixture.Support.CLASSES else 1
 
     def compile_summary(self, rows: int, levels: int) -> None:
         """Compile what `summarise` needs for blocks of `rows` rows with `levels` quantiles of their own each, so that
@@ -301,6 +296,12 @@ def _family_summary(
     *,
     search_counts: bool = False,
 ) -> Answer:
+    few = _cached_rows(program)
+    if hashes.shape[0] > few:
+        of_rows = partial(_family_summary, program, draws, fixed, search_counts=search_counts)
+        cut = jax.tree.map(lambda a: a.reshape(a.shape[0] // few, few, *a.shape[1:]), (rows, hashes))
+        found = lax.map(lambda part: of_rows(*part, levels), cut)
+        return jax.tree.map(lambda a: a.reshape(hashes.shape[0], *a.shape[2:]), found)
     family = cast(Family, program.family)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
     _, levels = _own_levels(hashes, levels)
@@ -311,6 +312,16 @@ def _family_summary(
     if chances is None:
         chances = jnp.zeros((summary.mean.shape[0], 0))
     return _shaped(summary, chances, shape)
+
+
+def _cached_rows(program: Program) -> int:
+    """How many rows of a block are summarised at once: as many as stay in a core's cache with all their draws."""
+    entries = program.size * max(1, math.prod(program.event)) * _classes(program)
+    return min(max(1, 1 << int(math.log2(max(_CACHE_BYTES / (8 * entries), 1.0)))), BLOCK_ROWS[-1])
+
+
+def _classes(program: Program) -> int:
+    return program.probabilities if program.family and program.family.support is mixture.Support.CLASSES else 1
 
 
 def _own_levels(along: jax.Array, levels: jax.Array) -> tuple[jax.Array, jax.Array]:

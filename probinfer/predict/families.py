@@ -20,11 +20,13 @@ from probinfer.predict.discrete import ZERO_INFLATED_NEGATIVE_BINOMIAL as ZERO_I
 from probinfer.predict.discrete import ZERO_INFLATED_POISSON as ZERO_INFLATED_POISSON
 from probinfer.predict.family import Family as Family
 from probinfer.predict.family import Support as Support
+from probinfer.predict.truncated import TRUNCATED_NORMAL as TRUNCATED_NORMAL
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         NORMAL, STUDENT_T, LAPLACE, LOGISTIC, GUMBEL, LOG_NORMAL, GAMMA, EXPONENTIAL, WEIBULL, HALF_NORMAL, BETA,
+        TRUNCATED_NORMAL,
         BERNOULLI, BINOMIAL, POISSON, NEGATIVE_BINOMIAL, ZERO_INFLATED_POISSON,
         ZERO_INFLATED_NEGATIVE_BINOMIAL, CATEGORICAL,
     )

@@ -166,11 +166,34 @@ def calibrate(engine: Engine, training: Mapping[str, Any] | None, rows: Any, y: 
         raise PredictionError(f"{by or 'groups'} has {len(labels)} entries for {count} rows; wanted one for each.")
     _check_support(program, values)
     refuse_training_rows(columns, values, training)
-    hashes = np.zeros(count, np.uint32) if program.family else content_hashes(columns, count)
-    if is_classes(program):
+    return _defined(Calibration.of(*_scores(engine, columns, values), labels, by))
+
+
+def calibrate_across(
+    folds: Sequence[tuple[Engine, Any, np.ndarray]], groups: np.ndarray | None, by: str | None
+) -> Calibration:
+    """The calibration by the scores of several fits, each with rows it has not seen and their outcomes (rows, *event).
+
+    groups: one for each row, as text, in the order of the folds."""
+    parts = []
+    for engine, rows, y in folds:
+        columns, count = read_rows(rows, engine.program)
+        values = read_outcomes(y, engine.program, len(y) if not columns else count)
+        columns = _one_for_each(columns, count, values)
+        _check_support(engine.program, values)
+        parts.append(_scores(engine, columns, values))
+    lower, upper = (np.concatenate(side) for side in zip(*parts, strict=True))
+    return _defined(Calibration.of(lower, upper, groups, by, len(parts)))
+
+
+def _scores(engine: Engine, columns: Mapping[str, np.ndarray], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of outcomes (rows, *event) for lower and for upper bounds."""
+    count = len(values)
+    hashes = np.zeros(count, np.uint32) if engine.program.family else content_hashes(columns, count)
+    if is_classes(engine.program):
         scores = class_scores(engine.summarise(columns, hashes, np.array([0.5])).probabilities, values)
-        return _defined(Calibration.of(scores, scores, labels, by))
-    return _defined(Calibration.of(*outcome_scores(engine, columns, hashes, values), labels, by))
+        return scores, scores
+    return outcome_scores(engine, columns, hashes, values)
 
 
 def take_groups(

@@ -26,6 +26,7 @@ from probinfer.predict.families import (
     NORMAL,
     POISSON,
     STUDENT_T,
+    TRUNCATED_NORMAL,
     WEIBULL,
     ZERO_INFLATED_NEGATIVE_BINOMIAL,
     ZERO_INFLATED_POISSON,
@@ -68,12 +69,17 @@ _LAWS: dict[type, tuple[Family, Callable[[Any], tuple]]] = {
     dist.OrderedLogistic: (CATEGORICAL, lambda d: (_log_of(d.probs),)),
 }
 
+_TRUNCATED = (dist.TwoSidedTruncatedDistribution, dist.LeftTruncatedDistribution, dist.RightTruncatedDistribution)
+_CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution)
 _ZERO_INFLATED = (dist.ZeroInflatedPoisson, ZeroInflatedProbs, ZeroInflatedLogits)
 _INFLATED = {POISSON: ZERO_INFLATED_POISSON, NEGATIVE_BINOMIAL: ZERO_INFLATED_NEGATIVE_BINOMIAL}
 
 
 def family_of(distribution: Any) -> Family | None:
-    """The family of a NumPyro distribution, looking through `to_event`, `expand` and `mask`; None if it has none."""
+    """The family of a NumPyro distribution, looking through `to_event`, `expand` and `mask`; None if it has none.
+
+    Also through censoring: what is predicted is the outcome itself, not whether it would have been seen.
+    """
     law = _law_of(_unwrap(distribution))
     return law[0] if law else None
 
@@ -91,6 +97,8 @@ def parameters_of(distribution: Any, shape: tuple[int, ...]) -> tuple[Array, ...
 
 
 def _law_of(distribution: Any) -> tuple[Family, Callable[[Any], tuple]] | None:
+    if type(distribution) in _TRUNCATED:
+        return (TRUNCATED_NORMAL, _bounded) if type(_unwrap(distribution.base_dist)) is dist.Normal else None
     if type(distribution) not in _ZERO_INFLATED:
         return _LAWS.get(type(distribution))
     base = _LAWS.get(type(_unwrap(distribution.base_dist)))
@@ -99,7 +107,13 @@ def _law_of(distribution: Any) -> tuple[Family, Callable[[Any], tuple]] | None:
     return _INFLATED[base[0]], lambda d: (d.gate, *base[1](_unwrap(d.base_dist)))
 
 
+def _bounded(distribution: Any) -> tuple:
+    base = _unwrap(distribution.base_dist)
+    return base.loc, base.scale, getattr(distribution, "low", -jnp.inf), getattr(distribution, "high", jnp.inf)
+
+
 def _unwrap(distribution: Any) -> Any:
-    while isinstance(distribution, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+    wrapping = dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
+    while isinstance(distribution, wrapping) or type(distribution) in _CENSORED:
         distribution = distribution.base_dist
     return distribution

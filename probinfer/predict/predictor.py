@@ -22,6 +22,7 @@ from probinfer.predict.sampling import sample_rows
 if TYPE_CHECKING:
     from probinfer.posterior.posterior import Posterior
     from probinfer.predict.compress import Compression
+    from probinfer.predict.single import Rounding
 
 _FINDINGS_SHOWN = 3
 
@@ -99,6 +100,14 @@ class Predictor:
 
         words = self.about.get("compression")
         return Compression(**words) if words else None
+
+    @property
+    def rounding(self) -> "Rounding | None":
+        """What `round` cost; None for a predictor whose draws are as they came."""
+        from probinfer.predict.single import Rounding
+
+        words = self.about.get("rounding")
+        return Rounding(**words) if words else None
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -223,7 +232,10 @@ class Predictor:
         >>> width(predictor) < 0.4, width(calibrated) > 2.5  # of a standard normal: 3.3
         (True, True)
         """
-        calibration = calibrate(self._engine, self.about.get("training"), rows, y, groups)
+        return self.calibrated_by(calibrate(self._engine, self.about.get("training"), rows, y, groups))
+
+    def calibrated_by(self, calibration: Calibration) -> "Predictor":
+        """A new predictor with a calibration that was made elsewhere: how `CrossValidation.calibrate` makes it."""
         predictor = self.from_program(self.program, self.about, calibration)
         predictor._engine = self._engine  # what is compiled stays compiled
         return predictor
@@ -282,6 +294,54 @@ class Predictor:
         columns, count = read_rows(rows, self.program)
         program, compression = compress(self.program, columns, count, tolerance)
         return self.from_program(program, {**self.about, "compression": compression.words()})
+
+    def round(self, rows: Any, tolerance: float = 1e-4) -> "Predictor":
+        """A new predictor whose draws are numbers of single precision, so that it takes half the space when saved.
+
+        Each draw moves by at most 6e-8 of itself. What that does to predictions depends on how much cancels in the
+        model, so it is measured: on the rows given, the mean, sd and its two parts, and 25 quantiles from 0.5% to
+        99.5% stay within `tolerance` of the row's predictive sd (of whole numbers the cdf and all probabilities within
+        `tolerance`), or there is an error instead of a predictor. For comparison, 4,000 independent draws leave a Monte
+        Carlo error of 0.016 of the epistemic sd.
+
+        It answers the same before saving and after loading, bit for bit: what is rounded here is rounded for good, and
+        computed with in double precision as ever.
+
+        Args:
+            rows: as for `predict`, like those to be predicted; at most 1,000 of them are looked at. No outcomes are
+                needed, so training rows will do.
+            tolerance: largest error of a summary, as part of the row's predictive sd.
+
+        Returns:
+            Predictor: `rounding` says what it cost; it is stored with the predictor, as format version 6.
+
+        Raises:
+            PredictionError: the rows do not fit, the law has no closed form or no sd, the predictor is calibrated
+                already, or the predictions would move by more than `tolerance`.
+
+        Fails where new rows are unlike those given, such as inputs a thousand times as large.
+
+        >>> import numpy as np, numpyro, numpyro.distributions as dist
+        >>> from probinfer import infer
+        >>> def model(x, y=None):
+        ...     slope = numpyro.sample("slope", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+        >>> x = np.linspace(-1, 1, 50)
+        >>> predictor = Predictor(infer(model, {"x": x, "y": x}, progress=False))
+        >>> predictor.round({"x": x}).rounding.error < 1e-6
+        True
+        """
+        from probinfer.predict.single import rounded
+
+        tolerance = probability("tolerance", tolerance)
+        if self.calibration is not None:
+            raise PredictionError(
+                "The predictor is calibrated, and its calibration holds for its own draws. Round first, then "
+                "calibrate: predictor.round(rows).calibrate(rows, y)."
+            )
+        columns, count = read_rows(rows, self.program)
+        program, rounding = rounded(self.program, columns, count, tolerance)
+        return self.from_program(program, {**self.about, "rounding": rounding.words()})
 
     def sample(self, rows: Any, draws: int = 100, seed: Any = 0) -> np.ndarray:
         """Draws from the predictive distribution, (draws, rows, *event); whole numbers for a discrete outcome.

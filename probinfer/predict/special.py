@@ -6,6 +6,7 @@ thousands of times a row. Here recurrences lift small arguments to where an asym
 the cost is fixed, and XLA fuses it all. Only the two-parameter beta function keeps `betainc`, for moderate arguments.
 """
 
+import math
 from fractions import Fraction
 from functools import cache
 
@@ -234,3 +235,48 @@ def _gamma_limit(small: Array, big: Array, depth: Array) -> Array:
     step = jnp.exp(log_poisson(small, u)) * (1.0 + u / (small + 1.0))  # P(a, u) - P(a + 2, u)
     weight = (small - 1.0) * small * (small + 1.0) / (24.0 * rate * rate)
     return lower - weight / (1.0 + weight) * step
+
+
+_HART_TOP = (
+    3.52624965998911e-02, 0.700383064443688, 6.37396220353165, 33.912866078383, 112.079291497871, 221.213596169931,
+    220.206867912376,
+)  # fmt: skip
+_HART_BOTTOM = (
+    8.83883476483184e-02, 1.75566716318264, 16.064177579207, 86.7807322029461, 296.564248779674, 637.333633378831,
+    793.826512519948, 440.413735824752,
+)  # fmt: skip
+_SQUARINGS, _MIDDLE = (
+    7,
+    0.39,
+)  # exp(-t), t <= 100: the 128th power of exp(-t / 128), whose exponent is within 0.39 of it
+
+
+def standard_normal_cdf(z: Array) -> Array:
+    """Phi(z) at half the cost of `erfc`: off by 2e-14 at most, and by 3e-7 of itself far below zero; z < -14 as -14.
+
+    A quotient of polynomials times exp(-z^2 / 2), itself a polynomial squared again and again. Hart et al. (1968),
+    Computer Approximations, 5666, with the coefficients of West (2005), Wilmott Magazine.
+    """
+    a = jnp.minimum(jnp.abs(z), 14.0)
+    below = _exp_of_minus(0.5 * a * a) * _polynomial(_HART_TOP, a) / _polynomial(_HART_BOTTOM, a)
+    return jnp.where(z > 0.0, 1.0 - below, below)
+
+
+def _exp_of_minus(t: Array) -> Array:
+    """exp(-t), 0 <= t <= 100, to 1e-13 of itself; in float32 by the exponential function, which is fast there."""
+    if t.dtype == jnp.float32:
+        return jnp.exp(-t)
+    r = _MIDDLE - t / 2**_SQUARINGS
+    power = jnp.full_like(r, math.exp(-_MIDDLE) / math.factorial(13))
+    for k in range(12, -1, -1):
+        power = power * r + math.exp(-_MIDDLE) / math.factorial(k)
+    for _ in range(_SQUARINGS):
+        power = power * power
+    return power
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    total = jnp.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        total = total * x + coefficient
+    return total

@@ -1,5 +1,8 @@
 """Cross-validation against closed forms; folds share one program; nothing leaks from rows left out."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -230,3 +233,67 @@ def test_missing_scikit_learn(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.model_selection", None)
     with pytest.raises(pi.MissingExtra, match="evaluate"):
         splits.folds_of(3, y, None, False, 0)
+
+
+# calibration ---------------------------------------------------------------------------------------------------------
+
+
+def sure_of_itself(x, y=None):
+    """Noise with the sd 1 taken for 0.3."""
+    beta = numpyro.sample("beta", dist.Normal(0, 1).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Normal(x @ beta, 0.3), obs=y)
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    rng = np.random.default_rng(11)
+    x = np.stack([np.ones(400), rng.normal(size=400)], axis=1)
+    noise = np.where(np.arange(400) % 2, 1.5, 0.5)
+    y = x @ [0.5, 1.0] + noise * rng.normal(size=400)
+    return pi.cross_validate(sure_of_itself, {"x": x, "y": y}, pi.Exact(draws=400), cv=5, progress=False)
+
+
+def fresh(n=4000):
+    rng = np.random.default_rng(12)
+    x = np.stack([np.ones(n), rng.normal(size=n)], axis=1)
+    side = np.arange(n) % 2
+    return x, side, x @ [0.5, 1.0] + np.where(side, 1.5, 0.5) * rng.normal(size=n)
+
+
+def band(calibration_rows, rows, level=0.9, false_alarm=1e-4):
+    """Of the coverage on fresh rows: binomial given the calibration set, and Beta distributed over such sets."""
+    sd = np.sqrt(level * (1 - level) * (1 / (calibration_rows + 2) + 1 / rows))
+    return stats.norm.isf(false_alarm / 2) * sd
+
+
+def test_calibrating_by_the_folds_covers_fresh_rows(crossed, tmp_path):
+    x, side, y = fresh()
+    calibrated = crossed.calibrate()
+    prediction = calibrated.predict({"x": x})
+    inside = (prediction.lower <= y) & (y <= prediction.upper)
+    assert abs(inside.mean() - 0.9) < band(400, len(y))
+    assert "by cross-validation in 5 folds: about 90%" in prediction.guarantee
+    own = crossed.refits.predictor.predict({"x": x})  # twin: not calibrated
+    assert np.mean((own.lower <= y) & (y <= own.upper)) < 0.9 - 5 * band(400, len(y))
+    assert abs(inside[side == 0].mean() - 0.9) > band(200, 2000)  # overall, not in each group
+
+    grouped = crossed.calibrate(groups=np.arange(400) % 2)
+    prediction = grouped.predict({"x": x}, groups=side)
+    inside = (prediction.lower <= y) & (y <= prediction.upper)
+    for number in (0, 1):
+        assert abs(inside[side == number].mean() - 0.9) < band(200, 2000)
+
+    grouped.save(tmp_path / "predictor")
+    loaded = pi.load_predictor(tmp_path / "predictor").predict({"x": x[:9]}, groups=side[:9])
+    np.testing.assert_array_equal(loaded.upper, prediction.upper[:9])
+    assert loaded.guarantee == grouped.predict({"x": x[:9]}, groups=side[:9]).guarantee
+
+
+def test_calibrating_by_folds_takes_every_row_and_good_fits(crossed):
+    with pytest.raises(pi.PredictionError, match="groups has 3 entries for 400 rows"):
+        crossed.calibrate(groups=[0, 1, 1])
+    with pytest.raises(pi.PredictionError, match="Only 320 of 400 rows were left out"):
+        replace(crossed, folds=crossed.folds[:4]).calibrate()
+    bad = replace(crossed.folds[0], report=SimpleNamespace(verdict=pi.Verdict.BAD))
+    with pytest.raises(pi.UnreliablePosterior, match="The worst verdict of a fold is BAD"):
+        replace(crossed, folds=(bad, *crossed.folds[1:])).calibrate()

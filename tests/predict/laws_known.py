@@ -23,6 +23,11 @@ def _p(logits):
     return 1 / (1 + np.exp(-logits))
 
 
+def _between_bounds(loc, scale, start, length):
+    """Bounds from sds to the left to sds to the right of the centre."""
+    return loc, scale, loc + start * scale, loc + (start + 0.5 + length) * scale
+
+
 def _row(name, draw, scipy, numpyro):
     return Known(FAMILIES[name], draw, scipy, numpyro)
 
@@ -82,6 +87,12 @@ KNOWN = {
             lambda g, s: (g.gamma(2, 1, s) + 0.1, g.gamma(3, 1, s) + 0.1),
             lambda a, b: stats.beta(a, b),
             dist.Beta,
+        ),
+        _row(
+            "TruncatedNormal",
+            lambda g, s: _between_bounds(g.normal(2, 3, s), g.gamma(4, 0.3, s), g.normal(0, 1.5, s), g.gamma(2, 1, s)),
+            lambda m, sd, low, high: stats.truncnorm((low - m) / sd, (high - m) / sd, m, sd),
+            lambda m, sd, low, high: dist.TruncatedNormal(m, sd, low=low, high=high),
         ),
         _row(
             "Bernoulli",

@@ -42,6 +42,9 @@ LAWS = {
         dist.ZeroInflatedDistribution(dist.NegativeBinomial2(POSITIVE, 2.0), gate_logits=REAL),
         np.array([0, 3, 7]),
     ),
+    "truncated from both sides": (dist.TruncatedNormal(REAL, POSITIVE, low=-2.0, high=3.0), REAL),
+    "truncated from the left": (dist.TruncatedNormal(REAL, POSITIVE, low=0.0), POSITIVE),
+    "truncated from the right": (dist.TruncatedNormal(REAL, POSITIVE, high=4.0), REAL),
     "expanded": (dist.Normal(REAL[:1], 2.0).expand([3]), REAL),
     "masked": (dist.Normal(REAL, 2.0).mask(True), REAL),
     "to_event": (dist.Normal(REAL, 2.0).to_event(1), None),
@@ -95,6 +98,13 @@ def test_ordered_logistic_whose_probabilities_round_below_zero():
     assert not np.isnan(parameters_of(law, (1,))[0]).any()
 
 
+@pytest.mark.parametrize("censored", [dist.LeftCensoredDistribution, dist.RightCensoredDistribution])
+def test_a_censored_outcome_is_predicted_as_it_is(censored):
+    law = censored(dist.Weibull(POSITIVE, 2.0), np.array([0, 1, 0]))
+    assert family_of(law).name == "Weibull"
+    np.testing.assert_allclose(parameters_of(law, (3,)), [POSITIVE, np.full(3, 2.0)])
+
+
 def test_a_subclass_is_no_known_law():
     class Shifted(dist.Normal):
         @property
@@ -102,5 +112,6 @@ def test_a_subclass_is_no_known_law():
             return self.loc + 1.0
 
     assert family_of(Shifted(0.0, 1.0)) is None
+    assert family_of(dist.TruncatedDistribution(dist.StudentT(3.0), low=0.0)) is None
     assert family_of(dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2))) is None
     assert family_of(dist.ZeroInflatedDistribution(dist.Geometric(0.3), gate=0.2)) is None

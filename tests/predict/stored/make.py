@@ -86,6 +86,11 @@ def point() -> pi.PointPredictor:
     return pi.PointPredictor(model, inputs=["x"], outcome="y").calibrate({"x": x}, 2.0 * x + rng.normal(size=60))
 
 
+def rounded() -> Predictor:
+    """Format 6: draws in single precision."""
+    return fitted(m.line, {"x": m.x, "y": m.y}, {k: v[::4] for k, v in m.LINE.items()}, chains=2).round({"x": m.x})
+
+
 STORED = {
     "v1-normal": normal,
     "v1-geometric": geometric,
@@ -93,6 +98,7 @@ STORED = {
     "v3-compressed": compressed,
     "v4-prepared": prepared,
     "v5-point": point,
+    "v6-rounded": rounded,
 }
 
 
