@@ -31,6 +31,7 @@ MOST_CELLS = 20_000_000  # numbers in an array of all states of all entries: 160
 _MOST_TRIES = 30  # sites looked at in other orders, where one leads nowhere
 _PROBES, _SPREAD = 8, 2.0  # random points at which it is seen whether states have probability zero
 _ZERO = -1e30  # log densities below count as those of an impossible state
+_NOTHING = -800.0  # log of a share that is zero in double precision
 
 Named = Mapping[str, jax.Array]
 Terms = Callable[[Named, Named, Named], dict[str, jax.Array]]  # (continuous unconstrained, discrete, data) -> by site
@@ -150,7 +151,7 @@ def _shapes(target: Target) -> tuple[dict[str, Any], dict[str, Any], dict[str, A
 
 
 def _inside(fn: Any, value: Any) -> jax.Array | None:
-    """Whether a value is in the support, where that is bounded: NumPyro's densities go on beyond it."""
+    """Whether a value is in the support, where that is bounded and NumPyro's validation, which looks, is off."""
     mask, base = None, fn
     while hasattr(base, "base_dist") and type(base).__name__ in _WRAPPERS:
         if type(base).__name__ == "MaskedDistribution":
@@ -159,7 +160,9 @@ def _inside(fn: Any, value: Any) -> jax.Array | None:
             mask = base._mask
         base = base.base_dist
     support = getattr(fn, "support", None)
-    if support is None or type(support).__name__.lstrip("_") in _UNBOUNDED or type(base).__name__ == "Unit":
+    if getattr(base, "_validate_args", False) or support is None:
+        return None
+    if type(support).__name__.lstrip("_") in _UNBOUNDED or type(base).__name__ == "Unit":
         return None
     if type(getattr(support, "base_constraint", support)).__name__.lstrip("_") in _UNBOUNDED:
         return None
@@ -277,60 +280,66 @@ def _combinations(step: Step, values: np.ndarray) -> np.ndarray:
 # the sum itself ------------------------------------------------------------------------------------------------------
 
 
-def _collect(step: Step, terms: Named) -> jax.Array:
-    """The terms that depend on a site, summed for each of its entries that are apart: (*sizes of the free axes)."""
+def _own(step: Step, terms: Named) -> dict[str, jax.Array]:
+    """The terms that depend on a site, each summed over what its entries that are apart have no part in."""
+    found = {}
+    for name, place in step.places.items():
+        value, axes = jnp.asarray(terms[name]), [place[axis].axis for axis in step.free]
+        value = jnp.sum(value, axis=tuple(i for i in range(value.ndim) if i not in axes))
+        found[name] = jnp.transpose(value, [sorted(axes).index(axis) for axis in axes])
+    return found
+
+
+def _by_entry(step: Step, own: Named) -> jax.Array:
+    """Those terms (c, …) for all choices, added up for each entry that is apart: (c, *sizes of the free axes)."""
     sizes = [step.shape[axis] for axis in step.free]
     total: Any = jnp.zeros(())
-    for name, place in step.places.items():
-        value = jnp.asarray(terms[name])
-        axes = [place[axis].axis for axis in step.free]
-        value = jnp.sum(value, axis=tuple(i for i in range(value.ndim) if i not in axes))
-        value = jnp.transpose(value, [sorted(axes).index(axis) for axis in axes])
-        for at, axis in enumerate(step.free):
-            index = place[axis].index
+    for name, value in own.items():
+        for at, axis in enumerate(step.free, start=1):
+            index = step.places[name][axis].index
             if index is not None:  # an entry that depends on none adds the same in every state, wherever it is put
-                where = jnp.asarray(np.maximum(index, 0))
-                moved = jnp.moveaxis(value, at, 0)
-                value = jnp.moveaxis(jax.ops.segment_sum(moved, where, num_segments=sizes[at]), 0, at)
+                rows = jnp.moveaxis(value, at, 0)
+                sums = jax.ops.segment_sum(rows, jnp.asarray(np.maximum(index, 0)), num_segments=sizes[at - 1])
+                value = jnp.moveaxis(sums, 0, at)
         total = total + value
-    return jnp.broadcast_to(total, sizes)
+    return jnp.broadcast_to(total, (len(step.choices), *sizes))
 
 
 def scores(step: Step, before: Terms, u: Named, z: Named, inputs: Named) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Log density of each choice for each entry that is apart (c, *free), and the terms that do not depend on it."""
 
-    def at(choice: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def at(choice: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         terms = before(u, {**z, step.name: choice}, inputs)
-        return _collect(step, terms), {name: term for name, term in terms.items() if name not in step.places}
+        return _own(step, terms), {name: term for name, term in terms.items() if name not in step.places}
 
     choices = jnp.asarray(step.choices)
     if not step.careful:
-        return jax.vmap(at, out_axes=(0, None))(choices)
+        own, rest = jax.vmap(at, out_axes=(0, None))(choices)
+        return _by_entry(step, own), rest
 
     # A state of probability zero adds nothing to the sum, but the gradient there may be no number, and zero times that
     # is none either. So its place is taken by the likeliest state, and its share is set to zero afterwards.
-    first = lax.stop_gradient(jax.vmap(lambda choice: _zeros_first(at(choice)[0], step, before, u, z, inputs, choice))(
-        choices
-    ))  # fmt: skip
-    top = jnp.max(first, axis=0, keepdims=True)
-    possible = ~(first - jnp.where(jnp.isfinite(top), top, 0.0) < -800.0)
+    first = lax.stop_gradient(_zeros_first(step, before, u, z, inputs))
+    top = jnp.max(first, axis=0)
+    possible = ~(first - jnp.where(jnp.isfinite(top), top, 0.0) < _NOTHING)
     best = entries_of(step, choices, jnp.argmax(jnp.where(jnp.isnan(first), -jnp.inf, first), axis=0))
     wide = [1 if axis not in step.free else size for axis, size in enumerate(step.shape)]
-
-    def guarded(choice: jax.Array, here: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        found, rest = at(jnp.where(here.reshape(wide), choice, best))
-        return jnp.where(here, found, -jnp.inf), rest
-
-    return jax.vmap(guarded, out_axes=(0, None))(choices, possible)
+    own, rest = jax.vmap(lambda choice, here: at(jnp.where(here.reshape(wide), choice, best)), out_axes=(0, None))(
+        choices, possible
+    )
+    return jnp.where(possible, _by_entry(step, own), -jnp.inf), rest
 
 
-def _zeros_first(
-    total: jax.Array, step: Step, before: Terms, u: Named, z: Named, inputs: Named, choice: jax.Array
-) -> jax.Array:
-    """The log density of a choice, minus infinity where one of its terms is, whatever the others are."""
-    terms = before(u, {**z, step.name: choice}, inputs)
-    zero = {name: jnp.where(jnp.asarray(terms[name]) < _ZERO, 1.0, 0.0) for name in step.places}
-    return jnp.where(_collect(step, zero) > 0, -jnp.inf, total)
+def _zeros_first(step: Step, before: Terms, u: Named, z: Named, inputs: Named) -> jax.Array:
+    """The log densities of all choices, minus infinity where one of the terms is, whatever the others are."""
+
+    def at(choice: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        terms = before(u, {**z, step.name: choice}, inputs)
+        zero = {name: jnp.where(jnp.asarray(terms[name]) < _ZERO, 1.0, 0.0) for name in step.places}
+        return _own(step, terms), _own(step, zero)
+
+    own, zero = jax.vmap(at)(jnp.asarray(step.choices))
+    return jnp.where(_by_entry(step, zero) > 0, -jnp.inf, _by_entry(step, own))
 
 
 def entries_of(step: Step, choices: jax.Array, picked: jax.Array) -> jax.Array:

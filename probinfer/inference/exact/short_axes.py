@@ -116,11 +116,26 @@ def _concatenate(step: Any, inputs: list[Any], shapes: list[tuple[int, ...]]) ->
 
 def _gather(step: Any, inputs: list[Any], shapes: list[tuple[int, ...]]) -> Any:
     how = step.params["dimension_numbers"]
-    if how.operand_batching_dims:
-        return None
     source, picks = inputs
-    picks = jnp.broadcast_to(picks, (*jnp.shape(picks)[:-1], shapes[1][-1]))
-    return _bind(step, [jnp.broadcast_to(source, shapes[0]), picks])[0]
+    if all(jnp.shape(source)[axis] == 1 < shapes[0][axis] for axis in how.start_index_map) and _same_everywhere(step):
+        kept = [size for axis, size in enumerate(jnp.shape(source)) if axis not in how.collapsed_slice_dims]
+        sizes = [1] * len(step.outvars[0].aval.shape)
+        for at, size in zip(how.offset_dims, kept, strict=True):
+            sizes[at] = size
+        return jnp.reshape(source, sizes)
+    wide, many = list(shapes[0]), [*jnp.shape(picks)[:-1], shapes[1][-1]]
+    for axis, at in zip(how.operand_batching_dims, how.start_indices_batching_dims, strict=True):
+        wide[axis] = many[at] = max(jnp.shape(source)[axis], jnp.shape(picks)[at])
+    return _bind(step, [jnp.broadcast_to(source, wide), jnp.broadcast_to(picks, many)])[0]
+
+
+def _same_everywhere(step: Any) -> bool:
+    """Whether a gather takes entries of an axis, or all of it, and never what is outside."""
+    how, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
+    shape = step.invars[0].aval.shape
+    entries = set(how.start_index_map) == set(how.collapsed_slice_dims)
+    whole = all(sizes[axis] == size for axis, size in enumerate(shape) if axis not in how.collapsed_slice_dims)
+    return entries and whole and step.params["mode"] is not jax.lax.GatherScatterMode.FILL_OR_DROP
 
 
 _SHORT = {
