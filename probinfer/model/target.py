@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -204,7 +205,7 @@ class Target:
         """Apply a function of one point to many, compiled once, in chunks."""
         positions = np.asarray(positions)
         lead = positions.shape[:-1]
-        flat = positions.reshape(-1, self.dim)
+        flat = positions.reshape(math.prod(lead), self.dim)
         with self.precision():
             shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
             per_point = 8 * max(1, sum(int(np.prod(s.shape)) for s in shapes.values()))

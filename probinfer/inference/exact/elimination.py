@@ -12,7 +12,7 @@ along which entries do meet in a term are summed over all combinations of their 
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,14 +28,13 @@ from probinfer.model.trace import is_discrete, pointwise_log_densities
 
 MOST_STATES = 1024  # joint states of entries that depend on one another
 MOST_CELLS = 20_000_000  # numbers in an array of all states of all entries: 160 MB
-_MOST_TRIES = 30  # sites looked at in other orders, where one leads nowhere
+_MOST_TRIES = 30  # sites looked at in other orders, where entries meet in the first
 _PROBES, _SPREAD = 8, 2.0  # random points at which it is seen whether states have probability zero
 _ZERO = -1e30  # log densities below count as those of an impossible state
 _NOTHING = -800.0  # log of a share that is zero in double precision
 
 Named = Mapping[str, jax.Array]
 Terms = Callable[[Named, Named, Named], dict[str, jax.Array]]  # (continuous unconstrained, discrete, data) -> by site
-_Found = tuple[list["Step"], list[Terms]]
 
 
 class CannotSum(Exception):
@@ -74,6 +73,14 @@ class Step(NamedTuple):
         return f"{self.name}: {joint}" + (f" for each of {apart} entries" if apart > 1 else "")
 
 
+class _Order(NamedTuple):
+    """A way of summing all sites out. states: the most that are looked at jointly."""
+
+    steps: list[Step]
+    levels: list[Terms]
+    states: float
+
+
 def eliminate(target: Target) -> tuple[list[Step], list[Terms]]:
     """The steps in their order, and the terms before each of them and after the last.
 
@@ -83,15 +90,16 @@ def eliminate(target: Target) -> tuple[list[Step], list[Terms]]:
     values, tries = _values(target), iter(range(_MOST_TRIES))
     refusals: list[CannotSum] = []
 
-    def search(steps: list[Step], levels: list[Terms], left: list[str], weight: dict[str, float]) -> _Found | None:
+    def orders(steps: list[Step], levels: list[Terms], left: list[str], weight: dict[str, float]) -> Iterator[_Order]:
         if not left:
-            return steps, levels
+            yield _Order(steps, levels, max(weight.values()))
+            return
         seen = _dependences(target, levels[-1], left)
         options = [_step(target, name, values[name], seen) for name in reversed(left)]
         # first the sites whose entries are apart, and of these the one sampled last: it may tie those before it
         for step, states in sorted(options, key=lambda option: option[1] if option[0].meeting else 0):
             if next(tries, None) is None:
-                return None
+                return
             joint = states * max((weight.get(name, 1) for name in step.places), default=1)
             try:
                 _check_size(step, joint)
@@ -99,19 +107,17 @@ def eliminate(target: Target) -> tuple[list[Step], list[Terms]]:
                 refusals.append(refusal)
                 continue
             step = step._replace(choices=_combinations(step, values[step.name]))
-            rest = {name: size for name, size in weight.items() if name not in step.places}
             others = [name for name in left if name != step.name]
-            found = search(
-                [*steps, step], [*levels, _after(step, levels[-1])], others, {**rest, step.name: joint}
-            )
-            if found is not None:
-                return found
-        return None
+            yield from orders([*steps, step], [*levels, _after(step, levels[-1])], others, {**weight, step.name: joint})
 
-    found = search([], [_base(target)], list(target.bound.discrete), {})
-    if found is None:
+    best = None
+    for order in orders([], [_base(target)], list(target.bound.discrete), {}):
+        best = order if best is None or order.states < best.states else best
+        if not any(step.meeting for step in order.steps):
+            break
+    if best is None:
         raise refusals[0]
-    return _with_care(target, *found, values)
+    return _with_care(target, best.steps, best.levels, values)
 
 
 # the terms of a model ------------------------------------------------------------------------------------------------
@@ -368,7 +374,9 @@ def log_sum_exp(values: jax.Array) -> jax.Array:
     return jnp.where(none, -jnp.inf, top + jnp.log(jnp.where(none, 1.0, total)))
 
 
-def _with_care(target: Target, steps: list[Step], levels: list[Terms], values: Mapping[str, np.ndarray]) -> _Found:
+def _with_care(
+    target: Target, steps: list[Step], levels: list[Terms], values: Mapping[str, np.ndarray]
+) -> tuple[list[Step], list[Terms]]:
     """The same steps, those with states of probability zero marked as such, by what is seen at random points."""
     u, z, inputs = _shapes(target)
     generator = np.random.default_rng(0)

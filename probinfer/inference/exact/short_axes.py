@@ -117,7 +117,8 @@ def _concatenate(step: Any, inputs: list[Any], shapes: list[tuple[int, ...]]) ->
 def _gather(step: Any, inputs: list[Any], shapes: list[tuple[int, ...]]) -> Any:
     how = step.params["dimension_numbers"]
     source, picks = inputs
-    if all(jnp.shape(source)[axis] == 1 < shapes[0][axis] for axis in how.start_index_map) and _same_everywhere(step):
+    alike = [jnp.shape(source)[axis] == 1 < shapes[0][axis] for axis in how.start_index_map]
+    if alike and all(alike) and not how.operand_batching_dims and _same_everywhere(step):
         kept = [size for axis, size in enumerate(jnp.shape(source)) if axis not in how.collapsed_slice_dims]
         sizes = [1] * len(step.outvars[0].aval.shape)
         for at, size in zip(how.offset_dims, kept, strict=True):

@@ -50,7 +50,7 @@ class Summed(Target):
         The same for a draw, whatever other draws there are: its randomness is that of `key` and its place.
         """
         lead = positions.shape[:-1]
-        flat = positions.reshape(-1, self.dim)
+        flat = positions.reshape(math.prod(lead), self.dim)
         places = np.stack(np.unravel_index(np.arange(len(flat)), lead), axis=-1).astype(np.uint32)
         out = np.empty((len(flat), self.whole.dim))
         cells = max(len(step.choices) * math.prod(step.shape) for step in self._steps)
