@@ -87,7 +87,7 @@ def eliminate(target: Target) -> tuple[list[Step], list[Terms]]:
     Raises CannotSum for sites with vectors for values or values without end, and where too many states would have to be
     summed together.
     """
-    values, tries = _values(target), iter(range(_MOST_TRIES))
+    values, tries = values_of(target), iter(range(_MOST_TRIES))
     refusals: list[CannotSum] = []
 
     def orders(steps: list[Step], levels: list[Terms], left: list[str], weight: dict[str, float]) -> Iterator[_Order]:
@@ -180,7 +180,7 @@ _WRAPPERS = {"Independent", "ExpandedDistribution", "MaskedDistribution"}
 _UNBOUNDED = {"Real", "RealVector", "RealMatrix"}
 
 
-def _values(target: Target) -> dict[str, np.ndarray]:
+def values_of(target: Target) -> dict[str, np.ndarray]:
     """The values that each discrete site may have: of all entries together, where they differ."""
     found = {}
     for name, about in describe(target).items():
@@ -226,6 +226,11 @@ def _data_only(target: Target) -> list[Any]:
 
 
 # what depends on what ------------------------------------------------------------------------------------------------
+
+
+def dependences(target: Target) -> dict[str, Dependence]:
+    """For each term of a model, which discrete sites it depends on, and how."""
+    return _dependences(target, _base(target), list(target.bound.discrete))
 
 
 def _dependences(target: Target, terms: Terms, left: list[str]) -> dict[str, Dependence]:
@@ -378,7 +383,7 @@ def _with_care(
     target: Target, steps: list[Step], levels: list[Terms], values: Mapping[str, np.ndarray]
 ) -> tuple[list[Step], list[Terms]]:
     """The same steps, those with states of probability zero marked as such, by what is seen at random points."""
-    u, z, inputs = _shapes(target)
+    u, z, _ = _shapes(target)
     generator = np.random.default_rng(0)
 
     def look(u: Named, z: Named, inputs: Named) -> jax.Array:
