@@ -288,6 +288,28 @@ def _combinations(step: Step, values: np.ndarray) -> np.ndarray:
     return np.array(rows, int).reshape(-1, *sizes)
 
 
+def own_rows(steps: list[Step], outcomes: Mapping[str, tuple[int, ...]], discrete: tuple[str, ...]) -> dict[str, str]:
+    """Outcomes of which every entry has discrete sites of its own, with the term that is left of it in the end: then
+    that is the outcome's log density given the continuous sites. outcomes: their shapes."""
+    holds: dict[str, set[str]] = {}  # the terms of the model that are in each term that is left
+    apart: dict[str, bool] = {}
+    for step in steps:
+        own = {axis: Along(axis) for axis, size in enumerate(step.shape) if size > 1}
+        inside: set[str] = set()
+        whole = not step.meeting
+        for name, place in step.places.items():
+            inside |= holds.pop(name, {name})
+            same = set(own) == set(place) & set(own) and all(own[axis].same(place[axis]) for axis in own)
+            whole &= same and outcomes.get(name, step.shape) == step.shape and apart.pop(name, True)
+        holds[step.name], apart[step.name] = inside, whole
+    found = {}
+    for term, inside in holds.items():
+        seen = [name for name in inside if name not in discrete]
+        if apart[term] and len(seen) == 1 and seen[0] in outcomes:
+            found[seen[0]] = term
+    return found
+
+
 # the sum itself ------------------------------------------------------------------------------------------------------
 
 

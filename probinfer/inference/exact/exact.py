@@ -23,13 +23,13 @@ class Exact:
         log p(θ, y) = c + Σ_k η_k t_k(θ),   t the sufficient statistics of a product of known laws
         log p(y) = c + log ∫ exp(Σ_k η_k t_k(θ)) dθ
 
-    A model that has discrete sites only, finitely many values each, is solved too: by summing over them (`docs/exact.md`).
-
     The product may hold one normal law of all real parameters together, a gamma or an inverse gamma law of each
     positive one, a beta law of each between 0 and 1, a Dirichlet law of each simplex: so linear regression and
     Gaussian hierarchies with known scales, Beta-Binomial, Gamma-Poisson, Gamma-Exponential, inverse gamma variances,
     Dirichlet-Multinomial, and independent parts of these in one model. η and c come from a linear fit to the log
     density at points around the mode, and are accepted only if they give it at other points to seven digits.
+
+    A model that has discrete sites only, finitely many values each, is solved by summing over them (`docs/exact.md`).
 
     Args:
         draws: independent draws.

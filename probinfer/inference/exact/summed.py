@@ -7,11 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probinfer.inference.exact.elimination import CannotSum, eliminate, entries_of, scores
+from probinfer.inference.exact.elimination import CannotSum, eliminate, entries_of, own_rows, scores
 from probinfer.model.model import BoundModel
 from probinfer.model.target import Seen, Target
 
 _CHUNK_BYTES = 64 * 2**20  # of scores computed at once
+
+
+class Whole(Target):
+    """The target of all sites of a model whose discrete sites are summed out.
+
+    Its log likelihood of a row is log p(y_n | θ) where every discrete site that matters to the row alone is summed out:
+
+        log Σ_k p(z_n = k | θ) p(y_n | z_n = k, θ)
+
+    log p(y_n | z_n, θ), with z_n drawn given y_n, would say nothing about how a new row is predicted.
+    """
+
+    summed: "Summed"
+
+    def pointwise_log_likelihood(self, positions: np.ndarray) -> dict[str, np.ndarray] | None:
+        """As for `Target`, with a row's own discrete sites summed out."""
+        found = super().pointwise_log_likelihood(positions)
+        return found if found is None else {**found, **self.summed.rows_log_likelihood(positions)}
 
 
 class Summed(Target):
@@ -31,7 +49,8 @@ class Summed(Target):
     """
 
     def __init__(self, bound: BoundModel, *, float64: bool = True, gradient: bool = True) -> None:
-        self.whole = Target(bound, float64=float64, gradient=gradient)
+        self.whole = Whole(bound, float64=float64, gradient=gradient)
+        self.whole.summed = self
         self._steps, self._levels = eliminate(self.whole)
         super().__init__(bound, float64=float64, gradient=gradient, without=bound.discrete)
 
@@ -68,6 +87,19 @@ class Summed(Target):
                 parts = [_padded(values[start:stop], chunk) for values in (flat.astype(self.dtype), places)]
                 out[start:stop] = np.asarray(program(*parts, words, self.inputs))[: stop - start]
         return out.reshape(*lead, self.whole.dim)
+
+    def rows_log_likelihood(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """log p(y_n | z) for the outcomes whose rows have discrete sites of their own, at points of all sites."""
+        observed = {site.name: site.shape for site in self.bound.observed}
+        terms = own_rows(self._steps, observed, self.bound.discrete)
+        if not terms:
+            return {}
+
+        def at(z: jax.Array, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            left = self._levels[-1](self.split(z), {}, inputs)
+            return {outcome: left[term] for outcome, term in terms.items()}
+
+        return self._map("log likelihood of rows", at, self.part(positions))
 
     def log_total(self) -> float:
         """The log density where there is no continuous site left: log p(data)."""
