@@ -49,8 +49,8 @@ class Terminal(io.StringIO):
 class Sampled:
     """A model, the arguments of the calls, and the chains of its first run: as they were when sampling began."""
 
-    def __init__(self, name: str) -> None:
-        self.model, self.data = models_numpyro.MODELS[name], data.MODELS[name][0]()
+    def __init__(self, model: Any, data: Any) -> None:
+        self.model, self.data = model, data
         seen: dict[str, Any] = {}
         advance = Chains.advance
 
@@ -119,7 +119,7 @@ class Sampled:
 
 
 def row(name: str, repeat: int) -> str:
-    sampled = Sampled(name)
+    sampled = Sampled(models_numpyro.MODELS[name], data.MODELS[name][0]())
     bare = sampled.bare()
     turns = [(bare(), *sampled.block()) for _ in range(repeat)]
     bare_us, block_us, steps = np.median(turns, axis=0)

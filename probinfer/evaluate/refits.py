@@ -12,8 +12,9 @@ import numpy as np
 from probinfer.errors import DataError, ModelError, PredictionError
 from probinfer.evaluate.elsewhere import answers
 from probinfer.evaluate.replicate import observed_value
-from probinfer.inference.draw import draw_again, key_words, method_again, target_for
+from probinfer.inference.draw import draw_again, key_words, method_again, target_for, whole_target
 from probinfer.inference.draws import Outcome
+from probinfer.inference.exact.summed import Summed
 from probinfer.inference.mcmc.chains import workers
 from probinfer.inference.method import Method, Warm
 from probinfer.inference.montecarlo.growing import unconstrained
@@ -88,10 +89,11 @@ class Refits:
         every = np.ones(self.rows, bool)
         self._target = target_for(self.method, self._model.bind({**self.data, KEPT: every}))
         shapes = {site.name: site.shape for site in self.bound.latents}
-        if {site.name: site.shape for site in self._target.latents} != shapes:
+        whole = whole_target(self._target)
+        if {site.name: site.shape for site in whole.latents} != shapes:
             raise ModelError("The model does not have the same parameters when it is run again.")
         steps = evidence.stats.get("step_size")
-        positions = unconstrained(self._target, posterior.latents)
+        positions = unconstrained(whole, posterior.latents)
         usable = np.isfinite(positions).all(axis=1)
         step = float(np.median(steps[..., -1])) if method is None and steps is not None and np.size(steps) else None
         self._warm = Warm(positions[usable], step) if usable.any() else None
@@ -202,10 +204,10 @@ class Refits:
                 raise
 
     def _draw(self, target: Target, warm: Warm | None, seed: Any) -> Posterior:
-        draws, attrs = draw_again(target, self.method, warm=warm, seed=seed, progress=False)
+        draws, whole, attrs = draw_again(target, self.method, warm=warm, seed=seed, progress=False)
         if draws.outcome is Outcome.INTERRUPTED:
             raise KeyboardInterrupt("Interrupted while a fold was drawn.")
-        return Posterior.from_draws(draws, target, model=None, data=None, attrs=attrs)
+        return Posterior.from_draws(draws, whole, model=None, data=None, attrs=attrs)
 
     def _of(self, data: dict[str, Any]) -> Target:
         """The target of other data: of the same program, or traced anew if it holds data as constants."""
@@ -225,7 +227,8 @@ class Refits:
         return target
 
     def _verify(self, target: Target, other: Target) -> None:
-        positions = self._warm.positions if self._warm is not None else np.zeros((1, target.dim))
+        positions = self._warm.positions if self._warm is not None else np.zeros((1, whole_target(target).dim))
+        positions = target.part(positions) if isinstance(target, Summed) else positions
         tolerance = _AGREES if target.float64 else _AGREES_SINGLE
         for z in positions[np.linspace(0, len(positions) - 1, _POINTS).astype(int)]:
             one, two = target.site_log_densities(z), other.site_log_densities(z)

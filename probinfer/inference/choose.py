@@ -5,6 +5,7 @@ import numpy as np
 from probinfer.errors import MethodError, NoGradient
 from probinfer.inference.exact.conjugate import could_be_conjugate, solve
 from probinfer.inference.exact.exact import Exact
+from probinfer.inference.exact.summed import CannotSum, Summed
 from probinfer.inference.mcmc.gibbs import Gibbs
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
@@ -22,7 +23,7 @@ def choose(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
         reason = "the states cannot be integrated out in closed form, so particles estimate the parameters' likelihood"
         return PMMH(), Target(bound, gradient=False), reason
     if bound.discrete:
-        return Gibbs(), Target(bound), f"the latent site {bound.discrete[0]} is discrete"
+        return _choose_for_discrete(bound, steered=steered)
     try:
         target = Target(bound)
     except NoGradient:
@@ -30,6 +31,21 @@ def choose(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
     if not steered and _has_closed_form(target):
         return Exact(), target, "the posterior has a closed form"
     return NUTS(), target, "every latent site is continuous and the log density has a gradient"
+
+
+def _choose_for_discrete(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
+    named = f"{', '.join(bound.discrete)} {'is' if len(bound.discrete) == 1 else 'are'}"
+    try:
+        target = Summed(bound)
+    except CannotSum as refusal:
+        return Gibbs(), Target(bound), f"{named} discrete and cannot be summed out: {str(refusal).rstrip('.')}"
+    except NoGradient:
+        return Metropolis(), Summed(bound, gradient=False), f"{named} summed out, and the log density has no gradient"
+    if target.dim:
+        return NUTS(), target, f"{named} discrete and summed out exactly ({target.words}), which leaves a gradient"
+    if steered:  # only chains heed that
+        return Gibbs(), target.whole, f"every latent site is discrete ({target.words})"
+    return Exact(), target, f"every latent site is discrete and can be summed over ({target.words})"
 
 
 def _has_closed_form(target: Target) -> bool:

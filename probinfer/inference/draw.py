@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from probinfer.inference.checkpoint import Journal
 from probinfer.inference.choose import choose
 from probinfer.inference.draws import Draws
 from probinfer.inference.exact.exact import Exact
+from probinfer.inference.exact.summed import CannotSum, Summed
 from probinfer.inference.mcmc.gibbs import Gibbs
 from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.many import ManyChains
@@ -90,7 +91,7 @@ def draw(
         target = target_for(method, bound)
     check_controls(chosen, until=until, checkpoint=checkpoint)
     traced = time.perf_counter() - began
-    provenance = _provenance(model, target)
+    provenance = _provenance(model, whole_target(target))
     journal = None
     if checkpoint is not None:
         given = json.loads(_json(settings_of(chosen)))
@@ -99,7 +100,7 @@ def draw(
         journal = Journal(checkpoint, {**provenance, "seed": [int(word) for word in key], **settings, **versions})
     line = make_progress(progress)
     try:
-        draws = chosen.run(target, Run(key, line, until, journal, clock))
+        draws, target = _drawn(chosen, target, Run(key, line, until, journal, clock))
     finally:
         line.close()
         if journal is not None:
@@ -109,10 +110,45 @@ def draw(
 
 
 def target_for(method: Method, bound: BoundModel) -> Target:
-    """The target as the method wants it. MethodError if the method does not fit the model."""
+    """The target as the method wants it: a `Summed` one where it cannot have discrete sites and the model has some.
+    MethodError if the method does not fit the model."""
     check_fits(method, bound, METHODS)
     gradient = bool({Need.GRADIENT, Need.PARTIAL_GRADIENT} & method.needs)
-    return Target(bound, float64=method.float64, gradient=gradient)
+    if not (bound.discrete and {Need.CONTINUOUS, Need.GRADIENT} & method.needs):
+        return Target(bound, float64=method.float64, gradient=gradient)
+    try:
+        target = Summed(bound, float64=method.float64, gradient=gradient)
+    except CannotSum as refusal:
+        raise MethodError(
+            f"{type(method).__name__} needs discrete sites summed out, and here they cannot be: {refusal} Fits: "
+            "pi.Gibbs(), which draws them."
+        ) from None
+    if target.dim == 0 and not isinstance(method, Exact):
+        raise MethodError(
+            f"{type(method).__name__} has nothing left to draw once {', '.join(bound.discrete)} "
+            f"{'is' if len(bound.discrete) == 1 else 'are'} summed out: the model has no continuous site. Fits: "
+            "pi.Exact(), which draws from the exact law, and pi.Gibbs()."
+        )
+    return target
+
+
+def whole_target(target: Target) -> Target:
+    """The target of all sites of a model: of a `Summed` one, that with the discrete sites too."""
+    return target.whole if isinstance(target, Summed) else target
+
+
+def _drawn(method: Method, target: Target, run: Run) -> tuple[Draws, Target]:
+    """Draws of all sites, and the target they are from."""
+    if not isinstance(target, Summed):
+        return method.run(target, run), target
+    if run.warm is not None:
+        run = run._replace(warm=run.warm._replace(positions=target.part(run.warm.positions)))
+    draws = method.run(target, run)
+    began = time.perf_counter()
+    positions = target.complete(draws.positions, run.key)
+    seconds = {**draws.seconds, "discrete": time.perf_counter() - began}
+    facts = {**draws.facts, "summed_out": target.words}
+    return replace(draws, positions=positions, seconds=seconds, facts=facts), target.whole
 
 
 def draw_update(
@@ -146,16 +182,16 @@ def draw_update(
 
 def draw_again(
     target: Target, method: Method, *, warm: Warm | None, seed: Any, progress: bool
-) -> tuple[Draws, dict[str, Any]]:
-    """As `draw`, from a target that is traced already; Markov chains start at the draws `warm`."""
+) -> tuple[Draws, Target, dict[str, Any]]:
+    """As `draw`, from a target that is traced already; Markov chains start at the draws `warm`, of all sites."""
     began, clock, key = time.perf_counter(), time.monotonic(), key_words(seed)
     line = make_progress(progress)
     try:
-        draws = method.run(target, Run(key, line, began=clock, warm=warm))
+        draws, target = _drawn(method, target, Run(key, line, began=clock, warm=warm))
     finally:
         line.close()
     spent = {"trace": 0.0, "began": began}
-    return draws, _attributes(draws, _provenance(target.bound.model, target), seed, key, spent, None)
+    return draws, target, _attributes(draws, _provenance(target.bound.model, target), seed, key, spent, None)
 
 
 def method_again(name: str, settings: Mapping[str, Any]) -> Method:

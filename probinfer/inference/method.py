@@ -18,9 +18,10 @@ from probinfer.model.target import Target
 class Need(enum.Enum):
     """What a method asks of a target."""
 
-    CONTINUOUS = "a log density: every latent site continuous"
-    GRADIENT = "the gradient of a log density: every latent site continuous"
+    CONTINUOUS = "a log density in continuous sites; discrete ones are summed out"
+    GRADIENT = "the gradient of a log density in continuous sites; discrete ones are summed out"
     PARTIAL_GRADIENT = "the gradient of a log density in the continuous sites"
+    NO_DISCRETE = "every latent site continuous"
     STATES = "a state-space model whose states are unknown: pi.StateSpace"
 
 
@@ -81,7 +82,7 @@ def check_fits(method: Any, bound: BoundModel, methods: tuple[Any, ...]) -> None
         hint = f"; did you mean {method.__name__}()?" if isinstance(method, type) else ""
         names = ", ".join(f"pi.{each.__name__}()" for each in methods)
         raise MethodError(f"method came as {method!r}; wanted one of {names}{hint}")
-    missing = {Need.CONTINUOUS, Need.GRADIENT} if bound.discrete else set()
+    missing = {Need.NO_DISCRETE} if bound.discrete else set()
     if not isinstance(bound.model, StateSpace):
         methods = tuple(each for each in methods if Need.STATES not in each.needs)
         if Need.STATES in method.needs:
@@ -96,8 +97,7 @@ def check_fits(method: Any, bound: BoundModel, methods: tuple[Any, ...]) -> None
         advice = f"Fits: {', '.join(fitting)}." if fitting else "No method of this version draws discrete sites."
         raise MethodError(
             f"{type(method).__name__} needs {needed}, but {', '.join(bound.discrete)} "
-            f"{'is' if len(bound.discrete) == 1 else 'are'} discrete. {advice} "
-            "Or sum the discrete sites out of the model, for example with numpyro.distributions.MixtureSameFamily."
+            f"{'is' if len(bound.discrete) == 1 else 'are'} discrete. {advice}"
         )
 
 

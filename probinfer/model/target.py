@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -38,13 +39,17 @@ class Target:
         float64: compute in double precision. Posteriors with Gaussian processes, differential equations or nearly
             collinear predictors need it.
         gradient: whether it will be wanted; without it, the density may have loops and conditions that have none.
+        without: latent sites that are no coordinates of z; for a target that sums them out.
     """
 
-    def __init__(self, bound: BoundModel, *, float64: bool = True, gradient: bool = True) -> None:
+    def __init__(
+        self, bound: BoundModel, *, float64: bool = True, gradient: bool = True, without: tuple[str, ...] = ()
+    ) -> None:
         self.bound = bound
         self.float64 = float64
-        self.latents, self.deterministics, self.coords = bound.latents, bound.deterministics, bound.coords
-        self._layout = _Layout(bound, float64)
+        self.latents = tuple(site for site in bound.latents if site.name not in without)
+        self.deterministics, self.coords = bound.deterministics, bound.coords
+        self._layout = _Layout(bound, float64, without)
         self.dim = self._layout.dim
         with self.precision():
             self.dtype = np.dtype(jnp.result_type(float))
@@ -167,7 +172,7 @@ class Target:
         sites = (*self.latents, *self.deterministics, *self.bound.observed)
         return next((site.dims for site in sites if site.name == name), self.bound.model.dims.get(name, ()))
 
-    def _simulate(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, "_Seen"]:
+    def _simulate(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, "Seen"]:
         """Log density at z, and what the model says there."""
         trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
         pointwise = pointwise_log_densities(trace)
@@ -175,7 +180,7 @@ class Target:
         total = sum(terms.values(), start=jnp.zeros((), z.dtype)).astype(z.dtype)
         named = {site.name: trace[site.name]["value"] for site in (*self.latents, *self.deterministics)}
         observed = {site.name: pointwise[site.name] for site in self.bound.observed}
-        return total, _Seen(named, observed, terms)
+        return total, Seen(named, observed, terms)
 
     def _trace(self, gradient: bool) -> "_Traced":
         point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
@@ -200,7 +205,7 @@ class Target:
         """Apply a function of one point to many, compiled once, in chunks."""
         positions = np.asarray(positions)
         lead = positions.shape[:-1]
-        flat = positions.reshape(-1, self.dim)
+        flat = positions.reshape(math.prod(lead), self.dim)
         with self.precision():
             shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
             per_point = 8 * max(1, sum(int(np.prod(s.shape)) for s in shapes.values()))
@@ -223,7 +228,7 @@ class Target:
         return {"xla_disable_hlo_passes": "tree_reduction_rewriter"} if plain_sums else {}
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What a run of the model shows besides its log density, each by site."""
 
     values: dict[str, jax.Array]
@@ -245,10 +250,10 @@ class _Traced:
         self._structure = jax.tree.structure(shapes)
         self.fingerprint = fingerprint_of(program)
 
-    def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, _Seen], jax.Array]:
+    def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, Seen], jax.Array]:
         return jax.tree.unflatten(self._structure, self._run(z, *jax.tree.leaves(inputs)))
 
-    def in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, _Seen], jax.Array]:
+    def in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, Seen], jax.Array]:
         """The same, for the body of a loop on a CPU."""
         return jax.tree.unflatten(self._structure, self._run_in_loop(z, *jax.tree.leaves(inputs)))
 
@@ -256,12 +261,12 @@ class _Traced:
 class _Layout:
     """Where each latent site lies in the flat vector."""
 
-    def __init__(self, bound: BoundModel, float64: bool) -> None:
+    def __init__(self, bound: BoundModel, float64: bool, without: tuple[str, ...] = ()) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
 
         def run(inputs: Mapping[str, Any]) -> list:
-            trace = bound.simulate({}, inputs)
-            self.shapes = {name: unconstrained_shape(site) for name, site in trace.items() if is_latent(site)}
+            latent = {name: site for name, site in bound.simulate({}, inputs).items() if is_latent(site)}
+            self.shapes = {name: unconstrained_shape(site) for name, site in latent.items() if name not in without}
             return []
 
         with jax.enable_x64(float64):

@@ -7,7 +7,7 @@ program must give what the model gives.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +26,7 @@ from probinfer.predict.discrete import BINOMIAL
 from probinfer.predict.family import Family, Support
 from probinfer.predict.laws import family_of, parameters_of
 from probinfer.predict.levels import picking_inputs, read_inputs
+from probinfer.predict.own_states import mixed_over, own_states
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Input, Program
 from probinfer.predict.training import sketch
 
@@ -70,6 +71,7 @@ class _Plan:
     fixed       data as they were
     constants   sizes and switches as they are for one row; an outcome that is left out is None
     left_out    outcomes that are not given: None, or placeholder `zeros` for a function that cannot do without
+    states      values of the discrete sites that every row has for itself, over which the outcome is mixed
     """
 
     bound: "BoundModel"
@@ -80,6 +82,7 @@ class _Plan:
     zeros: Mapping[str, np.ndarray]
     left_out: tuple[str, ...]
     row_counts: tuple[str, ...]
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def event(self) -> tuple[int, ...]:
@@ -88,7 +91,22 @@ class _Plan:
     def law(self, draw: Mapping[str, Any], fixed: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
         """The outcome's distribution for one row, given without its leading axis, and one draw."""
         arrays = {**fixed, **self.zeros, **{name: value[None] for name, value in row.items() if name != NO_INPUT}}
-        return self.bound.simulate(draw, arrays, self.constants)[self.site.name]["fn"]
+        return self._law(draw, 1, arrays, self.constants)
+
+    def laws(self, draw: Mapping[str, Any]) -> Any:
+        """The outcome's distribution for all rows of the training data, and one draw."""
+        return self._law(draw, self.site.shape[0], None, None)
+
+    def _law(self, draw: Mapping[str, Any], rows: int, arrays: Any, constants: Any) -> Any:
+        if not self.states:
+            return self.bound.simulate(draw, arrays, constants)[self.site.name]["fn"]
+        shared = {name: value for name, value in draw.items() if name not in self.states}
+        return mixed_over(
+            self.states,
+            rows,
+            self.site.name,
+            lambda states: self.bound.simulate({**shared, **states}, arrays, constants),
+        )
 
 
 def row_program(posterior: "Posterior", outcome: str | None) -> tuple[Program, dict[str, Any] | None]:
@@ -104,7 +122,7 @@ def row_program(posterior: "Posterior", outcome: str | None) -> tuple[Program, d
     with jax.enable_x64(True):
         for plan in _plans(bound, site):
             try:
-                law = _check(plan, latents)
+                plan, law = _check(plan, latents)
             except _Unfit as reason:
                 reasons.append(reason)
                 continue
@@ -227,19 +245,22 @@ def _plans(bound: "BoundModel", site: Any) -> Iterator[_Plan]:
 # checking a plan -----------------------------------------------------------------------------------------------------
 
 
-def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> _Law:
-    """The outcome's law if the plan gives row by row what the model gives for all rows; else raises _Unfit."""
+def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> tuple[_Plan, _Law]:
+    """The plan, with the states of each row where it has such, and the outcome's law if the plan gives row by row what
+    the model gives for all rows; else raises _Unfit."""
     bound, count = plan.bound, plan.site.shape[0]
     natural = _run(lambda: jax.eval_shape(partial(_sample_sites, plan), {k: v[:1] for k, v in plan.rows.items()}))
     tied = [site for site in bound.latents if site.name in natural and natural[site.name].shape != site.shape]
     if tied:
+        plan, why = _with_states(plan, [site.name for site in tied])
+    if tied and not plan.states:
         listed = ", ".join(f"{site.name} (shape {site.shape})" for site in tied)
         raise _Unfit(
             3,
             f"{listed} changes its shape with the number of rows, so a new row has no such parameter. Index a "
             "parameter by group, theta[group] with the number of groups passed as a size; or integrate a per-row "
             "effect out: a gamma effect on a Poisson rate is NegativeBinomial2, a normal effect on a normal mean adds "
-            "to its variance.",
+            f"to its variance.{why}",
         )
     rows = np.unique(np.linspace(0, count - 1, _CHECKED_ROWS).astype(int))
     size = next(iter(latents.values())).shape[0]
@@ -247,12 +268,12 @@ def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> _Law:
     laws: list[_Law] = []
 
     def together(draw: Mapping) -> Any:
-        site = bound.simulate(draw)[plan.site.name]
-        if site["fn"].event_dim > len(plan.event) and family_of(site["fn"]) is None:
+        law = plan.laws(draw)
+        if law.event_dim > len(plan.event) and family_of(law) is None:
             raise _Unfit(2, _JOINT)
-        observed = jnp.asarray(site["value"])
-        fingerprint = _fingerprint(site["fn"], plan.site.shape, observed)
-        top = jnp.max(fingerprint[0] if family_of(site["fn"]) is BINOMIAL else observed)
+        observed = jnp.asarray(bound.simulate(draw)[plan.site.name]["value"])
+        fingerprint = _fingerprint(law, plan.site.shape, observed)
+        top = jnp.max(fingerprint[0] if family_of(law) is BINOMIAL else observed)
         return jax.tree.map(lambda a: a[rows], (fingerprint, observed)), top
 
     def single(draw: Mapping, row: Mapping, observed: Any) -> Any:
@@ -274,7 +295,21 @@ def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> _Law:
                 "series, or the outcome used as an input. Compute what spans the rows beforehand and pass it as data "
                 "(X_centred, X_mean).",
             )
-    return laws[0]._replace(top=float(np.max(top)))
+    return plan, laws[0]._replace(top=float(np.max(top)))
+
+
+def _with_states(plan: _Plan, tied: list[str]) -> tuple[_Plan, str]:
+    """The plan with the outcome mixed over discrete sites that every row has for itself; or as it was, and why."""
+    discrete = [name for name in tied if name in plan.bound.discrete]
+    if not discrete:
+        return plan, ""
+    given = [site.name for site in plan.bound.observed if plan.bound.observed_arguments.get(site.name) in plan.rows]
+    found: Any = own_states(plan.bound, tied, plan.site.name, given)
+    if plan.event and not isinstance(found, str):
+        found = "the outcome has several numbers for each row"
+    if isinstance(found, str):
+        return plan, f" (A new row's {', '.join(discrete)} would be drawn anew, but here that cannot be: {found}.)"
+    return replace(plan, states=found), ""
 
 
 def _sample_sites(plan: _Plan, row: Mapping[str, Any]) -> dict[str, Any]:

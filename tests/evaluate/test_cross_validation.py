@@ -110,7 +110,7 @@ def test_a_warm_start_draws_from_the_fold_and_not_from_where_it_starts():
     exact, _ = conjugate.posterior(x, y)
     with pytest.raises(AssertionError):  # broken twin: draws of the fit to all rows
         assert_moments(draws - mean + exact, mean, np.sqrt(np.diag(covariance)), false_alarm=FALSE_ALARM)
-    lost, _ = draw_again(refits._target, method, warm=Warm(np.full((2, 2), np.nan)), seed=0, progress=False)
+    lost, *_ = draw_again(refits._target, method, warm=Warm(np.full((2, 2), np.nan)), seed=0, progress=False)
     assert np.isfinite(lost.positions).all()  # nowhere to start from: the usual start
 
 

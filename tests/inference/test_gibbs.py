@@ -67,12 +67,6 @@ def test_a_mixture_by_enumeration():
     assert posterior.report.verdict is pi.Verdict.GOOD
 
 
-def test_it_is_chosen_for_discrete_sites_and_says_so():
-    posterior = pi.infer(mixture, {"y": Y}, progress=False)
-    assert posterior.tree.attrs["method"] == "Gibbs"
-    assert "which is discrete" in str(posterior.report)
-
-
 def test_terms_that_are_left_out_are_noticed(monkeypatch):
     """The twin believes the entries independent, and forgets the likelihood in weighing their values."""
     right = plan._Conditionals.local

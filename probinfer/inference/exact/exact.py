@@ -7,8 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.exact.conjugate import solve
+from probinfer.inference.exact.summed import Summed
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.settings import check_whole
 from probinfer.model.target import Target
@@ -16,7 +18,7 @@ from probinfer.model.target import Target
 
 @dataclass(frozen=True)
 class Exact:
-    """Independent draws from a conjugate posterior, and its log evidence in closed form.
+    """Independent draws from a conjugate or a discrete posterior, and its log evidence in closed form.
 
         log p(θ, y) = c + Σ_k η_k t_k(θ),   t the sufficient statistics of a product of known laws
         log p(y) = c + log ∫ exp(Σ_k η_k t_k(θ)) dθ
@@ -26,6 +28,8 @@ class Exact:
     Gaussian hierarchies with known scales, Beta-Binomial, Gamma-Poisson, Gamma-Exponential, inverse gamma variances,
     Dirichlet-Multinomial, and independent parts of these in one model. η and c come from a linear fit to the log
     density at points around the mode, and are accepted only if they give it at other points to seven digits.
+
+    A model that has discrete sites only, finitely many values each, is solved by summing over them (`docs/exact.md`).
 
     Args:
         draws: independent draws.
@@ -60,6 +64,8 @@ class Exact:
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
         began = time.perf_counter()
+        if isinstance(target, Summed):
+            return self._enumerated(target, began)
         generator = np.random.default_rng(run.key)
         solution = solve(target, generator)
         solved = time.perf_counter()
@@ -77,4 +83,23 @@ class Exact:
                 "log_evidence_mcse": 0.0,
                 "laws": ", ".join(f"{name} ({count})" if count > 1 else name for name, count in laws.items()),
             },
+        )
+
+    def _enumerated(self, target: Summed, began: float) -> Draws:
+        """Of a model with discrete sites only: all of them follow from the sum over their values."""
+        if target.dim:
+            continuous = ", ".join(site.name for site in target.latents)
+            raise MethodError(
+                f"Exact: with {', '.join(target.bound.discrete)} summed out, the law of {continuous} has no closed "
+                "form. Use pi.NUTS(), which sums them out too, or pi.Gibbs()."
+            )
+        evidence = target.log_total()
+        return Draws(
+            positions=np.empty((self.draws, 0)),
+            stats={},
+            method="Exact",
+            settings={"draws": self.draws},
+            sample_dims=("sample",),
+            seconds={"solve": time.perf_counter() - began},
+            facts={"exact": 1, "log_evidence": evidence, "log_evidence_mcse": 0.0, "laws": target.words},
         )

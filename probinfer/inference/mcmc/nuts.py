@@ -46,8 +46,11 @@ class NUTS:
     Raises:
         MethodError: a setting is out of range.
 
-    Fails on posteriors whose curvature varies strongly (funnels: divergences), with several modes far apart (chains
-    disagree: R-hat), or with discrete latent sites (refused).
+    Discrete latent sites with finitely many values are summed out, and drawn afterwards from their exact law; what
+    cannot be summed is refused by name, before anything is compiled (`docs/exact.md`).
+
+    Fails on posteriors whose curvature varies strongly (funnels: divergences) or with several modes far apart (chains
+    disagree: R-hat).
 
     Hoffman & Gelman (2014); Betancourt (2017).
 

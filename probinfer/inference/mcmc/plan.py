@@ -10,6 +10,7 @@ from jax import lax
 from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import MethodError
+from probinfer.inference.latent_sites import describe
 from probinfer.inference.mcmc.conditionals import Family, disagreement, families
 from probinfer.model.target import Target
 from probinfer.model.trace import log_densities, pointwise_log_densities
@@ -18,7 +19,6 @@ _CHECKS, _TRIES = 3, 50  # random points at which a plan must hold, and that are
 _AGREES, _AGREES_SINGLE = 1e-6, 1e-3  # relative differences up to which a way of updating is taken for right
 _WALKS = 4  # proposals of a walk on the whole numbers, for each update
 _JUMPS = 6  # sizes of its steps: 1, 2, 4, …
-_MOST_VALUES = 1000
 
 Update = Callable[..., jax.Array]  # (z, inputs, key) -> z
 
@@ -130,7 +130,7 @@ class _Conditionals:
         self._target, self._bound = target, target.bound
         names = np.array(target.coordinate_names())
         self.where = {name: np.flatnonzero(names == name) for name in target.layout_names}
-        self._about = _describe(target)
+        self._about = describe(target)
         continuous = [name for name in target.layout_names if name not in self._bound.discrete]
         found = {name: families(self._about[name].support, int(np.prod(self.shape(name)))) for name in continuous}
         self.families = {name: some for name, some in found.items() if some}
@@ -254,53 +254,6 @@ class _Conditionals:
         there = biject_to(support)._inverse(x).ravel()
         here = self.where[name]
         return z.at[here].set(jnp.where(jnp.all(jnp.isfinite(there)), there, z[here]))
-
-
-class _About(NamedTuple):
-    """What is known of a site before it has a value. values: of a discrete site, if they are few and the same for all
-    entries; least: the lowest, if it is without end."""
-
-    law: str
-    support: Any
-    shape: tuple[int, ...]
-    vectors: bool
-    values: np.ndarray | None
-    least: int
-
-
-def _describe(target: Target) -> dict[str, _About]:
-    """All latent sites, from an abstract run of the model."""
-    found: dict[str, _About] = {}
-
-    def look(inputs: Mapping[str, Any]) -> list:
-        trace = target.bound.simulate({}, inputs)
-        for name in target.layout_names:
-            fn = trace[name]["fn"]
-            discrete = name in target.bound.discrete
-            values, least = (_values(fn), _least(fn)) if discrete and not fn.event_dim else (None, 0)
-            shape = tuple(jnp.shape(trace[name]["value"]))
-            found[name] = _About(type(fn).__name__, fn.support, shape, bool(fn.event_dim), values, least)
-        return []
-
-    with target.precision():
-        jax.eval_shape(look, target.inputs)
-    return found
-
-
-def _values(fn: Any) -> np.ndarray | None:
-    try:
-        with jax.ensure_compile_time_eval():
-            values = np.asarray(fn.enumerate_support(expand=False), float).ravel()
-    except (NotImplementedError, ValueError, TypeError, jax.errors.JAXTypeError):
-        return None
-    return values if 2 <= len(values) <= _MOST_VALUES else None
-
-
-def _least(fn: Any) -> int:
-    try:
-        return int(np.max(np.asarray(getattr(fn.support, "lower_bound", 0))))
-    except jax.errors.JAXTypeError:
-        return 0
 
 
 def _no_nan(values: jax.Array) -> jax.Array:

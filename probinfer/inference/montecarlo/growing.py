@@ -10,6 +10,7 @@ from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import DataError, ModelError
 from probinfer.model.target import Target
+from probinfer.model.trace import is_discrete
 
 
 def appended(before: Mapping[str, Any], new: Any) -> dict[str, Any]:
@@ -74,14 +75,14 @@ class PosteriorBefore:
 def unconstrained(target: Target, latents: Mapping[str, np.ndarray]) -> np.ndarray:
     """Named draws, each (n, *shape), as points (n, d)."""
 
+    def of(site: Any) -> jax.Array:
+        if is_discrete(site):
+            return jnp.asarray(site["value"], target.dtype)
+        return biject_to(site["fn"].support)._inverse(site["value"])
+
     def at(values: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> jax.Array:
         trace = target.bound.simulate(values, inputs)
-        return jnp.concatenate(
-            [
-                jnp.ravel(biject_to(trace[name]["fn"].support)._inverse(trace[name]["value"]))
-                for name in target.layout_names
-            ]
-        )
+        return jnp.concatenate([jnp.ravel(of(trace[name])) for name in target.layout_names])
 
     with target.precision():
         values = {name: jnp.asarray(latents[name]) for name in target.layout_names}

@@ -79,7 +79,7 @@ class Importance:
     smooth: bool = True
     float64: bool = True
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT, Need.NO_DISCRETE})
     controls: ClassVar[frozenset[Control]] = frozenset()
 
     def __post_init__(self) -> None:

@@ -91,7 +91,7 @@ class Rejection:
     max_proposals: int = 1_000_000
     float64: bool = True
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT, Need.NO_DISCRETE})
     controls: ClassVar[frozenset[Control]] = frozenset()
 
     def __post_init__(self) -> None:
