@@ -2,17 +2,41 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from probinfer.inference.draws import Outcome
-from probinfer.inference.mcmc.block import BlockResult
-from probinfer.inference.mcmc.chains import Chains, stack
-from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.chains import stack
 from probinfer.inference.mcmc.warmup import SAMPLING
 from probinfer.inference.progress import Progress
 from probinfer.inference.until import Look, Until
+
+
+class Advancing(Protocol):
+    """Chains as `sample` sees them: `probinfer.inference.mcmc.chains.Chains` says what each is."""
+
+    interrupted: bool
+
+    @property
+    def late(self) -> bool:
+        """Whether the time for drawing is over."""
+        ...
+
+    def advance(
+        self,
+        count: int,
+        metrics: Any,
+        *,
+        phase: int,
+        progress: Progress,
+        label: str,
+        done: int,
+        total: int,
+        hurry: bool = False,
+    ) -> list[list[Any]]:
+        """Draw `count` more from every chain; for each chain the blocks that make them up, with `done` and `q`."""
+        ...
 
 
 class Ending(NamedTuple):
@@ -23,13 +47,13 @@ class Ending(NamedTuple):
 
 
 def sample(
-    chains: Chains, metrics: list[Metric], draws: int, until: Until | None, progress: Progress, done: int
-) -> tuple[list[list[BlockResult]], Ending]:
+    chains: Advancing, metrics: list[Any], draws: int, until: Until | None, progress: Progress, done: int
+) -> tuple[list[list[Any]], Ending]:
     """Draw from every chain with its metric held fixed; the blocks of each chain, and how it ended.
 
     draws: per chain, without a rule; with one they are its budget unless it names its own. done: draws of the warm-up.
     """
-    blocks: list[list[BlockResult]] = [[] for _ in metrics]
+    blocks: list[list[Any]] = [[] for _ in metrics]
     budget = draws if until is None else until.budget(draws)
     label = "sampling"
     look = None
@@ -64,7 +88,7 @@ def sample(
     return blocks, _ending(chains, until, look, drawn, budget)
 
 
-def _ending(chains: Chains, until: Until | None, look: Look | None, drawn: int, budget: int) -> Ending:
+def _ending(chains: Advancing, until: Until | None, look: Look | None, drawn: int, budget: int) -> Ending:
     if until is None:
         return Ending(Outcome.INTERRUPTED if chains.interrupted else Outcome.COMPLETED, None)
     missed = until.missed(look)
