@@ -2,8 +2,8 @@
 
     python peer_topics.py FOLDER SECONDS ...
 
-Reads FOLDER/counts.npz; for each budget of seconds, compilation left out, writes the topics to FOLDER/SECONDS.npy, and at the
-end prints the seconds really spent, as JSON. Imports numpyro.
+Reads FOLDER/counts.npz; for each budget of seconds, compilation left out, writes the topics to FOLDER/SECONDS.npy, and
+at the end prints the seconds really spent, as JSON. Imports numpyro.
 """
 
 import json
@@ -34,8 +34,9 @@ def model():
     numpyro.factor("likelihood", jnp.sum(count * jnp.log(seen + 1e-30)))
 
 
+numpyro.enable_x64()  # in single precision the small concentrations end in NaN
 guide = AutoNormal(model, init_scale=0.1)
-svi = SVI(model, guide, numpyro.optim.Adam(0.05), Trace_ELBO())
+svi = SVI(model, guide, numpyro.optim.Adam(0.02), Trace_ELBO())
 state = svi.init(jax.random.key(0))
 step = jax.jit(svi.update)
 step(state)[1].block_until_ready()  # compiles
