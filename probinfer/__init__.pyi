@@ -91,6 +91,7 @@ from probinfer.model.pipeline.steps import Standardise as Standardise
 from probinfer.model.pipeline.steps import Unseen as Unseen
 from probinfer.model.pipeline.steps import YeoJohnson as YeoJohnson
 from probinfer.model.statespace import StateSpace as StateSpace
+from probinfer.model.topics import TopicModel as TopicModel
 from probinfer.posterior.estimate import Estimate as Estimate
 from probinfer.posterior.expect import expect as expect
 from probinfer.posterior.filter import filter as filter
@@ -108,3 +109,5 @@ from probinfer.predict.point import PointPredictor as PointPredictor
 from probinfer.predict.prediction import Prediction as Prediction
 from probinfer.predict.predictor import Predictor as Predictor
 from probinfer.predict.predictor import load_predictor as load_predictor
+from probinfer.predict.topics import HeldOut as HeldOut
+from probinfer.predict.topics import Topics as Topics

@@ -14,6 +14,7 @@ from probinfer.inference.montecarlo.pmmh import PMMH
 from probinfer.model.model import BoundModel
 from probinfer.model.statespace import StateSpace
 from probinfer.model.target import Target
+from probinfer.model.topics import TopicModel
 
 
 def choose(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
@@ -22,6 +23,9 @@ def choose(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
     if isinstance(bound.model, StateSpace) and bound.model.linear is None:
         reason = "the states cannot be integrated out in closed form, so particles estimate the parameters' likelihood"
         return PMMH(), Target(bound, gradient=False), reason
+    if isinstance(bound.model, TopicModel):
+        reason = "of a topic model the mixtures and the words' distributions can be integrated out"
+        return Gibbs(), Target(bound), reason
     if bound.discrete:
         return _choose_for_discrete(bound, steered=steered)
     try:

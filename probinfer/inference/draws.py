@@ -26,6 +26,10 @@ class Draws:
     settings: the method's settings, ready for JSON.
     facts: what the method found out besides, text and numbers, such as `pareto_khat`: attributes of the tree to be.
     stopping: of a run with a stop rule, the rule and what it saw when the run ended, ready for JSON.
+    summaries: of a method whose draws are too large to keep, functions of each draw by name, (*sample dims, *shape), in
+        the place of positions, which then have no columns.
+    groups: further groups of the tree to be, of values that no verdict rests on: name, then variable, then its dims and
+        its values; a variable with its own name for its only dim is a coordinate.
     """
 
     positions: np.ndarray
@@ -37,3 +41,5 @@ class Draws:
     seconds: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     stopping: Mapping[str, Any] | None = None
+    summaries: Mapping[str, np.ndarray] | None = None
+    groups: Mapping[str, Mapping[str, tuple[tuple[str, ...], np.ndarray]]] = field(default_factory=dict)

@@ -62,7 +62,9 @@ def build_tree(evidence: Evidence, draws: "Draws", target: "Target") -> "xr.Data
         "sample_stats": _arrays(draws.stats, draws.sample_dims),
     }
     observations = _observations(target)
-    if observations * int(np.prod(draws.positions.shape[:-1])) <= MAX_LOG_LIKELIHOODS:
+    if draws.summaries is not None:
+        root["log_likelihood"] = "left out: the draws are kept as summaries only"
+    elif observations * int(np.prod(draws.positions.shape[:-1])) <= MAX_LOG_LIKELIHOODS:
         groups["log_likelihood"] = lay_out(
             target.pointwise_log_likelihood(draws.positions) or {},
             sample_dims=draws.sample_dims,
@@ -82,6 +84,8 @@ def build_tree(evidence: Evidence, draws: "Draws", target: "Target") -> "xr.Data
         if variables:
             dims = () if name.endswith("_data") else draws.sample_dims
             tree[name] = _dataset(variables, dims, kinds=name == "posterior", created=str(root["created_at"]))
+    for name, further in draws.groups.items():
+        tree[name] = xr.Dataset(dict(further))
     return xr.DataTree.from_dict(tree)
 
 

@@ -52,6 +52,9 @@ ELSEWHERE_BAD = 0.1
 BIAS_DOUBTFUL = 0.1
 BIAS_BAD = 0.3
 
+# Overlap of a component's distribution with that of its match in another chain: less than half of the mass is shared.
+OVERLAP_DOUBTFUL = 0.5
+
 # One chain passes every test that compares it with itself, and cannot know of a mode it never saw.
 ONE_CHAIN = Verdict.DOUBTFUL
 
@@ -79,6 +82,7 @@ def judge(evidence: Evidence) -> Report:
         *_updated(evidence),
         *_start_refused(evidence),
         *_step_bias(evidence),
+        *_exchangeable(evidence),
     ]
     if evidence.draws < MIN_DRAWS:
         findings += _too_few(evidence)
@@ -183,6 +187,37 @@ def _step_bias(evidence: Evidence) -> list[Finding]:
             float(bias),
         )
     ]
+
+
+def _exchangeable(evidence: Evidence) -> list[Finding]:
+    """Components without an order: what was judged, and whether the chains found the same ones."""
+    what = evidence.attrs.get("exchangeable")
+    if not what:
+        return []
+    findings = [
+        Finding(
+            f"The {what} have no order, so what is judged does not depend on their numbers",
+            ", ".join(variable.name for variable in evidence.variables),
+            Verdict.GOOD,
+            f"Nothing: the {what} of the chains are matched by their resemblance for the tables.",
+            float("nan"),
+        )
+    ]
+    overlap = evidence.numbers_of("topic_overlap")
+    apart = np.flatnonzero(overlap < OVERLAP_DOUBTFUL)
+    if len(apart):
+        shown = ", ".join(map(str, apart[:_NAMED]))
+        findings.append(
+            Finding(
+                f"{len(apart)} of {len(overlap)} {what} are not found by every chain: the worst match shares "
+                f"{overlap.min():.0%} of its mass",
+                shown if len(apart) <= _NAMED else f"{shown} and {len(apart) - _NAMED} more",
+                Verdict.DOUBTFUL,
+                "Do not read meaning into these. Ask for fewer, or warm up for longer.",
+                float(overlap.min()),
+            )
+        )
+    return findings
 
 
 def _too_few(evidence: Evidence) -> list[Finding]:

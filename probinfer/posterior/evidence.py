@@ -86,6 +86,10 @@ class Evidence:
         """Seconds spent in each stage, and perhaps `total`."""
         return json.loads(self.attrs.get("seconds", "{}"))
 
+    def numbers_of(self, name: str) -> np.ndarray:
+        """An attribute that is a list of numbers; empty where there is none."""
+        return np.array(json.loads(str(self.attrs.get(name, "[]"))), float)
+
     def of(self, variables: Sequence[Variable]) -> "Evidence":
         """The same run, looked at in some of its variables only."""
         return dataclasses.replace(self, variables=tuple(variables))
@@ -138,6 +142,9 @@ def evidence_of_draws(
     draws: "Draws", target: "Target", attrs: Mapping[str, Any], *, deterministics: bool = True
 ) -> Evidence:
     """Evidence from a run, with or without its deterministic sites. `attrs` are those a tree of the run would have."""
+    if draws.summaries is not None:
+        named = lay_out(draws.summaries, sample_dims=draws.sample_dims, dims_of=lambda _: (), coords={})
+        return Evidence(tuple(named), tuple(draws.sample_dims), draws.stats, attrs)
     variables = lay_out(
         target.constrain(draws.positions, deterministics=deterministics),
         sample_dims=draws.sample_dims,

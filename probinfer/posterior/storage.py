@@ -79,9 +79,10 @@ def read_tree(path: str | os.PathLike[str]) -> "xr.DataTree":
 
 
 def draws_hash(tree: "xr.DataTree") -> str:
-    """SHA-256 of what a verdict rests on: all variables and coordinates of the groups posterior and sample_stats."""
+    """SHA-256 of what a verdict rests on, all variables and coordinates of the groups posterior and sample_stats, and
+    of the draws themselves, where these are summaries."""
     digest = hashlib.sha256()
-    for group in ("posterior", "sample_stats"):
+    for group in ("posterior", "sample_stats", "topics", "documents"):
         if group in tree.children:
             for name, array in sorted(tree[group].to_dataset().variables.items()):
                 values = np.ascontiguousarray(array.to_numpy())

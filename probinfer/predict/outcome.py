@@ -20,6 +20,7 @@ import numpyro
 
 from probinfer.errors import DataError, ModelError, ProbinferError
 from probinfer.model.pipeline.raw import Place
+from probinfer.model.topics import TopicModel
 from probinfer.model.trace import VALUE_NEEDED
 from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.discrete import BINOMIAL
@@ -187,6 +188,10 @@ def _bound(posterior: "Posterior") -> "BoundModel":
         raise ModelError(
             "This posterior came without its model or data, and a predictor needs both. Pass them when loading: "
             "load_posterior(path, model=pi.Model(fn), data=data)."
+        )
+    if isinstance(posterior.model, TopicModel):
+        raise ModelError(
+            "A topic model has no outcome to predict; pi.Topics(posterior) has the topics, and scores new documents."
         )
     return posterior.model.bind(posterior.data)
 

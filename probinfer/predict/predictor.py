@@ -60,7 +60,7 @@ class Predictor:
 
         if not isinstance(accept, Verdict):
             raise PredictionError(f"accept is {accept!r}; wanted a Verdict, such as Verdict.DOUBTFUL.")
-        _refuse_unreliable(posterior, accept)
+        refuse_unreliable(posterior, accept, "Predictor")
         program, training = row_program(posterior, outcome)
         self._set(program, {**_provenance(posterior, accept), "training": training}, None)
 
@@ -442,7 +442,8 @@ def load_predictor(path: str | os.PathLike[str]) -> Any:
     return Predictor.from_program(*read(path))
 
 
-def _refuse_unreliable(posterior: "Posterior", accept: Verdict) -> None:
+def refuse_unreliable(posterior: "Posterior", accept: Verdict, owner: str) -> None:
+    """UnreliablePosterior if the verdict is worse than `accept`; `owner` is what was to be made of the posterior."""
     report = posterior.report
     if report.verdict >= accept:
         return
@@ -454,7 +455,7 @@ def _refuse_unreliable(posterior: "Posterior", accept: Verdict) -> None:
     raise UnreliablePosterior(
         f"The posterior's verdict is {report.verdict.name}, and only {accept.name} or better is "
         f"accepted here.\n{listed}{more}\n"
-        f"To predict from it all the same, say so: Predictor(posterior, accept=Verdict.{report.verdict.name})."
+        f"To predict from it all the same, say so: {owner}(posterior, accept=Verdict.{report.verdict.name})."
     )
 
 

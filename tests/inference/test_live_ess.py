@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from probinfer.inference.convergence import convergence
-from probinfer.inference.mcmc import sampling
-from probinfer.inference.mcmc.sampling import LiveESS, slowest
+from probinfer.inference.mcmc import live_ess
+from probinfer.inference.mcmc.live_ess import LiveESS, slowest
 
 DIM, SLOW = 200, 137
 
@@ -34,7 +34,7 @@ def test_slowest_has_the_slow_coordinate_and_so_many(positions):
 
 def test_shows_the_smallest_ess_of_all(positions, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(sampling.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(live_ess.time, "monotonic", lambda: clock[0])
     live = LiveESS([[] for _ in positions])
     clock[0] = 1e6
     numbers = convergence(np.moveaxis(positions, -1, 0))
@@ -48,8 +48,8 @@ def test_shows_the_smallest_ess_of_all(positions, monkeypatch):
 
 def test_looks_only_when_it_costs_little(positions, monkeypatch):
     clock, looks = [0.0], []
-    monkeypatch.setattr(sampling.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(sampling, "convergence", lambda draws: looks.append(draws.size) or convergence(draws))
+    monkeypatch.setattr(live_ess.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(live_ess, "convergence", lambda draws: looks.append(draws.size) or convergence(draws))
     live = LiveESS([[] for _ in positions])
     assert live(blocks_of(positions)) == "sampling"
     clock[0] = 1e4

@@ -19,7 +19,9 @@ from probinfer.inference.mcmc.run import run_chains
 from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.settings import check_fraction, check_whole
+from probinfer.inference.topics.collapsed import run_collapsed
 from probinfer.model.target import Target
+from probinfer.model.topics import TopicModel
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Gibbs:
     - a continuous site whose law given the rest is normal, gamma, inverse gamma, beta or Dirichlet: a draw from it. It
       is recognised by the gradient of the log density, however the model is written;
     - all other continuous sites together: a step of NUTS, adapted as `NUTS` is.
+
+    Of a `TopicModel` the mixtures are integrated out and the topic of every token is drawn given all others (extra
+    `topics`); target_accept, max_tree_depth and float64 have no meaning there.
 
     Args:
         chains: independent chains, each from its own initial point.
@@ -79,6 +84,8 @@ class Gibbs:
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
+        if isinstance(target.bound.model, TopicModel):
+            return run_collapsed(target.bound.model, target.bound, run, self.chains, self.draws, self.warmup)
         # the plan is looked for at points of its own, so that it does not depend on the seed
         plan = make_plan(target, np.random.default_rng(0))
         moved = len(plan.rest) > 0

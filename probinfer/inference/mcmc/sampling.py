@@ -1,24 +1,43 @@
 """The draws that are kept: a number of them, or as many as a stop rule wants."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from probinfer.inference.convergence import MIN_DRAWS, convergence
 from probinfer.inference.draws import Outcome
-from probinfer.inference.mcmc.block import BlockResult
-from probinfer.inference.mcmc.chains import Chains, stack
-from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.chains import stack
+from probinfer.inference.mcmc.live_ess import LiveESS
 from probinfer.inference.mcmc.warmup import SAMPLING
 from probinfer.inference.progress import Progress
 from probinfer.inference.until import Look, Until
 
-_LIVE_COST = 0.005  # of the time that sampling has taken: what the ESS in the progress line may cost
-_LIVE_COORDINATES = 32  # that it is the smallest of
-_PER_SEEN, _PER_LOOKED_AT = 2e-8, 3e-7  # seconds of a processor that a draw of a coordinate costs there
+
+class Advancing(Protocol):
+    """Chains as `sample` sees them: `probinfer.inference.mcmc.chains.Chains` says what each is."""
+
+    interrupted: bool
+
+    @property
+    def late(self) -> bool:
+        """Whether the time for drawing is over."""
+        ...
+
+    def advance(
+        self,
+        count: int,
+        metrics: Any,
+        *,
+        phase: int,
+        progress: Progress,
+        label: Callable[[list[list[Any]]], str],
+        done: int,
+        total: int,
+        hurry: bool = False,
+    ) -> list[list[Any]]:
+        """Draw `count` more from every chain; for each chain the blocks that make them up, with `done` and `q`."""
+        ...
 
 
 class Ending(NamedTuple):
@@ -29,13 +48,13 @@ class Ending(NamedTuple):
 
 
 def sample(
-    chains: Chains, metrics: list[Metric], draws: int, until: Until | None, progress: Progress, done: int
-) -> tuple[list[list[BlockResult]], Ending]:
+    chains: Advancing, metrics: list[Any], draws: int, until: Until | None, progress: Progress, done: int
+) -> tuple[list[list[Any]], Ending]:
     """Draw from every chain with its metric held fixed; the blocks of each chain, and how it ended.
 
     draws: per chain, without a rule; with one they are its budget unless it names its own. done: draws of the warm-up.
     """
-    blocks: list[list[BlockResult]] = [[] for _ in metrics]
+    blocks: list[list[Any]] = [[] for _ in metrics]
     budget = draws if until is None else until.budget(draws)
     live = LiveESS(blocks)
     look = None
@@ -70,51 +89,7 @@ def sample(
     return blocks, _ending(chains, until, look, drawn, budget)
 
 
-class LiveESS:
-    """The start of the progress line: the smallest ESS and the largest R-hat, of those coordinates that seem to move
-    slowest, looked at anew when all looks together will have cost little of the time since sampling began."""
-
-    def __init__(self, before: list[list[BlockResult]]) -> None:
-        self._before = before
-        self._began = time.monotonic()
-        self._spent = 0.0
-        self._text = "sampling"
-
-    def show(self, ess: float, rhat: float) -> None:
-        """Show what was found."""
-        self._text = f"sampling, ESS {ess:.0f}, R-hat {rhat:.3f}" if np.isfinite(ess) else "sampling"
-
-    def __call__(self, newest: list[list[BlockResult]]) -> str:
-        """The text, with `newest` the blocks of each chain that came after those before."""
-        blocks = [[*before, *new] for before, new in zip(self._before, newest, strict=True)]
-        draws = min(sum(int(block.done) for block in chain) for chain in blocks)
-        if draws >= MIN_DRAWS:
-            dim = blocks[0][0].q.shape[-1]
-            cost = draws * len(blocks) * (_PER_SEEN * dim + _PER_LOOKED_AT * min(dim, _LIVE_COORDINATES))
-            if self._spent + cost <= _LIVE_COST * (time.monotonic() - self._began):
-                self._spent += cost
-                positions = stack(blocks, lambda block: block.q)
-                numbers = convergence(np.moveaxis(positions[..., slowest(positions, _LIVE_COORDINATES)], -1, 0))
-                with np.errstate(invalid="ignore"):
-                    ess = float(np.min(np.minimum(numbers.ess_bulk, numbers.ess_tail)))
-                self.show(ess, float(np.max(numbers.r_hat)))
-        return self._text
-
-
-def slowest(positions: np.ndarray, count: int) -> np.ndarray:
-    """The `count` coordinates of draws (chain, draw, d) whose means of batches vary most, compared with the draws: by
-    batch means these have the smallest effective sample sizes."""
-    if positions.shape[-1] <= count:
-        return np.arange(positions.shape[-1])
-    length = int(np.sqrt(positions.shape[1]))
-    batches = positions[:, -(positions.shape[1] // length) * length :]
-    means = batches.reshape(len(batches), -1, length, batches.shape[-1]).mean(2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slow = means.var((0, 1)) / batches.var((0, 1))
-    return np.argsort(np.nan_to_num(slow, nan=np.inf))[-count:]
-
-
-def _ending(chains: Chains, until: Until | None, look: Look | None, drawn: int, budget: int) -> Ending:
+def _ending(chains: Advancing, until: Until | None, look: Look | None, drawn: int, budget: int) -> Ending:
     if until is None:
         return Ending(Outcome.INTERRUPTED if chains.interrupted else Outcome.COMPLETED, None)
     missed = until.missed(look)
