@@ -200,8 +200,7 @@ def _program(rows: Rows, target: Target, between: int, together: int) -> Any:
     def shape(*size: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(size, dtype)
 
-    sample = rows.take(np.zeros((together, between, rows.batch), int))
-    taken = {name: jax.ShapeDtypeStruct(part.shape, jnp.asarray(part[:1, :1]).dtype) for name, part in sample.items()}
+    taken = rows.shapes(together, between, rows.batch)
     place = (shape(d), shape(d), shape(d, d), shape())
     name = f"sgld {rows.batch} of {rows.count}, {together} x {between}"
     return target.compile(name, several, shape(d), shape(together, between, d), taken, rows.whole, place)
