@@ -119,8 +119,7 @@ class Flow:
             method="Flow",
             settings=asdict(self),
             facts={
-                "elbo": bound,
-                "elbo_mcse": error,
+                **({"elbo": bound, "elbo_mcse": error} if seen is None else {}),
                 "elbo_of_starts": ", ".join(f"{each[0]:.3f}" for each in found),
                 "steps": ascended.steps,
                 "still_rising": 0.0 if ascended.arrived else ascended.rise,

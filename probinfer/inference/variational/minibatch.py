@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from probinfer.inference.variational.elbo import SETTLED, apart, climb, fit_normal
 from probinfer.inference.variational.families import Family, NormalLaw, standard_points
@@ -102,7 +103,7 @@ def _run[Law: NormalLaw](
     x = np.zeros(family.count(d))
     drift, size, total = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
     taken, kept = 0, 0
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), threadpool_limits(1, "blas"):  # the matrices are small, see elbo.py
         for step in range(steps):
             law = family.law(frame, x)
             white = standard_points(generator, _POINTS, d)
