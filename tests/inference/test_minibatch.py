@@ -148,7 +148,7 @@ class OnlyTheFirst:
 
 
 def test_densities_of_all_rows_do_not_depend_on_the_chunks(rows, monkeypatch):
-    monkeypatch.setattr(sampled_rows, "_ROWS", 128)
+    monkeypatch.setattr(sampled_rows, "ROWS", 128)
     monkeypatch.setattr(sampled_rows, "_POINTS", 16)
     seen = SampledRows(*rows, np.random.default_rng(1))
     z = MEAN + np.random.default_rng(0).normal(size=(37, D)) @ ROOT.T

@@ -20,6 +20,8 @@ from probinfer.inference.method import check_start
 from probinfer.model.rows import Rows
 from probinfer.model.target import Target
 
+ROWS = 4096  # of a call that goes through all of them: a few MB for each number that a row takes
+
 
 class Anchor(NamedTuple):
     """The mode (d,), the gradient of the log density there, and the root L (d, d) of its inverse curvature."""
@@ -30,9 +32,10 @@ class Anchor(NamedTuple):
 
 
 class AllRows:
-    """Log density and gradient from all rows, batch by batch; counts how often they were gone through."""
+    """Log density and gradient from all rows, `chunk` at a time; counts how often they were gone through."""
 
-    def __init__(self, rows: Rows, target: Target) -> None:
+    def __init__(self, rows: Rows, target: Target, chunk: int = ROWS) -> None:
+        rows = rows.resized(min(rows.count, chunk))
         self.rows, self._target, self._whole = rows, target, rows.whole
         self.passes = 0
         point = jax.ShapeDtypeStruct((target.dim,), target.dtype)

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probinfer.inference.mcmc.stochastic import AllRows
+from probinfer.inference.mcmc.stochastic import ROWS, AllRows
 from probinfer.inference.variational.elbo import CHUNK, in_chunks
 from probinfer.inference.variational.families import Gradients
 from probinfer.model.rows import Rows
 from probinfer.model.target import Target
 
-_ROWS, _POINTS = 4096, 128  # of a call that goes through all rows: a few MB for each number that a row takes
+_POINTS = 128  # of a call that goes through all rows
 
 
 class Known(NamedTuple):
@@ -57,9 +57,8 @@ class SampledRows:
     def __init__(self, rows: Rows, target: Target, generator: np.random.Generator) -> None:
         self.rows, self.target = rows, target
         self._generator = generator
-        self._all = AllRows(rows.resized(min(rows.count, _ROWS)), target)
+        self._all = AllRows(rows, target, ROWS)
         self._whole = rows.whole
-        self._densities: Any = None
         self._weighed = 0
 
     @property
