@@ -239,8 +239,8 @@ def large(options: argparse.Namespace) -> None:
         f"`python -m benchmarks.variational --large --rows {options.rows} --repeat {options.repeat}`",
         circumstances("probinfer", "jax", "numpyro"),
         f"Logistic regression, {options.rows} rows, {PREDICTORS} predictors. Seconds until the bound is within {NEAR} "
-        f"nats of that of {BATCH} rows a step, {PATIENCE:.0f} at most for NumPyro; medians of {options.repeat} runs in turns "
-        "after the first, of all rows one run. probinfer "
+        f"nats of that of {BATCH} rows a step, {PATIENCE:.0f} at most for NumPyro; medians of {options.repeat} runs in "
+        "turns after the first, of all rows one run. probinfer "
         f"computes in double precision, NumPyro in single. Weights of {CHECKED} draws, which the verdict comes from, "
         "take all rows and are in a column of their own.",
         "\n".join([header, *lines]),
