@@ -25,6 +25,7 @@ from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.many import ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
+from probinfer.inference.mcmc.sghmc import SGHMC
 from probinfer.inference.mcmc.sgld import SGLD
 from probinfer.inference.method import Method, Need, Run, Warm, check_controls, check_fits
 from probinfer.inference.montecarlo.growing import PosteriorBefore, appended
@@ -50,6 +51,7 @@ METHODS: tuple[type, ...] = (
     Metropolis,
     Gibbs,
     SGLD,
+    SGHMC,
     Importance,
     Rejection,
     SMC,

@@ -1,7 +1,8 @@
 """A bound model taken apart into rows: log prior + Σ_i log p(y_i | z), each term computable from a batch of them."""
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +30,14 @@ class Rows:
         target: the target, whose space this has too.
         batch: rows of a batch.
         owner: the method, for texts.
+        setting: its name for the batch, for texts.
 
     Raises:
         MethodError: the batch is empty or larger than the data, or the model has no such rows: no outcome, an outcome
             that is one vector, a latent site with an entry for each row, rows that depend on one another.
     """
 
-    def __init__(self, target: Target, batch: int, owner: str) -> None:
+    def __init__(self, target: Target, batch: int, owner: str, setting: str = "minibatch") -> None:
         self._target, self._owner = target, owner
         bound = target.bound
         lengths = {site.name: site.shape[0] if site.shape else 0 for site in bound.observed}
@@ -45,7 +47,7 @@ class Rows:
         self.count = next(iter(lengths.values()))
         if not 1 <= batch <= self.count:
             raise MethodError(
-                f"{owner}: minibatch is {batch}, and there are {self.count} rows; wanted 1 to {self.count} of them."
+                f"{owner}: {setting} is {batch}, and there are {self.count} rows; wanted 1 to {self.count} of them."
             )
         self.batch = batch
         self._by_row = {name: array for name, array in bound.arrays.items() if array.shape[:1] == (self.count,)}
@@ -53,9 +55,29 @@ class Rows:
         self._part = self._bound(batch)
         self._check()
 
+    def resized(self, batch: int) -> Self:
+        """The same rows in batches of another size, 1 to `count`; what was verified holds for them too."""
+        assert 1 <= batch <= self.count
+        other = copy.copy(self)
+        other.batch, other._part = batch, self._bound(batch)
+        return other
+
+    @property
+    def by_row(self) -> list[str]:
+        """Names of the data that are taken by row."""
+        return list(self._by_row)
+
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The data of these rows (..., batch): each array by row as (..., batch, *rest)."""
         return {name: array[rows] for name, array in self._by_row.items()}
+
+    def shapes(self, *lead: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of what `take` gives for indices of the shape `lead`, as a program takes them."""
+        with self._target.precision():
+            return {
+                name: jax.ShapeDtypeStruct((*lead, *array.shape[1:]), jax.dtypes.canonicalize_dtype(array.dtype))
+                for name, array in self._by_row.items()
+            }
 
     @property
     def whole(self) -> dict[str, jax.Array]:

@@ -177,13 +177,14 @@ def _step_bias(evidence: Evidence) -> list[Finding]:
     bias = evidence.attrs.get("step_bias")
     if bias is None:
         return []
+    method = evidence.attrs.get("method", "the method")
     severity = Verdict.GOOD if bias <= BIAS_DOUBTFUL else Verdict.DOUBTFUL if bias <= BIAS_BAD else Verdict.BAD
     return [
         Finding(
             f"The finite step makes variances too large, by {float(bias):.1%} in the worst direction",
             "all parameters",
             severity if np.isfinite(bias) else Verdict.BAD,
-            "For less, give SGLD a smaller bias or a larger minibatch; with bias=0 in mind, use NUTS.",
+            f"For less, give {method} a smaller bias or a larger minibatch; with bias=0 in mind, use NUTS.",
             float(bias),
         )
     ]
@@ -515,7 +516,7 @@ def _left_out(evidence: Evidence) -> list[Finding]:
                 ),
                 "all parameters",
                 Verdict.DOUBTFUL,
-                "Give it more rounds or points; standardise the data; or use NUTS.",
+                "Give it more rounds or points, or a larger batch of rows; standardise the data; or use NUTS.",
                 unsettled,
             )
         )

@@ -4,10 +4,7 @@ Each assertion about random numbers has a false-alarm rate of 1e-6.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
@@ -16,30 +13,12 @@ from probinfer.inference.mcmc.stochastic import AllRows, gradient_from
 from probinfer.model.model import Model
 from probinfer.model.rows import Rows
 from probinfer.model.target import Target
+from tests.inference.rows import DATA, MEAN, NOISE, REFUSED, ROOT, D, N, X, regression, white
 from tests.inference.statistics import FALSE_ALARM, assert_moments
-
-N, D, NOISE = 3000, 4, 0.7
-GENERATOR = np.random.default_rng(40)
-X = GENERATOR.normal(size=(N, D)) * np.array([1.0, 10.0, 0.1, 1.0])
-X[:, 3] += 0.9 * X[:, 0]
-DATA = {"x": X, "y": X @ np.array([1.0, 0.2, -3.0, 0.5]) + NOISE * GENERATOR.normal(size=N)}
-COVARIANCE = np.linalg.inv(X.T @ X / NOISE**2 + np.eye(D) / 9)
-MEAN = COVARIANCE @ X.T @ DATA["y"] / NOISE**2
-
-
-def regression(x, y=None):
-    b = numpyro.sample("b", dist.Normal(jnp.zeros(D), 3.0).to_event(1))
-    with numpyro.plate("row", x.shape[0]):
-        numpyro.sample("y", dist.Normal(x @ b, NOISE), obs=y)
 
 
 def infer(method, model=regression, data=DATA, seed=0):
     return pi.infer(model, data, method, seed=seed, progress=False)
-
-
-def white(posterior) -> np.ndarray:
-    draws = np.asarray(posterior.tree["posterior"]["b"])
-    return np.linalg.solve(np.linalg.cholesky(COVARIANCE), (draws - MEAN)[..., None])[..., 0]
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +47,14 @@ def test_the_gradient_from_rows_is_unbiased():
     target = Target(Model(regression).bind(DATA))
     rows = Rows(target, 50, "SGLD")
     everything = AllRows(rows, target)
-    root = np.linalg.cholesky(COVARIANCE)
-    anchor, z = MEAN + root @ np.ones(D), MEAN - 20 * root @ np.ones(D)
+    anchor, z = MEAN + ROOT @ np.ones(D), MEAN - 20 * ROOT @ np.ones(D)
     generator = np.random.default_rng(1)
     with target.precision():
         estimate = jax.jit(jax.vmap(lambda taken: gradient_from(rows, (anchor, everything(anchor)[1]))(z, taken, {})))
 
         def mean_is_right(among: int) -> bool:
-            slopes = np.asarray(estimate(rows.take(generator.integers(0, among, (2000, rows.batch))))) @ root
-            t = (slopes.mean(axis=0) - everything(z)[1] @ root) / (slopes.std(axis=0, ddof=1) / np.sqrt(len(slopes)))
+            slopes = np.asarray(estimate(rows.take(generator.integers(0, among, (2000, rows.batch))))) @ ROOT
+            t = (slopes.mean(axis=0) - everything(z)[1] @ ROOT) / (slopes.std(axis=0, ddof=1) / np.sqrt(len(slopes)))
             return bool((np.abs(t) < stats.t.isf(FALSE_ALARM / D / 2, len(slopes) - 1)).all())
 
         assert mean_is_right(N)
@@ -95,46 +73,7 @@ def test_the_same_seed_gives_the_same_draws(posterior):
     assert not np.array_equal(first, other)
 
 
-def walk(y=None):
-    step = numpyro.sample("step", dist.HalfNormal(1))
-    with numpyro.plate("time", len(y)):
-        numpyro.sample("y", dist.Normal(jnp.concatenate([jnp.zeros(1), y[:-1]]), step), obs=y)
-
-
-def vector(x, y=None):
-    b = numpyro.sample("b", dist.Normal(jnp.zeros(D), 3.0).to_event(1))
-    numpyro.sample("y", dist.Normal(x @ b, NOISE).to_event(1), obs=y)
-
-
-def own_effects(y=None):
-    with numpyro.plate("row", len(y)):
-        z = numpyro.sample("z", dist.Normal(0, 1))
-        numpyro.sample("y", dist.Normal(z, 1), obs=y)
-
-
-def fixed_size(x, y=None):
-    b = numpyro.sample("b", dist.Normal(jnp.zeros(D), 3.0).to_event(1))
-    with numpyro.plate("row", N):
-        numpyro.sample("y", dist.Normal(x @ b, NOISE), obs=y)
-
-
-def averaged(y=None):
-    m = numpyro.sample("m", dist.Normal(jnp.mean(y), 1))
-    with numpyro.plate("row", len(y)):
-        numpyro.sample("y", dist.Normal(m, 1), obs=y)
-
-
-@pytest.mark.parametrize(
-    ("model", "names", "minibatch", "text"),
-    [
-        (regression, ("x", "y"), N + 1, "minibatch is 3001, and there are 3000 rows"),
-        (walk, ("y",), 10, "depends on which other rows"),
-        (averaged, ("y",), 10, "depends on which other rows"),
-        (vector, ("x", "y"), 10, "one vector"),
-        (own_effects, ("y",), 10, "an entry for each row"),
-        (fixed_size, ("x", "y"), 10, "does not run on 10 of its 3000 rows"),
-    ],
-)
+@pytest.mark.parametrize(("model", "names", "minibatch", "text"), REFUSED)
 def test_what_has_no_independent_rows_is_refused(model, names, minibatch, text):
     with pytest.raises(pi.MethodError, match=text):
         infer(pi.SGLD(minibatch=minibatch), model, {name: DATA[name] for name in names})

@@ -1,27 +1,19 @@
 """Stochastic gradient Langevin dynamics: chains that look at a few rows of the data for each step."""
 
-import time
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from probinfer.inference.draws import Draws
-from probinfer.inference.mcmc.stochastic import AllRows, Anchor, find_anchor, gradient_from
+from probinfer.inference.mcmc.minibatch_chains import Scheme, run_scheme
 from probinfer.inference.method import Control, Need, Run
-from probinfer.inference.settings import check_fraction, check_whole, settings_of
-from probinfer.model.rows import Rows
+from probinfer.inference.settings import check_fraction, check_whole
 from probinfer.model.target import Target
 
-_USUAL_BATCH = 256
-_POINTS, _BATCHES = 8, 32  # where, and from how many minibatches each, the noise of the gradient is measured
 _LONGEST = 1.0  # step size, in units of the posterior's variance
-_BYTES = 2**25  # of the rows of one call
-_TOGETHER = 20  # draws of one call, at most
-_WARMUP = 100
 
 
 @dataclass(frozen=True)
@@ -84,124 +76,15 @@ class SGLD:
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
-        began = time.perf_counter()
-        observed = target.bound.observed
-        longest = observed[0].shape[0] if observed and observed[0].shape else 0
-        rows = Rows(target, min(_USUAL_BATCH, longest) if self.minibatch is None else self.minibatch, "SGLD")
-        seeds = np.random.SeedSequence(run.key.tolist()).spawn(self.chains + 1)
-        generator = np.random.default_rng(seeds[-1])
-        everything = AllRows(rows, target)
-        anchor = find_anchor(everything, target, generator)
-        found = time.perf_counter() - began
-        noise = _noise(rows, target, anchor, generator)
-        step = min(_LONGEST, 4 * self.bias / (1 + noise))
-        between = int(np.ceil(2 / step))
-        chains = [
-            _chain(
-                rows, target, anchor, step, between, self.draws, np.random.default_rng(seed), run, chain, self.chains
-            )
-            for chain, seed in enumerate(seeds[:-1])
-        ]
-        size = np.mean([each.size for each in chains], axis=0)
-        return Draws(
-            positions=np.stack([each.positions for each in chains]),
-            stats={},
-            method="SGLD",
-            settings={**settings_of(self), "minibatch": rows.batch},
-            seconds={"mode": found, "sampling": time.perf_counter() - began - found},
-            facts={
-                "step_bias": float(np.max(size) * step / 4),
-                "step_size": float(step),
-                "steps_between_draws": between,
-                "gradient_noise": float(noise),
-                "passes": everything.passes,
-            },
-        )
+        scheme = Scheme("sgld", 1, step, bias_of, lambda noise: min(_LONGEST, 4 * self.bias / (1 + noise)))
+        return run_scheme(self, scheme, target, run)
 
 
-def _noise(rows: Rows, target: Target, anchor: Anchor, generator: np.random.Generator) -> float:
-    """Variance of the gradient from a minibatch, in white coordinates: the largest of all directions, on average over
-    points around the anchor."""
-    whole, dtype = rows.whole, target.dtype
-    with target.precision():
-        place = (jnp.asarray(anchor.position, dtype), jnp.asarray(anchor.gradient, dtype))
-        gradient = jax.jit(jax.vmap(lambda z, taken: gradient_from(rows, place)(z, taken, whole), in_axes=(None, 0)))
-        variances = []
-        for _ in range(_POINTS):
-            z = anchor.position + anchor.root @ generator.standard_normal(target.dim)
-            taken = rows.take(generator.integers(0, rows.count, (_BATCHES, rows.batch)))
-            slopes = np.asarray(gradient(z.astype(dtype), taken), float) @ anchor.root
-            variances.append(slopes.var(axis=0, ddof=1))
-    return float(np.max(np.mean(variances, axis=0)))
+def step(state: jax.Array, gradient: jax.Array, pushed: jax.Array, size: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x + (h / 2) L'g + sqrt(h) ξ, and (L'g)²."""
+    return state + size / 2 * gradient + jnp.sqrt(size) * pushed, gradient**2
 
 
-class _Chain(NamedTuple):
-    """Draws (draw, d), and the mean square of the gradient in white coordinates (d,)."""
-
-    positions: np.ndarray
-    size: np.ndarray
-
-
-def _chain(
-    rows: Rows,
-    target: Target,
-    anchor: Anchor,
-    step: float,
-    between: int,
-    draws: int,
-    generator: np.random.Generator,
-    run: Run,
-    chain: int,
-    chains: int,
-) -> _Chain:
-    """One chain from a point of the normal law at the anchor; the first draws are left out."""
-    dtype, whole = target.dtype, rows.whole
-    each = sum(part.nbytes for part in rows.take(np.zeros((1, rows.batch), int)).values())
-    together = int(np.clip(_BYTES // max(1, between * each), 1, _TOGETHER))
-    with target.precision():
-        place = jax.tree.map(lambda a: jnp.asarray(a, dtype), (anchor.position, anchor.gradient, anchor.root, step))
-        program = _program(rows, target, between, together)
-        x = generator.standard_normal(target.dim).astype(dtype)
-        kept, sizes = [], []
-        total = _WARMUP + draws
-        for start in range(0, total, together):
-            taken = rows.take(generator.integers(0, rows.count, (together, between, rows.batch)))
-            push = generator.standard_normal((together, between, target.dim)).astype(dtype)
-            x, points, size = program(x, push, taken, whole, place)
-            kept.append(np.asarray(points, float))
-            sizes.append(np.asarray(size, float))
-            run.progress.update(chain * total + min(start + together, total), chains * total, f"step size {step:.2g}")
-    chosen = slice(_WARMUP, total)
-    white = np.concatenate(kept)[chosen]
-    return _Chain(anchor.position + white @ anchor.root.T, np.concatenate(sizes)[chosen].mean(axis=0))
-
-
-def _program(rows: Rows, target: Target, between: int, together: int) -> Any:
-    """The executable that makes `together` draws: (x, push, taken, whole, place) -> (x, points, mean squares)."""
-
-    def several(x: jax.Array, push: jax.Array, taken: Any, whole: Any, place: Any) -> tuple:
-        position, slope, root, step = place
-        gradient = gradient_from(rows, (position, slope))
-
-        def one(x: jax.Array, given: tuple) -> tuple:
-            pushed, part = given
-            white = root.T @ gradient(position + root @ x, part, whole)
-            return x + step / 2 * white + jnp.sqrt(step) * pushed, white**2
-
-        def draw(x: jax.Array, given: tuple) -> tuple:
-            x, squares = lax.scan(one, x, given)
-            return x, (x, squares.mean(axis=0))
-
-        x, (points, sizes) = lax.scan(draw, x, (push, taken))
-        return x, points, sizes
-
-    dtype, d = target.dtype, target.dim
-
-    def shape(*size: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(size, dtype)
-
-    sample = rows.take(np.zeros((together, between, rows.batch), int))
-    taken = {name: jax.ShapeDtypeStruct(part.shape, jnp.asarray(part[:1, :1]).dtype) for name, part in sample.items()}
-    place = (shape(d), shape(d), shape(d, d), shape())
-    name = f"sgld {rows.batch} of {rows.count}, {together} x {between}"
-    return target.compile(name, several, shape(d), shape(together, between, d), taken, rows.whole, place)
+def bias_of(square: np.ndarray, size: float) -> np.ndarray:
+    """(h / 4) E[(L'g)²], by direction."""
+    return square.mean(axis=(0, 1)) * size / 4

@@ -20,6 +20,8 @@ from probinfer.inference.method import check_start
 from probinfer.model.rows import Rows
 from probinfer.model.target import Target
 
+ROWS = 4096  # of a call that goes through all of them: a few MB for each number that a row takes
+
 
 class Anchor(NamedTuple):
     """The mode (d,), the gradient of the log density there, and the root L (d, d) of its inverse curvature."""
@@ -30,25 +32,29 @@ class Anchor(NamedTuple):
 
 
 class AllRows:
-    """Log density and gradient from all rows, batch by batch; counts how often they were gone through."""
+    """Log density and gradient from all rows, `chunk` at a time; counts how often they were gone through."""
 
-    def __init__(self, rows: Rows, target: Target) -> None:
-        self._rows, self._target, self._whole = rows, target, rows.whole
+    def __init__(self, rows: Rows, target: Target, chunk: int = ROWS) -> None:
+        rows = rows.resized(min(rows.count, chunk))
+        self.rows, self._target, self._whole = rows, target, rows.whole
         self.passes = 0
-        with target.precision():
-            taken = jax.tree.map(jnp.asarray, rows.take(np.arange(rows.batch)))
-        shapes = {name: jax.ShapeDtypeStruct(part.shape, part.dtype) for name, part in taken.items()}
         point = jax.ShapeDtypeStruct((target.dim,), target.dtype)
         scalar = jax.ShapeDtypeStruct((), target.dtype)
         weights = jax.ShapeDtypeStruct((rows.batch,), target.dtype)
         self._program = target.compile(
-            f"rows {rows.batch}", jax.value_and_grad(rows.density), point, shapes, self._whole, scalar, weights
+            f"rows {rows.batch}",
+            jax.value_and_grad(rows.density),
+            point,
+            rows.shapes(rows.batch),
+            self._whole,
+            scalar,
+            weights,
         )
 
     def __call__(self, z: np.ndarray) -> tuple[float, np.ndarray]:
         """At one point (d,)."""
         self.passes += 1
-        rows, dtype = self._rows, self._target.dtype
+        rows, dtype = self.rows, self._target.dtype
         value, gradient = 0.0, np.zeros(self._target.dim)
         for start in range(0, rows.count, rows.batch):
             chosen = np.arange(start, start + rows.batch)

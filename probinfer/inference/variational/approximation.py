@@ -1,6 +1,6 @@
 """Normal laws on R^d, and the draws of one that approximates a target, with the weights that say how well it does."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -49,9 +49,17 @@ class Normal(NamedTuple):
         """log |det R|."""
         return float(np.sum(np.log(self.diagonal)))
 
+    def slopes(self, white: np.ndarray) -> np.ndarray:
+        """Gradients (n, d) of the log density at the points mean + R e: -e' R^-1."""
+        return -(white / self.root if self.root.ndim == 1 else solve_triangular(self.root.T, white.T).T)
+
     def narrowed(self) -> "Normal":
         """The same law with half the root."""
         return self._replace(root=self.root / 2)
+
+    def around(self, mean: np.ndarray) -> "Normal":
+        """The same law with another mean (d,)."""
+        return self._replace(mean=mean)
 
     def at(self, white: np.ndarray) -> np.ndarray:
         """The points mean + R e of standard normal points e (n, d)."""
@@ -76,13 +84,17 @@ def weighted_draws(
     method: str,
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
+    log_density: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Draws:
     """settings["draws"] draws of the approximation, weighted with target / approximation.
 
     The weights give the Pareto shape, the log evidence and, if settings["resample"], the draws that are kept.
+    log_density: the target's (n,) at points (n, d), if it is to be computed in another way; the bound is then
+    measured with these draws too, in place of others.
     """
     z = law.draw(generator, settings["draws"])
-    log_weights = space_of_target(target).log_density(z) - law.log_density(z)
+    at_target = log_density or space_of_target(target).log_density
+    log_weights = at_target(z) - law.log_density(z)
     judged: dict[str, Any] = {
         "pareto_khat": float("inf")
     }  # if the target has no mass where the approximation is, or that has overflowed
@@ -96,6 +108,8 @@ def weighted_draws(
         judged = {"pareto_khat": shape, "importance_ess": size, **evidence(log_weights)}
         if settings["resample"]:
             chosen = generator.permutation(systematic(weights, max(1, int(size / _THINNED)), generator))
+    if log_density is not None:
+        judged["elbo"], judged["elbo_mcse"] = mean_and_error(log_weights)
     return Draws(
         positions=z[chosen],
         stats={"log_weight": log_weights[chosen]},
@@ -104,3 +118,10 @@ def weighted_draws(
         sample_dims=("sample",),
         facts={**judged, **facts},
     )
+
+
+def mean_and_error(terms: np.ndarray) -> tuple[float, float]:
+    """Mean of terms (n,) and its standard error; -inf where one of them is not finite."""
+    if not np.isfinite(terms).all():
+        return -np.inf, np.inf
+    return float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(len(terms)))

@@ -14,6 +14,8 @@ import optax
 from jax import lax
 
 from probinfer.inference.variational.coupling import WIDE, WIDE_SHARE, forward, inverse, log_base
+from probinfer.inference.variational.sampled_rows import SampledRows, estimate
+from probinfer.model.rows import Rows
 from probinfer.model.target import Target
 
 RISE = 0.01  # nats from one window to the next, below which the bound has stopped rising at this rate
@@ -43,11 +45,13 @@ def ascend(
     key: jax.Array,
     max_steps: int,
     progress: Callable[[int, float], None],
+    seen: SampledRows | None = None,
 ) -> Ascended:
-    """Train layers on top of z = mean + root x, from where they are."""
+    """Train layers on top of z = mean + root x, from where they are; `seen`: from rows of it, others for each step."""
+    known = () if seen is None else seen.known_at(mean)
     with target.precision():
         scale = np.linalg.slogdet(root)[1]
-        place = jax.tree.map(lambda a: jnp.asarray(a, target.dtype), (mean, root, masks, scale))
+        place = jax.tree.map(lambda a: jnp.asarray(a, target.dtype), (mean, root, masks, scale, known))
         params = jax.tree.map(lambda a: jnp.asarray(a, target.dtype), layers)
         adam = optax.chain(optax.clip_by_global_norm(_CLIP), optax.scale_by_adam(b2=0.99))
         state = adam.init(params)
@@ -55,7 +59,9 @@ def ascend(
         arguments = (params, state, params, key, rate, place, target.inputs)
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
         size = " ".join(map(str, layers["inner"].shape))
-        program = target.compile(f"flow {size} {BATCH} {_BLOCK}", _steps(target, adam), *shapes)
+        rows = None if seen is None else seen.rows
+        of = "" if rows is None else f" rows {rows.batch} of {rows.count}"
+        program = target.compile(f"flow {size} {BATCH} {_BLOCK}{of}", _steps(target, adam, rows), *shapes)
         bounds: list[float] = []
         errors: list[float] = []
         rise, done, arrived = np.inf, 0, False
@@ -81,14 +87,21 @@ def ascend(
         return Ascended(jax.tree.map(np.asarray, average), done, rise, arrived)
 
 
-def _steps(target: Target, adam: optax.GradientTransformation) -> Callable:
+def _steps(target: Target, adam: optax.GradientTransformation, rows: Rows | None) -> Callable:
     """The function to compile: steps of Adam, the mean of the layers over them, the mean bound and its variance."""
 
-    def loss(layers: Any, white: jax.Array, place: tuple, inputs: Any) -> tuple[jax.Array, jax.Array]:
-        mean, root, masks, scale = place
+    def at(z: jax.Array, inputs: Any, known: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if rows is None:
+            return jax.vmap(target.value_and_grad, (0, None))(z, inputs)
+        chosen = jax.random.randint(key, (rows.batch,), 0, rows.count)
+        taken = {name: inputs[name][chosen] for name in rows.by_row}
+        return estimate(rows, z, taken, {name: inputs[name] for name in inputs if name not in taken}, known)
+
+    def loss(layers: Any, white: jax.Array, place: tuple, inputs: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, root, masks, scale, known = place
         x, log_det = forward(layers, masks, white)
         z = mean + x @ root.T
-        value, slope = jax.vmap(target.value_and_grad, (0, None))(lax.stop_gradient(z), inputs)
+        value, slope = at(lax.stop_gradient(z), inputs, known, key)
         usable = jnp.isfinite(value) & jnp.isfinite(slope).all(axis=1)
         back, log_back = inverse(lax.stop_gradient(layers), masks, x)
         log_law = log_base(back) + log_back
@@ -103,12 +116,12 @@ def _steps(target: Target, adam: optax.GradientTransformation) -> Callable:
 
         def one(carry: tuple, key: jax.Array) -> tuple:
             layers, state, total = carry
-            for_size, for_points = jax.random.split(key)
+            for_size, for_points, for_rows = (*jax.random.split(key), jax.random.fold_in(key, 2))
             wide = jax.random.bernoulli(for_size, WIDE_SHARE, (BATCH // 2, 1))
             half = jnp.where(wide, WIDE, 1.0) * jax.random.normal(for_points, (BATCH // 2, d), dtype)
             half = half.astype(dtype)
             (_, bounds), slopes = jax.value_and_grad(loss, has_aux=True)(
-                layers, jnp.concatenate([half, -half]), place, inputs
+                layers, jnp.concatenate([half, -half]), place, inputs, for_rows
             )
             slopes = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0.0), slopes)
             change, state = adam.update(slopes, state, layers)
@@ -125,7 +138,7 @@ def _steps(target: Target, adam: optax.GradientTransformation) -> Callable:
             state,
             jax.tree.map(lambda a: a / _BLOCK, total),
             jnp.nanmean(bounds),
-            jnp.nanmean(variances) / _BLOCK,
+            (jnp.nanmean(variances) if rows is None else jnp.nanvar(bounds)) / _BLOCK,  # a step's points share its rows
         )
 
     return steps

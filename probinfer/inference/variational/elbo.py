@@ -9,6 +9,7 @@ the normal law, so that for a normal target the answer is exact.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import scipy
 from threadpoolctl import threadpool_limits
@@ -20,7 +21,7 @@ from probinfer.inference.variational.families import Family, Gradients, NormalLa
 from probinfer.model.target import Target
 
 SETTLED = 0.1  # change, in standard deviations and of their logarithms, from one set of points to another
-_CHUNK = 256  # points of a call of the compiled gradient
+CHUNK = 256  # points of a call of the compiled gradient
 _ITERATIONS = 1000  # of L-BFGS for one set of points
 _CLOSE = 1e-5  # nats that an iteration gains, below which it is the last
 _HALVINGS = 30  # of a start that is too wide
@@ -28,10 +29,10 @@ _FRESH = 4000  # draws that the bound is measured with
 _REFUSED = 1e100  # value beyond the edge of the support: the line search turns back
 
 
-class Fitted(NamedTuple):
+class Fitted[Law: NormalLaw](NamedTuple):
     """The approximation; its bound, from fresh draws, with the error; last change between two sets of points."""
 
-    law: NormalLaw
+    law: Law
     elbo: float
     elbo_mcse: float
     change: float
@@ -46,12 +47,15 @@ def fit_normal[Law: NormalLaw](
     points: int,
     rounds: int,
     progress: Callable[[int], None],
-) -> Fitted:
+    gradients: Gradients | None = None,
+) -> Fitted[Law]:
     """Fit until two sets of points agree, each twice as large as the last while they do not.
+
+    gradients: log densities and slopes at points, if they are to be others than those of the target.
 
     Raises ModelError when the log density is finite at no starting point.
     """
-    gradients = many_gradients(target)
+    gradients = gradients or many_gradients(target)
     points = max(points, family.points(target.dim))
     law = _narrowed(_start(family, target, gradients, generator), gradients, generator)
     better = family.improved(law, gradients, generator, points)
@@ -59,9 +63,8 @@ def fit_normal[Law: NormalLaw](
     change = np.inf
     for done in range(rounds):
         before, white = law, standard_points(generator, points, target.dim)
-        law, arrived = _climb(family, law, white, gradients)
-        moved = max(np.max(np.abs(law.mean - before.mean) / law.sd), np.max(np.abs(np.log(law.sd / before.sd))))
-        change = float(moved) if arrived and done else np.inf
+        law, arrived = climb(family, law, white, gradients)
+        change = apart(law, before) if arrived and done else np.inf
         progress(done + 1)
         if change <= SETTLED:
             break
@@ -71,9 +74,12 @@ def fit_normal[Law: NormalLaw](
     return Fitted(law, float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(_FRESH)), change, points)
 
 
-def _climb[Law: NormalLaw](
-    family: Family[Law], frame: Law, white: np.ndarray, gradients: Gradients
-) -> tuple[Law, bool]:
+def apart(law: NormalLaw, before: NormalLaw) -> float:
+    """How far two laws are from each other: the largest change of a mean, in standard deviations, or of their logs."""
+    return float(max(np.max(np.abs(law.mean - before.mean) / law.sd), np.max(np.abs(np.log(law.sd / before.sd)))))
+
+
+def climb[Law: NormalLaw](family: Family[Law], frame: Law, white: np.ndarray, gradients: Gradients) -> tuple[Law, bool]:
     """The best normal law for these points, and whether the search arrived, in coordinates where `frame` is white."""
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -108,7 +114,7 @@ def _start[Law: NormalLaw](
 
 def _narrowed[Law: NormalLaw](law: Law, gradients: Gradients, generator: np.random.Generator) -> Law:
     """The same law, narrowed until the log density is finite at its points."""
-    white = standard_points(generator, _CHUNK, len(law.mean))
+    white = standard_points(generator, CHUNK, len(law.mean))
     for _ in range(_HALVINGS):
         values, slopes = gradients(law.at(white))
         if np.isfinite(values).all() and np.isfinite(slopes).all():
@@ -119,16 +125,21 @@ def _narrowed[Law: NormalLaw](law: Law, gradients: Gradients, generator: np.rand
 
 def many_gradients(target: Target) -> Gradients:
     """Log densities (n,) and gradients (n, d) at points (n, d)."""
-    programs = {many: compiled(target, "value and gradient", target.value_and_grad, many) for many in (1, _CHUNK)}
+    programs = {many: compiled(target, "value and gradient", target.value_and_grad, many) for many in (1, CHUNK)}
+    return in_chunks(target, lambda many, z: programs[many](z, target.inputs))
+
+
+def in_chunks(target: Target, ask: Callable[[int, np.ndarray], tuple[jax.Array, jax.Array]]) -> Gradients:
+    """Gradients from a program for many points at a time: `ask(many, points (many, d))`, with many 1 or CHUNK."""
 
     def gradients(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        many = 1 if len(z) == 1 else _CHUNK
+        many = 1 if len(z) == 1 else CHUNK
         values, slopes = np.empty(len(z)), np.empty(z.shape)
         with target.precision():
             for start in range(0, len(z), many):
                 part = z[start : start + many]
                 padded = np.concatenate([part, np.broadcast_to(part[:1], (many - len(part), target.dim))])
-                value, slope = programs[many](padded.astype(target.dtype), target.inputs)
+                value, slope = ask(many, padded.astype(target.dtype))
                 values[start : start + len(part)] = np.asarray(value)[: len(part)]
                 slopes[start : start + len(part)] = np.asarray(slope)[: len(part)]
         return values, slopes

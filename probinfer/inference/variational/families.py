@@ -37,8 +37,16 @@ class NormalLaw(Protocol):
         """The points mean + R e of standard normal points e (n, d)."""
         ...
 
+    def slopes(self, white: np.ndarray) -> np.ndarray:
+        """Gradients (n, d) of the log density at the points mean + R e: -e' R^-1."""
+        ...
+
     def narrowed(self) -> Self:
         """The same law with half the root."""
+        ...
+
+    def around(self, mean: np.ndarray) -> Self:
+        """The same law with another mean (d,)."""
         ...
 
     def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
@@ -192,9 +200,18 @@ class LowRankRoot(NamedTuple):
         """The points mean + R e of standard normal points e (n, d)."""
         return self.mean + self.scale * (white + (white @ self.right) @ self.left.T)
 
+    def slopes(self, white: np.ndarray) -> np.ndarray:
+        """Gradients (n, d) of the log density at the points mean + R e: -e' R^-1."""
+        along = np.linalg.solve(self.core.T, (white @ self.left).T).T
+        return (along @ self.right.T - white) / self.scale
+
     def narrowed(self) -> "LowRankRoot":
         """The same law with half the root."""
         return self._replace(scale=self.scale / 2)
+
+    def around(self, mean: np.ndarray) -> "LowRankRoot":
+        """The same law with another mean (d,)."""
+        return self._replace(mean=mean)
 
     def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
         """Points (n, d)."""

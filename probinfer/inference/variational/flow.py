@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,16 @@ from probinfer.inference.settings import check_whole
 from probinfer.inference.variational.approximation import weighted_draws
 from probinfer.inference.variational.coupling import WIDE, WIDE_SHARE, forward, identity, inverse, log_base
 from probinfer.inference.variational.elbo import fit_normal
-from probinfer.inference.variational.families import FewDirections, Triangular
+from probinfer.inference.variational.families import Family, FewDirections, NormalLaw, Triangular
+from probinfer.inference.variational.minibatch import fit_from_rows
+from probinfer.inference.variational.sampled_rows import SampledRows
+from probinfer.model.rows import Rows
 from probinfer.model.target import Target
 
 _FULL = 100  # dimensions up to which the normal law to begin with has all correlations
 _CHUNK = 1000  # points of a call of the compiled flow
 _FRESH = 4000  # draws that the bound is measured with
+_FRESH_ALL_ROWS = 400  # and where each is a pass over more rows than a step sees
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,17 @@ class Flow:
         max_steps: steps of Adam for each start, at most.
         draws: draws from q, each weighted with p / q.
         resample: keep one draw for five effective ones, chosen by weight, instead of all draws of q as they are.
+        batch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range.
+        MethodError: a setting is out of range; `infer`, with `batch`: it is larger than the data, or the model's rows
+            are not independent given parameters that all of them share.
 
     `infer` returns draws with the dims ("sample",) and stores `pareto_khat`, `elbo` with `elbo_mcse`, `log_evidence`
     with `log_evidence_mcse` (from the weights), `importance_ess`, `elbo_of_starts`, `steps`, and `still_rising`, the
-    nats by which the bound rose at the end of the steps if it had not stopped.
+    nats by which the bound rose at the end of the steps if it had not stopped. With `batch` also `passes` over all
+    rows: one for each draw, because its weight takes all of them.
 
     Fails where modes are far apart: it covers the one that a start fell into, and the weights do not show the others.
     Elsewhere the Pareto shape shows what is left. Costs 128 gradients a step, some thousands of steps, and seconds of
@@ -66,6 +73,7 @@ class Flow:
     max_steps: int = 20_000
     draws: int = 4000
     resample: bool = False
+    batch: int | None = None
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -77,16 +85,20 @@ class Flow:
         check_whole("Flow", "starts", self.starts, 1)
         check_whole("Flow", "max_steps", self.max_steps, 100)
         check_whole("Flow", "draws", self.draws, 100)
+        if self.batch is not None:
+            check_whole("Flow", "batch", self.batch, 1)
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
         from probinfer.inference.variational.ascent import ascend  # optax takes a while to import
 
         began = time.perf_counter()
+        rows = None if self.batch is None else Rows(target, self.batch, "Flow", "batch")
+        seen = None if rows is None else SampledRows(rows, target, np.random.default_rng([*run.key.tolist(), 1]))
         found = []
         for start, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(self.starts)):
             generator = np.random.default_rng(seed)
-            mean, root = _base(target, generator)
+            mean, root = _base(target, generator, seen)
             masks, layers = identity(generator, target.dim, self.layers, self.width)
             key = jax.random.key(int(generator.integers(2**31)))
             label = f"start {start + 1} of {self.starts}, bound"
@@ -94,9 +106,9 @@ class Flow:
             def show(done: int, bound: float, label: str = label) -> None:
                 run.progress.update(done, self.max_steps, f"{label} {bound:.2f}")
 
-            ascended = ascend(target, mean, root, masks, layers, key, self.max_steps, show)
+            ascended = ascend(target, mean, root, masks, layers, key, self.max_steps, show, seen)
             law = FlowLaw(target, mean, root, masks, ascended.layers)
-            terms = _bounds(law, target, generator)
+            terms = _bounds(law, target, generator, seen)
             found.append((float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(len(terms))), ascended, law))
         fitted = time.perf_counter() - began
         bound, error, ascended, law = max(found, key=lambda one: one[0])
@@ -107,14 +119,15 @@ class Flow:
             method="Flow",
             settings=asdict(self),
             facts={
-                "elbo": bound,
-                "elbo_mcse": error,
+                **({"elbo": bound, "elbo_mcse": error} if seen is None else {}),
                 "elbo_of_starts": ", ".join(f"{each[0]:.3f}" for each in found),
                 "steps": ascended.steps,
                 "still_rising": 0.0 if ascended.arrived else ascended.rise,
             },
+            log_density=None if seen is None else seen.log_density,
         )
-        return replace(draws, seconds={"fit": fitted, "sampling": time.perf_counter() - began - fitted})
+        facts = draws.facts if seen is None else {**draws.facts, "passes": seen.passes}
+        return replace(draws, facts=facts, seconds={"fit": fitted, "sampling": time.perf_counter() - began - fitted})
 
 
 class FlowLaw(NamedTuple):
@@ -160,19 +173,23 @@ class FlowLaw(NamedTuple):
         return images, log_dets
 
 
-def _base(target: Target, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _base(target: Target, generator: np.random.Generator, seen: SampledRows | None) -> tuple[np.ndarray, np.ndarray]:
     """Mean (d,) and root (d, d) of the nearest normal law; good enough is enough, so it is not asked to settle."""
     d = target.dim
-    settings = {"points": 256, "rounds": 2, "progress": lambda done: None}
-    if d <= _FULL:
-        law = fit_normal(target, generator, Triangular(), **settings).law
-    else:
-        law = fit_normal(target, generator, FewDirections(round(np.sqrt(d))), **settings).law
+    settings: dict[str, Any] = {"points": 256, "rounds": 2, "progress": lambda done: None}
+
+    def nearest[Law: NormalLaw](family: Family[Law]) -> Law:
+        if seen is None:
+            return fit_normal(target, generator, family, **settings).law
+        return fit_from_rows(seen, generator, family, **settings).law
+
+    law = nearest(Triangular()) if d <= _FULL else nearest(FewDirections(round(np.sqrt(d))))
     return law.mean, (law.at(np.eye(d)) - law.mean).T
 
 
-def _bounds(law: FlowLaw, target: Target, generator: np.random.Generator) -> np.ndarray:
+def _bounds(law: FlowLaw, target: Target, generator: np.random.Generator, seen: SampledRows | None) -> np.ndarray:
     """log p - log q (n,) at fresh draws of q; those where the target has no mass are left out."""
-    z = law.draw(generator, _FRESH)
-    terms = space_of_target(target).log_density(z) - law.log_density(z)
+    z = law.draw(generator, _FRESH if seen is None else _FRESH_ALL_ROWS)
+    log_density = space_of_target(target).log_density if seen is None else seen.log_density
+    terms = log_density(z) - law.log_density(z)
     return terms[np.isfinite(terms)]

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from probinfer.inference.settings import check_whole
 from probinfer.inference.variational.approximation import weighted_draws
 from probinfer.inference.variational.elbo import SETTLED, fit_normal
 from probinfer.inference.variational.families import Diagonal, Family, FewDirections, Triangular
+from probinfer.inference.variational.minibatch import fit_from_rows
+from probinfer.inference.variational.sampled_rows import SampledRows
+from probinfer.model.rows import Rows
 from probinfer.model.target import Target
 
 
@@ -29,13 +32,17 @@ class MeanField:
         points: standard normal points of the first rounds.
         rounds: most rounds; two are needed to tell that the optimum is settled.
         resample: keep one draw for five effective ones, chosen by weight, instead of all draws of q as they are.
+        batch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range.
+        MethodError: a setting is out of range; `infer`, with `batch`: it is larger than the data, or the model's rows
+            are not independent given parameters that all of them share.
 
     `infer` returns draws with the dims ("sample",) and stores `pareto_khat`, `elbo` with `elbo_mcse`, `log_evidence`
-    with `log_evidence_mcse` (from the weights), `importance_ess`, and `unsettled` (the last change).
+    with `log_evidence_mcse` (from the weights), `importance_ess`, and `unsettled` (the last change). With `batch`, q is
+    found by steps of Adam on unbiased slopes, until two runs of them agree (see `docs/minibatches.md`), and `steps` and
+    `passes` over all rows are stored too: one for each draw, because its weight takes all rows.
 
     Fails where parameters are correlated: for a normal posterior with precision matrix Λ it gives the variance
     1 / Λ_jj, below the posterior's. The Pareto shape of the weights is then above 0.5, and the verdict DOUBTFUL or BAD.
@@ -51,6 +58,7 @@ class MeanField:
     points: int = 256
     rounds: int = 6
     resample: bool = False
+    batch: int | None = None
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -76,10 +84,12 @@ class FullRank:
         points: standard normal points of the first rounds, at least 4 d.
         rounds: most rounds; two are needed to tell that the optimum is settled.
         resample: keep one draw for five effective ones, chosen by weight, instead of all draws of q as they are.
+        batch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range.
+        MethodError: a setting is out of range; `infer`, with `batch`: it is larger than the data, or the model's rows
+            are not independent given parameters that all of them share.
 
     `infer` returns and stores what it does for `MeanField`.
 
@@ -95,6 +105,7 @@ class FullRank:
     points: int = 256
     rounds: int = 6
     resample: bool = False
+    batch: int | None = None
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -124,10 +135,12 @@ class LowRank:
         points: standard normal points of the first rounds, at least 4 d.
         rounds: most rounds; two are needed to tell that the optimum is settled.
         resample: keep one draw for five effective ones, chosen by weight, instead of all draws of q as they are.
+        batch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range.
+        MethodError: a setting is out of range; `infer`, with `batch`: it is larger than the data, or the model's rows
+            are not independent given parameters that all of them share.
 
     `infer` returns and stores what it does for `MeanField`, and `rank`.
 
@@ -146,6 +159,7 @@ class LowRank:
     points: int = 256
     rounds: int = 6
     resample: bool = False
+    batch: int | None = None
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -168,19 +182,27 @@ def _check(method: MeanField | FullRank | LowRank) -> None:
     check_whole(name, "draws", method.draws, 100)
     check_whole(name, "points", method.points, 16)
     check_whole(name, "rounds", method.rounds, 1, 12)
+    if method.batch is not None:
+        check_whole(name, "batch", method.batch, 1)
 
 
 def _run(method: MeanField | FullRank | LowRank, target: Target, run: Run, family: Family) -> Draws:
     began = time.perf_counter()
     generator = np.random.default_rng(run.key)
-    fitted = fit_normal(
-        target,
-        generator,
-        family,
-        points=method.points,
-        rounds=method.rounds,
-        progress=lambda done: run.progress.update(done, method.rounds, "fitting"),
-    )
+    settings: dict[str, Any] = {
+        "points": method.points,
+        "rounds": method.rounds,
+        "progress": lambda done: run.progress.update(done, method.rounds, "fitting"),
+    }
+    known: dict[str, Any] = {"settled_below": SETTLED}
+    if method.batch is None:
+        seen = None
+        fitted = fit_normal(target, generator, family, **settings)
+        known |= {"elbo": fitted.elbo, "elbo_mcse": fitted.elbo_mcse, "points": fitted.points}
+    else:
+        seen = SampledRows(Rows(target, method.batch, type(method).__name__, "batch"), target, generator)
+        fitted = fit_from_rows(seen, generator, family, **settings)
+        known["steps"] = fitted.steps
     found = time.perf_counter() - began
     draws = weighted_draws(
         fitted.law,
@@ -188,12 +210,8 @@ def _run(method: MeanField | FullRank | LowRank, target: Target, run: Run, famil
         generator,
         method=type(method).__name__,
         settings=asdict(method),
-        facts={
-            "elbo": fitted.elbo,
-            "elbo_mcse": fitted.elbo_mcse,
-            "unsettled": fitted.change,
-            "settled_below": SETTLED,
-            "points": fitted.points,
-        },
+        facts={**known, "unsettled": fitted.change},
+        log_density=None if seen is None else seen.log_density,
     )
-    return replace(draws, seconds={"fit": found, "sampling": time.perf_counter() - began - found})
+    facts = draws.facts if seen is None else {**draws.facts, "passes": seen.passes}
+    return replace(draws, facts=facts, seconds={"fit": found, "sampling": time.perf_counter() - began - found})
