@@ -154,7 +154,10 @@ def measure_rows(rows: int, repeat: int) -> list[str]:
     """Rows of the second table."""
     data = many_rows(rows)
     peer = Subsampled(data)
-    methods = {"all rows": pi.FullRank(draws=CHECKED), f"{BATCH} rows a step": pi.FullRank(batch=BATCH, draws=CHECKED)}
+    methods = {
+        "all rows": pi.FullRank(draws=CHECKED),
+        f"{BATCH} rows a step": pi.FullRank(minibatch=BATCH, draws=CHECKED),
+    }
     found: dict[str, list[tuple]] = {name: [] for name in (*methods, "NumPyro")}
     for seed in range(repeat + 1):
         for name, method in methods.items():

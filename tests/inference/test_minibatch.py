@@ -30,7 +30,7 @@ def infer(method, model=regression, data=DATA, seed=0):
 
 @pytest.fixture(scope="module")
 def posterior():
-    return infer(pi.FullRank(batch=100))
+    return infer(pi.FullRank(minibatch=100))
 
 
 def test_a_normal_posterior_is_met_from_rows(posterior):
@@ -53,7 +53,7 @@ def unscaled(rows, z, taken, whole, known):
 
 def test_a_forgotten_scale_is_noticed(monkeypatch):
     monkeypatch.setattr(sampled_rows, "estimate", unscaled)
-    broken = infer(pi.FullRank(batch=99, rounds=2, draws=500))  # no program of another size is taken over
+    broken = infer(pi.FullRank(minibatch=99, rounds=2, draws=500))  # no program of another size is taken over
     with pytest.raises(AssertionError, match="exact"):
         assert_moments(white(broken)[None], 0.0, 1.0)
     assert abs(LOG_EVIDENCE - broken.tree.attrs["elbo"]) > 100 * LOST
@@ -61,7 +61,7 @@ def test_a_forgotten_scale_is_noticed(monkeypatch):
 
 
 def test_mean_field_has_the_precisions_diagonal():
-    posterior = infer(pi.MeanField(batch=100))
+    posterior = infer(pi.MeanField(minibatch=100))
     divergence = (np.sum(np.log(np.diag(PRECISION))) - np.linalg.slogdet(PRECISION)[1]) / 2
     attrs = posterior.tree.attrs
     assert divergence > 10 * LOST
@@ -73,7 +73,9 @@ def test_mean_field_has_the_precisions_diagonal():
 
 
 @LONG
-@pytest.mark.parametrize("method", [pi.LowRank(batch=100), pi.Flow(batch=100, starts=1)], ids=["low rank", "flow"])
+@pytest.mark.parametrize(
+    "method", [pi.LowRank(minibatch=100), pi.Flow(minibatch=100, starts=1)], ids=["low rank", "flow"]
+)
 def test_other_families_meet_a_normal_posterior(method):
     posterior = infer(method)
     assert abs(LOG_EVIDENCE - posterior.tree.attrs["elbo"]) < 5 * LOST  # a flow is not exactly normal
@@ -99,8 +101,8 @@ def test_a_flow_bends_with_rows():
         return np.exp(by_mean) * stats.norm.pdf(a) * stats.norm.pdf(log_b, 0, 0.5)
 
     exact = constant + np.log(integrate.dblquad(joint, -6, 6, -4, 4)[0])
-    bent = infer(pi.Flow(batch=200, starts=1), product, {"y": y}).tree.attrs
-    straight = infer(pi.FullRank(batch=200), product, {"y": y}).tree.attrs
+    bent = infer(pi.Flow(minibatch=200, starts=1), product, {"y": y}).tree.attrs
+    straight = infer(pi.FullRank(minibatch=200), product, {"y": y}).tree.attrs
     noise = stats.norm.isf(FALSE_ALARM)
     assert bent["elbo"] > exact - 0.05 - noise * bent["elbo_mcse"]
     assert straight["elbo"] < exact - 0.05 - noise * straight["elbo_mcse"]
@@ -110,7 +112,7 @@ def test_a_flow_bends_with_rows():
 @pytest.fixture(scope="module")
 def rows():
     target = Target(Model(regression).bind(DATA))
-    return Rows(target, 50, "FullRank", "batch"), target
+    return Rows(target, 50, "FullRank", "minibatch"), target
 
 
 def test_estimates_from_rows_are_unbiased(rows):
@@ -160,13 +162,13 @@ def test_densities_of_all_rows_do_not_depend_on_the_chunks(rows, monkeypatch):
 
 
 def test_one_run_of_steps_is_not_settled():
-    posterior = infer(pi.FullRank(batch=100, rounds=1, draws=200))
+    posterior = infer(pi.FullRank(minibatch=100, rounds=1, draws=200))
     assert posterior.report.verdict is pi.Verdict.DOUBTFUL
     assert "not settled" in str(posterior.report)
 
 
 def test_the_same_seed_gives_the_same_draws():
-    method = pi.MeanField(batch=100, rounds=1, draws=100)
+    method = pi.MeanField(minibatch=100, rounds=1, draws=100)
     first, again, other = (white(infer(method, seed=seed)) for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -175,21 +177,23 @@ def test_the_same_seed_gives_the_same_draws():
 @pytest.mark.parametrize(("model", "names", "batch", "text"), REFUSED)
 def test_what_has_no_independent_rows_is_refused(model, names, batch, text):
     with pytest.raises(pi.MethodError, match=text):
-        infer(pi.MeanField(batch=batch), model, {name: DATA[name] for name in names})
+        infer(pi.MeanField(minibatch=batch), model, {name: DATA[name] for name in names})
 
 
 def test_a_flow_refuses_too():
-    with pytest.raises(pi.MethodError, match="Flow: batch is 3001, and there are 3000 rows; wanted 1 to 3000"):
-        infer(pi.Flow(batch=N + 1))
+    with pytest.raises(pi.MethodError, match="Flow: minibatch is 3001, and there are 3000 rows; wanted 1 to 3000"):
+        infer(pi.Flow(minibatch=N + 1))
 
 
 def test_a_plain_log_density_has_no_rows():
     with pytest.raises(pi.MethodError, match="no outcome"):
-        infer(pi.FullRank(batch=10), pi.LogDensity(lambda x: -(x**2).sum(), dim=2), {})
+        infer(pi.FullRank(minibatch=10), pi.LogDensity(lambda x: -(x**2).sum(), dim=2), {})
 
 
 @pytest.mark.parametrize("family", [pi.MeanField, pi.FullRank, pi.LowRank, pi.Flow])
 @pytest.mark.parametrize("batch", [0, -1, 2.5, True])
 def test_an_empty_batch_is_refused(family, batch):
-    with pytest.raises(pi.MethodError, match=rf"{family.__name__}: batch is {batch}; wanted a whole number, 1 or more"):
-        family(batch=batch)
+    with pytest.raises(
+        pi.MethodError, match=rf"{family.__name__}: minibatch is {batch}; wanted a whole number, 1 or more"
+    ):
+        family(minibatch=batch)

@@ -45,16 +45,16 @@ class Flow:
         max_steps: steps of Adam for each start, at most.
         draws: draws from q, each weighted with p / q.
         resample: keep one draw for five effective ones, chosen by weight, instead of all draws of q as they are.
-        batch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
+        minibatch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; `infer`, with `batch`: it is larger than the data, or the model's rows
+        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's rows
             are not independent given parameters that all of them share.
 
     `infer` returns draws with the dims ("sample",) and stores `pareto_khat`, `elbo` with `elbo_mcse`, `log_evidence`
     with `log_evidence_mcse` (from the weights), `importance_ess`, `elbo_of_starts`, `steps`, and `still_rising`, the
-    nats by which the bound rose at the end of the steps if it had not stopped. With `batch` also `passes` over all
+    nats by which the bound rose at the end of the steps if it had not stopped. With `minibatch` also `passes` over all
     rows: one for each draw, because its weight takes all of them.
 
     Fails where modes are far apart: it covers the one that a start fell into, and the weights do not show the others.
@@ -73,7 +73,7 @@ class Flow:
     max_steps: int = 20_000
     draws: int = 4000
     resample: bool = False
-    batch: int | None = None
+    minibatch: int | None = None
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -85,15 +85,15 @@ class Flow:
         check_whole("Flow", "starts", self.starts, 1)
         check_whole("Flow", "max_steps", self.max_steps, 100)
         check_whole("Flow", "draws", self.draws, 100)
-        if self.batch is not None:
-            check_whole("Flow", "batch", self.batch, 1)
+        if self.minibatch is not None:
+            check_whole("Flow", "minibatch", self.minibatch, 1)
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
         from probinfer.inference.variational.ascent import ascend  # optax takes a while to import
 
         began = time.perf_counter()
-        rows = None if self.batch is None else Rows(target, self.batch, "Flow", "batch")
+        rows = None if self.minibatch is None else Rows(target, self.minibatch, "Flow", "minibatch")
         seen = None if rows is None else SampledRows(rows, target, np.random.default_rng([*run.key.tolist(), 1]))
         found = []
         for start, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(self.starts)):

@@ -32,15 +32,15 @@ class MeanField:
         points: standard normal points of the first rounds.
         rounds: most rounds; two are needed to tell that the optimum is settled.
         resample: keep one draw for five effective ones, chosen by weight, instead of all draws of q as they are.
-        batch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
+        minibatch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; `infer`, with `batch`: it is larger than the data, or the model's rows
+        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's rows
             are not independent given parameters that all of them share.
 
     `infer` returns draws with the dims ("sample",) and stores `pareto_khat`, `elbo` with `elbo_mcse`, `log_evidence`
-    with `log_evidence_mcse` (from the weights), `importance_ess`, and `unsettled` (the last change). With `batch`, q is
+    with `log_evidence_mcse` (from the weights), `importance_ess`, and `unsettled` (the last change). With `minibatch`, q is
     found by steps of Adam on unbiased slopes, until two runs of them agree (see `docs/minibatches.md`), and `steps` and
     `passes` over all rows are stored too: one for each draw, because its weight takes all rows.
 
@@ -58,7 +58,7 @@ class MeanField:
     points: int = 256
     rounds: int = 6
     resample: bool = False
-    batch: int | None = None
+    minibatch: int | None = None
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -84,11 +84,11 @@ class FullRank:
         points: standard normal points of the first rounds, at least 4 d.
         rounds: most rounds; two are needed to tell that the optimum is settled.
         resample: keep one draw for five effective ones, chosen by weight, instead of all draws of q as they are.
-        batch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
+        minibatch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; `infer`, with `batch`: it is larger than the data, or the model's rows
+        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's rows
             are not independent given parameters that all of them share.
 
     `infer` returns and stores what it does for `MeanField`.
@@ -105,7 +105,7 @@ class FullRank:
     points: int = 256
     rounds: int = 6
     resample: bool = False
-    batch: int | None = None
+    minibatch: int | None = None
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -135,11 +135,11 @@ class LowRank:
         points: standard normal points of the first rounds, at least 4 d.
         rounds: most rounds; two are needed to tell that the optimum is settled.
         resample: keep one draw for five effective ones, chosen by weight, instead of all draws of q as they are.
-        batch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
+        minibatch: rows of the data that a step looks at, drawn with replacement; None looks at all of them.
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; `infer`, with `batch`: it is larger than the data, or the model's rows
+        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's rows
             are not independent given parameters that all of them share.
 
     `infer` returns and stores what it does for `MeanField`, and `rank`.
@@ -159,7 +159,7 @@ class LowRank:
     points: int = 256
     rounds: int = 6
     resample: bool = False
-    batch: int | None = None
+    minibatch: int | None = None
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -182,8 +182,8 @@ def _check(method: MeanField | FullRank | LowRank) -> None:
     check_whole(name, "draws", method.draws, 100)
     check_whole(name, "points", method.points, 16)
     check_whole(name, "rounds", method.rounds, 1, 12)
-    if method.batch is not None:
-        check_whole(name, "batch", method.batch, 1)
+    if method.minibatch is not None:
+        check_whole(name, "minibatch", method.minibatch, 1)
 
 
 def _run(method: MeanField | FullRank | LowRank, target: Target, run: Run, family: Family) -> Draws:
@@ -195,12 +195,12 @@ def _run(method: MeanField | FullRank | LowRank, target: Target, run: Run, famil
         "progress": lambda done: run.progress.update(done, method.rounds, "fitting"),
     }
     known: dict[str, Any] = {"settled_below": SETTLED}
-    if method.batch is None:
+    if method.minibatch is None:
         seen = None
         fitted = fit_normal(target, generator, family, **settings)
         known |= {"elbo": fitted.elbo, "elbo_mcse": fitted.elbo_mcse, "points": fitted.points}
     else:
-        seen = SampledRows(Rows(target, method.batch, type(method).__name__, "batch"), target, generator)
+        seen = SampledRows(Rows(target, method.minibatch, type(method).__name__, "minibatch"), target, generator)
         fitted = fit_from_rows(seen, generator, family, **settings)
         known["steps"] = fitted.steps
     found = time.perf_counter() - began
