@@ -49,8 +49,8 @@ class Flow:
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's rows
-            are not independent given parameters that all of them share.
+        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's
+            rows are not independent given parameters that all of them share.
 
     `infer` returns draws with the dims ("sample",) and stores `pareto_khat`, `elbo` with `elbo_mcse`, `log_evidence`
     with `log_evidence_mcse` (from the weights), `importance_ess`, `elbo_of_starts`, `steps`, and `still_rising`, the

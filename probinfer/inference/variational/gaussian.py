@@ -36,13 +36,13 @@ class MeanField:
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's rows
-            are not independent given parameters that all of them share.
+        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's
+            rows are not independent given parameters that all of them share.
 
     `infer` returns draws with the dims ("sample",) and stores `pareto_khat`, `elbo` with `elbo_mcse`, `log_evidence`
-    with `log_evidence_mcse` (from the weights), `importance_ess`, and `unsettled` (the last change). With `minibatch`, q is
-    found by steps of Adam on unbiased slopes, until two runs of them agree (see `docs/minibatches.md`), and `steps` and
-    `passes` over all rows are stored too: one for each draw, because its weight takes all rows.
+    with `log_evidence_mcse` (from the weights), `importance_ess`, and `unsettled` (the last change). With `minibatch`,
+    q is found by steps of Adam on unbiased slopes, until two runs of them agree (see `docs/minibatches.md`), and
+    `steps` and `passes` over all rows are stored too: one for each draw, because its weight takes all rows.
 
     Fails where parameters are correlated: for a normal posterior with precision matrix Λ it gives the variance
     1 / Λ_jj, below the posterior's. The Pareto shape of the weights is then above 0.5, and the verdict DOUBTFUL or BAD.
@@ -88,8 +88,8 @@ class FullRank:
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's rows
-            are not independent given parameters that all of them share.
+        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's
+            rows are not independent given parameters that all of them share.
 
     `infer` returns and stores what it does for `MeanField`.
 
@@ -139,8 +139,8 @@ class LowRank:
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's rows
-            are not independent given parameters that all of them share.
+        MethodError: a setting is out of range; `infer`, with `minibatch`: it is larger than the data, or the model's
+            rows are not independent given parameters that all of them share.
 
     `infer` returns and stores what it does for `MeanField`, and `rank`.
 
