@@ -115,7 +115,7 @@ def target_for(method: Method, bound: BoundModel) -> Target:
     """The target as the method wants it: a `Summed` one where it cannot have discrete sites and the model has some.
     MethodError if the method does not fit the model."""
     check_fits(method, bound, METHODS)
-    gradient = bool({Need.GRADIENT, Need.PARTIAL_GRADIENT} & method.needs)
+    gradient = _wants_gradient(method.needs)
     if not (bound.discrete and {Need.CONTINUOUS, Need.GRADIENT} & method.needs):
         return Target(bound, float64=method.float64, gradient=gradient)
     try:
@@ -132,6 +132,18 @@ def target_for(method: Method, bound: BoundModel) -> Target:
             "pi.Exact(), which draws from the exact law, and pi.Gibbs()."
         )
     return target
+
+
+def _wants_gradient(needs: frozenset[Need]) -> bool:
+    return bool({Need.GRADIENT, Need.PARTIAL_GRADIENT} & needs)
+
+
+def model_fingerprint(bound: BoundModel, method: str, *, float64: bool) -> str:
+    """The fingerprint that a posterior of this model has when the method of that name drew it: it is that of the
+    program, which has a gradient only for methods that use one."""
+    known: dict[str, Any] = {each.__name__: each for each in METHODS}
+    gradient = method not in known or _wants_gradient(known[method].needs)
+    return Target(bound, float64=float64, gradient=gradient).fingerprint
 
 
 def whole_target(target: Target) -> Target:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from probinfer.errors import ArtifactError, MethodError, ModelError
-from probinfer.inference.draw import data_hash, draw_update
+from probinfer.inference.draw import data_hash, draw_update, model_fingerprint
 from probinfer.inference.montecarlo.smc import SMC
 from probinfer.model.model import BoundModel, Model
-from probinfer.model.target import Target
 from probinfer.posterior.datatree import build_tree, run_attrs
 from probinfer.posterior.diagnose import judge
 from probinfer.posterior.evidence import Evidence, evidence_of_draws, evidence_of_tree, judged_of_draws
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from probinfer.inference.draws import Draws
+    from probinfer.model.target import Target
 
 # Level of intervals unless another is asked for: ArviZ's `stats.ci_prob`. It is in the name of every column.
 DEFAULT_LEVEL = 0.89
@@ -239,7 +239,7 @@ def _check_origin(path: str | os.PathLike[str], attrs: Mapping[str, Any], bound:
     settings = json.loads(attrs.get("settings", "{}"))
     given = {
         "data_hash": data_hash(bound),
-        "model_fingerprint": Target(bound, float64=settings.get("float64", True)).fingerprint,
+        "model_fingerprint": model_fingerprint(bound, attrs.get("method", ""), float64=settings.get("float64", True)),
     }
     for name, what, todo in (
         ("data_hash", "of other data", "Pass the data it was inferred from"),

@@ -61,6 +61,19 @@ def test_saved_and_read_again(posterior, data, tmp_path):
         np.testing.assert_array_equal(loaded.latents[name], values)
 
 
+@pytest.mark.parametrize(
+    "method", [pi.Metropolis(draws=100, warmup=100), pi.MeanField(draws=100)], ids=["no gradient", "sample"]
+)
+def test_the_model_of_any_method_is_known_again(method, tmp_path):
+    def coin(y=None):
+        p = numpyro.sample("p", dist.Beta(1, 1))
+        numpyro.sample("y", dist.Bernoulli(p), obs=y)
+
+    data = {"y": np.array([1, 0, 1, 1])}
+    pi.infer(coin, data, method, progress=False).save(tmp_path / "p.nc")
+    assert pi.load_posterior(tmp_path / "p.nc", coin, data).model is not None
+
+
 def test_arviz_on_a_real_tree(posterior):
     assert len(az.summary(posterior.tree, var_names=["level"])) == 3
     assert np.isfinite(az.loo(posterior.tree).elpd)
