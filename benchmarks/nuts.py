@@ -341,8 +341,8 @@ def report(table: dict[str, dict], imports: float, processes: dict[str, dict], r
         circumstances("probinfer", "jax", "numpyro"),
         "Four chains each, double precision. probinfer with its defaults (400 + 1000 draws), nutpie with its defaults"
         " (400 + 1000, both cores), NumPyro 1000 + 1000 vectorised. Medians of runs in turns, seeds 1, 2, … (one run of"
-        f" {', '.join(sorted(HEAVY))}, without Stan and numpyro_run), in a process that has compiled before. Seconds of the sampler: warm-up and"
-        " sampling for probinfer; the whole call for the others. The second number is the whole call for everybody,"
+        f" {', '.join(sorted(HEAVY))}, without Stan and numpyro_run), in a process that has compiled before. Seconds of"
+        " the sampler: warm-up and sampling for probinfer; the whole call for the others. The second number is the whole call for everybody,"
         " with probinfer's report. A second MCMC.run of NumPyro compiles again: numpyro_run is that, numpyro is all of"
         " it inside one jax.jit, which does not. Min ESS: the least bulk or tail ESS of all"
         " latent scalars. z: means over all runs against those of the other samplers (ar1: the truth)."
