@@ -76,7 +76,7 @@ class Topics:
     >>> topics = Topics(infer(model, counts, Gibbs(draws=200, warmup=100), progress=False), accept=Verdict.DOUBTFUL)
     >>> sorted("".join(sorted(row)) for row in topics.top_words(3).filter(like="word").to_numpy())
     ['abc', 'def']
-    >>> topics.transform([[4, 0, 1, 0, 0, 0]]).max().round(1)
+    >>> float(topics.transform([[4, 0, 1, 0, 0, 0]]).max().round(1))
     1.0
     """
 
