@@ -202,6 +202,7 @@ def peak_memory(predictor, source, target, rows):
     return int(out)
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_table(predictor, tmp_path):
     """Sixteen times the rows: the draws of their predictions, were they held, would be 600 MB more."""
     small = peak_memory(predictor, tmp_path / "a.parquet", tmp_path / "a.csv", 5_000)

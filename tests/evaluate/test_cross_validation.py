@@ -266,6 +266,7 @@ def band(calibration_rows, rows, level=0.9, false_alarm=1e-4):
     return stats.norm.isf(false_alarm / 2) * sd
 
 
+@pytest.mark.long
 def test_calibrating_by_the_folds_covers_fresh_rows(crossed, tmp_path):
     x, side, y = fresh()
     calibrated = crossed.calibrate()

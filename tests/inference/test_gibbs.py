@@ -59,6 +59,7 @@ def assert_mixture(posterior):
     assert_within_mcse(draws_of(posterior, "share"), share, resolution=0.3, names="share")
 
 
+@pytest.mark.long
 def test_a_mixture_by_enumeration():
     posterior = infer(mixture, {"y": Y})
     assert_mixture(posterior)
@@ -82,6 +83,7 @@ def test_terms_that_are_left_out_are_noticed(monkeypatch):
         assert_mixture(infer(mixture, {"y": Y}))
 
 
+@pytest.mark.long
 def test_such_terms_do_not_pass_the_check(monkeypatch):
     right = plan._Conditionals.local
     monkeypatch.setattr(target_module, "_programs", OrderedDict())

@@ -127,6 +127,7 @@ def test_mean_of_a_distribution(law, mean):
     assert_close(pi.expect(lambda x: x, law), mean, resolution=0.02)
 
 
+@pytest.mark.long
 def test_importance_over_a_law_with_a_bounded_support():
     for law in (stats.beta(2.0, 5.0), dist.Beta(2.0, 5.0)):
         assert_close(pi.expect(lambda x: x**2, law, pi.Importance()), stats.beta(2, 5).moment(2), resolution=0.02)
@@ -171,6 +172,7 @@ def test_tail_probability_in_five_dimensions_by_a_score():
     assert_close(estimate, stats.norm.sf(6), resolution=0.03)
 
 
+@pytest.mark.long
 def test_the_relative_error_of_a_tail_probability_holds():
     method = pi.Importance(draws=1000, rounds=4, round_draws=500)
     inside, estimates = coverage(lambda x: x > 6, stats.norm(), method, stats.norm.sf(6), runs=60)

@@ -85,6 +85,7 @@ def model():
 SLOW = pytest.mark.long  # each compiles for some ten seconds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["PMMH", *(pytest.param(name, marks=SLOW) for name in list(METHODS)[1:])])
 def test_parameters_and_states_agree_with_a_grid(name, model, exact):
     weights, means, sds = exact

@@ -88,6 +88,7 @@ def test_an_evidence_of_shifted_temperatures_is_noticed(monkeypatch):
     assert not evidence_agrees(infer(regression, DATA), LOG_EVIDENCE)
 
 
+@pytest.mark.long
 def test_a_positive_site_and_its_jacobian():
     def model(y):
         rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))

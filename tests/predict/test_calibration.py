@@ -148,6 +148,7 @@ def count_rows(count, seed):
     return {"x": x}, rng.negative_binomial(0.7, 0.7 / (0.7 + 2.0 * np.exp(x)))
 
 
+@pytest.mark.long
 def test_counts_cover_at_least(monkeypatch):
     predictor = fitted(m.poisson, {"x": m.x, "y": m.counts}, OVERDISPERSED)
     (rows, y), (new, outcomes) = count_rows(399, 8), count_rows(2000, 9)

@@ -70,6 +70,7 @@ def test_as_many_draws_taken_at_random_do_not_keep_them(line, small):
     assert worst(line, unweighted, {"x": X}) > 0.03
 
 
+@pytest.mark.long
 def test_a_smaller_tolerance_takes_more_draws(line, small):
     finer = line.compress({"x": X}, tolerance=0.003)
     assert small.program.size < finer.program.size < DRAWS / 4
@@ -103,6 +104,7 @@ def test_several_numbers_and_classes():
 # what else a predictor does ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_samples_follow_the_weights(small):
     """The mean over 40,000 draws, each posterior draw as often as its weight says: noise of the rows alone."""
     draws = small.sample({"x": [1.5]}, draws=40_000, seed=2)

@@ -110,6 +110,7 @@ def test_student_t_says_where_it_has_no_moments():
     assert float(STUDENT_T.log_density(jnp.asarray(0.7), df[-1], 0.0, 1.0)) == pytest.approx(normal, abs=1e-12)
 
 
+@pytest.mark.long
 def test_bounds_far_from_the_centre():
     """Beyond 38 sds a normal probability is no number of double precision; the law between such bounds still is."""
     low = jnp.asarray([-jnp.inf, 9.0, 60.0, -jnp.inf])

@@ -108,6 +108,7 @@ def test_the_shortest_run():
         np.testing.assert_array_equal(np.stack(shortest.shortest_run(below, level), axis=1), expected)
 
 
+@pytest.mark.long
 def test_classes_and_laws_without_a_cdf():
     classes = fitted(m.categorical, {"X": m.X, "y": m.classes}, {"W": m.draws(3, 4)})
     prediction = classes.predict({"X": m.X[:6]}, 0.6, interval=pi.Interval.HDI)
