@@ -110,6 +110,15 @@ assert sd < 0.5
 print(ridge.report)
 
 # %% [markdown]
+# The k-hat is found from the law's own draws, so it judges only where these go. A milder funnel, of one value, is narrow in the same way
+# and yet passes:
+
+# %%
+mild = pi.LogDensity(lambda x: log_normal(x[0], 0.0, 1.5) + log_normal(x[1], 0.0, jnp.exp(x[0] / 2)), 2)
+passed = pi.infer(mild, None, pi.MeanField(draws=draws), seed=1)
+print(f"k-hat {khat(passed):.2f}, {passed.report.verdict.name}; sd of the log scale {passed.latents['x'][:, 0].std():.2f}, really 1.5")
+
+# %% [markdown]
 # ## A richer family
 #
 # `FullRank` is a normal law with all correlations, `LowRank` one with a few directions of them, for many parameters. `Flow` bends a normal

@@ -64,18 +64,20 @@ def fit(draws: np.ndarray, gradients: np.ndarray, use: np.ndarray, rank: int, *,
     """
     dim = draws.shape[-1]
     use = use & np.isfinite(draws).all(axis=-1) & np.isfinite(gradients).all(axis=-1)
-    x, g = pooled(draws, use), pooled(gradients, use)
-    scale = _diagonal(x, g, np.ones(dim))
+    rows = pooled(draws, use), pooled(gradients, use)
+    scale = np.ones(dim)
+    x, g = _spread(rows[0]), _spread(rows[1])
+    scale = _diagonal(x.squares(scale), g.squares(scale), scale)
     metric = Metric(scale, np.zeros((dim, rank)), np.zeros(rank))
-    if rank == 0 or len(x) < 10:
+    if rank == 0 or len(rows[0]) < 10:
         return metric
     for _ in range(_DEFLATIONS):
-        directions, _ = _extreme_directions(x / scale, g * scale, rank, threshold)
+        directions, _ = _extreme_directions(x, g, scale, rank, threshold)
         if directions.shape[1] == 0:
             return metric._replace(scale=scale)
         # What is extreme goes into the directions, so it may not blow up the diagonal as well.
-        scale = _diagonal(_without(x / scale, directions), _without(g * scale, directions), scale)
-    directions, eigenvalues = _extreme_directions(x / scale, g * scale, rank, threshold)
+        scale = _diagonal(x.squares(1 / scale, directions), g.squares(scale, directions), scale)
+    directions, eigenvalues = _extreme_directions(x, g, scale, rank, threshold)
     metric.directions[:, : len(eigenvalues)] = directions
     metric.stretch[: len(eigenvalues)] = np.sqrt(eigenvalues) - 1.0
     return metric._replace(scale=scale)
@@ -97,25 +99,83 @@ def is_round(draws: np.ndarray, gradients: np.ndarray, metric: Metric) -> bool:
     g = g * metric.scale
     x = x + ((x @ metric.directions) * (1.0 / stretch - 1.0)) @ metric.directions.T
     g = g + ((g @ metric.directions) * metric.stretch) @ metric.directions.T
-    scale = _diagonal(x, g, np.ones(x.shape[1]))
+    spread_x, spread_g, one = _spread(x), _spread(g), np.ones(x.shape[1])
+    scale = _diagonal(spread_x.squares(one), spread_g.squares(one), one)
     if np.abs(np.log(scale)).max() > np.log(_ROUND_SCALE):
         return False
-    directions, _ = _extreme_directions(x, g, 1, _ROUND_DIRECTION**2)
+    directions, _ = _extreme_directions(spread_x, spread_g, one, 1, _ROUND_DIRECTION**2)
     return directions.shape[1] == 0
 
 
-def _diagonal(x: np.ndarray, g: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """The scales that `scale` becomes once the scaled draws and gradients (n, d) have shown how far off it was."""
-    with np.errstate(over="ignore"):  # of a chain that is still falling from the far tail
-        var_x, var_g = ((part**2).sum(axis=0) / max(len(part), 1) for part in (x, g))
-    usable = np.isfinite(var_x) & np.isfinite(var_g) & (var_x > 0) & (var_g > 0)
+class _Rows(NamedTuple):
+    """Second moments of rows (n, d), fewer than d, found from the rows when they are wanted."""
+
+    rows: np.ndarray
+
+    def squares(self, factor: np.ndarray, without: np.ndarray | None = None) -> np.ndarray:
+        """Mean squares (d,) of the rows times `factor` (d,), without what lies along orthonormal directions (d, k)."""
+        rows = self.rows * factor
+        if without is not None:
+            rows = rows - (rows @ without) @ without.T
+        with np.errstate(over="ignore"):  # of a chain that is still falling from the far tail
+            return (rows**2).sum(axis=0) / max(len(rows), 1)
+
+    def leading(self, factor: np.ndarray, keep: int) -> np.ndarray:
+        """The `keep` leading right singular vectors (d, keep) of the rows times `factor`."""
+        rows = self.rows * factor
+        values, vectors = np.linalg.eigh(rows @ rows.T)
+        return rows.T @ vectors[:, -keep:] / np.sqrt(np.maximum(values[-keep:], 1e-300))
+
+    def along(self, factor: np.ndarray, basis: np.ndarray) -> np.ndarray:
+        """Mean products (k, k) of the rows times `factor`, in the coordinates of a basis (d, k)."""
+        seen = (self.rows * factor) @ basis
+        return seen.T @ seen / len(seen)
+
+    @property
+    def number(self) -> int:
+        return len(self.rows)
+
+
+class _Products(NamedTuple):
+    """The same of a number of rows, d or more, from their mean products (d, d): the rows are gone through once only."""
+
+    products: np.ndarray
+    number: int
+
+    def squares(self, factor: np.ndarray, without: np.ndarray | None = None) -> np.ndarray:
+        """As `_Rows.squares`."""
+        with np.errstate(over="ignore"):
+            squares = np.diagonal(self.products) * factor**2
+        if without is None:
+            return squares
+        across = factor[:, None] * (self.products @ (factor[:, None] * without))
+        inner = without.T @ across
+        return np.maximum(squares + ((without @ inner - 2 * across) * without).sum(axis=1), 0)
+
+    def leading(self, factor: np.ndarray, keep: int) -> np.ndarray:
+        """As `_Rows.leading`."""
+        return np.linalg.eigh(factor[:, None] * self.products * factor)[1][:, -keep:]
+
+    def along(self, factor: np.ndarray, basis: np.ndarray) -> np.ndarray:
+        """As `_Rows.along`."""
+        basis = factor[:, None] * basis
+        return basis.T @ self.products @ basis
+
+
+def _spread(rows: np.ndarray) -> _Rows | _Products:
+    if len(rows) < rows.shape[1] or len(rows) == 0:
+        return _Rows(rows)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _Products(rows.T @ rows / len(rows), len(rows))
+
+
+def _diagonal(squares_x: np.ndarray, squares_g: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The scales that `scale` becomes once the mean squares (d,) of scaled draws and gradients have shown how far off
+    it was."""
+    usable = np.isfinite(squares_x) & np.isfinite(squares_g) & (squares_x > 0) & (squares_g > 0)
     factor = np.ones(len(scale))
-    factor[usable] = (var_x[usable] / var_g[usable]) ** 0.25
+    factor[usable] = (squares_x[usable] / squares_g[usable]) ** 0.25
     return np.clip(scale * factor, 1e-10, 1e10)
-
-
-def _without(x: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    return x - (x @ directions) @ directions.T
 
 
 def pooled(values: np.ndarray, use: np.ndarray) -> np.ndarray:
@@ -124,14 +184,17 @@ def pooled(values: np.ndarray, use: np.ndarray) -> np.ndarray:
     return np.concatenate(rows) if rows else np.empty((0, values.shape[-1]))
 
 
-def _extreme_directions(x: np.ndarray, g: np.ndarray, rank: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Directions (d, k) along which scaled draws and gradients (n, d) are far from round; the variance along each."""
+def _extreme_directions(
+    x: _Rows | _Products, g: _Rows | _Products, scale: np.ndarray, rank: int, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Directions (d, k) along which scaled draws and gradients are far from round; the variance along each."""
     try:
-        basis = _leading_basis(x, g, rank)
-        cov_x, cov_g = _regularised(x @ basis), _regularised(g @ basis)
+        basis = _leading_basis(x, g, scale, rank)
+        cov_x = _regularised(x.along(1 / scale, basis), x.number)
+        cov_g = _regularised(g.along(scale, basis), g.number)
         values, vectors = np.linalg.eigh(_geometric_mean_with_inverse(cov_x, cov_g))
     except np.linalg.LinAlgError:  # draws of a chain that is falling from infinity: the diagonal serves until it lands
-        return np.zeros((x.shape[1], 0)), np.zeros(0)
+        return np.zeros((len(scale), 0)), np.zeros(0)
     values = np.clip(values, 1e-10, 1e10)
     extreme = np.abs(np.log(values))
     order = np.argsort(extreme)[::-1][:rank]
@@ -139,28 +202,21 @@ def _extreme_directions(x: np.ndarray, g: np.ndarray, rank: int, threshold: floa
     return (basis @ vectors)[:, order], values[order]
 
 
-def _leading_basis(x: np.ndarray, g: np.ndarray, rank: int) -> np.ndarray:
+def _leading_basis(x: _Rows | _Products, g: _Rows | _Products, scale: np.ndarray, rank: int) -> np.ndarray:
     """Orthonormal basis of the span of the leading principal directions of both."""
-    dim = x.shape[1]
-    keep = max(1, min(2 * rank, len(x) // 4))
+    dim = len(scale)
+    keep = max(1, min(2 * rank, x.number // 4))
     if 2 * keep >= dim:
         return np.eye(dim)
-    leading = [_principal_directions(part, keep) for part in (x, g)]
-    return np.linalg.qr(np.concatenate(leading, axis=1))[0]
+    return np.linalg.qr(np.concatenate([x.leading(1 / scale, keep), g.leading(scale, keep)], axis=1))[0]
 
 
-def _principal_directions(x: np.ndarray, keep: int) -> np.ndarray:
-    """The `keep` leading right singular vectors of x (n, d), through the smaller of its two Gram matrices."""
-    if len(x) >= x.shape[1]:
-        return np.linalg.eigh(x.T @ x)[1][:, -keep:]
-    values, vectors = np.linalg.eigh(x @ x.T)
-    return x.T @ vectors[:, -keep:] / np.sqrt(np.maximum(values[-keep:], 1e-300))
-
-
-def _regularised(x: np.ndarray) -> np.ndarray:
-    """Covariance shrunk towards the identity by as much as `k` observations of it would weigh, k small."""
-    weight = 1e-3 + x.shape[1] / (x.shape[1] + 20.0 * len(x))
-    return (1 - weight) * (x.T @ x) / len(x) + weight * np.eye(x.shape[1])
+def _regularised(covariance: np.ndarray, count: int) -> np.ndarray:
+    """Covariance (k, k) of so many rows, shrunk towards the identity by as much as `k` observations of it would weigh,
+    k small."""
+    size = len(covariance)
+    weight = 1e-3 + size / (size + 20.0 * count)
+    return (1 - weight) * covariance + weight * np.eye(size)
 
 
 def _geometric_mean_with_inverse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
