@@ -6,6 +6,7 @@ where used.
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -197,10 +198,13 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> _P
 
 def _mlflow() -> Any:
     try:
-        import mlflow
-        import mlflow.artifacts
-        import mlflow.models
-        import mlflow.pyfunc
+        with warnings.catch_warnings():
+            # of a class of MLflow's own, each time that it is imported
+            warnings.filterwarnings("ignore", ".*Any type hint is inferred", UserWarning)
+            import mlflow
+            import mlflow.artifacts
+            import mlflow.models
+            import mlflow.pyfunc
     except ModuleNotFoundError as error:
         raise MissingExtra("mlflow is not installed: pip install 'probinfer[mlflow]'.") from error
     return mlflow

@@ -26,10 +26,10 @@ class Draws:
     settings: the method's settings, ready for JSON.
     facts: what the method found out besides, text and numbers, such as `pareto_khat`: attributes of the tree to be.
     stopping: of a run with a stop rule, the rule and what it saw when the run ended, ready for JSON.
-    summaries: of a method whose draws are too large to keep, functions of each draw by name, (*sample dims, *shape), in
-        the place of positions, which then have no columns.
+    summaries: functions of each draw by name, (sample dims, shape), of a method whose draws are too large to keep:
+    in the place of positions, which then have no columns.
     groups: further groups of the tree to be, of values that no verdict rests on: name, then variable, then its dims and
-        its values; a variable with its own name for its only dim is a coordinate.
+    its values; a variable with its own name for its only dim is a coordinate.
     """
 
     positions: np.ndarray

@@ -27,7 +27,6 @@ import probinfer.mlflow as flavor
 
 # MLflow warns of its own type hints as it is imported, and of integers in every signature.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow.*"),
     pytest.mark.filterwarnings("ignore::FutureWarning:mlflow.*"),
 ]
