@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
             circumstances("probinfer", "jax", "numpyro"),
             "Seconds by the clock, four chains of NUTS with its defaults. python: until the first line of the script."
             " jax, numpyro, probinfer: importing them, one after the other. compile: also finding where chains begin;"
-            " part of it goes on beside. report: the verdict and the data tree, for which xarray and pandas are imported;"
+            " part of it goes on beside. report: the verdict and the data tree, which needs xarray and pandas imported;"
             " the verdict and `posterior.latents` need neither (see the whole processes of `benchmarks.nuts`).",
             "\n".join([header, *lines]),
         ]

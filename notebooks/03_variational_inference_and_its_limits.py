@@ -116,7 +116,9 @@ print(ridge.report)
 # %%
 mild = pi.LogDensity(lambda x: log_normal(x[0], 0.0, 1.5) + log_normal(x[1], 0.0, jnp.exp(x[0] / 2)), 2)
 passed = pi.infer(mild, None, pi.MeanField(draws=draws), seed=1)
-print(f"k-hat {khat(passed):.2f}, {passed.report.verdict.name}; sd of the log scale {passed.latents['x'][:, 0].std():.2f}, really 1.5")
+print(
+    f"k-hat {khat(passed):.2f}, {passed.report.verdict.name}; sd of the log scale {passed.latents['x'][:, 0].std():.2f}, really 1.5"
+)
 
 # %% [markdown]
 # ## A richer family
