@@ -9,7 +9,6 @@ one thread, and of the block that `pi.NUTS` runs. `discrete sites` is the wall t
 takes afterwards. Writes a section of RESULTS.md unless --dry or --only.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +21,7 @@ import numpyro.distributions as dist
 
 import probinfer as pi
 from benchmarks.loop import Sampled
-from benchmarks.results import circumstances, write_section
+from benchmarks.results import measure_table
 
 TITLE = "What summing discrete sites out costs"
 HEADER = (
@@ -86,7 +85,7 @@ MODELS: dict[str, tuple[Callable, Callable, dict[str, Any]]] = {
 }
 
 
-def row(name: str, repeat: int) -> str:
+def rows(name: str, repeat: int) -> list[str]:
     sites, by_hand, data = MODELS[name]
     sampled = [Sampled(model, data) for model in (sites, by_hand)]
     bare = [each.bare() for each in sampled]
@@ -94,31 +93,16 @@ def row(name: str, repeat: int) -> str:
     ours, hand, our_block, hand_block = np.median(turns, axis=0)
     posterior = pi.infer(sites, data, pi.NUTS(), seed=1, progress=False)
     after = json.loads(posterior.tree.attrs["seconds"])["discrete"]
-    return (
+    line = (
         f"| {name} | {len(data['y'])} | {ours:.1f} | {hand:.1f} | {ours / hand:.2f} |"
         f" {our_block:.1f} | {hand_block:.1f} | {our_block / hand_block:.2f} | {after:.2f} |"
     )
+    return [line]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.discrete", description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=MODELS, metavar="MODEL", help="these models alone")
-    parser.add_argument("--repeat", type=int, default=9)
-    parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
-    options = parser.parse_args(arguments)
-    print(HEADER)
-    lines = []
-    for name in options.only or MODELS:
-        lines.append(row(name, options.repeat))
-        print(lines[-1], flush=True)
-    if not options.dry and not options.only:
-        body = [
-            f"`python -m benchmarks.discrete --repeat {options.repeat}`",
-            circumstances("probinfer", "jax", "numpyro"),
-            "The first lines of the module say what is compared.",
-            "\n".join([HEADER, *lines]),
-        ]
-        write_section(TITLE, "\n\n".join(body))
+    words = "The first lines of the module say what is compared."
+    measure_table("benchmarks.discrete", TITLE, HEADER, MODELS, rows, words, repeat=9, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ that of `pi.infer` with a progress line in a terminal, a stop rule that is never
 without them: seconds of sampling, 1,000 draws of 4 chains. Writes a section of RESULTS.md unless --dry or --only.
 """
 
-import argparse
 import io
 import json
 import sys
@@ -23,7 +22,7 @@ from jax import lax
 
 import probinfer as pi
 from benchmarks.nuts import PEERS
-from benchmarks.results import circumstances, write_section
+from benchmarks.results import measure_table
 from probinfer.inference.mcmc.chains import Chains
 
 sys.path.insert(0, str(PEERS))
@@ -118,7 +117,7 @@ class Sampled:
         return timed
 
 
-def row(name: str, repeat: int) -> str:
+def rows(name: str, repeat: int) -> list[str]:
     sampled = Sampled(models_numpyro.MODELS[name], data.MODELS[name][0]())
     bare = sampled.bare()
     turns = [(bare(), *sampled.block()) for _ in range(repeat)]
@@ -127,31 +126,16 @@ def row(name: str, repeat: int) -> str:
     plain, everything = np.median(pairs, axis=0)
     limit = 2 if bare_us >= 5 else 5
     state = "met" if block_us <= limit * bare_us else "**missed**"
-    return (
+    line = (
         f"| {name} | {sampled.target.dim} | {bare_us:.2f} | {block_us:.2f} | {block_us / bare_us:.2f} | <= {limit} |"
         f" {state} | {steps:.1f} | {plain:.3f} | {everything:.3f} | {everything / plain - 1:+.1%} |"
     )
+    return [line]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loop", description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=MODELS, metavar="MODEL", help="these models alone")
-    parser.add_argument("--repeat", type=int, default=9)
-    parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
-    options = parser.parse_args(arguments)
-    print(HEADER)
-    lines = []
-    for name in options.only or MODELS:
-        lines.append(row(name, options.repeat))
-        print(lines[-1], flush=True)
-    if not options.dry and not options.only:
-        body = [
-            f"`python -m benchmarks.loop --repeat {options.repeat}`",
-            circumstances("probinfer", "jax", "numpyro"),
-            "The first lines of the module say what is compared. The goal of the overhead is 3%.",
-            "\n".join([HEADER, *lines]),
-        ]
-        write_section(TITLE, "\n\n".join(body))
+    words = "The first lines of the module say what is compared. The goal of the overhead is 3%."
+    measure_table("benchmarks.loop", TITLE, HEADER, MODELS, rows, words, repeat=9, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Each process is a fresh one; cold ones find an empty cache, warm ones what the c
 section of RESULTS.md unless --dry or --only.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -16,10 +15,11 @@ import time
 import numpy as np
 
 from benchmarks.nuts import PEERS, WHOLE, environment
-from benchmarks.results import circumstances, write_section
+from benchmarks.results import measure_table
 
 TITLE = "Where a process's seconds go"
 PARTS = ["python", "jax", "numpyro", "probinfer", "data", "trace", "compile", "warm-up", "sampling", "report", "whole"]
+HEADER = f"| model | cache | {' | '.join(PARTS)} |\n|---|---|{'---|' * len(PARTS)}"
 SCRIPT = """
 import json, sys, time
 def passed(since=[time.time()]):
@@ -73,28 +73,13 @@ def rows(model: str, repeat: int) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.process", description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=WHOLE, metavar="MODEL", help="these models alone")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
-    options = parser.parse_args(arguments)
-    header = f"| model | cache | {' | '.join(PARTS)} |\n|---|---|{'---|' * len(PARTS)}"
-    print(header)
-    lines = []
-    for model in options.only or WHOLE:
-        lines += rows(model, options.repeat)
-        print("\n".join(lines[-2:]), flush=True)
-    if not options.dry and not options.only:
-        body = [
-            f"`python -m benchmarks.process --repeat {options.repeat}`",
-            circumstances("probinfer", "jax", "numpyro"),
-            "Seconds by the clock, four chains of NUTS with its defaults. python: until the first line of the script."
-            " jax, numpyro, probinfer: importing them, one after the other. compile: also finding where chains begin;"
-            " part of it goes on beside. report: the verdict and the data tree, which needs xarray and pandas imported;"
-            " the verdict and `posterior.latents` need neither (see the whole processes of `benchmarks.nuts`).",
-            "\n".join([header, *lines]),
-        ]
-        write_section(TITLE, "\n\n".join(body))
+    words = (
+        "Seconds by the clock, four chains of NUTS with its defaults. python: until the first line of the script. jax,"
+        " numpyro, probinfer: importing them, one after the other. compile: also finding where chains begin; part of it"
+        " goes on beside. report: the verdict and the data tree, which needs xarray and pandas imported; the verdict"
+        " and `posterior.latents` need neither (see the whole processes of `benchmarks.nuts`)."
+    )
+    measure_table("benchmarks.process", TITLE, HEADER, WHOLE, rows, words, repeat=3, arguments=arguments)
 
 
 if __name__ == "__main__":

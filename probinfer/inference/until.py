@@ -23,6 +23,14 @@ class Look(NamedTuple):
     rhat: float
 
 
+def look_at(positions: np.ndarray) -> Look:
+    """ESS and R-hat of draws (chain, draw, d); NaN, which reaches no goal, where a coordinate never moved."""
+    numbers = convergence(np.moveaxis(positions, -1, 0))
+    with np.errstate(invalid="ignore"):
+        ess = float(np.min(np.minimum(numbers.ess_bulk, numbers.ess_tail)))
+        return Look(positions.shape[1], ess, float(np.max(numbers.r_hat)))
+
+
 @dataclass(frozen=True)
 class Until:
     """Stop drawing when the posterior is good enough, or the budget is spent.
@@ -84,13 +92,6 @@ class Until:
     def budget(self, method_draws: int) -> int:
         """The most draws per chain."""
         return self.draws if self.draws is not None else _UNBOUNDED * method_draws
-
-    def look(self, positions: np.ndarray) -> Look:
-        """ESS and R-hat of draws (chain, draw, d); NaN, which reaches no goal, where a coordinate never moved."""
-        numbers = convergence(np.moveaxis(positions, -1, 0))
-        with np.errstate(invalid="ignore"):
-            ess = float(np.min(np.minimum(numbers.ess_bulk, numbers.ess_tail)))
-            return Look(positions.shape[1], ess, float(np.max(numbers.r_hat)))
 
     def met(self, look: Look) -> bool:
         """Whether every goal is reached."""

@@ -286,11 +286,7 @@ class Predictor:
         from probinfer.predict.compress import compress
 
         tolerance = probability("tolerance", tolerance)
-        if self.calibration is not None:
-            raise PredictionError(
-                "The predictor is calibrated, and its calibration holds for its own draws. Compress first, then "
-                "calibrate: predictor.compress(rows).calibrate(rows, y)."
-            )
+        self._refuse_calibrated("compress")
         columns, count = read_rows(rows, self.program)
         program, compression = compress(self.program, columns, count, tolerance)
         return self.from_program(program, {**self.about, "compression": compression.words()})
@@ -334,14 +330,17 @@ class Predictor:
         from probinfer.predict.single import rounded
 
         tolerance = probability("tolerance", tolerance)
-        if self.calibration is not None:
-            raise PredictionError(
-                "The predictor is calibrated, and its calibration holds for its own draws. Round first, then "
-                "calibrate: predictor.round(rows).calibrate(rows, y)."
-            )
+        self._refuse_calibrated("round")
         columns, count = read_rows(rows, self.program)
         program, rounding = rounded(self.program, columns, count, tolerance)
         return self.from_program(program, {**self.about, "rounding": rounding.words()})
+
+    def _refuse_calibrated(self, verb: str) -> None:
+        if self.calibration is not None:
+            raise PredictionError(
+                f"The predictor is calibrated, and its calibration holds for its own draws. {verb.capitalize()} first, "
+                f"then calibrate: predictor.{verb}(rows).calibrate(rows, y)."
+            )
 
     def sample(self, rows: Any, draws: int = 100, seed: Any = 0) -> np.ndarray:
         """Draws from the predictive distribution, (draws, rows, *event); whole numbers for a discrete outcome.

@@ -8,6 +8,7 @@ import pytest
 from probinfer.inference.convergence import convergence
 from probinfer.inference.mcmc import live_ess
 from probinfer.inference.mcmc.live_ess import LiveESS, slowest
+from probinfer.inference.until import look_at
 
 DIM, SLOW = 200, 137
 
@@ -49,7 +50,7 @@ def test_shows_the_smallest_ess_of_all(positions, monkeypatch):
 def test_looks_only_when_it_costs_little(positions, monkeypatch):
     clock, looks = [0.0], []
     monkeypatch.setattr(live_ess.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(live_ess, "convergence", lambda draws: looks.append(draws.size) or convergence(draws))
+    monkeypatch.setattr(live_ess, "look_at", lambda draws: looks.append(draws.size) or look_at(draws))
     live = LiveESS([[] for _ in positions])
     assert live(blocks_of(positions)) == "sampling"
     clock[0] = 1e4

@@ -9,6 +9,7 @@ import pytest
 import probinfer as pi
 from probinfer.inference.convergence import convergence
 from probinfer.inference.mcmc import chains
+from probinfer.inference.until import look_at
 from tests.inference.models import EIGHT_SCHOOLS, eight_schools
 
 METHOD = pi.NUTS(chains=2, draws=200, warmup=200)
@@ -101,7 +102,7 @@ def test_the_rule_is_kept_with_the_posterior(tmp_path):
 
 def test_a_coordinate_that_never_moves_reaches_no_goal():
     until = pi.Until(ess=10, rhat=1.5)
-    look = until.look(np.stack([np.ones((2, 200)), np.random.default_rng(0).normal(size=(2, 200))], axis=-1))
+    look = look_at(np.stack([np.ones((2, 200)), np.random.default_rng(0).normal(size=(2, 200))], axis=-1))
     assert not until.met(look)
     assert until.next_look(look, 10_000) > 200
     assert until.missed(look) == "ESS nan, wanted 10 and R-hat nan, wanted 1.5"

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from probinfer.inference.convergence import MIN_DRAWS, convergence
+from probinfer.inference.convergence import MIN_DRAWS
 from probinfer.inference.mcmc.chains import stack
+from probinfer.inference.until import Look, look_at
 
 _COST = 0.005  # of the time that sampling has taken: what the looks may cost together
 _COORDINATES = 32  # that it is the smallest ESS of
@@ -23,9 +24,10 @@ class LiveESS:
         self._spent = 0.0
         self._text = "sampling"
 
-    def show(self, ess: float, rhat: float) -> None:
+    def show(self, look: Look) -> None:
         """Show what was found."""
-        self._text = f"sampling, ESS {ess:.0f}, R-hat {rhat:.3f}" if np.isfinite(ess) else "sampling"
+        found = np.isfinite(look.ess)
+        self._text = f"sampling, ESS {look.ess:.0f}, R-hat {look.rhat:.3f}" if found else "sampling"
 
     def __call__(self, newest: list[list[Any]]) -> str:
         """The text, with `newest` the blocks of each chain that came after those before."""
@@ -37,10 +39,7 @@ class LiveESS:
             if self._spent + cost <= _COST * (time.monotonic() - self._began):
                 self._spent += cost
                 positions = stack(blocks, lambda block: block.q)
-                numbers = convergence(np.moveaxis(positions[..., slowest(positions, _COORDINATES)], -1, 0))
-                with np.errstate(invalid="ignore"):
-                    ess = float(np.min(np.minimum(numbers.ess_bulk, numbers.ess_tail)))
-                self.show(ess, float(np.max(numbers.r_hat)))
+                self.show(look_at(positions[..., slowest(positions, _COORDINATES)]))
         return self._text
 
 

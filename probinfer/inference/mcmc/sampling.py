@@ -11,7 +11,7 @@ from probinfer.inference.mcmc.chains import stack
 from probinfer.inference.mcmc.live_ess import LiveESS
 from probinfer.inference.mcmc.warmup import SAMPLING
 from probinfer.inference.progress import Progress
-from probinfer.inference.until import Look, Until
+from probinfer.inference.until import Look, Until, look_at
 
 
 class Advancing(Protocol):
@@ -80,8 +80,8 @@ def sample(
         if until is None:
             continue
         if until.has_goal and drawn and not chains.interrupted:
-            look = until.look(stack(blocks, lambda block: block.q))
-            live.show(look.ess, look.rhat)
+            look = look_at(stack(blocks, lambda block: block.q))
+            live.show(look)
             if until.met(look):
                 break
         if chains.late and drawn >= min(until.min_draws, budget):
