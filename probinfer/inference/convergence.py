@@ -58,7 +58,9 @@ class Convergence(NamedTuple):
     constant: np.ndarray
 
 
-def convergence(draws: np.ndarray, *, independent: bool = False, superchains: int = 0) -> Convergence:
+def convergence(
+    draws: np.ndarray, *, independent: bool = False, superchains: int = 0, errors: bool = True
+) -> Convergence:
     """Convergence statistics of draws (entries, chains, draws per chain); see `Convergence` for what they are.
 
     independent: the draws are known to be independent (exact or variational): then the effective sizes are the
@@ -66,10 +68,15 @@ def convergence(draws: np.ndarray, *, independent: bool = False, superchains: in
     One chain is split into halves, so R-hat exists and shows drift, but never a second mode.
     superchains: the chains are so many groups, one after the other, each from one starting point: R-hat is then the
     nested one, which compares the groups and stays sharp for chains of a few draws. Margossian et al. (2024).
+    errors: without them the Monte Carlo errors are NaN, and a third of the time is saved.
     """
     draws = np.asarray(draws)
     return convergence_of_blocks(
-        lambda start, stop: draws[start:stop], len(draws), independent=independent, superchains=superchains
+        lambda start, stop: draws[start:stop],
+        len(draws),
+        independent=independent,
+        superchains=superchains,
+        errors=errors,
     )
 
 
@@ -79,6 +86,7 @@ def convergence_of_blocks(
     *,
     independent: bool = False,
     superchains: int = 0,
+    errors: bool = True,
     precision: float = _DOUBLE,
 ) -> Convergence:
     """`convergence` for draws which are fetched piece by piece: `block(start, stop)` -> (stop - start, chains, draws).
@@ -88,7 +96,7 @@ def convergence_of_blocks(
     Keeps memory at a few megabytes however many parameters there are, and uses the cores: NumPy's sorts and
     transforms release the interpreter lock.
     """
-    grouped = functools.partial(_chain_statistics, superchains=superchains)
+    grouped = functools.partial(_chain_statistics, superchains=superchains, errors=errors)
     statistics = _independent_statistics if independent else grouped
     spans = [(start, min(start + _BLOCK, entries)) for start in range(0, entries, _BLOCK)]
 
@@ -164,7 +172,7 @@ def _independent_statistics(x: np.ndarray) -> _Statistics:
     return _Statistics(total, total, np.full(entries, np.nan), *_errors(x, total, total))
 
 
-def _chain_statistics(x: np.ndarray, superchains: int = 0) -> _Statistics:
+def _chain_statistics(x: np.ndarray, superchains: int = 0, *, errors: bool = True) -> _Statistics:
     split = split_chains(x)
     ordered, order = _sort(split)
     ranked = _scatter(_normal_scores(ordered), order, split.shape)
@@ -174,13 +182,11 @@ def _chain_statistics(x: np.ndarray, superchains: int = 0) -> _Statistics:
     if x.shape[2] % 2:  # splitting left the middle draw of each chain out, the quantiles of all draws need it
         ordered = np.sort(x.reshape(len(x), -1), axis=1)
     tails = [_ess(split_chains((x <= _quantile(ordered, p)[:, None, None]).astype(float))) for p in (TAIL, 1 - TAIL)]
-    squared = np.square(x - x.mean(axis=(1, 2), keepdims=True))
-    return _Statistics(
-        ess_bulk=_ess(ranked),
-        ess_tail=np.minimum(*tails),
-        r_hat=r_hat,
-        **dict(zip(("mcse_mean", "mcse_sd"), _errors(x, _ess(split), _ess(split_chains(squared))), strict=True)),
-    )
+    mcse_mean = mcse_sd = np.full(len(x), np.nan)
+    if errors:
+        squared = np.square(x - x.mean(axis=(1, 2), keepdims=True))
+        mcse_mean, mcse_sd = _errors(x, _ess(split), _ess(split_chains(squared)))
+    return _Statistics(_ess(ranked), np.minimum(*tails), r_hat, mcse_mean, mcse_sd)
 
 
 def _errors(x: np.ndarray, ess_mean: np.ndarray, ess_square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,22 +13,38 @@ _FIRST = 100  # draws after which the rule is looked at first, and always made: 
 _UNBOUNDED = 10  # times the method's draws that a rule without a budget of its own may take
 _GROWTH = (1.2, 2.0)  # from one look to the next: looks together cost a few times the last one, overshoot is bounded
 _MARGIN = 1.1  # aimed at beyond what the last look promises, as ESS does not grow quite evenly
+_FEW = 8  # coordinates that a rule looks at first
 
 
 class Look(NamedTuple):
-    """What one look at the draws found: the smallest ESS and the largest R-hat of all unconstrained coordinates."""
+    """What one look at the draws found: the smallest ESS and the largest R-hat of all unconstrained coordinates, or, if
+    it was `short`, of those that seem to move slowest."""
 
     draws: int
     ess: float
     rhat: float
+    short: bool = False
 
 
 def look_at(positions: np.ndarray) -> Look:
     """ESS and R-hat of draws (chain, draw, d); NaN, which reaches no goal, where a coordinate never moved."""
-    numbers = convergence(np.moveaxis(positions, -1, 0))
+    numbers = convergence(np.moveaxis(positions, -1, 0), errors=False)
     with np.errstate(invalid="ignore"):
         ess = float(np.min(np.minimum(numbers.ess_bulk, numbers.ess_tail)))
         return Look(positions.shape[1], ess, float(np.max(numbers.r_hat)))
+
+
+def slowest(positions: np.ndarray, count: int) -> np.ndarray:
+    """The `count` coordinates of draws (chain, draw, d) whose means of batches vary most, compared with the draws: by
+    batch means these have the smallest effective sample sizes."""
+    if positions.shape[-1] <= count:
+        return np.arange(positions.shape[-1])
+    length = int(np.sqrt(positions.shape[1]))
+    batches = positions[:, -(positions.shape[1] // length) * length :]
+    means = batches.reshape(len(batches), -1, length, batches.shape[-1]).mean(2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slow = means.var((0, 1)) / batches.var((0, 1))
+    return np.argsort(np.nan_to_num(slow, nan=np.inf))[-count:]
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,15 @@ class Until:
         """Whether every goal is reached."""
         return (self.ess is None or look.ess >= self.ess) and (self.rhat is None or look.rhat <= self.rhat)
 
+    def look(self, positions: np.ndarray) -> Look:
+        """Look at draws (chain, draw, d), and no longer than it takes to see that the rule is not met: at the slowest
+        coordinates first, and at all where those meet it."""
+        few = slowest(positions, _FEW)
+        look = look_at(positions[..., few])
+        if len(few) == positions.shape[-1]:
+            return look
+        return look_at(positions) if self.met(look) else look._replace(short=True)
+
     def next_look(self, look: Look | None, budget: int) -> int:
         """Draws per chain after which to look again."""
         if not self.has_goal:
@@ -118,8 +143,9 @@ class Until:
         if look is None:
             return "the rule was not looked at"
         parts = []
+        most, least = ("at most ", "at least ") if look.short else ("", "")
         if self.ess is not None and not look.ess >= self.ess:
-            parts.append(f"ESS {look.ess:.0f}, wanted {self.ess:g}")
+            parts.append(f"ESS {most}{look.ess:.0f}, wanted {self.ess:g}")
         if self.rhat is not None and not look.rhat <= self.rhat:
-            parts.append(f"R-hat {look.rhat:.3f}, wanted {self.rhat:g}")
+            parts.append(f"R-hat {least}{look.rhat:.3f}, wanted {self.rhat:g}")
         return " and ".join(parts)

@@ -68,7 +68,7 @@ def changed(family: Family, change: Change | None) -> Family:
         cdf=cdf,
         log_density=log_density,
         sample=lambda key, *parameters: change.back(family.sample(key, *parameters), jnp),
-        near=None,
+        normal=False,
         of=family,
         change=change,
     )

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from threadpoolctl import threadpool_limits
 
 from probinfer.errors import PredictionError
+from probinfer.model.one_thread import one_blas_thread
 from probinfer.predict import mixture
 from probinfer.predict.engine import Answer, Engine
 from probinfer.predict.family import Family, Support
@@ -95,7 +95,7 @@ def compress(
             f"There are {count} different rows; wanted {LEAST_ROWS} or more, like those to be predicted: a third of "
             "them is held out to measure the errors."
         )
-    with threadpool_limits(1, user_api="blas"):  # the matrices are small: more threads only wait for each other
+    with one_blas_thread():  # the matrices are small: more threads only wait for each other
         return _compress(program, columns, count, tolerance)
 
 

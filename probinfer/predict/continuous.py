@@ -11,7 +11,6 @@ from probinfer.predict.special import (
     half_gamma_ratio,
     log_gamma,
     lower_beta,
-    standard_normal_cdf,
     student_t_cdf,
     upper_gamma,
 )
@@ -54,7 +53,7 @@ NORMAL = Family(
     log_density=_normal_log_density,
     sample=lambda key, loc, scale: loc + scale * jax.random.normal(key, _shape(loc, scale), _dtype(loc, scale)),
     locate=lambda loc, scale: (loc, scale),
-    near=lambda y, loc, scale: standard_normal_cdf((y - loc) / scale),
+    normal=True,
 )
 
 
@@ -156,7 +155,7 @@ LOG_NORMAL = Family(
     ),
     sample=lambda key, loc, scale: jnp.exp(NORMAL.sample(key, loc, scale)),
     locate=lambda loc, scale: (loc, scale),
-    near=lambda y, loc, scale: standard_normal_cdf((jnp.log(_positive(y)) - loc) / scale),
+    normal=True,
 )
 
 

@@ -47,8 +47,7 @@ class Family:
     sample           (key, *parameters) -> one draw for each entry of the broadcast parameters
     locate           continuous: centre and spread on the search scale (reals: x, positive: log x, unit: logit x)
     first, ratio     counts: log P(Y = 0), and (k, *parameters) -> P(Y = k + 1) / P(Y = k)
-    near             continuous: the cdf by a cheaper formula for the search of quantiles, off by 1e-13 at most
-                     and by 1e-6 of itself where it is tiny; None where there is none
+    normal           continuous: normal on the search scale, with the mean and sd that `locate` gives
     of, change       of an outcome that the model has transformed: the model's family, and the transform
     """
 
@@ -63,6 +62,6 @@ class Family:
     locate: Callable[..., tuple[Array, Array]] = _absent
     first: Callable[..., Array] = _absent
     ratio: Callable[..., Array] = _absent
-    near: Callable[..., Array] | None = None
+    normal: bool = False
     of: "Family | None" = None
     change: "Change | None" = None

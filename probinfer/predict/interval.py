@@ -135,6 +135,8 @@ def calibrated(
 
 def probability(name: str, value: Any) -> float:
     """`value` as a probability. Raises PredictionError for what is none."""
+    if type(value) is float and 0.0 < value < 1.0:
+        return value
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
         raise PredictionError(f"{name} has {value!r}; wanted probabilities between 0 and 1, such as 0.9.")
     return float(value)

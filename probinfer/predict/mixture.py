@@ -8,19 +8,14 @@ up to rounding.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from probinfer.predict.family import Family, Support
-from probinfer.predict.special import standard_normal_cdf
+from probinfer.predict.inversion import continuous_quantiles, normal_quantile
 from probinfer.predict.weights import Weights, average, log_average
 
 _TIE = 1e-12  # F(k) may miss a level by rounding: P(Y <= 0) = 0.5 is at level 0.5
-_TOLD_APART = 256.0  # of places in the finest spread: float32 keeps 1e-5 of it
-_CLOSE, _NARROW_ROUGH = 5e-6, 1e-6
-_CLOSE_ROUGH = 5e-4  # far enough below the root of _CLOSE that laws unlike the normal arrive at once, too
-_LONGEST, _LONGEST_ROUGH = 200, 30
 _LONGEST_SUM = 2000  # counts are summed one by one up to here; beyond, the cdf is searched
 
 
@@ -166,128 +161,6 @@ def _each(
     return lax.map(lambda one: solve(family, one, levels, weights), each)
 
 
-def continuous_quantile(
-    family: Family, parameters: Sequence[Array], level: Array, weights: Weights | None = None
-) -> Array:
-    """The quantile of one mixture, parameters (S,), at one level."""
-    return continuous_quantiles(family, parameters, level[None], weights)[0]
-
-
-class _Search(NamedTuple):
-    """Where the search is: at t, between low and high, for the level number `at`; `turn` counts its steps.
-
-    rough: it runs in float32, to find where the full precision starts. found (Q,): the results."""
-
-    at: Array
-    rough: Array
-    t: Array
-    low: Array
-    high: Array
-    turn: Array
-    found: Array
-
-
-def continuous_quantiles(
-    family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None = None
-) -> Array:
-    """Quantiles (Q,) of one mixture, parameters (S,): t with F(t) = level, on a scale t that is the whole line.
-
-    Newton's method on log F - log(1 - F), which is close to linear in the tails, kept inside a shrinking bracket. A
-    step from where |logit F - logit level| < 5e-6 squares that error. The search runs in float32 first, several times
-    cheaper, so that the full precision is needed once or twice only; and there the density, of which a few digits are
-    enough, stays in float32 where it has them. All levels and both precisions are turns of one loop, since a loop
-    costs as much to begin as several turns.
-    """
-    if family.of is not None and family.change is not None:
-        return family.change.back(continuous_quantiles(family.of, parameters, levels, weights), jnp)
-    location, spread = jnp.broadcast_arrays(*family.locate(*parameters))
-    centre = average(location, weights, 0)
-    width = jnp.sqrt(average(spread**2, weights, 0) + average((location - centre) ** 2, weights, 0))
-    starts = centre + width * _normal_quantile(levels)
-    if not levels.shape[0]:
-        return starts
-    single = [p.astype(jnp.float32) for p in parameters]
-    told_apart = jnp.abs(centre) + 10.0 * width < _TOLD_APART * jnp.min(spread)
-    narrow = 8.0 * jnp.finfo(starts.dtype).eps
-    numbers = jnp.arange(levels.shape[0])
-
-    def cdf_at(t: Array, parameters: Sequence[Array]) -> Array:
-        x = _to_value(family.support, t)[0]
-        return average((family.near or family.cdf)(x, *parameters), weights, 0).astype(starts.dtype)
-
-    def density_at(t: Array, parameters: Sequence[Array]) -> Array:
-        x, slope = _to_value(family.support, t)
-        return (average(jnp.exp(family.log_density(x, *parameters)), weights, 0) * slope).astype(starts.dtype)
-
-    def both(t: Array, rough: Array) -> tuple[Array, Array]:
-        low_t = t.astype(jnp.float32)
-        below = lax.cond(rough, lambda: cdf_at(low_t, single), lambda: cdf_at(t, parameters))
-        in_single = rough | told_apart
-        return below, lax.cond(in_single, lambda: density_at(low_t, single), lambda: density_at(t, parameters))
-
-    def body(s: _Search) -> _Search:
-        level = jnp.where(s.rough, jnp.clip(levels[s.at], 1e-5, 1.0 - 1e-5), levels[s.at])
-        below, density = both(s.t, s.rough)
-        low, high = jnp.where(below < level, s.t, s.low), jnp.where(below < level, s.high, s.t)
-        miss = jnp.log(below) - jnp.log1p(-below) - (jnp.log(level) - jnp.log1p(-level))
-        step = -miss * below * (1.0 - below) / density
-        reach = width * 2.0 ** jnp.minimum(s.turn, 60)
-        newton = (s.t + step > low) & (s.t + step < high) & (jnp.abs(step) <= reach)  # False for nan
-        bounded = jnp.isfinite(low) & jnp.isfinite(high)
-        outward = jnp.where(below < level, s.t + reach, s.t - reach)
-        moved = jnp.where(newton, s.t + step, jnp.where(bounded, 0.5 * (low + high), outward))
-        moved = jnp.where(below == level, s.t, moved)
-        arrived = newton & (jnp.abs(miss) < jnp.where(s.rough, _CLOSE_ROUGH, _CLOSE))
-        arrived |= (high - low <= jnp.where(s.rough, _NARROW_ROUGH, narrow) * jnp.abs(s.t)) | (below == level)
-        arrived |= s.turn + 1 >= jnp.where(s.rough, _LONGEST_ROUGH, _LONGEST)
-
-        done = arrived & ~s.rough
-        following = jnp.minimum(s.at + 1, levels.shape[0] - 1)
-        begin = jnp.where(done, starts[following], jnp.where(jnp.isfinite(moved), moved, starts[s.at]))
-        infinite = jnp.full_like(moved, jnp.inf)
-        return _Search(
-            at=jnp.where(done, s.at + 1, s.at),
-            rough=s.rough ^ arrived,
-            t=jnp.where(arrived, begin, moved),
-            low=jnp.where(arrived, -infinite, low),
-            high=jnp.where(arrived, infinite, high),
-            turn=jnp.where(arrived, 0, s.turn + 1),
-            found=jnp.where(done & (numbers == s.at), moved, s.found),
-        )
-
-    def unfinished(s: _Search) -> Array:
-        return s.at < levels.shape[0]
-
-    usable = jnp.isfinite(centre) & (width > 0.0)
-    infinite = jnp.asarray(jnp.inf, starts.dtype)
-    zero = jnp.asarray(0)
-    first = jnp.where(usable, zero, levels.shape[0])
-    state = _Search(first, jnp.asarray(True), starts[0], -infinite, infinite, zero, starts)
-    return _to_value(family.support, lax.while_loop(unfinished, body, state).found)[0]
-
-
-def _normal_quantile(level: Array) -> Array:
-    """Where a search starts: the quantile of a standard normal to 1e-4, at most 4 from zero. Winitzki (2008), and a
-    step of Newton's method."""
-    log = jnp.log(4.0 * level * (1.0 - level))
-    half = 2.0 / (jnp.pi * 0.147) + 0.5 * log
-    distance = jnp.sqrt(2.0 * (jnp.sqrt(half * half - log / 0.147) - half))
-    z = jnp.sign(level - 0.5) * jnp.minimum(distance, 4.0)
-    step = (standard_normal_cdf(z) - level) * jnp.exp(0.5 * z * z) * (2.0 * jnp.pi) ** 0.5
-    return z - jnp.where(jnp.abs(z) < 3.5, step, 0.0)
-
-
-def _to_value(support: Support, t: Array) -> tuple[Array, Array]:
-    """The value at t on the search scale, and its derivative."""
-    if support is Support.POSITIVE:
-        x = jnp.exp(t)
-        return x, x
-    if support is Support.UNIT:
-        x = jax.nn.sigmoid(t)
-        return x, x * jax.nn.sigmoid(-t)
-    return t, jnp.ones_like(t)
-
-
 def _sum_counts(family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None) -> Array:
     """All levels at once by the recurrence of P(Y = k) from k = 0; -1 where P(Y = 0) underflows or k grows too
     large."""
@@ -327,7 +200,7 @@ def _count_quantile(family: Family, parameters: Sequence[Array], level: Array, w
     centre = average(means, weights, 0)
     variance = average(family.variance(*parameters), weights, 0) + average((means - centre) ** 2, weights, 0)
     width = 1.0 + jnp.sqrt(variance)
-    start = jnp.maximum(jnp.floor(centre + width * _normal_quantile(level)), 0.0)
+    start = jnp.maximum(jnp.floor(centre + width * normal_quantile(level)), 0.0)
     if means.shape[0] >= 512 and weights is None:
         start = _search_count(family, [p[::16] for p in parameters], level, start, width, None)
     return _search_count(family, parameters, level, start, width, weights)

@@ -69,9 +69,8 @@ def locate_columns(available: Sequence[Any], inputs: Sequence[Input]) -> dict[st
     present = set(available)
     found, missing = {}, []
     for entry in inputs:
-        parts = column_names(entry)
-        found[entry.name] = [entry.name] if entry.name in present else parts
-        missing += [] if entry.name in present else [part for part in parts if part not in present]
+        found[entry.name] = [entry.name] if entry.name in present else column_names(entry)
+        missing += [part for part in found[entry.name] if part not in present]
     if missing:
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         have = ", ".join(map(str, list(available)[:20])) or "no columns at all"
@@ -213,6 +212,8 @@ def _numbers(entry: Input, names: list[str], table: Any, first_row: int) -> tupl
 
 def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
     """A numpy array of numbers or booleans from whatever a table or dict holds."""
+    if type(value) is np.ndarray and value.dtype.kind in "fiub":
+        return value
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise PredictionError(f"{name} is missing {_at(value.mask, first_row)}; every row needs a value.")
     if str(getattr(value, "dtype", "")) == "category":

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, lax
 
 from probinfer.predict.family import Family, Support
-from probinfer.predict.mixture import continuous_quantile
+from probinfer.predict.inversion import continuous_quantile
 from probinfer.predict.weights import Weights, log_average
 
 _GRID = 24

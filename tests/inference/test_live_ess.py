@@ -7,8 +7,8 @@ import pytest
 
 from probinfer.inference.convergence import convergence
 from probinfer.inference.mcmc import live_ess
-from probinfer.inference.mcmc.live_ess import LiveESS, slowest
-from probinfer.inference.until import look_at
+from probinfer.inference.mcmc.live_ess import LiveESS
+from probinfer.inference.until import look_at, slowest
 
 DIM, SLOW = 200, 137
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from probinfer.inference.convergence import MIN_DRAWS
 from probinfer.inference.mcmc.chains import stack
-from probinfer.inference.until import Look, look_at
+from probinfer.inference.until import Look, look_at, slowest
 
 _COST = 0.005  # of the time that sampling has taken: what the looks may cost together
 _COORDINATES = 32  # that it is the smallest ESS of
@@ -41,16 +41,3 @@ class LiveESS:
                 positions = stack(blocks, lambda block: block.q)
                 self.show(look_at(positions[..., slowest(positions, _COORDINATES)]))
         return self._text
-
-
-def slowest(positions: np.ndarray, count: int) -> np.ndarray:
-    """The `count` coordinates of draws (chain, draw, d) whose means of batches vary most, compared with the draws: by
-    batch means these have the smallest effective sample sizes."""
-    if positions.shape[-1] <= count:
-        return np.arange(positions.shape[-1])
-    length = int(np.sqrt(positions.shape[1]))
-    batches = positions[:, -(positions.shape[1] // length) * length :]
-    means = batches.reshape(len(batches), -1, length, batches.shape[-1]).mean(2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slow = means.var((0, 1)) / batches.var((0, 1))
-    return np.argsort(np.nan_to_num(slow, nan=np.inf))[-count:]

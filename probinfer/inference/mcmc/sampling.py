@@ -11,7 +11,7 @@ from probinfer.inference.mcmc.chains import stack
 from probinfer.inference.mcmc.live_ess import LiveESS
 from probinfer.inference.mcmc.warmup import SAMPLING
 from probinfer.inference.progress import Progress
-from probinfer.inference.until import Look, Until, look_at
+from probinfer.inference.until import Look, Until
 
 
 class Advancing(Protocol):
@@ -80,7 +80,7 @@ def sample(
         if until is None:
             continue
         if until.has_goal and drawn and not chains.interrupted:
-            look = look_at(stack(blocks, lambda block: block.q))
+            look = until.look(stack(blocks, lambda block: block.q))
             live.show(look)
             if until.met(look):
                 break

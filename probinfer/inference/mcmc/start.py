@@ -7,6 +7,7 @@ import numpy as np
 import scipy
 
 from probinfer.inference.mcmc.metric import Metric, fit, identity
+from probinfer.model.one_thread import one_blas_thread
 
 RADII = (2.0,) * 60 + (0.5,) * 20 + (0.1,) * 19 + (0.0,)  # of the random points, tried in turn
 _PATH = 12  # points of the descent that tell the scales
@@ -69,9 +70,15 @@ def _descend(evaluate: Callable, position: np.ndarray, value: float, gradient: n
         if _gain(path, 3) < len(position) + 10 or _runs_away(path):
             raise StopIteration
 
-    scipy.optimize.minimize(
-        negative, position.astype(float), jac=True, method="L-BFGS-B", callback=enough, options={"maxfun": _DESCENTS}
-    )
+    with one_blas_thread():
+        scipy.optimize.minimize(
+            negative,
+            position.astype(float),
+            jac=True,
+            method="L-BFGS-B",
+            callback=enough,
+            options={"maxfun": _DESCENTS},
+        )
     if _runs_away(path):  # perhaps the neck of a funnel, where it would go on for ever
         path = path[:-6]
     path = path[: 1 + int(np.argmax([step[0] for step in path]))]

@@ -1,17 +1,16 @@
 """Warm-up: windows of draws, after each of which the metric is fitted from all chains; then the step size settles."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import BlockResult, ChainState
 from probinfer.inference.mcmc.chains import Chains, stack
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.progress import Progress
+from probinfer.model.one_thread import one_blas_thread
 
 DEFAULT_WARMUP = 400
 WARM_WARMUP = 100  # draws, of chains that start from draws of a posterior nearby, with a metric that fits
@@ -122,7 +121,7 @@ class _History:
     def settled(self, settles: Callable[[np.ndarray, np.ndarray, Metric], bool], metric: Metric) -> bool:
         """Whether all chains have arrived, and the metric of the newest window fits it."""
         newest = self._windows[-1]
-        with _thread_pools().limit(limits=1):
+        with one_blas_thread():
             return bool(self.arrived().all()) and settles(newest.draws, newest.gradients, metric)
 
     def fit(self, recent: int, rank: int) -> list[Metric]:
@@ -131,7 +130,7 @@ class _History:
         use = log_density[:, -recent:] >= self._threshold()
         arrived = self.arrived()
         last = self._windows[-1]
-        with _thread_pools().limit(limits=1):
+        with one_blas_thread():
             shared = self._fit(draws[arrived, -recent:], gradients[arrived, -recent:], use[arrived], rank)
             return [
                 shared
@@ -153,13 +152,6 @@ class _History:
         below = middles[best] - np.quantile(newest[best], 0.25)
         spread = np.sqrt(self._windows[-1].draws.shape[-1] / 2) + 1.5 * below
         return float(middles[best] - _FAR * spread)
-
-
-@functools.cache
-def _thread_pools() -> ThreadpoolController:
-    """Of the linear algebra: matrices this small are slower on many threads, by a hundred times when other processes
-    want the cores too. Looked up once in a process, since that takes milliseconds."""
-    return ThreadpoolController()
 
 
 def _restart(state: ChainState, log_step: Any) -> ChainState:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import scipy
-from threadpoolctl import threadpool_limits
 
 from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.method import check_start
 from probinfer.inference.montecarlo.space import compiled
 from probinfer.inference.variational.families import Family, Gradients, NormalLaw, standard_points
+from probinfer.model.one_thread import one_blas_thread
 from probinfer.model.target import Target
 
 SETTLED = 0.1  # change, in standard deviations and of their logarithms, from one set of points to another
@@ -94,7 +94,7 @@ def climb[Law: NormalLaw](family: Family[Law], frame: Law, white: np.ndarray, gr
     start = np.zeros(family.count(len(frame.mean)))
     close = _CLOSE / max(1.0, abs(negative(start)[0]))
     options = {"maxiter": _ITERATIONS, "maxfun": 4 * _ITERATIONS, "ftol": close, "gtol": 1e-4, "maxcor": 20}
-    with threadpool_limits(1, "blas"):  # the vectors are short: waiting for other threads takes longer than the work
+    with one_blas_thread():  # the vectors are short: waiting for other threads takes longer than the work
         found = scipy.optimize.minimize(negative, start, jac=True, method="L-BFGS-B", options=options)
     return family.law(frame, found.x), bool(found.status == 0)
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from probinfer.inference.variational.elbo import SETTLED, apart, climb, fit_normal
 from probinfer.inference.variational.families import Family, NormalLaw, standard_points
 from probinfer.inference.variational.sampled_rows import Known, SampledRows
+from probinfer.model.one_thread import one_blas_thread
 
 _BEGIN_ROWS, _ROWS_PER_DIMENSION = 2000, 20  # rows that the law begins with, at least
 _MOVES = 12  # times that it is brought nearer to what all rows want
@@ -103,7 +103,7 @@ def _run[Law: NormalLaw](
     x = np.zeros(family.count(d))
     drift, size, total = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
     taken, kept = 0, 0
-    with np.errstate(all="ignore"), threadpool_limits(1, "blas"):  # the matrices are small, see elbo.py
+    with np.errstate(all="ignore"), one_blas_thread():  # the matrices are small, see elbo.py
         for step in range(steps):
             law = family.law(frame, x)
             white = standard_points(generator, _POINTS, d)
