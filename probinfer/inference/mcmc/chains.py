@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor
 from typing import Any
 
 import jax
@@ -13,13 +13,14 @@ from probinfer.inference.mcmc.block import ROWS, BlockControl, BlockResult, Chai
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.record import Block, Record, rows
 from probinfer.inference.progress import Progress
+from probinfer.inference.turns import Turns
 from probinfer.model.target import Target
 
 _PAUSE = 0.25  # seconds that a block may take: how long Ctrl-C waits, and how often the progress line moves
 _PATIENCE = 100  # gradients in the very first block, before the speed of the model is known
 
 
-class Chains:
+class Chains(Turns):
     """Several chains of one compiled block function, and everything they have drawn.
 
     What a chain draws depends on its key and on the adaptation it is given, never on where blocks begin and end or on
@@ -37,23 +38,15 @@ class Chains:
         record: Record,
         deadline: float = np.inf,
     ) -> None:
-        self._pool = pool
+        super().__init__(pool, workers(len(states)), deadline)
         self._block = block
         self._target = target
         self._record = record
-        self._deadline = deadline
         self.target_accept = target_accept
         self._limit = limit
         self._budget = _PATIENCE
-        self._workers = workers(len(states))
         self._gradients = 0
         self.states = states
-        self.interrupted = False
-
-    @property
-    def late(self) -> bool:
-        """Whether the time for drawing is over, on `time.monotonic`'s clock."""
-        return time.monotonic() >= self._deadline
 
     def advance(
         self,
@@ -87,42 +80,27 @@ class Chains:
                 left[chain] -= int(known.result.done)
                 self._gradients += int(known.result.info.steps.sum())
         diverged = sum(int(block.info.diverging.sum()) for chain in blocks for block in chain)
-        running: dict[Future, int] = {}
-        waiting = [chain for chain, wanted in enumerate(left) if wanted > 0]
-        while waiting or running:
-            try:
-                over = self.interrupted or (hurry and self.late)
-                while waiting and not over and len(running) < self._workers:
-                    chain = waiting.pop(0)
-                    job = self._pool.submit(self._run, self.states[chain], left[chain], adapt, limit, metrics[chain])
-                    running[job] = chain
-                if over and not running:
-                    break
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for job in finished:
-                    chain = running.pop(job)
-                    self.states[chain], result, seconds = job.result()
-                    steps = int(result.info.steps.sum())
-                    self._gradients += steps
-                    self._budget = int(np.clip(steps * _PAUSE / max(seconds, 1e-6), _PATIENCE, 10**8))
-                    self._record.keep(phase, chain, Block(self.states[chain], result))
-                    blocks[chain].append(result)
-                    left[chain] -= int(result.done)
-                    diverged += int(result.info.diverging.sum())
-                    if left[chain] > 0:
-                        waiting.append(chain)
-                    step = float(result.step_size[int(result.done) - 1])
-                    drawn = count * len(left) - sum(left)
-                    numbers = f"step size {step:.2g}, {diverged} divergent, {self._gradients} gradients"
-                    progress.update(
-                        done * len(left) + drawn,
-                        total * len(left),
-                        lambda numbers=numbers: f"{label(blocks)}, {numbers}",
-                    )
-            except KeyboardInterrupt:
-                if self.interrupted:
-                    raise
-                self.interrupted = True
+
+        def work(chain: int) -> tuple[ChainState, BlockResult, float]:
+            return self._run(self.states[chain], left[chain], adapt, limit, metrics[chain])
+
+        def finish(chain: int, made: tuple[ChainState, BlockResult, float]) -> bool:
+            nonlocal diverged
+            self.states[chain], result, seconds = made
+            steps = int(result.info.steps.sum())
+            self._gradients += steps
+            self._budget = int(np.clip(steps * _PAUSE / max(seconds, 1e-6), _PATIENCE, 10**8))
+            self._record.keep(phase, chain, Block(self.states[chain], result))
+            blocks[chain].append(result)
+            left[chain] -= int(result.done)
+            diverged += int(result.info.diverging.sum())
+            step = float(result.step_size[int(result.done) - 1])
+            drawn = count * len(left) - sum(left)
+            numbers = f"step size {step:.2g}, {diverged} divergent, {self._gradients} gradients"
+            progress.update(done * len(left) + drawn, total * len(left), lambda: f"{label(blocks)}, {numbers}")
+            return left[chain] > 0
+
+        self.take_turns((chain for chain, wanted in enumerate(left) if wanted > 0), work, finish, hurry=hurry)
         return blocks
 
     def _run(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from probinfer.inference.progress import Progress
 from probinfer.inference.topics.chain import Chain, Plan, read_record
 from probinfer.inference.topics.extra import loops
 from probinfer.inference.topics.matching import match
+from probinfer.inference.turns import Turns
 from probinfer.model.model import BoundModel
 from probinfer.model.topics import TopicModel, corpus_of_bound
 
@@ -99,24 +100,19 @@ def run_collapsed(model: TopicModel, bound: BoundModel, run: Run, chains: int, d
     )
 
 
-class Team:
+class Team(Turns):
     """The chains of a run, and the journal that keeps them: what `sample` asks of chains.
 
     What a chain draws depends on its key alone, never on where its work was cut into pieces, or on other chains.
     """
 
     def __init__(self, pool: Executor, crowd: list[Chain], journal: Journal | None, deadline: float) -> None:
-        self._pool, self._crowd, self._journal, self._deadline = pool, crowd, journal, deadline
+        super().__init__(pool, workers(len(crowd)), deadline)
+        self._crowd, self._journal = crowd, journal
         self._tokens, self._spent = 0, 0.0
-        self.interrupted = False
         for payload in journal.records if journal is not None else ():
             arrays = read_record(payload)
             crowd[int(arrays["place"][0])].restore(arrays)
-
-    @property
-    def late(self) -> bool:
-        """Whether the time for drawing is over, on `time.monotonic`'s clock."""
-        return time.monotonic() >= self._deadline
 
     def advance(
         self,
@@ -134,33 +130,21 @@ class Team:
         deadline, sweeps under way are finished; Ctrl-C sets `interrupted` as well."""
         del metrics, phase
         goal = done + count
-        running: dict[Future, Chain] = {}
-        waiting = [chain for chain in self._crowd if chain.sweeps < goal]
-        while waiting or running:
-            try:
-                over = self.interrupted or (hurry and self.late)
-                while waiting and not over and len(running) < workers(len(self._crowd)):
-                    chain = waiting.pop(0)
-                    running[self._pool.submit(_timed, chain, goal)] = chain
-                if over and not running:
-                    break
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for job in finished:
-                    chain = running.pop(job)
-                    self._count(chain, *job.result())
-                    speed = f"{self._tokens / max(self._spent, 1e-9):.2g} tokens a second and chain"
-                    progress.update(
-                        sum(each.sweeps for each in self._crowd),
-                        total * len(self._crowd),
-                        lambda speed=speed: f"{label([self._beyond(each, done) for each in self._crowd])}, {speed}",
-                    )
-                    self._keep(chain, last=chain.sweeps >= goal)
-                    if chain.sweeps < goal:
-                        waiting.append(chain)
-            except KeyboardInterrupt:
-                if self.interrupted:
-                    raise
-                self.interrupted = True
+
+        def finish(number: int, made: tuple[int, float]) -> bool:
+            chain = self._crowd[number]
+            self._count(chain, *made)
+            speed = f"{self._tokens / max(self._spent, 1e-9):.2g} tokens a second and chain"
+            progress.update(
+                sum(each.sweeps for each in self._crowd),
+                total * len(self._crowd),
+                lambda: f"{label([self._beyond(each, done) for each in self._crowd])}, {speed}",
+            )
+            self._keep(chain, last=chain.sweeps >= goal)
+            return chain.sweeps < goal
+
+        behind = [number for number, chain in enumerate(self._crowd) if chain.sweeps < goal]
+        self.take_turns(behind, lambda number: _timed(self._crowd[number], goal), finish, hurry=hurry)
         return [self._beyond(chain, done) for chain in self._crowd]
 
     def _beyond(self, chain: Chain, done: int) -> list[Rows]:
