@@ -92,9 +92,12 @@ class Engine:
         with jax.enable_x64(True):
             return {name: jnp.asarray(values) for name, values in self.program.fixed.items()}
 
-    def summarise(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
+    def summarise(
+        self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray, *, copies: int = 1
+    ) -> Answer:
         """Summaries of every row; quantiles at `levels`, (levels,) or every number's own, (rows, *event, levels).
-        `hashes`: content of each row, for laws answered from draws."""
+        `hashes`: content of each row, for laws answered from draws. `copies`: of a law of a family, how many versions
+        of every row there are, all equally probable; columns are (rows, copies, *shape) if there are several."""
         program, event = self.program, self.program.event
         places = None
         if levels.ndim > 1:
@@ -104,7 +107,7 @@ class Engine:
             levels = np.zeros(levels.shape[-1])
         elif levels.size:
             levels, places = _distinct(levels)
-        work: Any = partial(_packed_summary, program)
+        work: Any = partial(_packed_summary, program, **({"copies": copies} if copies > 1 else {}))
 
         def summarise(block: _Block) -> np.ndarray:
             arguments = (self._draws, self._fixed, block.rows, block.along, levels)
@@ -115,7 +118,7 @@ class Engine:
                 packed = np.where(packed < 0.0, searched, packed)
             return packed[:, : block.count]
 
-        parts = self._each_block(summarise, columns, hashes, program.size)
+        parts = self._each_block(summarise, columns, hashes, program.size * copies)
         parts = parts or [np.zeros((_MOMENTS + len(levels) + program.probabilities, 0, *event))]
         packed = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         quantiles, chances = packed[_MOMENTS : _MOMENTS + len(levels)], packed[_MOMENTS + len(levels) :]
@@ -311,7 +314,7 @@ def _padded(values: np.ndarray, size: int) -> np.ndarray:
 _MOMENTS = 5  # rows of a packed summary that come before the quantiles
 
 
-def _packed_summary(program: Program, *arguments: Any, **options: bool) -> jax.Array:
+def _packed_summary(program: Program, *arguments: Any, **options: Any) -> jax.Array:
     """An `Answer` as one array (5 + levels + probabilities, rows, *event): handing one array over costs a fifth of
     handing seven over."""
     found = (_family_summary if program.family else _sampled_summary)(program, *arguments, **options)
@@ -329,20 +332,28 @@ def _family_summary(
     levels: jax.Array,
     *,
     search_counts: bool = False,
+    copies: int = 1,
 ) -> Answer:
-    few = _cached_rows(program)
+    few = max(1, _cached_rows(program) >> (copies - 1).bit_length())
     if hashes.shape[0] > few:
-        of_rows = partial(_family_summary, program, draws, fixed, search_counts=search_counts)
+        of_rows = partial(_family_summary, program, draws, fixed, search_counts=search_counts, copies=copies)
         cut = jax.tree.map(lambda a: a.reshape(a.shape[0] // few, few, *a.shape[1:]), (rows, hashes))
         found = lax.map(lambda part: of_rows(*part, levels), cut)
         return jax.tree.map(lambda a: a.reshape(hashes.shape[0], *a.shape[2:]), found)
     family = cast(Family, program.family)
+    if copies > 1:
+        rows = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), rows)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
+    if copies > 1:
+        parameters = [p.reshape(hashes.shape[0], copies * p.shape[1], *p.shape[2:]) for p in parameters]
     _, levels = _own_levels(hashes, levels)
     shape = parameters[0].shape[:1] + program.event
     flat = tuple(_draws_second(p, program.event) for p in parameters)
-    summary = mixture.summarise(family, flat, levels, program.chains, program.weights, search_counts=search_counts)
-    chances = mixture.probabilities(family, flat, program.probabilities, program.weights)
+    weights = program.weights
+    summary = mixture.summarise(
+        family, flat, levels, program.chains, weights, search_counts=search_counts, copies=copies
+    )
+    chances = mixture.probabilities(family, flat, program.probabilities, weights and weights.copied(copies))
     if chances is None:
         chances = jnp.zeros((summary.mean.shape[0], 0))
     return _shaped(summary, chances, shape)

@@ -15,6 +15,7 @@ from probinfer.predict.conformity import all_class_scores, class_scores, outcome
 from probinfer.predict.engine import Answer, Engine
 from probinfer.predict.family import Support
 from probinfer.predict.kind import Interval
+from probinfer.predict.missing import Marginal
 from probinfer.predict.program import Program
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows, take_column
 from probinfer.predict.shortest import ends_of
@@ -36,7 +37,7 @@ class Answered(NamedTuple):
 
 
 def answer_with_interval(
-    engine: Engine,
+    engine: Engine | Marginal,
     calibration: Calibration | None,
     columns: Mapping[str, np.ndarray],
     hashes: np.ndarray,
@@ -47,6 +48,12 @@ def answer_with_interval(
 ) -> Answered:
     """What `Predictor.predict` answers. Raises PredictionError for groups that do not fit, too few calibration rows for
     the level, and kinds of interval that cannot be calibrated."""
+    if isinstance(engine, Marginal) and (calibration is not None or kind is Interval.HDI):
+        what = "A calibrated predictor has no calibration rows with gaps" if calibration else "Interval.HDI is for rows"
+        raise PredictionError(
+            f"{what} without gaps, and some rows have gaps that missing= fills. Fill them before predicting, or "
+            + ("predict with the predictor before it was calibrated." if calibration else "ask for Interval.ETI.")
+        )
     numbers = calibration.numbers(groups, len(hashes)) if calibration else None
     if calibration is not None and (kind is Interval.HDI or (is_classes(engine.program) and kind is not Interval.ETI)):
         raise PredictionError(
@@ -62,7 +69,8 @@ def answer_with_interval(
     if calibration is None or numbers is None or is_classes(engine.program):
         levels = np.array([*probabilities_of(kind, level), *quantiles])
         answer = engine.summarise(columns, hashes, levels)
-        ends = engine.shortest(columns, hashes, level) if kind is Interval.HDI else None
+        hdi = kind is Interval.HDI and not isinstance(engine, Marginal)
+        ends = engine.shortest(columns, hashes, level) if hdi else None
         return modelled(answer, calibration, numbers, level, kind, engine.program, ends)
     scores, sides = calibrated_scores(calibration, numbers, level, quantiles, kind, engine.program)
     answer = summarise_at(engine, columns, hashes, scores, sides)

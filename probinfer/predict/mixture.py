@@ -38,6 +38,7 @@ def summarise(
     weights: Weights | None = None,
     *,
     search_counts: bool = False,
+    copies: int = 1,
 ) -> Summary:
     """Mean, both parts of the variance, Monte Carlo error of the mean, and quantiles at `levels`.
 
@@ -45,19 +46,26 @@ def summarise(
     computed in two passes. They add up to the variance of the mixture. `chains` says how the draws are ordered: see
     `mean_mcse`; for weighted draws it is not looked at. `defined` is False where a parameter is nan, that is, where
     the model itself gives no law for the row.
+
+    With `copies` every draw has so many laws, which are equally probable; (M, copies * S) are all laws of the first
+    copy, and so on. What they differ by is aleatoric.
     """
-    means = family.mean(*parameters)
+    apart = family.mean(*parameters)
+    apart = apart.reshape(apart.shape[0], copies, -1)
+    means = jnp.mean(apart, axis=1)
     mean = average(means, weights)
     epistemic = average((means - mean[:, None]) ** 2, weights)
+    every = weights and weights.copied(copies)
+    aleatoric = average(family.variance(*parameters), every) + average(jnp.var(apart, axis=1), weights)
     defined = jnp.ones(mean.shape, bool)
     for parameter in parameters:
         defined &= ~jnp.any(jnp.isnan(parameter), axis=tuple(range(1, parameter.ndim)))
     return Summary(
         mean=mean,
-        aleatoric_variance=average(family.variance(*parameters), weights),
+        aleatoric_variance=aleatoric,
         epistemic_variance=epistemic,
         mcse=mean_mcse(means, chains) if weights is None else weights.mean_error * jnp.sqrt(epistemic),
-        quantiles=quantiles(family, parameters, levels, weights, search_counts=search_counts),
+        quantiles=quantiles(family, parameters, levels, every, search_counts=search_counts),
         defined=defined,
     )
 

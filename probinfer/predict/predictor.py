@@ -14,6 +14,7 @@ from probinfer.predict.engine import Engine
 from probinfer.predict.family import Support
 from probinfer.predict.interval import answer_with_interval, calibrate, probability, refuse_undefined, take_groups
 from probinfer.predict.kind import Interval
+from probinfer.predict.missing import Marginal, fill
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
@@ -123,6 +124,7 @@ class Predictor:
         *,
         interval: Interval = Interval.ETI,
         groups: Any = None,
+        missing: Mapping[str, Any] | None = None,
         first_row: int = 0,
     ) -> Prediction:
         """Predict the outcome of each row.
@@ -136,6 +138,10 @@ class Predictor:
             quantiles: further quantiles wanted, probabilities between 0 and 1.
             interval: which interval: equal-tailed, the shortest, or a bound from one side; see `Interval`.
             groups: the group of each row, for a predictor calibrated with groups that are no column of the rows.
+            missing: what may stand where an input is missing (NaN, None), by the name of a column of the rows: an array
+                (k, *shape) of equally probable values, such as k training rows'. Of several, those of the same number
+                belong together. A row with gaps is predicted by the mixture over all k, whose spread is part of
+                `aleatoric_sd`. Without it a missing value is an error.
             first_row: number of the first row, for errors that name rows of a larger table.
 
         Returns:
@@ -152,9 +158,15 @@ class Predictor:
         if not isinstance(interval, Interval):
             raise PredictionError(f"interval is {interval!r}; wanted an Interval, such as Interval.HDI.")
         rows, groups = take_groups(rows, groups, self.calibration, self.program)
-        columns, count = read_rows(rows, self.program, first_row=first_row)
+        engine: Engine | Marginal = self._engine
+        if missing is None:
+            columns, count = read_rows(rows, self.program, first_row=first_row)
+        else:
+            filled = fill(rows, missing, self.program, first_row)
+            columns, count = filled.columns, filled.count
+            engine = Marginal(engine, filled) if filled.gaps.any() else engine
         hashes = np.zeros(count, np.uint32) if self.program.family else content_hashes(columns, count)
-        found = answer_with_interval(self._engine, self.calibration, columns, hashes, groups, level, wanted, interval)
+        found = answer_with_interval(engine, self.calibration, columns, hashes, groups, level, wanted, interval)
         answer = found.answer
         refuse_undefined(answer.defined, self.outcome, first_row)
         support = self.program.family.support if self.program.family else None

@@ -27,6 +27,10 @@ class Weights:
         if not 0.0 <= self.mean_error < np.inf:
             raise ValueError("the Monte Carlo error is a number from 0")
 
+    def copied(self, copies: int) -> "Weights":
+        """Of so many copies of the draws, one after the other."""
+        return Weights(np.tile(self.values, copies) / copies, self.mean_error) if copies > 1 else self
+
     def pick(self, count: int, start: float) -> np.ndarray:
         """Numbers of `count` draws, each as often as its weight says, rounded up or down; start in [0, 1)."""
         ends = np.cumsum(self.values)
