@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from probinfer.errors import CheckpointError
 
-MAGIC = b"probinfer checkpoint 1\n"
+MAGIC = b"probinfer checkpoint 2\n"
 _HEAD = struct.Struct("<QI")
 _SYNC = 5.0  # seconds between flushes to the disk itself: what a power cut may cost; a killed process loses nothing
 

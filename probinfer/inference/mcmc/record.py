@@ -12,6 +12,7 @@ from probinfer.inference.mcmc.block import BlockResult, ChainState
 from probinfer.inference.mcmc.kernel import Info
 from probinfer.inference.mcmc.step_size import DualAveraging
 
+SAMPLING, WARMUP = 0, 1  # numbers of phases; the windows of the warm-up count on from WARMUP
 _HEAD = struct.Struct("<III")  # phase, chain, draws
 
 
@@ -36,7 +37,7 @@ class Record:
         self._kept: dict[tuple[int, int], deque[Block]] = {}
         for payload in journal.records if journal is not None else ():
             phase, chain, draws = _HEAD.unpack_from(payload)
-            self._kept.setdefault((phase, chain), deque()).append(self._decode(payload[_HEAD.size :], draws))
+            self._kept.setdefault((phase, chain), deque()).append(self._decode(payload[_HEAD.size :], phase, draws))
 
     def take(self, phase: int, chain: int, most: int) -> Block | None:
         """The next block of this chain in this phase, cut to `most` draws; None when there is no more."""
@@ -50,21 +51,24 @@ class Record:
         return block
 
     def keep(self, phase: int, chain: int, block: Block) -> None:
-        """Write a new block to the journal."""
-        if self._journal is not None:
-            leaves = jax.tree.leaves(block)
-            content = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
-            self._journal.append(_HEAD.pack(phase, chain, int(block.result.done)) + content)
+        """Write a new block to the journal: of the sampling without the gradients, which only a metric is fitted
+        from."""
+        if self._journal is None:
+            return
+        if phase == SAMPLING:
+            block = block._replace(result=block.result._replace(g=block.result.g[:0]))
+        content = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(block))
+        self._journal.append(_HEAD.pack(phase, chain, int(block.result.done)) + content)
 
-    def _decode(self, content: bytes, draws: int) -> Block:
-        leaves, structure = jax.tree.flatten(self._template(draws))
+    def _decode(self, content: bytes, phase: int, draws: int) -> Block:
+        leaves, structure = jax.tree.flatten(self._template(phase, draws))
         values, at = [], 0
         for leaf in leaves:
             values.append(np.frombuffer(content, leaf.dtype, leaf.size, at).reshape(leaf.shape))
             at += leaf.nbytes
         return jax.tree.unflatten(structure, values)
 
-    def _template(self, draws: int) -> Block:
+    def _template(self, phase: int, draws: int) -> Block:
         def zeros(*shape: int, dtype: type | np.dtype = self._dtype) -> np.ndarray:
             return np.zeros(shape, dtype)
 
@@ -81,7 +85,8 @@ class Record:
             words=zeros(self._words, 2, dtype=np.uint32) if self._words else (),
         )
         info = Info(column, column, whole, whole, flag, flag, column, column)
-        result = BlockResult(zeros(dtype=np.int32), table, table, column, column, info)
+        gradients = table[:0] if phase == SAMPLING else table
+        result = BlockResult(zeros(dtype=np.int32), table, gradients, column, column, info)
         return Block(state, result)
 
 

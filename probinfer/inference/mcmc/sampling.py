@@ -9,7 +9,7 @@ import numpy as np
 from probinfer.inference.draws import Outcome
 from probinfer.inference.mcmc.chains import stack
 from probinfer.inference.mcmc.live_ess import LiveESS
-from probinfer.inference.mcmc.warmup import SAMPLING
+from probinfer.inference.mcmc.record import SAMPLING
 from probinfer.inference.progress import Progress
 from probinfer.inference.until import Look, Until
 

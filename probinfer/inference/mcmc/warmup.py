@@ -9,12 +9,12 @@ from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import BlockResult, ChainState
 from probinfer.inference.mcmc.chains import Chains, stack
 from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.record import WARMUP
 from probinfer.inference.progress import Progress
 from probinfer.model.one_thread import one_blas_thread
 
 DEFAULT_WARMUP = 400
 WARM_WARMUP = 100  # draws, of chains that start from draws of a posterior nearby, with a metric that fits
-SAMPLING, WARMUP = 0, 1  # numbers of phases in a record; the windows of the warm-up count on from WARMUP
 _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up after which the metric is fitted anew
 _FIRST_LIMIT = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
 _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the way to the typical set is forgotten
