@@ -120,7 +120,7 @@ class Engine:
 
         parts = self._each_block(summarise, columns, hashes, program.size * copies)
         parts = parts or [np.zeros((_MOMENTS + len(levels) + program.probabilities, 0, *event))]
-        packed = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        packed = np.concatenate(parts, axis=1)  # a copy, that its owner may write to
         quantiles, chances = packed[_MOMENTS : _MOMENTS + len(levels)], packed[_MOMENTS + len(levels) :]
         mean, aleatoric, epistemic, mcse, defined = packed[:_MOMENTS]
         return Answer(
