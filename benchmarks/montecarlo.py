@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     header = "| integral | peer | relative rms error | ms a call | 1 / (error² s) |\n|---|---|---|---|---|"
     body = [
         f"`python -m benchmarks.montecarlo --repeat {options.repeat} --evaluations {options.evaluations}`",
-        circumstances("probinfer", "scipy") + " The machine was shared with other work.",
+        circumstances("probinfer", "scipy"),
         f"{options.evaluations} evaluations of a NumPy function each ({RANDOMISATIONS} scramblings; vegas: half of its"
         f" iterations adapt), {options.repeat} runs in turns." + ("" if vegas else " vegas was not installed."),
         "\n".join([header, *rows]),

@@ -258,7 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
     print("\n".join(ends))
     body = [
         f"`python -m benchmarks.predict --repeat {options.repeat}{' --heavy' if options.heavy else ''}`",
-        circumstances("probinfer", "jax", "numpyro") + " The machine was shared with other work.",
+        circumstances("probinfer", "jax", "numpyro"),
         f"{DRAWS:,} draws, {FEATURES} features; mean, sd, 90% interval and quantiles at {LEVELS}; warm, in process. "
         "Peers answer from one predictive draw for each posterior draw, NumPyro in float32, ours exactly in float64.",
         "| model | rows | by | median ms | p99 ms |\n|---|---|---|---|---|\n" + "\n".join(lines),

@@ -222,7 +222,7 @@ def small(options: argparse.Namespace) -> None:
     header = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
     body = [
         f"`python -m benchmarks.variational --repeat {options.repeat}`",
-        circumstances("probinfer", "jax", "numpyro") + " The machine was shared with other work.",
+        circumstances("probinfer", "jax", "numpyro"),
         f"Seconds until NumPyro's bound is within {NEAR} nats of ours, {MOST} steps at most; medians of "
         f"{options.repeat} runs in turns after the first. Ours include two to six fits until they agree, 4,000 draws, "
         "weights and the report. NumPyro's bound is that of its last iterate. Where k-hat is above 0.7 the family does "
