@@ -45,7 +45,8 @@ class Chains:
         self.target_accept = target_accept
         self._limit = limit
         self._budget = _PATIENCE
-        self._workers = workers(len(states))
+        # programs of several devices wait for one another on each: two at once would wait for ever
+        self._workers = 1 if target.devices else workers(len(states))
         self._gradients = 0
         self.states = states
         self.interrupted = False
