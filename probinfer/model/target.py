@@ -54,6 +54,7 @@ class Target:
         self._layout = _Layout(bound, float64, without)
         self.dim = self._layout.dim
         self._shared: SharedRows | None = None
+        self._results: dict[str, Any] = {}  # shapes of what a function of this target gives; its copies share them
         with self.precision():
             self.dtype = np.dtype(jnp.result_type(float))
             with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
@@ -241,7 +242,10 @@ class Target:
         lead = positions.shape[:-1]
         flat = positions.reshape(math.prod(lead), self.dim)
         with self.precision():
-            shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
+            if name not in self._results:
+                point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
+                self._results[name] = jax.eval_shape(function, point, self._shapes())
+            shapes = self._results[name]
             per_point = 8 * max(1, sum(int(np.prod(s.shape)) for s in shapes.values()))
             chunk = max(1, min(len(flat), _CHUNK_BYTES // per_point))
             points = jax.ShapeDtypeStruct((chunk, self.dim), self.dtype)
