@@ -198,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--peers", action="store_true", help="next to MLServer, BentoML, LitServe and MLflow")
+    parser.add_argument("--peers", nargs="*", metavar="FAMILY", help="next to MLServer, BentoML, LitServe and MLflow")
     parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -210,14 +210,15 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ.setdefault("PROBINFER_CACHE", folder)
         path = Path(folder) / "line"
         save(path)
-        if options.peers:
+        if options.peers is not None:
             from benchmarks import serving_peers
 
-            title, body = serving_peers.TITLE, serving_peers.compare(path, options.seconds, options.repeat)
+            title = serving_peers.TITLE
+            body = serving_peers.compare(path, options.peers, options.seconds, options.repeat)
         else:
             title, body = TITLE, told(measure(path, options.seconds, options.repeat), options.seconds, options.repeat)
     print(body)
-    if not options.dry:
+    if not options.dry and not options.peers:
         write_section(title, body)
 
 

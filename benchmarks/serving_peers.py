@@ -1,14 +1,14 @@
 """`probinfer serve` next to MLServer, BentoML, LitServe and MLflow's server: the same one-row request, the same model.
 
     sh benchmarks/peers/install.sh mlserver bentoml litserve mlflow
-    python -m benchmarks.serve --peers [--seconds 4] [--repeat 3] [--dry]
+    python -m benchmarks.serve --peers [FAMILY ...] [--seconds 4] [--repeat 3] [--dry]
 
 Every server answers with the artifact that `probinfer serve` is given, by `predictor.predict` at level 0.9 in its
 handler (benchmarks/peers/serve_*.py; MLflow by what `probinfer.mlflow.save_model` saves), and with the same six
 columns, which are compared with the predictor's own before anything is measured. All have uvloop, httptools and no
 access log. One process computes; LitServe has one more for HTTP, and BentoML one that watches. Those that batch are
 measured with their batching and without. All are started first; while one is loaded the others are stopped (SIGSTOP).
-A server that is not installed is left out.
+A server that is not installed is left out; with families named, only theirs are measured and nothing is written.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +185,7 @@ class Running:
             environment["PATH"] = f"{programs}:{environment['PATH']}"
             command[0] = str(programs / command[0])
         with open(folder / "log", "wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
         self.log = folder / "log"
 
     def ask(self, row: list[float]) -> dict[str, float]:
@@ -214,22 +212,41 @@ class Running:
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
-        os.killpg(self.process.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         try:
             yield
         finally:
-            os.killpg(self.process.pid, signal.SIGSTOP)
+            self._signal(signal.SIGSTOP)
 
     def end(self) -> None:
         """End it and what it started: first asked, then not."""
-        for sign, patience in ((signal.SIGCONT, 0.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, sign)
+        family = family_of(self.process.pid)
+        for sign, patience in ((signal.SIGCONT, 0.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 10.0)):
+            for pid in family if sign is signal.SIGKILL else family[:1] if sign is signal.SIGTERM else family:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(patience)
 
+    def _signal(self, sign: signal.Signals) -> None:
+        for pid in family_of(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
 
-def measure(artifact: Path, seconds: float, repeat: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+
+def family_of(pid: int) -> list[int]:
+    """A process, and all that it and its children started, by their ids."""
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{one}/task"):
+                found += map(int, Path(f"/proc/{one}/task/{thread}/children").read_text().split())
+    return found
+
+
+def measure(
+    artifact: Path, servers: list[Server], seconds: float, repeat: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Requests a second and 99th percentiles of the latency, by server, one for each turn."""
     predictor = pi.load_predictor(artifact)
     rng = np.random.default_rng(0)
@@ -238,14 +255,15 @@ def measure(artifact: Path, seconds: float, repeat: int) -> tuple[dict[str, list
     tails: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         running = []
-        for number, server in enumerate(each for each in SERVERS if each.installed):
+        for number, server in enumerate(servers):
+            began = time.perf_counter()
             one = Running(server, artifact, Path(folder) / str(number))
             stack.callback(one.end)
             one.ready(predictor)
             with one.awake():
                 load("closed", [message(server.path, server.content(row)) for row in asked], one.port, 4, 1.0)
             running.append(one)
-            print(f"{server.name} is ready", flush=True)
+            print(f"{server.name} is ready after {time.perf_counter() - began:.1f} s", flush=True)
         for turn in range(repeat):
             for one in running[turn % len(running) :] + running[: turn % len(running)]:
                 server = one.server
@@ -285,9 +303,12 @@ def told(rates: dict[str, list[float]], tails: dict[str, list[float]]) -> tuple[
     return "\n".join(rows), "\n".join(goals)
 
 
-def compare(artifact: Path, seconds: float, repeat: int) -> str:
+def compare(artifact: Path, families: Sequence[str], seconds: float, repeat: int) -> str:
     """Body of the section."""
-    table, goals = told(*measure(artifact, seconds, repeat))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended from outside"))  # servers are ended, too
+    wanted = {BARE, OURS, *(families or GOALS)}
+    servers = [server for server in SERVERS if server.installed and server.family in wanted]
+    table, goals = told(*measure(artifact, servers, seconds, repeat))
     command = f"`python -m benchmarks.serve --peers --seconds {seconds:g} --repeat {repeat}`"
     words = " ".join(__doc__.split("\n\n")[2].split())
     return "\n\n".join([command, circumstances("probinfer", "jax", "uvicorn"), _versions(), words, table, goals])
