@@ -1,6 +1,6 @@
 """`probinfer serve` for a long time under everything at once: nothing wrong, nothing lost, nothing leaked.
 
-    python -m benchmarks.soak [--requests 1000000] [--reloads 20] [--kills 10] [--dry]
+    python -m benchmarks.soak [--requests 1000000] [--reloads N] [--kills N] [--dry]
 
 Two workers, 64 clients on connections of their own, which they renew after 500 requests. One request in seven is
 malformed, in one of five ways, and must be refused with 400 or 422. All others ask for one to three rows at one of four
@@ -8,9 +8,9 @@ levels; every number of every answer is compared with what the predictor of the 
 the run, new versions with other predictions replace the artifact, and the younger worker is killed (SIGKILL), so that
 the older one lives from beginning to end. A request whose connection breaks, or that is told to come again (503 with
 Retry-After, from a worker that starts), is sent again; lost is one that is not answered within 20 attempts. Resident
-memory of the supervising process and of the older worker: after the first 1%, after 10% and at the end. Exits with
-status 1 if anything is wrong or lost, or memory grows by more than 5% after 10%. Writes a section of RESULTS.md unless
---dry.
+memory of the supervising process and of the older worker: after the first 1%, after 10% and a first reload, and at the
+end. Exits with status 1 if anything is wrong or lost, or memory grows by more than 5% after 10%. Writes a section of
+RESULTS.md unless --dry.
 """
 
 import argparse
@@ -228,13 +228,15 @@ class Soak:
 
     async def _control(self) -> None:
         """Reloads, kills and looks at the memory, as the requests go on."""
-        due: list[tuple[float, int, Any]] = [(0.01, 0, self._look), (0.1, 0, self._look)]
-        due += [((n + 1) / (self.reloads + 1), 1, n + 1) for n in range(self.reloads)]
+        due: list[tuple[float, int, Any]] = [(0.01, 0, self._look), (0.1, 0, self._look_after_a_reload)]
+        due += [(0.05 + 0.9 * n / self.reloads, 1, n + 1) for n in range(self.reloads)]
         due += [((n + 0.5) / self.kills, 2, self._kill) for n in range(self.kills)]
         for share, kind, what in sorted(due, key=lambda each: each[:2]):
             while self.done < share * self.requests and not self.over.is_set():
                 await asyncio.sleep(0.02)
             if kind == 1:
+                while not self.by_version[self.versions.names[what - 1]] and not self.over.is_set():
+                    await asyncio.sleep(0.02)  # the version before is not even loaded
                 await asyncio.to_thread(self.versions.install, what, self.path)
                 self.seen["reloads"] += 1
                 print(f"{self.done} requests: version {what}", flush=True)
@@ -243,6 +245,13 @@ class Soak:
 
     async def _look(self) -> None:
         self.memory.append(self.server.memory())
+
+    async def _look_after_a_reload(self) -> None:
+        """Two versions side by side take their place once, and then again and again the same."""
+        while not self.by_version[self.versions.names[1]] and not self.over.is_set():
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(1.0)
+        await self._look()
 
     async def _kill(self) -> None:
         workers = self.server.workers()
@@ -312,26 +321,30 @@ def main(arguments: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.split("\n")[0])
     parser.add_argument("--requests", type=int, default=1_000_000)
-    parser.add_argument("--reloads", type=int, default=20)
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--reloads", type=int, help="one for 50,000 requests if not said, 2 at least")
+    parser.add_argument("--kills", type=int, help="one for 100,000 requests if not said, 2 at least")
     parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
     options = parser.parse_args(arguments)
+    reloads = max(2, options.requests // 50_000) if options.reloads is None else options.reloads
+    kills = max(2, options.requests // 100_000) if options.kills is None else options.kills
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ.setdefault("PROBINFER_CACHE", str(folder / "cache"))
-        versions = Versions(folder, options.reloads + 1)
+        versions = Versions(folder, reloads + 1)
         path = folder / "served"
         versions.install(0, path)
         server = Server(path, folder / "log")
         try:
-            soak = Soak(server, versions, path, options.requests, options.reloads, options.kills)
+            soak = Soak(server, versions, path, options.requests, reloads, kills)
             seconds = uvloop.run(soak.run())
         except BaseException:
             print((folder / "log").read_text(errors="replace")[-3000:], file=sys.stderr)
             raise
         finally:
             server.end()
-    body, trouble = told(soak, seconds)
+        body, trouble = told(soak, seconds)
+        if trouble:
+            print((folder / "log").read_text(errors="replace")[-3000:], file=sys.stderr)
     print(json.dumps(soak.seen, indent=1))
     print(body)
     if not options.dry:
