@@ -1,6 +1,6 @@
 """`probinfer serve` over loopback: requests a second, latency, batching on and off, next to a bare ASGI application.
 
-    python -m benchmarks.serve [--seconds 4] [--repeat 3] [--dry]
+    python -m benchmarks.serve [--seconds 4] [--repeat 3] [--peers] [--dry]
 
 One model: a linear regression with 3 inputs and 4,000 posterior draws; a request asks for one row. The load comes from
 a process of its own that speaks HTTP over plain sockets, so on two cores it takes a share of them; it is the same for
@@ -9,14 +9,11 @@ without batching, metrics, limits or checks of the protocol. Closed loop: each c
 has the answer to the last. Open loop: requests are sent at fixed times, at half of what the closed loop reached, and
 latency counts from the time at which a request was due. Servers run one at a time, in turns; medians of the repeats.
 Cold start: from the start of the process to `/v2/health/ready`, with compiled programs in the cache. Writes a section
-of RESULTS.md unless --dry.
+of RESULTS.md unless --dry. With --peers it compares with other servers of models instead; see serving_peers.py.
 """
 
 import argparse
-import asyncio
 import contextlib
-import json
-import multiprocessing
 import os
 import re
 import signal
@@ -34,6 +31,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import probinfer as pi
+from benchmarks.http_load import load, message
 from benchmarks.results import circumstances, write_section
 
 TITLE = "Serving next to a bare ASGI application"
@@ -123,81 +121,9 @@ def serving(name: str, path: Path) -> Iterator[tuple[int, float]]:
 # load ----------------------------------------------------------------------------------------------------------------
 
 
-def request(number: int) -> bytes:
-    record = {"X": [0.1, 0.2, number % 100 / 100]}
-    body = json.dumps({"records": [record], "level": 0.8 + number % 3 / 20}).encode()
-    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    return head % len(body) + body
-
-
-async def answered(reader: asyncio.StreamReader) -> None:
-    head = await reader.readuntil(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"refused: {head!r}")
-    length = re.search(rb"content-length: (\d+)", head)
-    assert length is not None
-    await reader.readexactly(int(length[1]))
-
-
-async def closed_loop(port: int, connections: int, seconds: float) -> list[float]:
-    latencies: list[float] = []
-    until = time.perf_counter() + seconds
-
-    async def client(number: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        message = request(number)
-        while time.perf_counter() < until:
-            began = time.perf_counter()
-            writer.write(message)
-            await answered(reader)
-            latencies.append(time.perf_counter() - began)
-        writer.close()
-
-    await asyncio.gather(*[client(number) for number in range(connections)])
-    return latencies
-
-
-async def open_loop(port: int, rate: float, seconds: float) -> list[float]:
-    latencies: list[float] = []
-    free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
-    for _ in range(64):
-        free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
-
-    async def one(number: int, due: float) -> None:
-        reader, writer = await free.get()
-        writer.write(request(number))
-        await answered(reader)
-        latencies.append(time.perf_counter() - due)
-        free.put_nowait((reader, writer))
-
-    began = time.perf_counter()
-    tasks = []
-    for number in range(int(rate * seconds)):
-        due = began + number / rate
-        wait = due - time.perf_counter()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        tasks.append(asyncio.create_task(one(number, due)))
-    await asyncio.gather(*tasks)
-    return latencies
-
-
-def _loaded(queue: Any, kind: str, *arguments: Any) -> None:
-    import uvloop
-
-    work = closed_loop if kind == "closed" else open_loop
-    queue.put(uvloop.run(work(*arguments)))
-
-
-def load(kind: str, *arguments: Any) -> np.ndarray:
-    """Latencies of a load made by a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_loaded, args=(queue, kind, *arguments))
-    process.start()
-    found = queue.get(timeout=300)
-    process.join(30)
-    return np.array(found)
+MESSAGES = [
+    message("/predict", {"records": [{"X": [0.1, 0.2, n % 100 / 100]}], "level": 0.8 + n % 3 / 20}) for n in range(300)
+]
 
 
 def batch_seconds(port: int) -> float:
@@ -223,16 +149,16 @@ def measure(path: Path, seconds: float, repeat: int) -> dict[str, Any]:
     for _ in range(repeat):
         for name in (BARE, ON, OFF):
             with serving(name, path) as (port, started):
-                load("closed", port, 4, min(1.0, seconds))
+                load("closed", MESSAGES, port, 4, min(1.0, seconds))
                 for connections in (1, 16, 64):
-                    latencies = load("closed", port, connections, seconds)
+                    latencies = load("closed", MESSAGES, port, connections, seconds)
                     rates.setdefault((name, connections), []).append(len(latencies) / seconds)
                     p99.setdefault((name, connections), []).append(float(np.quantile(latencies, 0.99)))
                     print(f"{name}, {connections} connections: {len(latencies) / seconds:.0f} requests/s", flush=True)
                 if name == ON:
                     starts.append(started)
                     half = rates[name, 64][-1] / 2
-                    latencies = load("open", port, half, seconds)
+                    latencies = load("open", MESSAGES, port, half, seconds)
                     over.append(float(np.quantile(latencies, 0.99)) - batch_seconds(port))
     imports = []
     for _ in range(repeat):
@@ -272,6 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--peers", nargs="*", metavar="FAMILY", help="next to MLServer, BentoML, LitServe and MLflow")
     parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -283,10 +210,16 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ.setdefault("PROBINFER_CACHE", folder)
         path = Path(folder) / "line"
         save(path)
-        body = told(measure(path, options.seconds, options.repeat), options.seconds, options.repeat)
+        if options.peers is not None:
+            from benchmarks import serving_peers
+
+            title = serving_peers.TITLE
+            body = serving_peers.compare(path, options.peers, options.seconds, options.repeat)
+        else:
+            title, body = TITLE, told(measure(path, options.seconds, options.repeat), options.seconds, options.repeat)
     print(body)
-    if not options.dry:
-        write_section(TITLE, body)
+    if not options.dry and not options.peers:
+        write_section(title, body)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ from probinfer.evaluate.monitor import Monitor as Monitor
 from probinfer.evaluate.monitor import MonitorStatus as MonitorStatus
 from probinfer.evaluate.monitor import Watched as Watched
 from probinfer.evaluate.refits import Fold as Fold
+from probinfer.evaluate.sbc import SBC as SBC
+from probinfer.evaluate.sbc import sbc as sbc
 from probinfer.evaluate.scores import Score as Score
 from probinfer.evaluate.scores import Scores as Scores
 from probinfer.evaluate.search import BayesianSearch as BayesianSearch

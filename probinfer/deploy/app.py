@@ -11,12 +11,11 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,6 +25,7 @@ from starlette.routing import Route
 from probinfer.deploy import open_inference, page, records
 from probinfer.deploy.asking import Ask, Limits, Reply
 from probinfer.deploy.batcher import Batcher
+from probinfer.deploy.calls import Calls
 from probinfer.deploy.meter import STATUSES, Meter, level_label
 from probinfer.deploy.models import Models, Slot
 from probinfer.deploy.openapi import document
@@ -35,8 +35,6 @@ from probinfer.deploy.settings import ServeSettings
 from probinfer.deploy.transfer import JSON, Gone, Receive, Scope, Send, header, read_body, reply
 from probinfer.deploy.worker import Lane, Worker
 from probinfer.errors import ProbinferError
-from probinfer.predict.interval import Answered
-from probinfer.predict.together import Question
 
 logger = logging.getLogger("probinfer.serve")
 
@@ -68,7 +66,7 @@ class Service:
                 max_batch=settings.max_batch,
                 max_wait=settings.max_wait_ms / 1000.0,
                 max_queue=settings.max_queue,
-                observe=partial(self._observe, name),
+                observe=Calls(self.meter, name),
             )
             slots[name] = Slot(load(name, path), batcher)
         self.models = Models(slots, self.meter, settings.max_batch)
@@ -227,31 +225,6 @@ class Service:
         if not asked.summarises:
             return Reply(None, samples)
         return Reply(await slot.batcher.ask(asked.served, asked.question, deadline), samples)
-
-    def _observe(self, model: str, questions: Sequence[Question], results: Sequence[Any], seconds: float) -> None:
-        """Count a finished call and the doubt in its answers."""
-        meter = self.meter
-        meter.histogram("probinfer_batch_seconds", model).observe(seconds)
-        meter.histogram("probinfer_batch_rows", model).observe(sum(len(question.hashes) for question in questions))
-        meter.histogram("probinfer_batch_requests", model).observe(len(questions))
-        shares = meter.histogram("probinfer_epistemic_share", model)
-        for question, result in zip(questions, results, strict=True):
-            if not isinstance(result, Answered):
-                continue
-            epistemic, aleatoric = result.answer.epistemic_variance, result.answer.aleatoric_variance  # or nan: unknown
-            if epistemic.size == 1:
-                part = float(epistemic.flat[0])
-                whole = part + float(aleatoric.flat[0])
-                shares.observe(0.0 if whole == 0.0 else part / whole)
-                width = float(result.upper.flat[0]) - float(result.lower.flat[0])
-            else:
-                whole = epistemic + aleatoric
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    for share in np.where(whole == 0.0, 0.0, epistemic / whole).ravel().tolist():
-                        shares.observe(share)
-                width = float(np.sum(result.upper - result.lower))
-            if np.isfinite(width):
-                meter.width(model, question.level, width, epistemic.size)
 
     # everything else -------------------------------------------------------------------------------------------------
 

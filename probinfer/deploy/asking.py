@@ -76,7 +76,8 @@ def ask(
         raise Malformed("No rows came; wanted at least one.")
     outputs = _outputs(served, wishes)
     draws = _draws(served, outputs, wishes, count, limits)
-    quantiles = tuple(probability("quantiles", q) for q in _quantiles(wishes.quantiles))
+    wanted = Output.QUANTILES in outputs or wishes.quantiles is not None
+    quantiles = tuple(probability("quantiles", q) for q in _quantiles(wishes.quantiles)) if wanted else ()
     level = 0.9 if wishes.level is None else wishes.level
     seed = _whole("seed", wishes.seed, 0) if wishes.seed is not None else 0
     if seed >= 2**63:

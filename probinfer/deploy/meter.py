@@ -5,6 +5,7 @@ asked adds them all up. Counters of a process that died stay; its gauges do not.
 """
 
 import bisect
+import functools
 import itertools
 import mmap
 import os
@@ -178,6 +179,7 @@ class Meter:
         return total
 
 
+@functools.lru_cache(1024)  # of every answer
 def level_label(level: float) -> str:
     """Under which level an interval is counted.
 

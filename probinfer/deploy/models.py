@@ -7,6 +7,8 @@ the log say so.
 """
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,13 +124,13 @@ class Models:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a new version, the old one goes on serving
             self._refuse(name, slot, error)
             return
-        if signature(slot.served.path) != seen:
-            return  # replaced meanwhile: the next look
+        # if the folder was replaced meanwhile, the next look sees it: new versions may come faster than one is loaded
         known = [(entry.name, entry.dtype, entry.shape) for entry in slot.served.fields]
         if known != [(entry.name, entry.dtype, entry.shape) for entry in served.fields]:
             logger.warning("inputs changed", extra={"model": name, "version": served.version})
         older = slot.served.version
         slot.replaced(served, seen)
+        await asyncio.to_thread(_give_back)
         self._meter.add("probinfer_reloads_total", name, "loaded")
         logger.info("reloaded", extra={"model": name, "version": served.version, "older": older})
 
@@ -145,3 +147,9 @@ class Models:
             self._meter.add("probinfer_reloads_total", name, "refused")
             extra = {"model": name, "version": slot.served.version, "problem": str(error)}
             logger.error("new version refused", extra=extra)
+
+
+def _give_back() -> None:
+    """Return what loading and compiling have freed to the system: glibc would keep it for good."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

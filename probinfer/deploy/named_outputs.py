@@ -3,6 +3,7 @@
 Every output has the rows on its first axis, whatever it is called in Python: `samples` is (rows, draws, *event).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -129,6 +130,20 @@ def shape(output: Output, form: Form) -> list[int]:
     return [-1] if output is Output.CALIBRATION_ROWS else [-1, *event]
 
 
+_READ: Mapping[Output, Callable[[Answered], np.ndarray | None]] = {
+    Output.MEAN: lambda found: found.answer.mean,
+    Output.LOWER: lambda found: found.lower,
+    Output.UPPER: lambda found: found.upper,
+    Output.EPISTEMIC_SD: lambda found: np.sqrt(found.answer.epistemic_variance),
+    Output.ALEATORIC_SD: lambda found: np.sqrt(found.answer.aleatoric_variance),
+    Output.MCSE: lambda found: found.answer.mcse,
+    Output.QUANTILES: lambda found: found.quantiles,
+    Output.PROBABILITIES: lambda found: found.answer.probabilities,
+    Output.IN_SET: lambda found: found.sets,
+    Output.CALIBRATION_ROWS: lambda found: found.calibration_rows,
+}
+
+
 def values(output: Output, form: Form, found: Answered | None, samples: np.ndarray | None) -> np.ndarray:
     """The output's numbers, rows first; of the most probable class the label, where classes have any."""
     if output is Output.SAMPLES:
@@ -141,18 +156,6 @@ def values(output: Output, form: Form, found: Answered | None, samples: np.ndarr
     if output is Output.MOST_PROBABLE:
         codes = np.argmax(answer.probabilities, axis=-1)
         return np.array(form.labels, object)[codes] if form.labels else codes
-    of_answer = {
-        Output.MEAN: answer.mean,
-        Output.LOWER: found.lower,
-        Output.UPPER: found.upper,
-        Output.MCSE: answer.mcse,
-        Output.QUANTILES: found.quantiles,
-        Output.PROBABILITIES: answer.probabilities,
-        Output.IN_SET: found.sets,
-        Output.CALIBRATION_ROWS: found.calibration_rows,
-    }
-    if output in of_answer:
-        chosen = of_answer[output]
-        assert chosen is not None
-        return chosen
-    return np.sqrt(answer.epistemic_variance if output is Output.EPISTEMIC_SD else answer.aleatoric_variance)
+    chosen = _READ[output](found)
+    assert chosen is not None
+    return chosen

@@ -1,5 +1,6 @@
 """A predictor as a server holds it: loaded, known by name and version, ready for questions. Imports numpy."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -51,14 +52,20 @@ class Served:
         prepared = self.predictor.program.prepared
         return prepared.outcome.column.name if prepared and prepared.outcome else self.predictor.outcome
 
+    @functools.cached_property
+    def _single(self) -> tuple[str, ...]:
+        """Fields of which a row has a single value, whatever it may be."""
+        raw = self.predictor.program.prepared is not None
+        return tuple(field.name for field in self.fields if raw or field.dtype == "text")
+
     def question(
         self, rows: Mapping[str, Any], count: int, level: float = 0.9, quantiles: Sequence[float] = ()
     ) -> Question:
         """A checked question about `count` rows. Raises PredictionError for rows, a level or quantiles that do not
         fit."""
         program, calibration = self.predictor.program, self.predictor.calibration
-        single = [field.name for field in self.fields if field.dtype == "text" or program.prepared is not None]
-        refuse_nested({name: rows[name] for name in single if name in rows})
+        if self._single:
+            refuse_nested({name: rows[name] for name in self._single if name in rows})
         groups = None
         if self.group is not None and calibration is not None and calibration.by is None:
             if self.group not in rows:

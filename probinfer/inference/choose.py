@@ -18,8 +18,8 @@ from probinfer.model.topics import TopicModel
 
 
 def choose(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
-    """The method, the target as it wants it, and the reason in words. `steered`: by a stop rule or a checkpoint, which
-    only Markov chains heed."""
+    """The method, the target as it wants it, and the reason in words. `steered`: by a stop rule, a checkpoint or
+    devices, which only Markov chains heed."""
     if isinstance(bound.model, StateSpace) and bound.model.linear is None:
         reason = "the states cannot be integrated out in closed form, so particles estimate the parameters' likelihood"
         return PMMH(), Target(bound, gradient=False), reason

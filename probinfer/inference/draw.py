@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -43,6 +43,7 @@ from probinfer.inference.variational.gaussian import FullRank, LowRank, MeanFiel
 from probinfer.inference.variational.laplace import Laplace
 from probinfer.inference.variational.pathfinder import Pathfinder
 from probinfer.model.model import BoundModel, Model
+from probinfer.model.shared_rows import devices_of
 from probinfer.model.target import Target
 
 METHODS: tuple[type, ...] = (
@@ -77,6 +78,7 @@ def draw(
     seed: Any = 0,
     until: Until | None = None,
     checkpoint: str | os.PathLike | None = None,
+    devices: Any = None,
     progress: bool = True,
 ) -> tuple[Draws, Target, dict[str, Any]]:
     """Draws, the target they are from, and their provenance, for the posterior to keep. Arguments as for `infer`."""
@@ -84,14 +86,17 @@ def draw(
     key = key_words(seed)
     if until is not None and not isinstance(until, Until):
         raise MethodError(f"until came as {until!r}; wanted a rule such as pi.Until(ess=400, seconds=60), or None.")
+    over = devices_of(devices) if devices is not None else ()
     model = model if isinstance(model, Model) else Model(model)
     bound = model.bind(data)
     if method is None:
-        chosen, target, reason = choose(bound, steered=until is not None or checkpoint is not None)
+        chosen, target, reason = choose(bound, steered=until is not None or checkpoint is not None or bool(over))
     else:
         chosen, reason = method, None
         target = target_for(method, bound)
-    check_controls(chosen, until=until, checkpoint=checkpoint)
+    check_controls(chosen, until=until, checkpoint=checkpoint, devices=devices)
+    if over:
+        target = _shared(target, over)
     traced = time.perf_counter() - began
     provenance = _provenance(model, whole_target(target))
     journal = None
@@ -99,7 +104,9 @@ def draw(
         given = json.loads(_json(settings_of(chosen)))
         settings = {f"{type(chosen).__name__}.{name}": value for name, value in given.items()}
         versions = {f"version of {name}": version for name, version in _versions().items()}
-        journal = Journal(checkpoint, {**provenance, "seed": [int(word) for word in key], **settings, **versions})
+        parts = {"devices": len(over)} if over else {}  # their number decides how sums are rounded
+        asked = {**provenance, "seed": [int(word) for word in key], **settings, **versions, **parts}
+        journal = Journal(checkpoint, asked)
     line = make_progress(progress)
     try:
         draws, target = _drawn(chosen, target, Run(key, line, until, journal, clock))
@@ -108,7 +115,16 @@ def draw(
         if journal is not None:
             journal.close()
     attributes = _attributes(draws, provenance, seed, key, {"trace": traced, "began": began}, reason)
-    return draws, target, attributes
+    return draws, target, {**attributes, **({"devices": len(over)} if over else {})}
+
+
+def _shared(target: Target, devices: Sequence[jax.Device]) -> Target:
+    if isinstance(target, Summed):
+        raise MethodError(
+            f"devices= is for models without discrete sites, and {', '.join(target.bound.discrete)} would be summed "
+            "out on one device. Leave devices out."
+        )
+    return target.over(devices)
 
 
 def target_for(method: Method, bound: BoundModel) -> Target:

@@ -30,6 +30,7 @@ class Control(enum.Enum):
 
     UNTIL = "until"
     CHECKPOINT = "checkpoint"
+    DEVICES = "devices"
 
 
 class Warm(NamedTuple):

@@ -2,10 +2,11 @@
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from probinfer.errors import NoGradient
 from probinfer.model.loop_sums import with_loop_sums
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
+from probinfer.model.shared_rows import SharedRows
 from probinfer.model.trace import is_latent, log_densities, pointwise_log_densities, unconstrained_shape, user_error
 
 _KEPT = 64  # programs of all targets in this process, each a few hundred kB
@@ -51,12 +53,38 @@ class Target:
         self.deterministics, self.coords = bound.deterministics, bound.coords
         self._layout = _Layout(bound, float64, without)
         self.dim = self._layout.dim
+        self._shared: SharedRows | None = None
+        self._results: dict[str, Any] = {}  # shapes of what a function of this target gives; its copies share them
         with self.precision():
             self.dtype = np.dtype(jnp.result_type(float))
-            self.inputs = {name: jnp.asarray(value) for name, value in bound.arrays.items()}
             with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
                 self._all = self._trace(gradient)
         self.fingerprint = self._all.fingerprint
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, jax.Array]:
+        """The data on the device, or shared by several; placed there when first wanted."""
+        place = jnp.asarray if self._shared is None else self._shared.place
+        with self.precision():
+            return {name: place(value) for name, value in self.bound.arrays.items()}
+
+    @property
+    def devices(self) -> tuple[jax.Device, ...]:
+        """Those that share the rows of the data; empty where JAX's default device holds all of them."""
+        return self._shared.devices if self._shared is not None else ()
+
+    def over(self, devices: Sequence[jax.Device]) -> "Target":
+        """The same target with the rows of its data shared by devices (see shared_rows.py): the same numbers up to
+        rounding. Raises MethodError where there are no such rows, or they cannot be shared evenly."""
+        with self.precision():
+            point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
+            (_, seen), _ = jax.eval_shape(self._all, point, self._shapes())
+        other = copy.copy(self)
+        other.__dict__.pop("inputs", None)
+        other._shared = SharedRows(
+            devices, {site.name: seen.pointwise[site.name].shape for site in self.bound.observed}
+        )
+        return other
 
     def precision(self) -> Any:
         """Context in which every use of this target's functions belongs: sets JAX's precision for this thread only."""
@@ -69,8 +97,7 @@ class Target:
         assert came == known, f"{came} where the program wants {known}"
         other = copy.copy(self)
         other.bound = dataclasses.replace(self.bound, arrays=dict(arrays))
-        with self.precision():
-            other.inputs = {name: jnp.asarray(value) for name, value in arrays.items()}
+        other.__dict__.pop("inputs", None)
         return other
 
     def log_density(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
@@ -84,7 +111,7 @@ class Target:
 
     def value_and_grad_in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """As `value_and_grad`, for the body of a loop that handles one point at a time (see loop_sums.py)."""
-        if jax.default_backend() != "cpu":
+        if jax.default_backend() != "cpu" or self._shared is not None:
             return self.value_and_grad(z, inputs)
         (value, _), gradient = self._all.in_loop(z, inputs)
         return value, gradient
@@ -141,8 +168,9 @@ class Target:
 
         `name` tells the functions of a target apart: what differs in two programs beyond the target must be in it.
         """
-        key = (self.fingerprint, name, jax.default_backend())
+        key = (self.fingerprint, name, self._shared.name if self._shared is not None else jax.default_backend())
         if key not in _programs:
+            shapes = self._shared.arguments(shapes) if self._shared is not None else shapes
             with self.precision(), kept_programs():
                 _programs[key] = jax.jit(function).lower(*shapes).compile(compiler_options=self._options())
         _programs.move_to_end(key)
@@ -182,12 +210,19 @@ class Target:
         observed = {site.name: pointwise[site.name] for site in self.bound.observed}
         return total, Seen(named, observed, terms)
 
+    def _shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of the inputs."""
+        return {
+            name: jax.ShapeDtypeStruct(value.shape, jax.dtypes.canonicalize_dtype(value.dtype))
+            for name, value in self.bound.arrays.items()
+        }
+
     def _trace(self, gradient: bool) -> "_Traced":
-        point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
+        point, inputs = jax.ShapeDtypeStruct((self.dim,), self.dtype), self._shapes()
         if not gradient:
-            return _Traced(self._simulate_alone, point, self.inputs)
+            return _Traced(self._simulate_alone, point, inputs)
         try:
-            return _Traced(jax.value_and_grad(self._simulate, has_aux=True), point, self.inputs)
+            return _Traced(jax.value_and_grad(self._simulate, has_aux=True), point, inputs)
         except ValueError as error:
             if "everse-mode differentiation" not in str(error):
                 raise
@@ -207,7 +242,10 @@ class Target:
         lead = positions.shape[:-1]
         flat = positions.reshape(math.prod(lead), self.dim)
         with self.precision():
-            shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((self.dim,), self.dtype), self.inputs)
+            if name not in self._results:
+                point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
+                self._results[name] = jax.eval_shape(function, point, self._shapes())
+            shapes = self._results[name]
             per_point = 8 * max(1, sum(int(np.prod(s.shape)) for s in shapes.values()))
             chunk = max(1, min(len(flat), _CHUNK_BYTES // per_point))
             points = jax.ShapeDtypeStruct((chunk, self.dim), self.dtype)
@@ -243,7 +281,7 @@ class _Traced:
     program does not use, the compiler drops.
     """
 
-    def __init__(self, function: Callable, z: jax.ShapeDtypeStruct, inputs: Mapping[str, jax.Array]) -> None:
+    def __init__(self, function: Callable, z: jax.ShapeDtypeStruct, inputs: Mapping[str, Any]) -> None:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(z, inputs)
         self._run = jaxpr_as_fun(program)
         self._run_in_loop = with_loop_sums(program)

@@ -1,7 +1,10 @@
 """The verb: model and data in, posterior out."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from probinfer.inference.draw import draw
 from probinfer.inference.method import Method
@@ -18,6 +21,7 @@ def infer(
     seed: Any = 0,
     until: Until | None = None,
     checkpoint: str | os.PathLike | None = None,
+    devices: int | Sequence[jax.Device] | None = None,
     progress: bool = True,
 ) -> Posterior:
     """Infer the latent sites of a model from data.
@@ -32,6 +36,8 @@ def infer(
             rule and what it saw are kept in `posterior.tree.attrs["until"]`. None makes the method's number of draws.
         checkpoint: path of a file that keeps what has been drawn. If the process ends before its time, the same call
             goes on from there, to the same draws bit for bit; after the end it gives them back without drawing.
+        devices: how many devices, or which of `jax.devices()`, share the rows of the data, for data that outgrow one:
+            each holds a part of them, and the same posterior is drawn by `NUTS` or `HMC`. None uses JAX's default.
         progress: show a line of progress in a terminal or notebook.
 
     Returns:
@@ -41,7 +47,7 @@ def infer(
     Raises:
         DataError: names, shapes or values of the data do not fit the model.
         ModelError: the model has no latent site, or its log density is finite at no initial point.
-        MethodError: the method does not fit the model, or the seed is no seed.
+        MethodError: the method does not fit the model, the seed is no seed, or the devices cannot share the rows.
         CheckpointError: the checkpoint is of another model, data, method, seed or version, or cannot be written.
 
     >>> import numpy as np, numpyro, numpyro.distributions as dist
@@ -56,6 +62,6 @@ def infer(
     """
     model = model if isinstance(model, Model) else Model(model)
     draws, target, attributes = draw(
-        model, data, method, seed=seed, until=until, checkpoint=checkpoint, progress=progress
+        model, data, method, seed=seed, until=until, checkpoint=checkpoint, devices=devices, progress=progress
     )
     return Posterior.from_draws(draws, target, model=model, data=target.bound.data, attrs=attributes)

@@ -199,6 +199,44 @@ def test_a_request_that_was_given_up_is_not_computed(echo):
     assert echo.calls == [[[0]], [[2]]]
 
 
+def test_short_calls_run_in_the_loop_and_long_ones_beside_it(echo):
+    """A model that becomes slow holds the loop up once; a new version, of which nothing is known, not at all."""
+    threads, loop_thread = [], threading.get_ident()
+
+    class Watched(Echo):
+        seconds = 0.0
+
+        def answer(self, questions):
+            threads.append(threading.get_ident() == loop_thread)
+            time.sleep(self.seconds)
+            return super().answer(questions)
+
+    async def body(batcher):
+        model = Watched()
+
+        async def until_in_the_loop():
+            for _ in range(5000):  # some of them may be slow on a busy machine
+                await batcher.ask(model, asking(1), LATER)
+                if threads[-1]:
+                    return
+            raise AssertionError("short calls never came into the loop")
+
+        await until_in_the_loop()
+        assert not threads[0]
+        await batcher.ask(model, asking(*range(500)), LATER)
+        assert not threads[-1]  # as far as is known, so many rows take long
+        await until_in_the_loop()
+        model.seconds = 0.02
+        for _ in range(5):
+            await batcher.ask(model, asking(1), LATER)
+        assert threads[-5:] == [True, False, False, False, False]
+        newer = Watched()
+        await batcher.ask(newer, asking(1), LATER)
+        assert not threads[-1]
+
+    run(body)
+
+
 def test_many_clients_lose_nothing(echo):
     async def body(batcher):
         async def client(number):

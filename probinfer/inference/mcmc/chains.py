@@ -38,7 +38,8 @@ class Chains(Turns):
         record: Record,
         deadline: float = np.inf,
     ) -> None:
-        super().__init__(pool, workers(len(states)), deadline)
+        # programs of several devices wait for one another on each: two at once would wait for ever
+        super().__init__(pool, 1 if target.devices else workers(len(states)), deadline)
         self._block = block
         self._target = target
         self._record = record

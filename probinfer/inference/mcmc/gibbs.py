@@ -72,7 +72,7 @@ class Gibbs:
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PARTIAL_GRADIENT})
-    controls: ClassVar[frozenset[Control]] = frozenset(Control)
+    controls: ClassVar[frozenset[Control]] = frozenset({Control.UNTIL, Control.CHECKPOINT})
 
     def __post_init__(self) -> None:
         check_whole("Gibbs", "chains", self.chains, 1)

@@ -54,7 +54,7 @@ class Metropolis:
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CONTINUOUS})
-    controls: ClassVar[frozenset[Control]] = frozenset(Control)
+    controls: ClassVar[frozenset[Control]] = frozenset({Control.UNTIL, Control.CHECKPOINT})
 
     def __post_init__(self) -> None:
         check_whole("Metropolis", "chains", self.chains, 1)

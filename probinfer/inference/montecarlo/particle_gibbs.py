@@ -76,7 +76,7 @@ class ParticleGibbs:
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.STATES, Need.PARTIAL_GRADIENT})
-    controls: ClassVar[frozenset[Control]] = frozenset(Control)
+    controls: ClassVar[frozenset[Control]] = frozenset({Control.UNTIL, Control.CHECKPOINT})
 
     def __post_init__(self) -> None:
         check_whole("ParticleGibbs", "chains", self.chains, 1)

@@ -81,7 +81,7 @@ class PMMH:
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.STATES})
-    controls: ClassVar[frozenset[Control]] = frozenset(Control)
+    controls: ClassVar[frozenset[Control]] = frozenset({Control.UNTIL, Control.CHECKPOINT})
     target_accept: ClassVar[float] = 0.234  # of the step size that the warm-up adapts and proposals do not heed
 
     def __post_init__(self) -> None:

@@ -1,0 +1,47 @@
+"""What is counted of every finished call: its size and duration, and the doubt in its answers. Imports numpy."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from probinfer.deploy.meter import Meter
+from probinfer.predict.interval import Answered
+from probinfer.predict.together import Question
+
+
+class Calls:
+    """Counts the calls of one model."""
+
+    def __init__(self, meter: Meter, model: str) -> None:
+        self._meter, self._model = meter, model
+        self._seconds = meter.histogram("probinfer_batch_seconds", model)
+        self._rows = meter.histogram("probinfer_batch_rows", model)
+        self._requests = meter.histogram("probinfer_batch_requests", model)
+        self._shares = meter.histogram("probinfer_epistemic_share", model)
+
+    def __call__(self, questions: Sequence[Question], results: Sequence[Any], seconds: float) -> None:
+        """Count a call: the questions that it was for, what each was answered, and how long it took."""
+        self._seconds.observe(seconds)
+        self._rows.observe(sum(len(question.hashes) for question in questions))
+        self._requests.observe(len(questions))
+        for question, result in zip(questions, results, strict=True):
+            if isinstance(result, Answered):
+                self._count(result, question.level)
+
+    def _count(self, result: Answered, level: float) -> None:
+        epistemic, aleatoric = result.answer.epistemic_variance, result.answer.aleatoric_variance  # or nan: unknown
+        if epistemic.size == 1:
+            part = epistemic.item()
+            whole = part + aleatoric.item()
+            self._shares.observe(0.0 if whole == 0.0 else part / whole)
+            width = result.upper.item() - result.lower.item()
+        else:
+            sums = epistemic + aleatoric
+            with np.errstate(invalid="ignore", divide="ignore"):
+                for share in np.where(sums == 0.0, 0.0, epistemic / sums).ravel().tolist():
+                    self._shares.observe(share)
+            width = float(np.sum(result.upper - result.lower))
+        if math.isfinite(width):
+            self._meter.width(self._model, level, width, epistemic.size)

@@ -1,0 +1,38 @@
+"""Versions that come while the server works: none is left out for ever because another one follows it."""
+
+import asyncio
+
+from probinfer.deploy.batcher import Batcher
+from probinfer.deploy.meter import Meter
+from probinfer.deploy.models import Models, Slot
+from probinfer.deploy.served import load, version_of
+from probinfer.deploy.worker import Worker
+from tests.predict import models as m
+from tests.predict.fits import fitted
+
+
+def save(path, shift):
+    draws = {**m.LINE, "slope": m.LINE["slope"] + shift}
+    fitted(m.line, {"x": m.x, "y": m.y}, draws, chains=4).save(path)
+    return version_of(path)
+
+
+def test_a_version_that_is_replaced_while_it_loads_is_served_until_the_next_look(tmp_path):
+    path = tmp_path / "line"
+    save(path, 0.0)
+    models = Models({"line": Slot(load("line", path), Batcher(Worker("test")))}, Meter(["line"]), 1)
+    second, third = save(path, 1.0), ""
+
+    def loaded(name, where):
+        nonlocal third
+        found = load(name, where)
+        third = third or save(path, 2.0)
+        return found
+
+    models._loaded = loaded
+    slot = models.slots["line"]
+    asyncio.run(models.look("line"))
+    assert slot.served.version == second
+    asyncio.run(models.look("line"))
+    assert slot.served.version == third
+    assert not slot.changed()
