@@ -222,12 +222,20 @@ class StateSpace(Model):
                 )
         return state.shape
 
-    def log_observation(self, x: Any, t: Any, params: Parameters, y: Any, observed: Any) -> jax.Array:
-        """log p(y_t | x_t), of the entries observed; 0 where there are none."""
+    def log_observation(
+        self,
+        x: Any,
+        t: Any,
+        params: Parameters,
+        y: Any,
+        observed: Any,
+        log_prob: Callable[[Any, Any], jax.Array] = lambda law, y: law.log_prob(y),
+    ) -> jax.Array:
+        """log p(y_t | x_t), of the entries observed; 0 where there are none. log_prob: of a law, in the place of its own."""
         if self.linear is not None:
             nothing = jnp.zeros((len(x), len(x)))
             return condition(x, nothing, self.linear.step(t, params), y, observed).log_density
-        density = self.observation(x, t, params).log_prob(y)
+        density = log_prob(self.observation(x, t, params), y)
         if jnp.shape(density) == jnp.shape(y):
             return jnp.sum(jnp.where(observed, density, 0.0))
         return jnp.where(jnp.all(observed), jnp.sum(density), 0.0)
