@@ -62,10 +62,9 @@ def density(law: Any, value: Any) -> jax.Array:
 
 @jax.custom_jvp
 def logarithm(x: jax.Array) -> jax.Array:
-    """Natural logarithm in double precision, with an error of two units in the last place; that of a number below 2^-1022
-    is -inf.
+    """Natural logarithm in double precision, two units in the last place off at most; -inf below 2^-1022.
 
-        log x = e log 2 + 2 artanh((m - 1) / (m + 1)),   x = 2^e m,   1/√2 <= m < √2
+    log x = e log 2 + 2 artanh((m - 1) / (m + 1)),   x = 2^e m,   1/√2 <= m < √2
     """
     bits = lax.bitcast_convert_type(x, jnp.uint64)
     above = bits - (_ROOT_HALF & _MANTISSA)  # borrows from the exponent where the mantissa is below that of 1/√2
