@@ -18,6 +18,7 @@ from probinfer.inference.choose import choose
 from probinfer.inference.draw import draw
 from probinfer.inference.exact import elimination
 from probinfer.inference.exact.summed import Summed
+from probinfer.inference.montecarlo.sites import SiteProposal
 from probinfer.model import target as target_module
 from tests.inference.statistics import FALSE_ALARM, assert_uniform_ranks, assert_within_mcse
 from tests.inference.test_gibbs import Y, assert_mixture, draws_of, mixture, mixture_exactly
@@ -480,16 +481,38 @@ def assert_evidence(posterior, exact, name="log_evidence"):
 LED = {"SMC": pi.SMC(chains=16, particles=200), "Tempering": pi.Tempering(chains=8, draws=400, warmup=300)}
 
 
-@pytest.mark.parametrize("name", ["SMC", pytest.param("Tempering", marks=pytest.mark.long)])
+def without_probabilities(self):
+    """A prior of `slab` that forgets how likely the states are."""
+    del self
+    return lambda z, inputs: jnp.logaddexp(*dist.Normal(jnp.array([0.0, 3.0]), 1.0).log_prob(z[0]))
+
+
+def mean_weight(summed):
+    """Of draws of the prior, with its error."""
+    weights = np.exp(SiteProposal(summed, None, "SMC").draw(np.random.default_rng(0), 4096)[1])
+    return weights.mean(), weights.std() / 64
+
+
+def test_weights_of_prior_draws_average_to_the_evidence(monkeypatch):
+    summed, exact = Summed(pi.Model(slab).bind({"y": 1.4})), np.exp(slab_exactly(1.4)[0])
+    found, error = mean_weight(summed)
+    assert abs(found - exact) < stats.norm.isf(FALSE_ALARM / 2) * error < 0.2 * exact
+    monkeypatch.setattr(target_module, "_programs", OrderedDict())
+    monkeypatch.setattr(Summed, "log_prior", without_probabilities)
+    found, error = mean_weight(summed)
+    assert abs(found - exact) > stats.norm.isf(FALSE_ALARM / 2) * error
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LED)
 def test_methods_that_begin_at_the_prior_sum_it_out_too(name, monkeypatch):
     exact, one, mean = slab_exactly(1.4)
     posterior = pi.infer(slab, {"y": 1.4}, LED[name], progress=False)
     assert_evidence(posterior, exact)
     assert_within_mcse(draws_of(posterior, "z"), one, resolution=0.3, names="z")
     assert_within_mcse(draws_of(posterior, "x"), mean, resolution=0.3, names="x")
-    # the twin takes the prior for that of the first state alone
     monkeypatch.setattr(target_module, "_programs", OrderedDict())
-    monkeypatch.setattr(Summed, "log_prior", lambda self: lambda z, inputs: dist.Normal(0.0, 1.0).log_prob(z[0]))
+    monkeypatch.setattr(Summed, "log_prior", without_probabilities)
     with pytest.raises(AssertionError):
         assert_evidence(pi.infer(slab, {"y": 1.4}, LED[name], progress=False), exact)
 
