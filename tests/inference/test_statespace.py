@@ -96,7 +96,8 @@ METHODS = {
     **{each.name: pi.ParticleFilter(particles=200, runs=400, resampling=each) for each in pi.Resampling},
     "every step": pi.ParticleFilter(particles=200, runs=400, resample_below=1),
     "guided": pi.ParticleFilter(particles=200, runs=400, proposal=guide),
-    "auxiliary": pi.ParticleFilter(particles=200, runs=400, kind=pi.FilterKind.AUXILIARY, resample_below=1),
+    # many more particles: its weights have a heavy tail
+    "auxiliary": pi.ParticleFilter(particles=2000, runs=400, kind=pi.FilterKind.AUXILIARY, resample_below=1),
 }
 
 
