@@ -78,9 +78,8 @@ class Summed(Target):
     @property
     def extreme_states(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Every discrete site at the least of its values, and at the greatest."""
-        return tuple(
-            {step.name: np.full(step.shape, end(step.choices)) for step in self._steps} for end in (np.min, np.max)
-        )
+        least = {step.name: np.full(step.shape, step.choices.min()) for step in self._steps}
+        return least, {step.name: np.full(step.shape, step.choices.max()) for step in self._steps}
 
     def complete(self, positions: np.ndarray, key: np.ndarray) -> np.ndarray:
         """Points of all sites, (..., d) to (..., d of `whole`): discrete ones drawn from their law given the others.

@@ -68,18 +68,14 @@ def conditional_pass(
             moved = jnp.where(last, reference, draw(law if used is None else used, words))
             return moved, weigh(moved, t, y, seen, law, used)
 
-        x, gained = jax.vmap(move, in_axes=(1, 0, 0))(
-            words_of(jax.random.key_data(moved_key), n), x[ancestors], is_last
-        )
+        x, gained = jax.vmap(move, in_axes=(1, 0, 0))(each_words(moved_key), x[ancestors], is_last)
         log_weights = weighed(gained).normal(gained)
         return (x, log_weights), (x, log_weights, ancestors)
 
     is_last = jnp.arange(n) == n - 1
     y, seen = series.values, series.observed
     start_key, choice_key = jax.random.split(jax.random.fold_in(root, 0))
-    x, gained = jax.vmap(begin, in_axes=(1, 0, None, None))(
-        words_of(jax.random.key_data(start_key), n), is_last, y[0], seen[0]
-    )
+    x, gained = jax.vmap(begin, in_axes=(1, 0, None, None))(each_words(start_key), is_last, y[0], seen[0])
     log_weights = weighed(gained).normal(gained)
     _, rest = lax.scan(advance, (x, log_weights), (jnp.arange(1, len(y)), y[1:], seen[1:], path[1:]))
     every = [jnp.concatenate([a[None], b]) for a, b in zip((x, log_weights), rest[:2], strict=True)]
