@@ -31,8 +31,6 @@ class Target:
         self.model, self.data = models_numpyro.MODELS[name], data
         info = initialize_model(jax.random.PRNGKey(0), self.model, model_kwargs=data)
         self.structure, self.constrain, self._potential = info.param_info.z, info.postprocess_fn, info.potential_fn
-        observed = handlers.trace(handlers.seed(self.model, 0)).get_trace(**data)
-        self._observed = [n for n, site in observed.items() if site["type"] == "sample" and site["is_observed"]]
         outcome = {"radon": "log_radon"}.get(name, "y")
         self._unseen = {key: value for key, value in data.items() if key != outcome}
 
@@ -42,7 +40,8 @@ class Target:
     def log_likelihood(self, z):
         model = handlers.substitute(handlers.seed(self.model, 0), self.constrain(z))
         trace = handlers.trace(model).get_trace(**self.data)
-        return sum(trace[n]["fn"].log_prob(trace[n]["value"]).sum() for n in self._observed)
+        seen = [site for site in trace.values() if site["type"] == "sample" and site["is_observed"]]
+        return sum(site["fn"].log_prob(site["value"]).sum() for site in seen)
 
     def log_prior(self, z):
         return self.log_density(z) - self.log_likelihood(z)
