@@ -4,8 +4,9 @@
     python -m benchmarks.methods [PART ...] [--repeat 5] [--dry]
 
 Parts, each with its section of RESULTS.md: smc, many and pathfinder (BlackJAX's tempered SMC, ChEES and MEADS,
-multi-path Pathfinder), gibbs (NumPyro's DiscreteHMCGibbs and HMCGibbs) and compile (every method on eight schools,
-next to NumPyro's NUTS). Integrals against scipy and vegas are in benchmarks/montecarlo.py.
+multi-path Pathfinder), mclmc (our NUTS next to BlackJAX's MCLMC, to see whether that method is worth having), gibbs
+(NumPyro's DiscreteHMCGibbs and HMCGibbs) and compile (every method on eight schools, next to NumPyro's NUTS). Integrals
+against scipy and vegas are in benchmarks/montecarlo.py.
 
 A peer has an environment and, for each model, a process of its own, which first compiles and then draws when it is its
 turn. Accuracy is counted in effective draws: the number of independent draws whose means would have the squared error
@@ -69,6 +70,19 @@ PARTS = {
         "8 paths and 4,000 draws each, resampled by Pareto smoothed weights (probinfer keeps one draw for five"
         " effective ones). Neither is exact: the error holds the bias.",
     ),
+    "mclmc": Part(
+        "NUTS next to BlackJAX's MCLMC",
+        (*COMMON, "ar1_200"),
+        (
+            ("probinfer NUTS", "probinfer", "NUTS"),
+            ("BlackJAX MCLMC", "blackjax", "MCLMC"),
+            ("BlackJAX adjusted MCLMC", "blackjax", "adjusted MCLMC"),
+        ),
+        "4 chains each, warm-up in the seconds. MCLMC: 10,000 steps of two gradients a chain, all kept, and its own"
+        " tuning before them (energy error 5e-4, diagonal metric, L from the effective sample size); it is not exact,"
+        " and the error holds its bias. Adjusted: 4,000 draws a chain, acceptance 0.9, random lengths. sd off: how far"
+        " the standard deviations are from the reference's, root mean square over the scalars of their mean over runs.",
+    ),
     "gibbs": Part(
         "Gibbs next to NumPyro's DiscreteHMCGibbs and HMCGibbs",
         ("clusters", "groups"),
@@ -88,6 +102,9 @@ class Reference(NamedTuple):
 
 
 def reference(model: str, folder: str) -> Reference:
+    if model in nuts.TRUTH:
+        ones = np.ones(int(model.split("_")[-1]))
+        return Reference(0 * ones, ones, 0 * ones)
     worker, path = Worker("probinfer", model, folder, "Reference", script=SCRIPT), Path(folder) / "reference.npz"
     worker.compile()
     if worker.draw(12345, path) is None:
@@ -106,10 +123,17 @@ def effective(runs: list[dict[str, np.ndarray]], truth: Reference) -> float:
     return float(1 / max(squares - truth.error.mean(), 0.1 * squares))
 
 
+def sd_off(runs: list[dict[str, np.ndarray]], truth: Reference) -> float:
+    """Root mean square, over the scalars, of the relative error of the standard deviation that the runs agree on."""
+    sds = np.array([[values.std() for values in draws.values()] for draws in runs]).mean(axis=0)
+    return float(np.sqrt(np.mean((sds / truth.sd - 1) ** 2)))
+
+
 def measure(part: Part, model: str, repeat: int) -> dict[str, dict]:
     """By runner: effective draws, median seconds, or why it failed."""
     runs: dict[str, list[dict[str, np.ndarray]]] = {label: [] for label, *_ in part.runners}
     seconds: dict[str, list[tuple[float, ...]]] = {label: [] for label in runs}
+    gradients: dict[str, list[int]] = {label: [] for label in runs}
     gibbs = part.runners[0][2] == "Gibbs"
     with tempfile.TemporaryDirectory() as folder:
         truth = None if gibbs else reference(model, folder)
@@ -122,6 +146,7 @@ def measure(part: Part, model: str, repeat: int) -> dict[str, dict]:
                 if figures is not None:
                     runs[label].append(scalars(path))
                     seconds[label].append((figures["seconds"], figures.get("in_hand", figures["call"]), figures["cpu"]))
+                    gradients[label] += [figures["gradients"]] if "gradients" in figures else []
         for worker in workers.values():
             worker.close()
     found = {}
@@ -135,25 +160,32 @@ def measure(part: Part, model: str, repeat: int) -> dict[str, dict]:
             **{"draws": draws, "seconds": sampler, "call": call, "cpu": cpu, "first": first[label][0]},
             **{"rate": draws / sampler, "call_rate": draws / call},
         }
+        if gradients[label]:
+            found[label] |= {"gradient_rate": 1000 * draws / np.median(gradients[label])}
+            found[label] |= {"cpu_rate": draws / cpu, "sd_off": sd_off(runs[label], truth)}
     return found
 
 
 def section(part: Part, name: str, table: dict[str, dict[str, dict]], repeat: int) -> str:
     ours = part.runners[0][0]
     counted = "least effective sample size" if name == "gibbs" else "effective draws by error"
-    head = f"| model | | {counted} | seconds: sampler / call | CPU s with report | a second | first call, s |"
-    lines = [head, "|---|---|---|---|---|---|---|"]
+    extra = name == "mclmc"
+    more = " a thousand gradients | sd off |" if extra else ""
+    head = f"| model | | {counted} | seconds: sampler / call | CPU s with report | a second | first call, s |{more}"
+    lines = [head, "|---|---|---|---|---|---|---|" + "---|---|" * extra]
     for model, found in table.items():
         for label, r in found.items():
             if "failure" in r:
-                lines.append(f"| {model} | {label} | {r['failure']} | | | | |")
+                lines.append(f"| {model} | {label} | {r['failure']} | | | | |" + " | |" * extra)
             else:
                 times = f"{r['seconds']:.3f} / {r['call']:.3f} | {r['cpu']:.3f}"
                 numbers = f"{r['draws']:,.0f} | {times} | {r['rate']:,.0f} | {r['first']:.1f}"
-                lines.append(f"| {model} | {label} | {numbers} |")
+                beside = f" {r['gradient_rate']:.1f} | {100 * r['sd_off']:.1f}% |" if extra else ""
+                lines.append(f"| {model} | {label} | {numbers} |{beside}")
     ratios = []
     for label, *_ in part.runners[1:]:
-        for rate, of, goal in (("rate", "sampler", True), ("call_rate", "whole call", False)):
+        more_rates = (("cpu_rate", "processor", False), ("gradient_rate", "gradients", False)) if extra else ()
+        for rate, of, goal in (("rate", "sampler", True), ("call_rate", "whole call", False), *more_rates):
             each = {
                 model: found[ours][rate] / found[label][rate]
                 for model, found in table.items()
@@ -221,7 +253,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__.split("\n")[0])
     names = [*PARTS, "compile"]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(names)}; all by default")
-    parser.add_argument("--only", nargs="+", choices=(*COMMON, "clusters", "groups"), metavar="MODEL")
+    parser.add_argument("--only", nargs="+", choices=(*COMMON, "ar1_200", "clusters", "groups"), metavar="MODEL")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
     parser.add_argument("--limit", type=float, default=nuts.LIMIT, help="seconds a call may take, compiling included")

@@ -1,4 +1,4 @@
-"""BlackJAX's tempered SMC, ChEES, MEADS and multi-path Pathfinder: python methods_blackjax.py MODEL METHOD.
+"""BlackJAX's tempered SMC, ChEES, MEADS, multi-path Pathfinder and MCLMC: python methods_blackjax.py MODEL METHOD.
 
 Each is one compiled program in double precision, with as many particles, chains or draws as probinfer's default.
 """
@@ -21,6 +21,7 @@ from worker import serve
 
 numpyro.enable_x64()
 PARTICLES, CHAINS, PATHS, DRAWS = 4000, 128, 8, 4000
+STEPS, ADJUSTED = 10_000, 4_000  # of each of MCLMC's 4 chains, after tuning
 
 
 class Target:
@@ -30,8 +31,6 @@ class Target:
         self.model, self.data = models_numpyro.MODELS[name], data
         info = initialize_model(jax.random.PRNGKey(0), self.model, model_kwargs=data)
         self.structure, self.constrain, self._potential = info.param_info.z, info.postprocess_fn, info.potential_fn
-        observed = handlers.trace(handlers.seed(self.model, 0)).get_trace(**data)
-        self._observed = [n for n, site in observed.items() if site["type"] == "sample" and site["is_observed"]]
         outcome = {"radon": "log_radon"}.get(name, "y")
         self._unseen = {key: value for key, value in data.items() if key != outcome}
 
@@ -41,7 +40,8 @@ class Target:
     def log_likelihood(self, z):
         model = handlers.substitute(handlers.seed(self.model, 0), self.constrain(z))
         trace = handlers.trace(model).get_trace(**self.data)
-        return sum(trace[n]["fn"].log_prob(trace[n]["value"]).sum() for n in self._observed)
+        seen = [site for site in trace.values() if site["type"] == "sample" and site["is_observed"]]
+        return sum(site["fn"].log_prob(site["value"]).sum() for site in seen)
 
     def log_prior(self, z):
         return self.log_density(z) - self.log_likelihood(z)
@@ -156,17 +156,100 @@ def pathfinder(target):
     return run
 
 
-METHODS = {"SMC": smc, "ChEES": chees, "MEADS": meads, "Pathfinder": pathfinder}
+def four_chains(target, chain):
+    """chain(key, start) -> positions and number of gradients."""
+
+    def run(key):
+        key_start, key = jax.random.split(key)
+        return jax.vmap(chain)(jax.random.split(key, 4), target.at_random(key_start, 4))
+
+    return run
+
+
+def mclmc(target):
+    """Unadjusted, tuned by its own rules with their defaults: energy error 5e-4, diagonal metric. Every step is kept.
+
+    A step takes two gradients.
+    """
+    kernel = blackjax.mcmc.mclmc.build_kernel()
+
+    def chain(key, start):
+        key_first, key_tune, key_draw = jax.random.split(key, 3)
+        state, tuned, spent = blackjax.mclmc_find_L_and_step_size(
+            mclmc_kernel=kernel,
+            num_steps=STEPS,
+            state=blackjax.mcmc.mclmc.init(start, target.log_density, key_first),
+            rng_key=key_tune,
+            logdensity_fn=target.log_density,
+        )
+
+        def advance(state, key):
+            state, _ = kernel(
+                key, state, target.log_density, tuned.inverse_mass_matrix, L=tuned.L, step_size=tuned.step_size
+            )
+            return state, state.position
+
+        _, positions = jax.lax.scan(advance, state, jax.random.split(key_draw, STEPS))
+        return positions, 2 * (STEPS + spent)
+
+    return four_chains(target, chain)
+
+
+def adjusted_mclmc(target):
+    """With Metropolis steps at the ends of trajectories of random length, tuned to an acceptance of 0.9."""
+    module = blackjax.mcmc.adjusted_mclmc_dynamic
+    length = module.make_random_trajectory_length_fn(True)
+    kernel = module.build_kernel(integration_steps_fn=length)
+
+    def chain(key, start):
+        key_first, key_tune, key_draw = jax.random.split(key, 3)
+        state, tuned, spent = blackjax.adjusted_mclmc_find_L_and_step_size(
+            mclmc_kernel=kernel,
+            logdensity_fn=target.log_density,
+            num_steps=ADJUSTED,
+            state=module.init(start, target.log_density, key_first),
+            rng_key=key_tune,
+            target=0.9,
+        )
+
+        def advance(state, key):
+            state, info = kernel(
+                key,
+                state,
+                target.log_density,
+                step_size=tuned.step_size,
+                inverse_mass_matrix=tuned.inverse_mass_matrix,
+                integration_steps_params=(tuned.L / tuned.step_size,),
+            )
+            return state, (state.position, info.num_integration_steps)
+
+        _, (positions, steps) = jax.lax.scan(advance, state, jax.random.split(key_draw, ADJUSTED))
+        return positions, 2 * (jnp.sum(steps) + spent)
+
+    return four_chains(target, chain)
+
+
+METHODS = {
+    **{"SMC": smc, "ChEES": chees, "MEADS": meads, "Pathfinder": pathfinder},
+    **{"MCLMC": mclmc, "adjusted MCLMC": adjusted_mclmc},
+}
+COUNTED = {"MCLMC", "adjusted MCLMC"}  # these tell the number of gradients too
 
 
 def make(name, data):
     target = Target(name, data)
     run = METHODS[sys.argv[2]](target)
-    program = jax.jit(lambda key: jax.vmap(jax.vmap(target.constrain))(run(key)))
+    counted = sys.argv[2] in COUNTED
+
+    @jax.jit
+    def program(key):
+        positions, gradients = run(key) if counted else (run(key), 0)
+        return jax.vmap(jax.vmap(target.constrain))(positions), jnp.sum(gradients)
 
     def call(seed):
-        draws = program(jax.random.PRNGKey(seed))
-        return {site: np.asarray(values) for site, values in draws.items()}, {}
+        draws, gradients = program(jax.random.PRNGKey(seed))
+        draws = {site: np.asarray(values) for site, values in draws.items()}
+        return draws, {"gradients": int(gradients)} if counted else {}
 
     return call
 

@@ -1,7 +1,7 @@
 """Any method of probinfer, with its defaults but for what SETTINGS says: python methods_probinfer.py MODEL METHOD.
 
 Seconds are those of the method's work; in_hand, those until all sites' draws are there, the model being traced anew in
-every call.
+every call; gradients, for NUTS, those of warm-up and draws.
 """
 
 import json
@@ -10,6 +10,7 @@ import time
 
 import models_numpyro
 import numpy as np
+from peer_probinfer import count_steps
 from worker import serve
 
 import probinfer as pi
@@ -26,8 +27,10 @@ def make(name, data):
     model = models_numpyro.MODELS[name]
     if method == "Rejection":
         chosen = pi.Rejection(draws=1000)
+    counted = count_steps() if method == "NUTS" else []
 
     def call(seed):
+        counted.clear()
         began = time.perf_counter()
         posterior = pi.infer(model, data, chosen, seed=seed, progress=False)
         sites = posterior.sites()
@@ -36,7 +39,8 @@ def make(name, data):
         seconds = sum(value for name, value in spent.items() if name not in ("trace", "compile", "total"))
         chains = (sites.chains, sites.draws)
         draws = {v.site: np.asarray(v.values).reshape(*chains, *v.shape) for v in sites.variables}
-        return draws, {"seconds": seconds, "in_hand": call, "verdict": posterior.report.verdict.name}
+        figures = {"seconds": seconds, "in_hand": call, "verdict": posterior.report.verdict.name}
+        return draws, {**figures, "gradients": sum(counted)} if counted else figures
 
     return call
 

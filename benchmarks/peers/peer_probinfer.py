@@ -10,7 +10,8 @@ import probinfer as pi
 from probinfer.inference.mcmc.chains import Chains
 
 
-def make(name, data):
+def count_steps():
+    """A list to which every block of draws, those of the warm-up too, adds its number of leapfrogs from now on."""
     counted = []
     advance = Chains.advance
 
@@ -20,6 +21,11 @@ def make(name, data):
         return blocks
 
     Chains.advance = counting
+    return counted
+
+
+def make(name, data):
+    counted = count_steps()
 
     def once(seed):
         posterior = pi.infer(models_numpyro.MODELS[name], data, pi.NUTS(), seed=seed, progress=False)

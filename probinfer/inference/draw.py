@@ -169,13 +169,17 @@ def whole_target(target: Target) -> Target:
 
 def _drawn(method: Method, target: Target, run: Run) -> tuple[Draws, Target]:
     """Draws of all sites, and the target they are from."""
-    if not isinstance(target, Summed):
-        return method.run(target, run), target
-    if run.warm is not None:
+    if isinstance(target, Summed) and run.warm is not None:
         run = run._replace(warm=run.warm._replace(positions=target.part(run.warm.positions)))
-    draws = method.run(target, run)
+    return _completed(method.run(target, run), target, run.key)
+
+
+def _completed(draws: Draws, target: Target, key: np.ndarray) -> tuple[Draws, Target]:
+    """The draws with the discrete sites that were summed out, drawn given the others; and the target of all sites."""
+    if not isinstance(target, Summed):
+        return draws, target
     began = time.perf_counter()
-    positions = target.complete(draws.positions, run.key)
+    positions = target.complete(draws.positions, key)
     seconds = {**draws.seconds, "discrete": time.perf_counter() - began}
     facts = {**draws.facts, "summed_out": target.words}
     return replace(draws, positions=positions, seconds=seconds, facts=facts), target.whole
@@ -197,8 +201,7 @@ def draw_update(
         raise MethodError(f"method came as {method!r}; an update is made by pi.SMC().")
     model = model.settle(before)  # preprocessing stays as it was fitted: the draws are on its scale
     bounds = [model.bind(data) for data in (before, appended(before, model.take(new)))]
-    check_fits(method, bounds[0], METHODS)
-    old, target = (Target(bound, float64=method.float64) for bound in bounds)
+    old, target = (target_for(method, bound) for bound in bounds)
     beginning = PosteriorBefore(old, target, latents)
     traced = time.perf_counter() - began
     line = make_progress(progress)
@@ -206,6 +209,7 @@ def draw_update(
         draws = method.lead(beginning, "posterior before", Run(key, line, began=clock))
     finally:
         line.close()
+    draws, target = _completed(draws, target, key)
     spent = {"trace": traced, "began": began}
     return draws, target, _attributes(draws, _provenance(model, target), seed, key, spent, None)
 

@@ -14,6 +14,8 @@ from probinfer.model.model import BoundModel, Model
 from probinfer.model.trace import VALUE_NEEDED, placeholder, user_error
 from probinfer.model.trajectory import STATES, TIME, Trajectory
 
+_TIME = jax.ShapeDtypeStruct((), jnp.int32)
+
 
 class Series(NamedTuple):
     """Observations in time."""
@@ -77,6 +79,7 @@ class StateSpace(Model):
         self.linear: LinearGaussian | None = None
         self.prior = _check_prior(prior)
         self.programs: dict[Any, Any] = {}  # compiled ones of this model, by method and shapes
+        self._kept_shapes: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct] | None = None
 
         def state_space(observations: Any, observed: Any) -> None:
             params = self.sample_parameters()
@@ -194,15 +197,7 @@ class StateSpace(Model):
         """The state's shape, once the three laws fit each other and the series."""
         if self.linear is not None:
             self.linear.check(params, len(series.values))
-        t = jax.ShapeDtypeStruct((), jnp.int32)
-        state = self._shape("initial", params)
-        moved = self._shape("transition", params, state, t)
-        if (moved.shape, moved.dtype) != (state.shape, state.dtype):
-            raise ModelError(
-                f"The transition draws states of shape {moved.shape} and type {moved.dtype}, initial ones of "
-                f"{state.shape} and {state.dtype}; wanted the same."
-            )
-        seen = self._shape("observation", params, state, t)
+        state, seen = self._shapes(params)
         if seen.shape != series.values.shape[1:]:
             raise DataError(
                 f"observations have the shape {series.values.shape}, one row for each time; the observation's "
@@ -212,7 +207,7 @@ class StateSpace(Model):
         partly = parts.any(axis=1) & ~parts.all(axis=1)
         if partly.any() and self.linear is None:
             scored = jax.eval_shape(
-                lambda x, t: self.observation(x, t, params).log_prob(series.values[0]), state, t
+                lambda x, t: self.observation(x, t, params).log_prob(series.values[0]), state, _TIME
             ).shape
             if scored != seen.shape:
                 raise DataError(
@@ -222,15 +217,42 @@ class StateSpace(Model):
                 )
         return state.shape
 
-    def log_observation(self, x: Any, t: Any, params: Parameters, y: Any, observed: Any) -> jax.Array:
-        """log p(y_t | x_t), of the entries observed; 0 where there are none."""
+    def log_observation(
+        self,
+        x: Any,
+        t: Any,
+        params: Parameters,
+        y: Any,
+        observed: Any,
+        log_prob: Callable[[Any, Any], jax.Array] = lambda law, y: law.log_prob(y),
+    ) -> jax.Array:
+        """log p(y_t | x_t), of the entries observed; 0 where there are none.
+
+        log_prob: (law, y) -> log density, in the place of the law's own.
+        """
         if self.linear is not None:
             nothing = jnp.zeros((len(x), len(x)))
             return condition(x, nothing, self.linear.step(t, params), y, observed).log_density
-        density = self.observation(x, t, params).log_prob(y)
+        density = log_prob(self.observation(x, t, params), y)
         if jnp.shape(density) == jnp.shape(y):
             return jnp.sum(jnp.where(observed, density, 0.0))
         return jnp.where(jnp.all(observed), jnp.sum(density), 0.0)
+
+    def _shapes(self, params: Parameters) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        """Of a state and of an observation. Without parameters nothing can change them, and they are kept."""
+        if not params and self._kept_shapes is not None:
+            return self._kept_shapes
+        state = self._shape("initial", params)
+        moved = self._shape("transition", params, state, _TIME)
+        if (moved.shape, moved.dtype) != (state.shape, state.dtype):
+            raise ModelError(
+                f"The transition draws states of shape {moved.shape} and type {moved.dtype}, initial ones of "
+                f"{state.shape} and {state.dtype}; wanted the same."
+            )
+        found = state, self._shape("observation", params, state, _TIME)
+        if not params:
+            self._kept_shapes = found
+        return found
 
     def _shape(self, name: str, params: Parameters, *arguments: Any) -> jax.ShapeDtypeStruct:
         """Shape and type of a draw of one of the three laws."""

@@ -110,8 +110,13 @@ def constrain_with_jacobian(site: Site, unconstrained: Any) -> Any:
     surplus = jnp.ndim(log_jacobian) - (jnp.ndim(value) - len(fn.event_shape))
     if surplus > 0:
         log_jacobian = jnp.sum(log_jacobian, axis=tuple(range(-surplus, 0)))
-    numpyro.factor(f"_{site['name']}_log_jacobian", log_jacobian)
+    numpyro.factor(jacobian_name(site["name"]), log_jacobian)
     return value
+
+
+def jacobian_name(site: str) -> str:
+    """The factor with the log Jacobian of a site's transform, in a trace at unconstrained values."""
+    return f"_{site}_log_jacobian"
 
 
 def scan_aware(site: Site, shape: tuple[int, ...], value: Any) -> Any:

@@ -18,8 +18,9 @@ from probinfer.inference.choose import choose
 from probinfer.inference.draw import draw
 from probinfer.inference.exact import elimination
 from probinfer.inference.exact.summed import Summed
+from probinfer.inference.montecarlo.sites import SiteProposal
 from probinfer.model import target as target_module
-from tests.inference.statistics import FALSE_ALARM, assert_uniform_ranks
+from tests.inference.statistics import FALSE_ALARM, assert_uniform_ranks, assert_within_mcse
 from tests.inference.test_gibbs import Y, assert_mixture, draws_of, mixture, mixture_exactly
 
 GROUP = np.array([0, 2, 1, 1, 2, 0])
@@ -451,10 +452,98 @@ def test_gibbs_is_chosen_where_nothing_can_be_summed():
     assert "k is discrete and cannot be summed out: the values of k" in reason
 
 
-@pytest.mark.parametrize("method", [pi.SMC(), pi.Importance(), pi.Rejection(), pi.Tempering(), pi.SGLD()])
+@pytest.mark.parametrize("method", [pi.Importance(), pi.Rejection(), pi.SGLD()])
 def test_methods_that_need_the_sites_one_by_one_refuse(method):
     with pytest.raises(pi.MethodError, match=r"needs every latent site continuous, but which is discrete. Fits: NUTS"):
         pi.infer(mixture, {"y": Y}, method, progress=False)
+
+
+def slab(y):
+    """A continuous site whose law depends on the discrete one: the prior is summed too."""
+    z = numpyro.sample("z", dist.Bernoulli(0.3))
+    x = numpyro.sample("x", dist.Normal(3.0 * z, 1.0))
+    numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
+
+
+def slab_exactly(y):
+    """log p(y), P(z = 1 | y) and E[x | y]."""
+    each = np.log([0.7, 0.3]) + stats.norm([0.0, 3.0], np.sqrt(1.25)).logpdf(y)
+    law = special.softmax(each)
+    return special.logsumexp(each), law[1], law @ ((y / 0.25 + np.array([0.0, 3.0])) / 5)
+
+
+def assert_evidence(posterior, exact, name="log_evidence"):
+    attrs, chains = posterior.tree.attrs, posterior.tree["posterior"].sizes["chain"]
+    assert attrs[f"{name}_mcse"] < 0.05, "too coarse to say anything"
+    assert abs(attrs[name] - exact) < stats.t.isf(FALSE_ALARM / 2, chains - 1) * attrs[f"{name}_mcse"]
+
+
+LED = {"SMC": pi.SMC(chains=16, particles=200), "Tempering": pi.Tempering(chains=8, draws=400, warmup=300)}
+
+
+def without_probabilities(self):
+    """A prior of `slab` that forgets how likely the states are."""
+    del self
+    return lambda z, inputs: jnp.logaddexp(*dist.Normal(jnp.array([0.0, 3.0]), 1.0).log_prob(z[0]))
+
+
+def mean_weight(summed):
+    """Of draws of the prior, with its error."""
+    weights = np.exp(SiteProposal(summed, None, "SMC").draw(np.random.default_rng(0), 4096)[1])
+    return weights.mean(), weights.std() / 64
+
+
+def test_weights_of_prior_draws_average_to_the_evidence(monkeypatch):
+    summed, exact = Summed(pi.Model(slab).bind({"y": 1.4})), np.exp(slab_exactly(1.4)[0])
+    found, error = mean_weight(summed)
+    assert abs(found - exact) < stats.norm.isf(FALSE_ALARM / 2) * error < 0.2 * exact
+    monkeypatch.setattr(target_module, "_programs", OrderedDict())
+    monkeypatch.setattr(Summed, "log_prior", without_probabilities)
+    found, error = mean_weight(summed)
+    assert abs(found - exact) > stats.norm.isf(FALSE_ALARM / 2) * error
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LED)
+def test_methods_that_begin_at_the_prior_sum_it_out_too(name, monkeypatch):
+    exact, one, mean = slab_exactly(1.4)
+    posterior = pi.infer(slab, {"y": 1.4}, LED[name], progress=False)
+    assert_evidence(posterior, exact)
+    assert_within_mcse(draws_of(posterior, "z"), one, resolution=0.3, names="z")
+    assert_within_mcse(draws_of(posterior, "x"), mean, resolution=0.3, names="x")
+    monkeypatch.setattr(target_module, "_programs", OrderedDict())
+    monkeypatch.setattr(Summed, "log_prior", without_probabilities)
+    with pytest.raises(AssertionError):
+        assert_evidence(pi.infer(slab, {"y": 1.4}, LED[name], progress=False), exact)
+
+
+@pytest.mark.long
+def test_a_proposal_for_the_continuous_sites_gives_the_same_evidence():
+    method = pi.SMC(chains=16, particles=200, proposal={"x": dist.Normal(1.0, 2.0)})
+    posterior = pi.infer(slab, {"y": 1.4}, method, progress=False)
+    assert_evidence(posterior, slab_exactly(1.4)[0])
+    method = pi.SMC(proposal={"width": dist.Uniform(0.0, 1.0)})
+    with pytest.raises(pi.MethodError, match="the support of width depends on a discrete site"):
+        pi.infer(support_that_depends, {"y": ROWS[:2]}, method, progress=False)
+
+
+def mixture_evidence(y):
+    """log p(y) of `mixture`, by summing over all assignments."""
+    terms = []
+    for which in itertools.product([0, 1], repeat=len(y)):
+        k = sum(which)
+        prior = stats.betabinom(len(y), 2, 3).logpmf(k) - np.log(special.comb(len(y), k))
+        terms.append(prior + stats.norm(np.array([-1.0, 1.5])[list(which)], 1).logpdf(y).sum())
+    return special.logsumexp(terms)
+
+
+@pytest.mark.long
+def test_an_update_draws_the_states_of_new_rows_too():
+    before = pi.infer(mixture, {"y": Y[:3]}, pi.NUTS(draws=2000), progress=False)
+    after = before.update({"y": Y[3:]}, method=pi.SMC(chains=16, particles=250), progress=False)
+    assert_mixture(after)
+    assert_evidence(after, mixture_evidence(Y) - mixture_evidence(Y[:3]), "log_evidence_increment")
+    assert after.tree["posterior"]["which"].sizes["point"] == len(Y)
 
 
 @pytest.mark.long

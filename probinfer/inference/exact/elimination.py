@@ -24,7 +24,7 @@ from probinfer.inference.exact.dependence import Along, Dependence, data_values,
 from probinfer.inference.exact.short_axes import evaluate
 from probinfer.inference.latent_sites import describe
 from probinfer.model.target import Target
-from probinfer.model.trace import is_discrete, pointwise_log_densities
+from probinfer.model.trace import is_discrete, jacobian_name, pointwise_log_densities
 
 MOST_STATES = 1024  # joint states of entries that depend on one another
 MOST_CELLS = 20_000_000  # numbers in an array of all states of all entries: 160 MB
@@ -32,6 +32,11 @@ _MOST_TRIES = 30  # sites looked at in other orders, where entries meet in the f
 _PROBES, _SPREAD = 8, 2.0  # random points at which it is seen whether states have probability zero
 _ZERO = -1e30  # log densities below count as those of an impossible state
 _NOTHING = -800.0  # log of a share that is zero in double precision
+
+_IN_TIME = (
+    "States that follow one another in time are summed by the forward recursion, written as a numpyro.factor "
+    "(docs/exact.md shows it), or drawn with pi.StateSpace."
+)
 
 Named = Mapping[str, jax.Array]
 Terms = Callable[[Named, Named, Named], dict[str, jax.Array]]  # (continuous unconstrained, discrete, data) -> by site
@@ -81,8 +86,10 @@ class _Order(NamedTuple):
     states: float
 
 
-def eliminate(target: Target) -> tuple[list[Step], list[Terms]]:
+def eliminate(target: Target, *, prior: bool = False) -> tuple[list[Step], list[Terms]]:
     """The steps in their order, and the terms before each of them and after the last.
+
+    prior: of the latent sites alone, without outcomes and factors.
 
     Raises CannotSum for sites with vectors for values or values without end, and where too many states would have to be
     summed together.
@@ -111,7 +118,7 @@ def eliminate(target: Target) -> tuple[list[Step], list[Terms]]:
             yield from orders([*steps, step], [*levels, _after(step, levels[-1])], others, {**weight, step.name: joint})
 
     best = None
-    for order in orders([], [_base(target)], list(target.bound.discrete), {}):
+    for order in orders([], [_base(target, prior)], list(target.bound.discrete), {}):
         best = order if best is None or order.states < best.states else best
         if not any(step.meeting for step in order.steps):
             break
@@ -123,9 +130,10 @@ def eliminate(target: Target) -> tuple[list[Step], list[Terms]]:
 # the terms of a model ------------------------------------------------------------------------------------------------
 
 
-def _base(target: Target) -> Terms:
+def _base(target: Target, prior: bool = False) -> Terms:
     """The log densities of all sites, traced once. Arrays of discrete values may have the size one along an axis."""
     bound = target.bound
+    own = {site.name for site in target.latents} | {jacobian_name(site.name) for site in target.latents}
 
     def terms(u: Named, z: Named, inputs: Named) -> dict[str, jax.Array]:
         trace = bound.simulate_unconstrained({**u, **z}, inputs)
@@ -135,7 +143,8 @@ def _base(target: Target) -> Terms:
             bounded = site["is_observed"] or is_discrete(site)  # others are where their transform put them
             inside = _inside(site["fn"], site["value"]) if bounded else None
             values = values if inside is None else jnp.where(inside, values, -jnp.inf)
-            found[name] = values if site["scale"] is None else values * site["scale"]
+            if name in own or not prior:
+                found[name] = values if site["scale"] is None else values * site["scale"]
         return found
 
     arguments = _shapes(target)
@@ -268,11 +277,11 @@ def _check_size(step: Step, states: float) -> None:
             raise CannotSum(
                 f"entries of {step.name} (shape {step.shape}, {step.values} values each) depend on one another in "
                 f"{shown}, so that {step.values}**{entries} joint states would have to be summed; at most "
-                f"{MOST_STATES} are."
+                f"{MOST_STATES} are. {_IN_TIME}"
             )
         raise CannotSum(
             f"{step.name} ({step.values} values) depends on other discrete sites, so that {states:.0f} joint states "
-            f"would have to be summed; at most {MOST_STATES} are."
+            f"would have to be summed; at most {MOST_STATES} are. {_IN_TIME}"
         )
     cells = states * math.prod(step.shape[axis] for axis in step.free)
     if cells > MOST_CELLS:

@@ -1,7 +1,7 @@
 """A target over the continuous sites of a model, its discrete sites summed out, and the way back to all of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,8 @@ class Summed(Target):
         self.whole.summed = self
         self._steps, self._levels = eliminate(self.whole)
         super().__init__(bound, float64=float64, gradient=gradient, without=bound.discrete)
+        # what is left of the terms does not say which of them were the prior's
+        self.fingerprint = f"{self.fingerprint} {self.whole.fingerprint}"
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> "Summed":
         """As for `Target`; which entries depend on which is read from the data anew, where they say it by an index."""
@@ -62,6 +64,22 @@ class Summed(Target):
     def words(self) -> str:
         """What is summed, for a report."""
         return "; ".join(step.words for step in reversed(self._steps))
+
+    def log_prior(self) -> Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]:
+        """The function (z, data) -> log Σ_d p(z, d), of the latent sites alone. Raises CannotSum as for all sites."""
+        _, levels = eliminate(self.whole, prior=True)
+
+        def at(z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
+            terms = levels[-1](self.split(z), {}, inputs).values()
+            return sum((jnp.sum(term) for term in terms), start=jnp.zeros((), z.dtype)).astype(z.dtype)
+
+        return at
+
+    @property
+    def extreme_states(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Every discrete site at the least of its values, and at the greatest."""
+        least = {step.name: np.full(step.shape, step.choices.min()) for step in self._steps}
+        return least, {step.name: np.full(step.shape, step.choices.max()) for step in self._steps}
 
     def complete(self, positions: np.ndarray, key: np.ndarray) -> np.ndarray:
         """Points of all sites, (..., d) to (..., d of `whole`): discrete ones drawn from their law given the others.

@@ -12,7 +12,7 @@ from jax import lax
 from probinfer.inference.montecarlo.particle import ParticleFilter
 from probinfer.inference.montecarlo.particle_draws import draw
 from probinfer.inference.montecarlo.particle_keys import key_of
-from probinfer.inference.montecarlo.particle_pass import Pass, normalised, trace_back, words_of
+from probinfer.inference.montecarlo.particle_pass import Pass, trace_back, weighed, words_of
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import Series, StateSpace
 from probinfer.model.trajectory import log_density
@@ -34,6 +34,10 @@ def conditional_pass(
     and resampled as in a filter.
     """
     n, root = particles, key_of(words)
+
+    def each_words(key: jax.Array) -> jax.Array:
+        first, second = jax.random.key_data(key)
+        return words_of((first, second), n)
 
     def weigh(x: Any, t: Any, y: Any, seen: Any, law: Any, used: Any) -> jax.Array:
         weight = model.log_observation(x, t, params, y, seen)
@@ -64,15 +68,15 @@ def conditional_pass(
             moved = jnp.where(last, reference, draw(law if used is None else used, words))
             return moved, weigh(moved, t, y, seen, law, used)
 
-        x, gained = jax.vmap(move, in_axes=(1, 0, 0))(words_of(moved_key, n), x[ancestors], is_last)
-        log_weights, *_ = normalised(gained)
+        x, gained = jax.vmap(move, in_axes=(1, 0, 0))(each_words(moved_key), x[ancestors], is_last)
+        log_weights = weighed(gained).normal(gained)
         return (x, log_weights), (x, log_weights, ancestors)
 
     is_last = jnp.arange(n) == n - 1
     y, seen = series.values, series.observed
     start_key, choice_key = jax.random.split(jax.random.fold_in(root, 0))
-    x, gained = jax.vmap(begin, in_axes=(1, 0, None, None))(words_of(start_key, n), is_last, y[0], seen[0])
-    log_weights, *_ = normalised(gained)
+    x, gained = jax.vmap(begin, in_axes=(1, 0, None, None))(each_words(start_key), is_last, y[0], seen[0])
+    log_weights = weighed(gained).normal(gained)
     _, rest = lax.scan(advance, (x, log_weights), (jnp.arange(1, len(y)), y[1:], seen[1:], path[1:]))
     every = [jnp.concatenate([a[None], b]) for a, b in zip((x, log_weights), rest[:2], strict=True)]
     passed = Pass((), particles=every[0], log_weights=every[1], ancestors=rest[2])

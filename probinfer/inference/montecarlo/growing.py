@@ -85,5 +85,5 @@ def unconstrained(target: Target, latents: Mapping[str, np.ndarray]) -> np.ndarr
         return jnp.concatenate([jnp.ravel(of(trace[name])) for name in target.layout_names])
 
     with target.precision():
-        values = {name: jnp.asarray(latents[name]) for name in target.layout_names}
+        values = {site.name: jnp.asarray(latents[site.name]) for site in target.bound.latents}
         return np.asarray(jax.jit(jax.vmap(at, in_axes=(0, None)))(values, target.inputs), float)

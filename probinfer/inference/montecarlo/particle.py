@@ -149,8 +149,14 @@ def passes(
             *sets[0],
             *fixed,
         )
+
+    def run(one: tuple) -> Pass:
+        return jax.tree.map(np.asarray, program(*one, *fixed))
+
+    if count == 1:
+        return jax.tree.map(lambda part: part[None], run(sets[0]))
     with ThreadPoolExecutor(workers(count), thread_name_prefix="probinfer") as pool:
-        found = list(pool.map(lambda each: jax.tree.map(np.asarray, program(*each, *fixed)), sets))
+        found = list(pool.map(run, sets))
     return jax.tree.map(lambda *parts: np.stack(parts), *found)
 
 

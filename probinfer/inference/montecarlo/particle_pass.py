@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from probinfer.inference.montecarlo.particle_draws import draw
+from probinfer.inference.mcmc.counter_random import threefry
+from probinfer.inference.montecarlo.particle_draws import density, draw
 from probinfer.inference.montecarlo.particle_keys import key_of
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import Series, StateSpace
@@ -16,6 +17,7 @@ from probinfer.model.trajectory import log_density
 if TYPE_CHECKING:
     from probinfer.inference.montecarlo.particle import ParticleFilter
 
+_TAGS = (0x7C01, 0x7C02)  # counters of the words of a time: for the choice of ancestors, for the moves
 _FAR = -1e8  # log of the least that a look ahead may say: no particle is to be lost by it for good
 
 
@@ -39,13 +41,25 @@ class Pass(NamedTuple):
     ancestors: Any = ()  # (T - 1, N): which particle of the time before each comes from
 
 
+class Weights(NamedTuple):
+    """What is known of log weights (n,); where all of them are -inf, the weights are even."""
+
+    relative: Any  # (n,) weights, the greatest of them 1
+    total: Any  # their sum
+    log_total: Any  # log of the sum of the weights themselves; -inf where none is left
+    ess: Any  # effective number; 0 where none is left
+
+    def normal(self, log_weights: jax.Array) -> jax.Array:
+        """The log weights, normalised."""
+        return jnp.where(self.ess > 0, log_weights - self.log_total, -jnp.log(float(len(log_weights))))
+
+
 class _Cloud(NamedTuple):
-    """Particles between two times, with normalised weights."""
+    """Particles between two times."""
 
     x: Any
-    log_weights: Any
-    weights: Any
-    ess: Any
+    log_weights: Any  # not normalised
+    weights: Weights
 
 
 def one_pass(
@@ -71,19 +85,19 @@ def one_pass(
     words = jnp.broadcast_to(words, (times, 2))
 
     def weigh(x: Any, t: Any, y: Any, seen: Any, law: Any, used: Any) -> jax.Array:
-        weight = model.log_observation(x, t, params, y, seen)
+        weight = model.log_observation(x, t, params, y, seen, density)
         if used is not None:
             weight = weight + log_density(law(), x) - jnp.sum(used.log_prob(x))
         return jnp.where(jnp.isnan(weight), -jnp.inf, weight)
 
-    def begin(key: jax.Array, y: Any, seen: Any) -> tuple:
+    def begin(words: jax.Array, y: Any, seen: Any) -> tuple:
         used = None if method.initial_proposal is None else method.initial_proposal(params, y)
-        x = draw(used if used is not None else model.initial(params), key)
+        x = draw(used if used is not None else model.initial(params), words)
         return x, weigh(x, 0, y, seen, lambda: model.initial(params), used)
 
-    def move(key: jax.Array, before: Any, t: Any, y: Any, seen: Any) -> tuple:
+    def move(words: jax.Array, before: Any, t: Any, y: Any, seen: Any) -> tuple:
         used = None if method.proposal is None else method.proposal(before, t, params, y)
-        x = draw(used if used is not None else model.transition(before, t, params), key)
+        x = draw(used if used is not None else model.transition(before, t, params), words)
         return x, weigh(x, t, y, seen, lambda: model.transition(before, t, params), used)
 
     def look(before: Any, t: Any, y: Any, seen: Any) -> jax.Array:
@@ -94,70 +108,75 @@ def one_pass(
         return jnp.where(jnp.any(seen), jnp.maximum(jnp.nan_to_num(value, nan=_FAR), _FAR), 0.0)
 
     def settle(x: jax.Array, log_weights: jax.Array, ancestors: Any) -> tuple[_Cloud, Pass]:
-        """Normalise the weights, and note what is to be known."""
-        normal, weights, total, ess = normalised(log_weights)
-        cloud = _Cloud(x, normal, weights, ess)
+        """Weigh the particles, and note what is to be known."""
+        weights = weighed(log_weights)
+        cloud = _Cloud(x, log_weights, weights)
         if keep is Keep.LIKELIHOOD:
-            return cloud, Pass(total)
-        mean = jnp.tensordot(weights, x, 1)
-        seen = Pass(total, ess, mean, jnp.tensordot(weights, (x - mean) ** 2, 1))
-        every = keep is Keep.ALL
-        return cloud, seen._replace(particles=x, log_weights=normal, ancestors=ancestors) if every else seen
+            return cloud, Pass(weights.log_total)
+        mean, variance = moments(weights, x)
+        found = Pass(weights.log_total, weights.ess, mean, variance)
+        if keep is Keep.ALL:
+            found = found._replace(particles=x, log_weights=weights.normal(log_weights), ancestors=ancestors)
+        return cloud, found
 
     def advance(cloud: _Cloud, at: tuple) -> tuple[_Cloud, Pass]:
         t, y, seen, word = at
-        move_key, resample_key = jax.random.split(jax.random.fold_in(key_of(word), t))
-        ahead, total, weights = jnp.zeros(()), jnp.zeros(()), cloud.weights
-        spread = 1 / jnp.maximum(cloud.ess, 1e-300)
+        choosing, moving = (threefry((word[0], word[1]), t.astype(jnp.uint32), jnp.uint32(tag)) for tag in _TAGS)
+        ahead, weights = jnp.zeros(()), cloud.weights
         if method.auxiliary:
             ahead = jax.vmap(look, in_axes=(0, None, None, None))(cloud.x, t, y, seen)
-            _, weights, total, _ = normalised(cloud.log_weights + ahead)
-            spread = jnp.sum(weights**2)
+            weights = weighed(weights.normal(cloud.log_weights) + ahead)
 
         def resampled() -> tuple:
             order = jnp.argsort(cloud.x.reshape(n)) if sort else None
-            chosen = method.resampling.scheme(resample_key, weights if order is None else weights[order])
-            chosen = (chosen if order is None else order[chosen]).astype(jnp.int32)
-            left = jnp.full(n, even + total) if not method.auxiliary else even + total - ahead[chosen]
-            return cloud.x[chosen], left, chosen
+            shares = weights.relative
+            chosen = method.resampling.scheme(choosing, shares if order is None else shares[order])
+            chosen = chosen if order is None else order[chosen].astype(jnp.int32)
+            seen_before = ahead[chosen] if method.auxiliary else ()
+            return cloud.x[chosen], seen_before, chosen if keep is Keep.ALL else ()
 
         def as_they_are() -> tuple:
-            return cloud.x, cloud.log_weights, jnp.arange(n, dtype=jnp.int32)
+            ancestors = jnp.arange(n, dtype=jnp.int32) if keep is Keep.ALL else ()
+            return cloud.x, ahead if method.auxiliary else (), ancestors
 
         if method.resample_below == 1 or sort:
-            x, log_weights, ancestors = resampled()
+            enough = jnp.zeros((), bool)
+            x, seen_before, ancestors = resampled()
         else:
-            dead = cloud.ess == 0  # the weights are even
-            enough = dead | (spread * n * method.resample_below < 1)
-            x, log_weights, ancestors = lax.cond(enough, as_they_are, resampled)
-        keys = words_of(move_key, n)
-        moved, gained = jax.vmap(move, in_axes=(1, 0, None, None, None))(keys, x, t, y, seen)
+            dead = cloud.weights.ess == 0  # the weights are even
+            enough = dead | (weights.ess > n * method.resample_below)
+            x, seen_before, ancestors = lax.cond(enough, as_they_are, resampled)
+        left = even + weights.log_total - seen_before if method.auxiliary else even
+        log_weights = jnp.where(enough, cloud.weights.normal(cloud.log_weights), left)
+        moved, gained = jax.vmap(move, in_axes=(1, 0, None, None, None))(words_of(moving, n), x, t, y, seen)
         return settle(moved, log_weights + gained, ancestors)
 
     y, seen = series.values, series.observed
-    keys = words_of(jax.random.fold_in(key_of(words[0]), 0), n)
-    x, gained = jax.vmap(begin, in_axes=(1, None, None))(keys, y[0], seen[0])
+    start = threefry((words[0, 0], words[0, 1]), jnp.uint32(0), jnp.uint32(_TAGS[1]))
+    x, gained = jax.vmap(begin, in_axes=(1, None, None))(words_of(start, n), y[0], seen[0])
     cloud, first = settle(x, even + gained, ())
     cloud, rest = lax.scan(advance, cloud, (jnp.arange(1, times), y[1:], seen[1:], words[1:]))
     ancestors, rest = rest.ancestors, rest._replace(ancestors=())
     every = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
     if keep is Keep.LAST:
-        return every._replace(particles=cloud.x[None], log_weights=cloud.log_weights[None])
+        return every._replace(particles=cloud.x[None], log_weights=cloud.weights.normal(cloud.log_weights)[None])
     return every._replace(ancestors=ancestors)
 
 
-def normalised(log_weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Normalised log weights and weights (n,), log of their sum, effective number; even, and 0, where none is left."""
+def weighed(log_weights: jax.Array) -> Weights:
+    """Weights of log weights (n,)."""
     most = jnp.max(log_weights)
     alive = most > -jnp.inf
-    weights = jnp.exp(log_weights - jnp.where(alive, most, 0.0))
-    total = jnp.sum(weights)
-    even = 1.0 / len(log_weights)
-    scale = 1.0 / jnp.where(alive, total, 1.0)
-    log_total = jnp.where(alive, most + jnp.log(jnp.where(alive, total, 1.0)), -jnp.inf)
-    normal = jnp.where(alive, log_weights - log_total, jnp.log(even))
-    ess = jnp.where(alive, 1.0 / (jnp.sum(weights**2) * scale**2), 0.0)
-    return normal, jnp.where(alive, weights * scale, even), log_total, ess
+    relative = jnp.where(alive, jnp.exp(log_weights - jnp.where(alive, most, 0.0)), 1.0)
+    total = jnp.sum(relative)
+    ess = jnp.where(alive, total**2 / jnp.sum(relative**2), 0.0)
+    return Weights(relative, total, jnp.where(alive, most + jnp.log(total), -jnp.inf), ess)
+
+
+def moments(weights: Weights, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance (*state) of particles (n, *state)."""
+    mean = jnp.tensordot(weights.relative, x, 1) / weights.total
+    return mean, jnp.tensordot(weights.relative, (x - mean) ** 2, 1) / weights.total
 
 
 def trace_back(passed: Pass, words: jax.Array) -> jax.Array:
@@ -174,7 +193,7 @@ def trace_back(passed: Pass, words: jax.Array) -> jax.Array:
     return jnp.concatenate([path, passed.particles[-1][last][None]])
 
 
-def words_of(key: jax.Array, count: int) -> jax.Array:
-    """Words (2, count) of each of `count` particles, without hashing: the first word of a fresh key counted up."""
-    first, second = jax.random.key_data(key)
+def words_of(words: tuple[jax.Array, jax.Array], count: int) -> jax.Array:
+    """Words (2, count) of each of `count` particles, without hashing: the first of two fresh words counted up."""
+    first, second = words
     return jnp.stack([first + lax.iota(jnp.uint32, count), jnp.broadcast_to(second, (count,))])

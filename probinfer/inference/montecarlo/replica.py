@@ -70,7 +70,7 @@ class Tempering:
     proposal: Any = None
     float64: bool = True
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT, Need.NO_DISCRETE})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
     controls: ClassVar[frozenset[Control]] = frozenset()
 
     def __post_init__(self) -> None:

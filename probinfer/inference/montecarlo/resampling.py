@@ -1,9 +1,9 @@
 """Resampling: indices of weighted particles, each particle i drawn n w_i times on average. Imports jax only.
 
-Every scheme is `scheme(key, weights) -> indices`, weights (n,) summing to one, indices (n,) int32, in increasing order
-but for the multinomial draws. Linear in n where it can be: numbers of copies are cumulated and scattered, which
-measured ten times as fast as a search for every place, and sums are cumulated by products with a small triangular
-matrix, three times as fast as `jnp.cumsum` on a CPU. Douc, Cappé & Moulines (2005), arXiv:cs/0507025.
+Every scheme is `scheme(words, weights) -> indices`, words two uint32, weights (n,) with any positive sum, w_i their
+shares in it, indices (n,) int32, in increasing order but for the multinomial draws. Linear in n where it can be:
+numbers of copies are cumulated and scattered, which measured ten times as fast as a search for every place.
+Douc, Cappé & Moulines (2005), arXiv:cs/0507025.
 """
 
 import enum
@@ -11,41 +11,47 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-_ROW = 16
+from probinfer.inference.mcmc.counter_random import threefry
+from probinfer.inference.montecarlo.cumulated import cumulated
+
 _EXACT = 2**24  # whole numbers up to it are exact in single precision
+_TAG = 0x5252  # second counter: tells these words from those of other uses of threefry
+
+Words = tuple[jax.Array, jax.Array]
 
 
-def systematic(key: jax.Array, weights: jax.Array) -> jax.Array:
-    """One uniform number u; the points (j + u) / n fall into the steps of the cumulated weights."""
+def systematic(words: Words, weights: jax.Array) -> jax.Array:
+    """One uniform number u; the points (j + u) / n fall into the steps of the cumulated shares."""
     n = len(weights)
-    u = jax.random.uniform(key, dtype=weights.dtype)
-    return _from_ends(jnp.ceil(n * cumulated(weights) - u), n)
+    return _from_ends(jnp.ceil(_scaled(weights) - _uniform(words, 1, weights.dtype)), n)
 
 
-def stratified(key: jax.Array, weights: jax.Array) -> jax.Array:
+def stratified(words: Words, weights: jax.Array) -> jax.Array:
     """A uniform number in each of n equal strata of (0, 1)."""
     n = len(weights)
-    u = jax.random.uniform(key, (n,), dtype=weights.dtype)
-    scaled = n * cumulated(weights)
+    u = _uniform(words, n, weights.dtype)
+    scaled = _scaled(weights)
     whole = jnp.clip(jnp.floor(scaled), 0, n - 1)
     return _from_ends(whole + (u[whole.astype(jnp.int32)] < scaled - whole), n)
 
 
-def multinomial(key: jax.Array, weights: jax.Array) -> jax.Array:
+def multinomial(words: Words, weights: jax.Array) -> jax.Array:
     """n independent draws: the most variance; the reference for the others."""
-    u = jax.random.uniform(key, (len(weights),), dtype=weights.dtype)
+    u = _uniform(words, len(weights), weights.dtype)
     sums = jnp.cumsum(weights)
     return _clipped(jnp.searchsorted(sums, u * sums[-1], side="right"), len(weights))
 
 
-def residual(key: jax.Array, weights: jax.Array) -> jax.Array:
+def residual(words: Words, weights: jax.Array) -> jax.Array:
     """floor(n w_i) copies for certain, the rest by multinomial draws from what is left of the weights."""
     n = len(weights)
-    whole = jnp.floor(n * weights)
-    left = n * weights - whole
+    expected = weights * (n / weights.sum())
+    whole = jnp.floor(expected)
+    left = expected - whole
     certain = jnp.cumsum(whole)
-    rest = multinomial(key, left / jnp.where(left.sum() > 0, left.sum(), 1.0))
+    rest = multinomial(words, jnp.where(left.sum() > 0, left, 1.0))
     return jnp.where(jnp.arange(n) < certain[-1], _places(certain, n), rest)
 
 
@@ -65,11 +71,27 @@ class Resampling(enum.Enum):
     MULTINOMIAL = "multinomial"
 
     @property
-    def scheme(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
-        """The function `(key, weights) -> indices`."""
+    def scheme(self) -> Callable[[Words, jax.Array], jax.Array]:
+        """The function `(words, weights) -> indices`."""
         return {"systematic": systematic, "stratified": stratified, "residual": residual, "multinomial": multinomial}[
             self.value
         ]
+
+
+def _scaled(weights: jax.Array) -> jax.Array:
+    """n times the cumulated shares."""
+    sums = cumulated(weights)
+    return sums * (len(weights) / sums[-1])
+
+
+def _uniform(words: Words, count: int, dtype: np.dtype) -> jax.Array:
+    """Uniform numbers (count,) inside (0, 1), of the type's full precision."""
+    counter = jnp.arange(count, dtype=jnp.uint32)
+    high, low = threefry(words, counter, jnp.full_like(counter, _TAG))
+    if dtype == np.float64:
+        whole = (high >> np.uint32(6)).astype(dtype) * 2.0**26 + (low >> np.uint32(6)).astype(dtype)
+        return (whole + 0.5) * 2.0**-52
+    return ((high >> np.uint32(9)).astype(dtype) + dtype.type(0.5)) * dtype.type(2.0**-23)
 
 
 def _from_ends(ends: jax.Array, n: int) -> jax.Array:
@@ -82,18 +104,6 @@ def _places(ends: jax.Array, n: int) -> jax.Array:
     kind = jnp.float32 if n < _EXACT else jnp.float64
     counts = jnp.zeros(n + 1, kind).at[ends.astype(jnp.int32)].add(1)
     return _clipped(cumulated(counts)[:n], n)
-
-
-def cumulated(values: jax.Array) -> jax.Array:
-    """Cumulated sums (n,): within rows of _ROW by a product with a triangular matrix, then those of the rows' sums."""
-    n = len(values)
-    if n <= _ROW:
-        return jnp.cumsum(values)
-    rows = -(-n // _ROW)
-    table = jnp.pad(values, (0, rows * _ROW - n)).reshape(rows, _ROW)
-    within = jnp.matmul(table, jnp.triu(jnp.ones((_ROW, _ROW), values.dtype)), precision="highest")
-    before = jnp.pad(cumulated(within[:, -1]), (1, 0))[:-1]
-    return (within + before[:, None]).reshape(-1)[:n]
 
 
 def _clipped(indices: jax.Array, n: int) -> jax.Array:

@@ -11,16 +11,20 @@ from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import MethodError
+from probinfer.inference.exact.summed import Summed
 from probinfer.inference.montecarlo.space import compiled
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.target import Target
-from probinfer.model.trace import log_densities, one_model_at_a_time, pointwise_log_density
+from probinfer.model.trace import jacobian_name, log_densities, one_model_at_a_time, pointwise_log_density
 
 _CHUNK = 1024
 
 
 class SiteProposal:
     """Draws of all latent sites, with log p(x, y) - log q(x): under the prior q that is the log likelihood.
+
+    Of a target whose discrete sites d are summed out, draws of the others: log Σ_d p(x, d, y) - log q(x), under the
+    prior with q(x) = Σ_d p(x, d).
 
     Args:
         target: what the draws are weighted for.
@@ -34,6 +38,10 @@ class SiteProposal:
     def __init__(self, target: Target, given: Any, owner: str) -> None:
         self.target = target
         self.laws = None if given is None else _by_site(target, given, owner)
+        self._summed = target if isinstance(target, Summed) else None
+        self._log_prior = target.log_prior() if isinstance(target, Summed) and given is None else None
+        if self._summed is not None and given is not None:
+            _check_supports(self._summed, owner)
         try:
             words = jax.ShapeDtypeStruct((_CHUNK, 2), np.uint32)
             many = jax.vmap(self.propose, in_axes=(0, None))
@@ -78,9 +86,15 @@ class SiteProposal:
 
     def log_weight(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
         """Log weight at one point z (d,), for use inside compiled functions."""
-        trace = self.target.bound.simulate_unconstrained(self.target.split(z), inputs)
+        if self._log_prior is not None:
+            return self.target.log_density(z, inputs) - self._log_prior(z, inputs)
+        trace = self.target.bound.simulate_unconstrained({**self.target.split(z), **self._states()}, inputs)
         latents = [site.name for site in self.target.latents]
-        jacobians = {f"_{name}_log_jacobian" for name in latents}
+        jacobians = {jacobian_name(name) for name in latents}
+        if self._summed is not None:
+            terms = log_densities(trace)
+            change = sum((terms[name] for name in jacobians if name in terms), start=jnp.zeros((), z.dtype))
+            return self.target.log_density(z, inputs) - change - self._log_proposal(trace)
         own = set(latents) if self.laws is None else set()
         terms = [term for name, term in log_densities(trace).items() if name not in jacobians | own]
         return sum(terms, start=jnp.zeros((), z.dtype)) - self._log_proposal(trace)
@@ -102,7 +116,7 @@ class SiteProposal:
         else:
             keys = jax.random.split(key, len(self.laws))
             values = {name: law.sample(k) for (name, law), k in zip(self.laws.items(), keys, strict=True)}
-            trace = bound.simulate(values, inputs)
+            trace = bound.simulate({**values, **self._states()}, inputs)
             inside = [jnp.all(trace[name]["fn"].support(trace[name]["value"])) for name in latents]
             terms = [
                 jnp.where(
@@ -114,7 +128,29 @@ class SiteProposal:
             jnp.ravel(biject_to(trace[name]["fn"].support)._inverse(trace[name]["value"]))
             for name in self.target.layout_names
         ]
-        return jnp.concatenate(parts), sum(terms, start=jnp.zeros(())) - self._log_proposal(trace)
+        z = jnp.concatenate(parts)
+        if self._summed is not None:
+            weight = self.log_weight(z, inputs)
+            return z, weight if self.laws is None else jnp.where(jnp.array(inside).all(), weight, -jnp.inf)
+        return z, sum(terms, start=jnp.zeros(())) - self._log_proposal(trace)
+
+    def _states(self) -> dict[str, np.ndarray]:
+        """Values for the discrete sites, where these are summed out."""
+        return self._summed.extreme_states[0] if self._summed is not None else {}
+
+
+def _check_supports(target: Summed, owner: str) -> None:
+    """A law for a site says nothing where the site's support is another for every state of a discrete one."""
+    with target.precision():
+        z = target.split(jnp.full(target.dim, 0.3))
+        seen = [target.bound.simulate_unconstrained({**z, **states}) for states in target.extreme_states]
+    for site in target.latents:
+        low, high = (np.asarray(trace[site.name]["value"]) for trace in seen)
+        if not np.array_equal(low, high):
+            raise MethodError(
+                f"{owner}: the support of {site.name} depends on a discrete site, so that no proposal fits it; leave "
+                "proposal= out, which begins at the prior."
+            )
 
 
 def _by_site(target: Target, given: Any, owner: str) -> dict[str, Any]:

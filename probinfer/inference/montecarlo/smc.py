@@ -65,6 +65,9 @@ class SMC:
     have in common lowers the effective sample size. Stores `log_evidence`, `log_evidence_mcse`, `levels`, `moves`
     and `acceptance`.
 
+    Discrete sites with finitely many values are summed out of prior and likelihood, and drawn afterwards from their
+    exact law (`docs/exact.md`); the log evidence is that of the whole model.
+
     Finds several modes where the prior covers them. Fails with modes narrower than the gaps between particles of the
     prior, in hundreds of dimensions, and under priors so wide that few particles meet the likelihood: the chains then
     disagree (R-hat, and the error of the evidence). Costs levels times moves times leapfrogs gradients for each
@@ -83,7 +86,7 @@ class SMC:
     proposal: Any = None
     float64: bool = True
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT, Need.NO_DISCRETE})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
     controls: ClassVar[frozenset[Control]] = frozenset()
 
     def __post_init__(self) -> None:
