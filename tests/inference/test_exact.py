@@ -204,6 +204,7 @@ def assert_autoregressive(x: np.ndarray, rho: float = 0.7) -> None:
     assert_within_mcse(x[..., 1:] * x[..., :-1], rho, resolution=RESOLUTION, names="covariance of neighbours")
 
 
+@pytest.mark.optimised
 def test_thousand_dimensions():
     assert_autoregressive(draw(pi.LogDensity(autoregressive, dim=1000), {})["x"])
 

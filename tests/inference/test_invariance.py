@@ -22,6 +22,7 @@ from probinfer.inference.mcmc.metric import Metric
 from tests.inference.statistics import assert_law
 
 CHAINS, STEPS, MAX_DEPTH = 20_000, 4, 6
+BATCH = 50  # chains side by side: those of one batch wait for the longest trajectory among them
 
 
 class Law(NamedTuple):
@@ -61,7 +62,9 @@ def step_from_exact_draws(transition, law: Law, metric: Metric, step_size: float
     value_and_grad = jax.value_and_grad(log_density or law.log_density)
     density = value_and_grad if gradient else law.log_density
 
-    def chain(q, key):
+    def chain(start):
+        q, key = start
+
         def step(draw, i):
             word = jax.random.key_data(jax.random.fold_in(key, i))
             return transition(density, metric, draw, step_size, (word[0], word[1]), MAX_DEPTH)
@@ -73,7 +76,8 @@ def step_from_exact_draws(transition, law: Law, metric: Metric, step_size: float
     with jax.enable_x64(True):
         start = np.random.default_rng(0).normal(size=(CHAINS, 2))
         keys = jax.random.split(jax.random.key(0), CHAINS)
-        end, info = jax.device_get(jax.jit(jax.vmap(chain))(jnp.asarray(law.of_normals(start)), keys))
+        chains = jax.jit(lambda *starts: jax.lax.map(chain, starts, batch_size=BATCH))
+        end, info = jax.device_get(chains(jnp.asarray(law.of_normals(start)), keys))
     return start, law.to_normals(end), info
 
 
