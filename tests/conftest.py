@@ -1,5 +1,5 @@
-"""What every test shares. Figures are drawn without a screen. Compiled programs are kept for this run only, and so is Python's
-byte code where it would not be kept at all. The quick tests compile without XLA's optimisations."""
+"""What every test shares. Figures are drawn without a screen. Compiled programs are kept for this run only, and so is
+Python's byte code where it would not be kept at all. The quick tests compile without XLA's optimisations."""
 
 import atexit
 import os
@@ -33,8 +33,9 @@ if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
 def pytest_configure(config: pytest.Config) -> None:
     """Nearly all the time of the quick tests goes into compiling programs that run once, hence without optimisation.
 
-    Long tests and pages compile as users do, and so does everything under JAX_DISABLE_MOST_OPTIMIZATIONS=0. The processes
-    that tests start inherit the choice: what is to be equal between processes to the last bit is compiled in one way.
+    Long tests and pages compile as users do, and so does everything under JAX_DISABLE_MOST_OPTIMIZATIONS=0. The
+    processes that tests start inherit the choice: what is to be equal between processes to the last bit is compiled
+    in one way.
     """
     if config.option.markexpr == QUICK:
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
