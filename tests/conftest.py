@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Generator
 
 import pytest
 
@@ -39,18 +38,3 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.markexpr == QUICK:
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
-    """A test marked `optimised`, with the fixtures it is the first to ask for, compiles as users do."""
-    if item.get_closest_marker("optimised") is None:
-        return (yield)
-    import jax
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
-        return (yield)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
