@@ -34,6 +34,10 @@ DEFAULT_LEVEL = 0.89
 _BLOCK = 64
 
 
+def _given(made: Any) -> Any:
+    return made
+
+
 class Posterior:
     """What was learned: draws of every parameter, with their doubt and their provenance.
 
@@ -101,6 +105,13 @@ class Posterior:
         return cls(
             judged=lambda: everything().judged(), everything=everything, tree=lambda: tree, model=model, data=data
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, as workers of `cross_validate(executor=)` are: what was made, not how to make it."""
+        self._make_judged = functools.partial(_given, self._make_judged())
+        self._make_everything = functools.partial(_given, self._make_everything())
+        self._make_tree = functools.partial(_given, self.tree)
+        return self.__dict__
 
     @functools.cached_property
     def tree(self) -> "xr.DataTree":

@@ -1,5 +1,7 @@
 """Predictors that take raw rows, and point models, saved: what the server, streams and other engines are tested on."""
 
+import functools
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -57,11 +59,13 @@ def _predictor(pipeline):
     return pi.Predictor(Fit(pipeline, HOUSES, latents))
 
 
+@functools.cache
 def prices():
     """A number whose logarithm is modelled, from a size, a town, a date and an income that may be missing."""
     return _predictor(_pipeline(_price, pi.Column("price", pi.Log())))
 
 
+@functools.cache
 def fates():
     """A class with labels, of the same columns."""
     return _predictor(_pipeline(_fate, pi.Column("fate", pi.Ordinal())))

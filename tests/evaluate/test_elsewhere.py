@@ -2,10 +2,12 @@
 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 
 import probinfer as pi
@@ -89,6 +91,14 @@ def test_an_error_of_a_worker_is_told_and_the_rest_given_up(posterior, threads, 
     monkeypatch.setattr(refits.Refits, "drawn", broken)
     with pytest.raises(pi.ModelError, match="the worker says so"):
         pi.cross_validate(posterior, cv=5, executor=threads, progress=False)
+
+
+def test_a_posterior_travels_to_another_process(posterior):
+    there = ForkingPickler.loads(ForkingPickler.dumps(posterior))
+    assert str(there.report) == str(posterior.report)
+    np.testing.assert_array_equal(there.latents["beta"], posterior.latents["beta"])
+    assert there.tree.identical(posterior.tree)
+    pd.testing.assert_frame_equal(there.summary(), posterior.summary())
 
 
 @pytest.mark.long

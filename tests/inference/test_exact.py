@@ -204,8 +204,9 @@ def assert_autoregressive(x: np.ndarray, rho: float = 0.7) -> None:
     assert_within_mcse(x[..., 1:] * x[..., :-1], rho, resolution=RESOLUTION, names="covariance of neighbours")
 
 
-def test_thousand_dimensions():
-    assert_autoregressive(draw(pi.LogDensity(autoregressive, dim=1000), {})["x"])
+@pytest.mark.parametrize("dim", [100, pytest.param(1000, marks=pytest.mark.long)])
+def test_many_dimensions(dim):
+    assert_autoregressive(draw(pi.LogDensity(autoregressive, dim=dim), {})["x"])
 
 
 def test_autoregressive_twin_with_weaker_correlation_is_noticed():

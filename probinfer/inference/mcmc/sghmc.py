@@ -15,7 +15,7 @@ from probinfer.inference.settings import check_fraction, check_whole
 from probinfer.model.target import Target
 
 _LONGEST, _SHORTEST = 0.5, 1e-4  # step size, in units of the posterior's standard deviations
-_STRETCH, _FEWEST = 20, 40  # draws of a stretch, and stretches that a regression takes
+_STRETCH, _FEWEST = 20, 8  # draws of a stretch, and stretches from which on a regression takes more noise than it adds
 _FRICTION = 2.0  # critical for a normal posterior: the positions forget soonest
 
 
