@@ -11,9 +11,9 @@ from probinfer.inference.settings import check_above, check_whole
 
 _FIRST = 100  # draws after which the rule is looked at first, and always made: R-hat and ESS of fewer say little
 _UNBOUNDED = 10  # times the method's draws that a rule without a budget of its own may take
-_GROWTH = (1.2, 2.0)  # from one look to the next: looks together cost a few times the last one, overshoot is bounded
+_GROWTH = (1.2, 3.0)  # from one look to the next: looks together cost a few times the last one, overshoot is bounded
 _MARGIN = 1.1  # aimed at beyond what the last look promises, as ESS does not grow quite evenly
-_FEW = 8  # coordinates that a rule looks at first
+_FEW = 4  # coordinates that a rule looks at first
 
 
 class Look(NamedTuple):
