@@ -39,16 +39,16 @@ def mixture(y):
 Y = np.array([-0.5, 0.3, 1.0, 2.2, 0.1])
 
 
-def mixture_exactly() -> tuple[np.ndarray, float]:
-    """P(which_i = 1 | y) and E[share | y], by summing over all 2^5 assignments; share integrates to a beta function."""
+def mixture_exactly(y=Y) -> tuple[np.ndarray, float]:
+    """P(which_i = 1 | y) and E[share | y], by summing over all assignments; share integrates to a beta function."""
     weights, ones, means = [], [], []
-    for which in itertools.product([0, 1], repeat=len(Y)):
+    for which in itertools.product([0, 1], repeat=len(y)):
         k = sum(which)
-        likelihood = stats.norm(CENTRES[list(which)], 1).pdf(Y).prod()
-        ratio = stats.betabinom(len(Y), 2, 3).pmf(k) / stats.binom(len(Y), 0.5).pmf(k) * 0.5 ** len(Y)
+        likelihood = stats.norm(CENTRES[list(which)], 1).pdf(y).prod()
+        ratio = stats.betabinom(len(y), 2, 3).pmf(k) / stats.binom(len(y), 0.5).pmf(k) * 0.5 ** len(y)
         weights.append(likelihood * ratio)
         ones.append(which)
-        means.append((2 + k) / (5 + len(Y)))
+        means.append((2 + k) / (5 + len(y)))
     weights = np.array(weights) / np.sum(weights)
     return weights @ np.array(ones), float(weights @ np.array(means))
 
@@ -260,10 +260,17 @@ def test_a_checkpoint_gives_the_same_draws(tmp_path):
     assert np.array_equal(draws_of(first, "which"), draws_of(again, "which"))
 
 
-def test_discrete_sites_are_not_updated_by_sequential_monte_carlo():
-    posterior = infer(mixture, {"y": Y}, pi.Gibbs(draws=50, warmup=50))
-    with pytest.raises(pi.MethodError, match="which is discrete"):
-        posterior.update({"y": np.array([0.3])}, progress=False)
+def test_sequential_monte_carlo_updates_with_discrete_sites_summed_out():
+    posterior = infer(mixture, {"y": Y}, pi.Gibbs(draws=1000, warmup=100))
+    new = np.array([2.5, 3.0, 2.0, 2.4])
+    updated = posterior.update({"y": new}, progress=False)
+    ones, share = mixture_exactly(np.r_[Y, new])
+    row = updated.summary().loc["share"]
+    assert abs(row["mean"] - share) < 4.5 * np.hypot(row["mcse_mean"], posterior.summary().loc["share", "mcse_mean"])
+    assert abs(row["mean"] - mixture_exactly()[1]) > 0.05  # not what it was before the new rows
+    states = updated.tree["posterior"]["which"].values
+    assert states.shape[-1] == 9
+    np.testing.assert_allclose(states.reshape(-1, 9).mean(axis=0), ones, atol=0.06)
 
 
 def test_vectors_for_values_are_refused():

@@ -13,6 +13,7 @@ from scipy.special import gammaln, logsumexp
 
 import probinfer as pi
 from probinfer.errors import CheckpointError, DataError, MissingExtra, ModelError, PredictionError, UnreliablePosterior
+from probinfer.inference import turns
 from probinfer.inference.draws import Outcome
 from probinfer.inference.topics import chain as chain_module
 from probinfer.inference.topics import collapsed, document, sweep
@@ -265,7 +266,7 @@ class TestRun:
 
     @pytest.mark.parametrize("at", [3, 50])
     def test_interrupted(self, at, monkeypatch):
-        calls, wait = itertools.count(), collapsed.wait
+        calls, wait = itertools.count(), turns.wait
 
         def interrupting(*args, **kwargs):
             if next(calls) == at:
@@ -273,7 +274,7 @@ class TestRun:
             return wait(*args, **kwargs)
 
         monkeypatch.setattr(collapsed, "_PAUSE", 0.0)
-        monkeypatch.setattr(collapsed, "wait", interrupting)
+        monkeypatch.setattr(turns, "wait", interrupting)
         if at == 3:
             with pytest.raises(KeyboardInterrupt, match="during warm-up"):
                 self.infer()
