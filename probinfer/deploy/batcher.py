@@ -19,9 +19,7 @@ from probinfer.predict.interval import Answered
 from probinfer.predict.together import Question
 
 _SWEEP = 0.05  # seconds between looks for deadlines that have passed
-_SHORT = (
-    0.001  # seconds for which the event loop may be held by a call: those around it wait no longer than for their own
-)
+_SHORT = 0.001  # seconds for which a call may hold the event loop: others wait no longer than for their own
 
 
 class _Job:

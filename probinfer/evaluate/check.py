@@ -3,7 +3,6 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 
 from probinfer.errors import MissingExtra, ModelError, PredictionError
 from probinfer.evaluate.replicate import observed_value, prior_draws, replicate
+from probinfer.evaluate.shown import Shown
 from probinfer.inference.draw import key_words
 from probinfer.model.model import BoundModel, Model
 from probinfer.posterior.layout import lay_out, tree_name
@@ -52,8 +52,8 @@ class Checked:
         return not EXTREME <= self.p <= 1 - EXTREME
 
 
-@dataclass(frozen=True, eq=False)
-class Check:
+@dataclass(frozen=True, eq=False, repr=False)
+class Check(Shown):
     """What `prior_check` and `posterior_check` return: `check["mean"].p`, `check.to_frame()`, `check.plot()`.
 
     outcome      name of the outcome
@@ -120,12 +120,6 @@ class Check:
         if self.verdict is not None and self.verdict is not Verdict.GOOD:
             text += f"; {self.verdict.symbol} the posterior is {self.verdict.name}"
         return text
-
-    def __repr__(self) -> str:
-        return f"{self._head()}\n{self.to_frame().to_string(float_format='{:.4g}'.format)}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._head())}</p>{self.to_frame().to_html(float_format='{:.4g}'.format)}"
 
 
 _SAMPLE = ("chain", "draw", "sample")

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from probinfer.errors import MethodError, ModelError, ProbinferError
 from probinfer.evaluate.elsewhere import answers
 from probinfer.evaluate.replicate import observed_value, prior_draws
+from probinfer.evaluate.shown import Shown
 from probinfer.inference.choose import choose
 from probinfer.inference.draw import draw_again, key_words, target_for, whole_target
 from probinfer.inference.draws import Outcome
@@ -32,8 +32,8 @@ LOG_LIKELIHOOD = "log_likelihood"  # the quantity that a posterior which ignores
 _FEWEST, _MOST_BINS, _IN_BIN = 20, 16, 10
 
 
-@dataclass(frozen=True, eq=False)
-class SBC:
+@dataclass(frozen=True, eq=False, repr=False)
+class SBC(Shown):
     """What `sbc` returns: `.p`, `.to_frame()`, `.ranks`.
 
     names     of the quantities: every entry of every latent site, and the log likelihood
@@ -44,6 +44,8 @@ class SBC:
     failed    why replications could not be fitted
     interrupted  Ctrl-C ended it early
     """
+
+    _digits = "{:.3g}"
 
     names: tuple[str, ...]
     ranks: np.ndarray
@@ -92,12 +94,6 @@ class SBC:
         if self.slow:
             text += f"; in {self.slow} the draws were worth fewer than {self.largest}: draw more"
         return text + ("; interrupted" if self.interrupted else "")
-
-    def __repr__(self) -> str:
-        return f"{self._head()}\n{self.to_frame().to_string(float_format='{:.3g}'.format)}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._head())}</p>{self.to_frame().to_html(float_format='{:.3g}'.format)}"
 
 
 def sbc(

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from probinfer.evaluate.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +48,8 @@ class Calibration:
     count: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores(Shown):
     """What `metrics` returns: `scores["crps"].value`, `for score in scores`, `scores.to_frame()`.
 
     outcome      name of the outcome
@@ -97,9 +98,3 @@ class Scores:
     def _head(self) -> str:
         rows = f"{self.rows} row{'s' if self.rows != 1 else ''}"
         return f"Scores of {self.outcome}: {rows}, {100 * self.level:.10g}% intervals"
-
-    def __repr__(self) -> str:
-        return f"{self._head()}\n{self.to_frame().to_string(float_format='{:.4g}'.format)}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._head())}</p>{self.to_frame().to_html(float_format='{:.4g}'.format)}"

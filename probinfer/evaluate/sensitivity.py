@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.errors import ModelError, PredictionError
+from probinfer.evaluate.shown import Shown
 from probinfer.model.model import BoundModel
 from probinfer.model.trace import log_densities, pointwise_log_density
 from probinfer.posterior.layout import Variable
@@ -23,8 +23,8 @@ _ALPHAS = (0.99, 1.01)
 _CHUNK = 512
 
 
-@dataclass(frozen=True, eq=False)
-class Sensitivity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sensitivity(Shown):
     """What `prior_sensitivity` returns.
 
     labels       of the scalars, such as `alpha[county=HENNEPIN]`
@@ -32,6 +32,8 @@ class Sensitivity:
     likelihood   the same of the likelihood
     sites        parameters whose priors were scaled
     """
+
+    _digits = "{:.3f}"
 
     labels: tuple[str, ...]
     prior: np.ndarray
@@ -63,12 +65,6 @@ class Sensitivity:
         return (
             f"Sensitivity to the priors of {', '.join(self.sites)}: {moved} of {len(self.labels)} parameters lean on it"
         )
-
-    def __repr__(self) -> str:
-        return f"{self._head()}\n{self.to_frame().to_string(float_format='{:.3f}'.format)}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._head())}</p>{self.to_frame().to_html(float_format='{:.3f}'.format)}"
 
 
 def prior_sensitivity(

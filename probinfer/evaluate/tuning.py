@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import Enum
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from probinfer.errors import DataError, MethodError, ProbinferError
 from probinfer.evaluate.elsewhere import answers
 from probinfer.evaluate.holdout import Split, split_rows
 from probinfer.evaluate.search import BayesianSearch, GridSearch, RandomSearch, Search
+from probinfer.evaluate.shown import Shown
 from probinfer.evaluate.transform import transform
 from probinfer.inference.draws import Outcome
 from probinfer.inference.progress import Progress, make_progress
@@ -68,7 +68,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trials:
+class Trials(Shown):
     """What `tune` returns: `trials.best.parameters`, `trials.simplest("degree")`, `trials.to_frame()`.
 
     criterion     what was compared
@@ -152,12 +152,6 @@ class Trials:
     def _head(self) -> str:
         ended = ", interrupted" if self.interrupted else ""
         return f"{len(self.trials)} trials by {self.criterion.value} of {len(self.validation)} rows held out{ended}"
-
-    def __repr__(self) -> str:
-        return f"{self._head()}\n{self.to_frame().to_string(float_format='{:.4g}'.format)}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._head())}</p>{self.to_frame().to_html(float_format='{:.4g}'.format)}"
 
 
 def tune(

@@ -3,7 +3,6 @@
 import functools
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from probinfer.evaluate import classes, numbers
 from probinfer.evaluate.metrics import check_outcomes
 from probinfer.evaluate.refits import Fold, Refits, full_fit
 from probinfer.evaluate.scores import Scores
+from probinfer.evaluate.shown import Shown
 from probinfer.evaluate.splits import folds_of
 from probinfer.inference.method import Method
 from probinfer.posterior.verdict import Verdict
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _OF_ALL = ("outcome", "level", "quantile_levels", "classes", "guarantee", "interval")
 
 
-@dataclass(frozen=True, eq=False)
-class CrossValidation:
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossValidation(Shown):
     """What `cross_validate` returns.
 
     outcome      name of the outcome
@@ -198,12 +198,6 @@ class CrossValidation:
             f"Cross-validation of {self.outcome}: {len(self.folds)} folds, {len(self.rows)} of {len(self.log_score)} "
             f"rows predicted, elpd {self.elpd:.1f} ± {self.se:.1f}; {worst}{left}"
         )
-
-    def __repr__(self) -> str:
-        return f"{self._head()}\n{self.to_frame().to_string(float_format='{:.4g}'.format)}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self._head())}</p>{self.to_frame().to_html(float_format='{:.4g}'.format)}"
 
 
 def cross_validate(

@@ -4,7 +4,7 @@ Each row with a gap becomes K copies of itself, one for each value that may stan
 mixture of the K laws as well as of the posterior draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from probinfer.errors import PredictionError
 from probinfer.predict.engine import Answer, Engine
 from probinfer.predict.program import Program
-from probinfer.predict.rows import read_rows
+from probinfer.predict.rows import available_columns, have_words, read_rows
 
 _MOST = 1000
 
@@ -58,13 +58,13 @@ def fill(rows: Any, missing: Mapping[str, Any], program: Program, first_row: int
     gaps = np.zeros(length, bool)
     for mask in holes.values():
         gaps |= mask.reshape(len(mask), -1).any(axis=1) if mask.ndim else mask
-    first, count = read_rows(_with(rows, frame, holes, standing, 0, None), program, first_row=first_row)
+    first, count = read_rows(_filled(frame, holes, standing, 0, length), program, first_row=first_row)
     if size == 1 or not gaps.any():
         return Filled(first, count, np.zeros(count, bool), {})
     where = np.flatnonzero(gaps)
     parts = [{name: values[gaps] for name, values in first.items()}]
     for number in range(1, size):
-        parts.append(read_rows(_with(rows, frame, holes, standing, number, where), program)[0])
+        parts.append(read_rows(_filled(frame, holes, standing, number, length, where), program)[0])
     copies = {name: np.stack([part[name] for part in parts], axis=1) for name in first}
     return Filled(first, count, gaps, copies)
 
@@ -99,11 +99,12 @@ def _standing(missing: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], int]:
 def _by_column(rows: Any, standing: Mapping[str, np.ndarray]) -> Any:
     """Rows as something that has columns by name: a dict, or a DataFrame."""
     frame = rows.to_pandas() if hasattr(rows, "to_pandas") else rows
-    available: Sequence[Any] = list(frame) if isinstance(frame, Mapping) else list(getattr(frame, "columns", ()))
+    available = available_columns(frame)
     unknown = [name for name in standing if name not in available]
     if unknown:
-        have = ", ".join(map(str, available[:20])) or "no columns at all"
-        raise PredictionError(f"missing names {', '.join(unknown)}, which the rows lack; they have {have}.")
+        raise PredictionError(
+            f"missing names {', '.join(unknown)}, which the rows lack; they have {have_words(available)}."
+        )
     return frame
 
 
@@ -128,16 +129,15 @@ def _empty(array: np.ndarray) -> np.ndarray:
     return np.asarray(absent(array), bool)
 
 
-def _with(
-    rows: Any,
+def _filled(
     frame: Any,
     holes: Mapping[str, np.ndarray],
     standing: Mapping[str, np.ndarray],
     number: int,
-    where: np.ndarray | None,
+    length: int,
+    where: np.ndarray | None = None,
 ) -> Any:
-    """The rows, or those at `where`, with the value of that number in every gap."""
-    length = max((len(mask) for mask in holes.values() if mask.ndim), default=1)
+    """The `length` rows, or those at `where`, with the value of that number in every gap."""
     if isinstance(frame, Mapping):
         taken = {name: _taken(values, where, length) for name, values in frame.items()}
     else:

@@ -73,8 +73,7 @@ def locate_columns(available: Sequence[Any], inputs: Sequence[Input]) -> dict[st
         missing += [part for part in found[entry.name] if part not in present]
     if missing:
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        have = ", ".join(map(str, list(available)[:20])) or "no columns at all"
-        raise PredictionError(f"The rows lack {shown}; they have {have}.")
+        raise PredictionError(f"The rows lack {shown}; they have {have_words(available)}.")
     return found
 
 
@@ -123,15 +122,23 @@ def read_outcomes(y: Any, program: Program, count: int) -> np.ndarray:
     return values
 
 
+def available_columns(rows: Any) -> list[Any]:
+    """Names of the columns of rows; none of what has no columns."""
+    if _is(rows, "pyarrow", "Table", "RecordBatch"):
+        return list(rows.schema.names)
+    return list(rows) if isinstance(rows, Mapping) else list(getattr(rows, "columns", ()))
+
+
+def have_words(available: Sequence[Any]) -> str:
+    """The columns that rows have, for an error."""
+    return ", ".join(map(str, list(available)[:20])) or "no columns at all"
+
+
 def take_column(rows: Any, name: str, program: Program) -> tuple[Any, Any]:
     """One column of the rows, and the rows without it where a dict holds it beside what the model knows."""
-    if _is(rows, "pyarrow", "Table", "RecordBatch"):
-        available: Sequence[Any] = rows.schema.names
-    else:
-        available = list(rows) if isinstance(rows, Mapping) else list(getattr(rows, "columns", ()))
+    available = available_columns(rows)
     if name not in available:
-        have = ", ".join(map(str, available[:20])) or "no columns at all"
-        raise PredictionError(f"The rows lack {name}, which holds their groups; they have {have}.")
+        raise PredictionError(f"The rows lack {name}, which holds their groups; they have {have_words(available)}.")
     values = rows[name] if not _is(rows, "pyarrow", "Table", "RecordBatch") else rows.column(name)
     if isinstance(rows, Mapping) and name not in program.known:
         rows = {key: value for key, value in rows.items() if key != name}
