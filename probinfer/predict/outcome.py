@@ -16,7 +16,6 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 
 from probinfer.errors import DataError, ModelError, ProbinferError
 from probinfer.model.pipeline.raw import Place
@@ -450,13 +449,19 @@ def _exported(
     """`of_law` of the outcome's law, for n rows and s draws. `extra`: one more argument of each row, its shape and
     type."""
 
+    # Traced on its own, at sizes that are known: NumPyro's checks of a law's arguments cannot run at sizes n and s, and
+    # to switch them off is to switch them off for every thread.
+    @partial(jax.jit, inline=True)
+    def of_draw(draw: Mapping, fixed: Mapping, row: Mapping, *more: jax.Array) -> Any:
+        return of_law(law_of(draw, fixed, row), *more)
+
     def per_row(draws: Mapping, fixed: Mapping, row: Mapping, *more: jax.Array) -> Any:
         if "key" in extra:
             numbers = jnp.arange(next(iter(draws.values())).shape[0])
             key = jax.random.wrap_key_data(more[0], impl="threefry2x32")
             keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
-            return jax.vmap(lambda d, key: of_law(law_of(d, fixed, row), key))(draws, keys)
-        return jax.vmap(lambda d: of_law(law_of(d, fixed, row), *more))(draws)
+            return jax.vmap(lambda d, key: of_draw(d, fixed, row, key))(draws, keys)
+        return jax.vmap(lambda d: of_draw(d, fixed, row, *more))(draws)
 
     n, s = jax.export.symbolic_shape("n, s")
     specs = [
@@ -466,5 +471,4 @@ def _exported(
         *(jax.ShapeDtypeStruct((n, *shape), dtype) for shape, dtype in extra.values()),
     ]
     function = jax.jit(jax.vmap(per_row, (None, None, 0, *[0] * len(extra))))
-    with numpyro.validation_enabled(False):  # it wants sizes, and n and s have none yet
-        return jax.export.export(function, platforms=_PLATFORMS)(*specs)
+    return jax.export.export(function, platforms=_PLATFORMS)(*specs)

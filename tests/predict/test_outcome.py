@@ -34,6 +34,20 @@ def test_deterministic_sites_are_computed_from_the_new_rows():
     )  # nothing is redrawn from the prior
 
 
+def test_other_threads_keep_numpyros_checks_meanwhile(monkeypatch):
+    """They are one switch for all threads, and a fold that samples meanwhile needs them: a uniform law has no bounds
+    without. A joint law's checks are those that cannot run for any number of rows."""
+
+    def switched(value):
+        raise AssertionError(f"NumPyro's checks were switched to {value}.")
+
+    monkeypatch.setattr(dist.Distribution, "set_default_validate_args", switched)
+    with pytest.raises(AssertionError), numpyro.validation_enabled(False):
+        pass
+    predictor = fitted(m.multivariate, {"x": m.x, "y": m.wide}, m.MULTIVARIATE)
+    assert predictor.predict({"x": m.x[:2]}).mean.shape == (2, 3)
+
+
 def test_only_what_the_outcome_reads_is_kept():
     program = fitted(m.grouped, m.GROUPED_DATA, m.GROUPED).program
     assert list(program.draws) == ["level"]
