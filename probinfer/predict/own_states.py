@@ -15,6 +15,7 @@ import numpy as np
 from numpyro import distributions as dist
 
 from probinfer.inference.exact.elimination import CannotSum, dependences, values_of
+from probinfer.inference.exact.rules import Along
 from probinfer.model.target import Target
 from probinfer.model.trace import pointwise_log_density
 from probinfer.predict.families import BERNOULLI, CATEGORICAL
@@ -45,8 +46,7 @@ def own_states(bound: "BoundModel", names: list[str], outcome: str, given: list[
     seen = dependences(target)
     for name in names:
         for term in (outcome, *names):
-            along = seen[term].get(name, {0: None})
-            if 0 not in along or (along[0] is not None and (along[0].axis, along[0].index) != (0, None)):
+            if name in seen[term] and not Along(0).same(seen[term][name].get(0)):
                 return f"{term} of a row depends on {name} of other rows"
         told = [term for term in given if name in seen[term]]
         if told:

@@ -14,6 +14,8 @@ GROUP = np.array([2, 0, 1, 1, 4, 3, 0])
 M = jnp.array([0.5, -1.0, 2.0])
 T = jnp.arange(9.0).reshape(3, 3) ** 1.5
 
+BEFORE = np.c_[:N, np.r_[-1, -1, : N - 2]]
+
 # name: (function of z (5,) with values 0, 1, 2; how its first axis goes along with z, None if it does not)
 PROGRAMS = {
     "lookup": (lambda z: M[z], Along(0)),
@@ -31,11 +33,16 @@ PROGRAMS = {
     "logsumexp over the rest": (lambda z: jax.nn.logsumexp(M[z][:, None] + T[0], axis=1), Along(0)),
     "softmax of itself": (lambda z: jax.nn.softmax(M[z]), None),
     "sum": (lambda z: jnp.sum(M[z]), None),
-    "neighbours": (lambda z: M[z[1:]] * M[z[:-1]], None),
+    "neighbours": (lambda z: M[z[1:]] * M[z[:-1]], Along(0, np.c_[1:N, : N - 1])),
+    "three neighbours": (lambda z: M[z[2:]] * M[z[1:-1]] * M[z[:-2]], None),
+    "neighbours, and the first alone": (
+        lambda z: T[z, jnp.concatenate([jnp.ones(1, int), z[:-1]])],
+        Along(0, np.c_[:N, -1 : N - 1]),
+    ),
     "the later ones": (lambda z: M[z[1:]], Along(0, np.arange(1, N))),
     "with a constant before": (lambda z: jnp.concatenate([jnp.zeros(1), M[z[1:]]]), Along(0, np.r_[-1, 1:N])),
     "turned round": (lambda z: M[z[::-1]], None),
-    "rolled": (lambda z: M[jnp.roll(z, 1)], None),
+    "rolled": (lambda z: M[jnp.roll(z, 1)], Along(0, np.r_[N - 1, : N - 1])),
     "cumulated": (lambda z: jnp.cumsum(M[z]), None),
     "cumulated along the rest": (lambda z: jnp.cumsum(M[z][:, None] * M, axis=1), Along(0)),
     "sorted": (lambda z: jnp.sort(M[z]), None),
@@ -47,6 +54,23 @@ PROGRAMS = {
     "sums by group": (lambda z: jax.ops.segment_sum(M[z][GROUP], GROUP, num_segments=N), None),
     "an index that depends on it": (lambda z: M[z[z]], None),
     "in a loop": (lambda z: lax.scan(lambda c, x: (0.5 * c + x, c + x), 0.0, M[z])[1], None),
+    "handed on in a loop": (lambda z: lax.scan(lambda c, x: (x, T[c, x]), 0, z)[1], Along(0, np.c_[:N, -1 : N - 1])),
+    "handed on backwards": (
+        lambda z: lax.scan(lambda c, x: (x, T[c, x]), 0, z, reverse=True)[1],
+        Along(0, np.c_[np.r_[1:N, N - 1], np.r_[: N - 1, -1]]),
+    ),
+    "counted in a loop": (
+        lambda z: lax.scan(lambda c, x: ((c[0] + 1, z[c[0]]), M[x] * M[c[1]]), (0, 0), z)[1],
+        Along(0, np.c_[:N, -1 : N - 1]),
+    ),
+    "handed on twice": (lambda z: lax.scan(lambda c, x: ((x, c[0]), M[x] * M[c[1]]), (0, 0), z)[1], Along(0, BEFORE)),
+    "the last of a loop": (lambda z: lax.scan(lambda c, x: (M[x], c), 0.0, z)[0] * jnp.ones(N), None),
+    "what was there, in a loop": (lambda z: lax.scan(lambda c, x: (jnp.maximum(c, x), x), z[0], z)[1], Along(0)),
+    "cumulated in a loop": (lambda z: lax.scan(lambda c, x: (jnp.maximum(c, x), c * x), z[0], z)[1], None),
+    "two counts in a loop": (
+        lambda z: lax.scan(lambda c, x: ((c[0] + c[1], c[1]), M[z[c[0]]]), (0, 1), z)[1],
+        Along(0, np.arange(N)),
+    ),
     "in a condition": (lambda z: lax.cond(z[0] > 0, lambda: M[z], lambda: M[z] * 0), None),
     "in a function": (lambda z: jax.jit(lambda z: M[z] * 2)(z), Along(0)),
     "with its own gradient": (lambda z: jax.nn.relu(M[z]) + jax.scipy.special.xlogy(2.0, 3.0 + M[z]), Along(0)),
@@ -91,7 +115,8 @@ def test_what_is_found_is_what_changes_or_more(name, found, changes):
     for entry, changed in changes:
         rows = np.moveaxis(changed[name], along.axis, 0)
         index = np.arange(N) if along.index is None else along.index
-        assert not rows.reshape(len(index), -1).any(axis=1)[index != entry].any()
+        others = (index.reshape(len(index), -1) != entry).all(axis=1)
+        assert not rows.reshape(len(index), -1).any(axis=1)[others].any()
 
 
 def test_short_axes_change_no_number(program):

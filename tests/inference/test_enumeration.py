@@ -16,7 +16,7 @@ from scipy import special, stats
 import probinfer as pi
 from probinfer.inference.choose import choose
 from probinfer.inference.draw import draw
-from probinfer.inference.exact import elimination
+from probinfer.inference.exact import chain, elimination
 from probinfer.inference.exact.summed import Summed
 from probinfer.inference.montecarlo.sites import SiteProposal
 from probinfer.model import target as target_module
@@ -80,11 +80,54 @@ def two_in_a_plate(y):
 
 
 def neighbours(y):
-    """A vector of states tied by a factor: summed over all combinations."""
+    """A vector of states tied by a factor, one number for all of them: summed over all combinations."""
     pull = numpyro.sample("pull", dist.HalfNormal(1.0))
     states = numpyro.sample("states", dist.Bernoulli(0.4).expand([4]))
     numpyro.factor("tied", pull * jnp.sum(states[1:] == states[:-1]))
     numpyro.sample("y", dist.Normal(states, 1.0), obs=y)
+
+
+def handed_on(y):
+    """A hidden Markov chain as numpyro's scan has it, its first state a site of its own; one of the rows is missing."""
+    stay = numpyro.sample("stay", dist.Beta(2.0, 1.0))
+    first = numpyro.sample("first", dist.Bernoulli(0.3))
+
+    def step(carry, row):
+        before, number = carry
+        state = numpyro.sample("state", dist.Bernoulli(jnp.where(before == 1, stay, 0.2)))
+        with numpyro.handlers.mask(mask=number != 2):
+            numpyro.sample("y", dist.Normal(2.0 * state - before, 1.0), obs=row)
+        return (state, number + 1), None
+
+    scan(step, (first, 0), y)
+
+
+def left_to_right(y):
+    """States that never go back, three of them: most pairs have probability zero."""
+    logits = numpyro.sample("logits", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    moves = jnp.tril(jnp.ones((3, 3))).T * jnp.exp(logits)
+    moves = moves / moves.sum(1, keepdims=True)
+
+    def step(before, row):
+        state = numpyro.sample("state", dist.Categorical(moves[before]))
+        numpyro.sample("y", dist.Normal(logits[state], 1.0), obs=row)
+        return state, None
+
+    scan(step, 0, y)
+
+
+def side_by_side(y):
+    """Two chains of three steps, from the last to the first, and a site that all of them see."""
+    kind = numpyro.sample("kind", dist.Bernoulli(0.4))
+    pull = numpyro.sample("pull", dist.Normal(0.0, 1.0))
+
+    def step(before, row):
+        with numpyro.plate("chain", 2):
+            state = numpyro.sample("state", dist.Categorical(jnp.array([[0.7, 0.3], [0.4, 0.6]])[before]))
+            numpyro.sample("y", dist.Normal(pull * state + kind, 1.0), obs=row)
+        return state, None
+
+    scan(step, jnp.zeros(2, int), y, reverse=True)
 
 
 def half_apart(y):
@@ -148,6 +191,9 @@ MODELS = {
     crossed: {"y": ROWS[:4], "group": GROUP[:4]},
     two_in_a_plate: {"y": ROWS[:3]},
     neighbours: {"y": ROWS[:4]},
+    handed_on: {"y": ROWS[:4]},
+    left_to_right: {"y": ROWS[:3]},
+    side_by_side: {"y": ROWS.reshape(3, 2)},
     half_apart: {"y": ROWS[:3]},
     change: {"y": ROWS},
     abundance: {"y": np.array([1, 0, 3]), "most": np.array([2, 5, 3])},
@@ -179,7 +225,7 @@ class AllStates:
         return np.where(np.isnan(found), -np.inf, found)
 
 
-QUICK = (groups, neighbours, impossible)  # one of each kind; the others take as long
+QUICK = (groups, handed_on, impossible)  # one of each kind; the others take as long
 
 
 @pytest.fixture(
@@ -240,6 +286,8 @@ WORDS = {
     nested: "kind: 2 values for each of 3 entries; z: 2 values for each of 4 entries",
     crossed: "kind: 2 values for each of 3 entries; z: 2 values for each of 4 entries",
     neighbours: "states: 16 combinations of 2 values",
+    handed_on: "first: 2 values; state: 2 values at each of 4 steps of a chain",
+    side_by_side: "kind: 2 values; state: 2 values at each of 3 steps of a chain, 2 chains",
     half_apart: "z: 4 combinations of 2 values for each of 3 entries",
     change: "when: 7 values",
     abundance: "n: 6 values for each of 3 entries",
@@ -249,7 +297,9 @@ WORDS = {
 def test_what_is_summed_is_said(case):
     model, summed, *_ = case
     assert summed.words == WORDS.get(model, summed.words)
-    assert [step.careful for step in summed._steps] == [model in (abundance, impossible)] * len(summed._steps)
+    assert [step.careful for step in summed._steps] == [model in (abundance, impossible, left_to_right)] * len(
+        summed._steps
+    )
 
 
 def test_a_forgotten_prior_is_noticed(monkeypatch):
@@ -296,10 +346,8 @@ def test_a_draw_is_the_same_whatever_others_there_are():
 
 
 def test_no_state_of_probability_zero_is_picked():
-    from probinfer.inference.exact.summed import _pick
-
     scores = jnp.log(jnp.array([0.0, 0.3, 0.0, 0.7, 0.0]))[:, None].repeat(20_000, axis=1)
-    seen = np.bincount(np.asarray(_pick(jax.random.key(0), scores.astype(jnp.float32))), minlength=5)
+    seen = np.bincount(np.asarray(chain.pick(jax.random.key(0), scores.astype(jnp.float32))), minlength=5)
     assert seen[[0, 2, 4]].sum() == 0
 
 
@@ -383,15 +431,17 @@ def test_exact_says_that_the_rest_has_no_closed_form():
         pi.infer(mixture, {"y": Y}, pi.Exact(), progress=False)
 
 
-def hidden_markov(y):
-    stay = numpyro.sample("stay", dist.Beta(8.0, 2.0))
+def second_order(y):
+    """A state depends on the two before it."""
 
-    def step(state, y):
-        state = numpyro.sample("state", dist.Bernoulli(jnp.where(state == 1, stay, 1 - stay)))
-        numpyro.sample("y", dist.Normal(2.0 * state, 1.0), obs=y)
-        return state, None
+    def step(carry, y):
+        last, before = carry
+        state = numpyro.sample("state", dist.Bernoulli(jnp.where(last == before, 0.8, 0.3)))
+        numpyro.sample("y", dist.Normal(2.0 * state, stay), obs=y)
+        return (state, last), None
 
-    scan(step, 0, y)
+    stay = numpyro.sample("stay", dist.HalfNormal(1.0))
+    scan(step, (0, 0), y)
 
 
 def endless(y):
@@ -427,7 +477,7 @@ def large(y):
     ("model", "text"),
     [
         (
-            hidden_markov,
+            second_order,
             r"entries of state \(shape \(30,\), 2 values each\) .* 2\*\*30 joint states .* most 1024 are",
         ),
         (endless, r"the values of k \(Poisson\) are without end"),
@@ -450,6 +500,48 @@ def test_gibbs_is_chosen_where_nothing_can_be_summed():
     method, _, reason = choose(pi.Model(endless).bind({"y": np.zeros(3)}), steered=False)
     assert method == pi.Gibbs()
     assert "k is discrete and cannot be summed out: the values of k" in reason
+
+
+@pytest.fixture
+def long_chain():
+    """A chain of 200 steps, three values, and the sum over its states by the forward recursion, in NumPy."""
+    y = np.random.default_rng(4).normal(size=200)
+    summed = Summed(pi.Model(left_to_right).bind({"y": y}))
+
+    def exactly(z):
+        moves = np.triu(np.ones((3, 3))) * np.exp(z)
+        moves /= moves.sum(1, keepdims=True)
+        seen = stats.norm(z, 1.0).logpdf(y[:, None])
+        with np.errstate(divide="ignore"):
+            alpha, logs = seen[0] + np.log(moves[0]), np.log(moves)
+        for row in seen[1:]:
+            alpha = row + special.logsumexp(alpha[:, None] + logs, axis=0)
+        return special.logsumexp(alpha) + stats.norm.logpdf(z).sum()
+
+    return summed, exactly
+
+
+def test_a_long_chain_costs_its_length(long_chain):
+    summed, exactly = long_chain
+    z = points(summed, 1)[0]
+    with summed.precision():
+        value, gradient = jax.jit(summed.value_and_grad)(z, summed.inputs)
+    assert np.isclose(value, exactly(z), rtol=1e-10)
+    steps = 1e-5 * np.eye(3)
+    assert np.allclose(gradient, [(exactly(z + h) - exactly(z - h)) / 2e-5 for h in steps], rtol=1e-5, atol=1e-4)
+    states = summed.complete(z[None], np.array([1, 2], np.uint32))[0, -200:]
+    assert (np.diff(states) >= 0).all()
+
+
+def test_a_chain_taken_the_wrong_way_round_is_noticed(monkeypatch):
+    """The twin does not turn the pairs whose first entry is odd."""
+    right = chain.potentials
+    monkeypatch.setattr(
+        chain, "potentials", lambda found, index, size: right(found, None if index is None else index // 2 * 2, size)
+    )
+    summed = Summed(pi.Model(handed_on).bind(MODELS[handed_on]))
+    with pytest.raises(AssertionError), summed.precision():
+        assert_sums(summed, AllStates(summed), jax.jit(summed.value_and_grad), 1)
 
 
 @pytest.mark.parametrize("method", [pi.Importance(), pi.Rejection(), pi.SGLD()])

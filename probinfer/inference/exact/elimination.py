@@ -7,7 +7,8 @@ sees two of leaves
 
 for each entry e; then the next site is summed out of L and the terms that are left. As no term sees two entries, all
 entries may be set to k at once, and that costs one run of the model for each k, whatever the number of entries. Axes
-along which entries do meet in a term are summed over all combinations of their values.
+along which entries do meet in a term are summed over all combinations of their values; but where an entry meets none
+but the next one, even entries at one value and odd ones at another show all there is to know: chain.py.
 """
 
 import itertools
@@ -20,7 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from probinfer.inference.exact.dependence import Along, Dependence, data_values, dependence
+from probinfer.inference.exact import chain
+from probinfer.inference.exact.chain import log_sum_exp
+from probinfer.inference.exact.dependence import data_values, dependence
+from probinfer.inference.exact.rules import Along, Dependence
 from probinfer.inference.exact.short_axes import evaluate
 from probinfer.inference.latent_sites import describe
 from probinfer.model.target import Target
@@ -51,6 +55,7 @@ class Step(NamedTuple):
 
     choices     values or combinations of values (c, *shape), axes whose entries are apart having the size one
     free        those axes
+    along       the axis along which entries meet their neighbours alone: the choices are then alternating states
     places      the terms that depend on the site, and how their axes go along with its axes
     careful     some states have probability zero somewhere: their gradients may not be numbers
     """
@@ -61,18 +66,27 @@ class Step(NamedTuple):
     choices: np.ndarray
     free: tuple[int, ...]
     places: Mapping[str, Mapping[int, Along]]
+    along: int | None = None
     careful: bool = False
 
     @property
     def meeting(self) -> tuple[int, ...]:
         """Axes along which entries meet in a term."""
-        return tuple(axis for axis, size in enumerate(self.shape) if size > 1 and axis not in self.free)
+        return tuple(axis for axis, size in enumerate(self.shape) if size > 1 and axis not in self.told)
+
+    @property
+    def told(self) -> tuple[int, ...]:
+        """Axes of which it is told which entries a term depends on: those that are apart, and then that of a chain."""
+        return self.free if self.along is None else (*self.free, self.along)
 
     @property
     def words(self) -> str:
         """What is summed, for the report."""
         apart = math.prod(self.shape[axis] for axis in self.free)
         joint = f"{self.values} values"
+        if self.along is not None:
+            joint = f"{joint} at each of {self.shape[self.along]} steps of a chain"
+            return f"{self.name}: {joint}" + (f", {apart} chains" if apart > 1 else "")
         if len(self.choices) > self.values:
             joint = f"{len(self.choices)} combinations of {self.values} values"
         return f"{self.name}: {joint}" + (f" for each of {apart} entries" if apart > 1 else "")
@@ -197,7 +211,9 @@ def values_of(target: Target) -> dict[str, np.ndarray]:
             continue
         if about.vectors:
             raise CannotSum(f"{name} ({about.law}) has vectors for values.")
-        values = about.values if about.values is not None else _between(target, name)
+        values = about.values
+        if values is None and (bounds := bounds_of(target, name)) is not None:
+            values = np.arange(bounds[0].min(), bounds[1].max() + 1)
         if values is None:
             raise CannotSum(
                 f"the values of {name} ({about.law}) are without end, more than 1000, or not known before other sites "
@@ -207,8 +223,9 @@ def values_of(target: Target) -> dict[str, np.ndarray]:
     return found
 
 
-def _between(target: Target, name: str) -> np.ndarray | None:
-    """The whole numbers between bounds that differ from entry to entry, if data alone determine them."""
+def bounds_of(target: Target, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The least and the greatest value of each entry of a discrete site, if data alone determine them, and if they are
+    no more than 1000 in all."""
 
     def bounds(inputs: Named) -> list[Any]:
         support = target.bound.simulate({}, inputs)[name]["fn"].support
@@ -226,7 +243,8 @@ def _between(target: Target, name: str) -> np.ndarray | None:
         low, high = data_values(program, _data_only(target))
     if low is None or high is None or np.max(high) - np.min(low) >= 1000:
         return None
-    return np.arange(int(np.min(low)), int(np.max(high)) + 1)
+    shape = next(site.shape for site in target.latents if site.name == name)
+    return np.broadcast_to(np.asarray(low, int), shape), np.broadcast_to(np.asarray(high, int), shape)
 
 
 def _data_only(target: Target) -> list[Any]:
@@ -258,13 +276,26 @@ def _step(target: Target, name: str, values: np.ndarray, seen: Mapping[str, Depe
     shape = next(site.shape for site in target.latents if site.name == name)
     free: list[int] = []
     for axis, size in enumerate(shape):
-        if size > 1 and all(axis in place for place in places.values()):
+        if size > 1 and all(axis in place and not place[axis].several for place in places.values()):
             taken = [(place[axis].axis, {place[other].axis for other in free}) for place in places.values()]
             if not any(here in others for here, others in taken):  # as of z[i, i]
                 free.append(axis)
-    entries = math.prod(size for axis, size in enumerate(shape) if axis not in free)
     step = Step(name, shape, len(values), np.empty(0), tuple(free), places)
+    if len(step.meeting) == 1 and _in_chain(step, step.meeting[0]):
+        return step._replace(along=step.meeting[0]), float(len(values)) ** 2
+    entries = math.prod(size for axis, size in enumerate(shape) if axis not in free)
     return step, float(len(values)) ** entries if entries * math.log(len(values)) < 700 else math.inf
+
+
+def _in_chain(step: Step, axis: int) -> bool:
+    """Whether entries meet their neighbours alone along an axis, in every term."""
+    for place in step.places.values():
+        if axis not in place or place[axis].axis in {place[other].axis for other in step.free}:
+            return False
+        index = place[axis].index
+        if index is not None and index.ndim == 2 and not chain.neighbours(index):
+            return False
+    return True
 
 
 def _check_size(step: Step, states: float) -> None:
@@ -283,7 +314,7 @@ def _check_size(step: Step, states: float) -> None:
             f"{step.name} ({step.values} values) depends on other discrete sites, so that {states:.0f} joint states "
             f"would have to be summed; at most {MOST_STATES} are. {_IN_TIME}"
         )
-    cells = states * math.prod(step.shape[axis] for axis in step.free)
+    cells = states * math.prod(step.shape[axis] for axis in step.told)
     if cells > MOST_CELLS:
         raise CannotSum(
             f"{step.name} has {states:.0f} states for each of {math.prod(step.shape)} entries, {cells:.2g} numbers "
@@ -292,6 +323,8 @@ def _check_size(step: Step, states: float) -> None:
 
 
 def _combinations(step: Step, values: np.ndarray) -> np.ndarray:
+    if step.along is not None:
+        return chain.alternating(values, step.shape, step.along, step.free)
     sizes = [1 if axis in step.free else size for axis, size in enumerate(step.shape)]
     rows = list(itertools.product(values.tolist(), repeat=math.prod(sizes)))
     return np.array(rows, int).reshape(-1, *sizes)
@@ -305,7 +338,7 @@ def own_rows(steps: list[Step], outcomes: Mapping[str, tuple[int, ...]], discret
     for step in steps:
         own = {axis: Along(axis) for axis, size in enumerate(step.shape) if size > 1}
         inside: set[str] = set()
-        whole = not step.meeting
+        whole = not step.meeting and step.along is None
         for name, place in step.places.items():
             inside |= holds.pop(name, {name})
             same = set(own) == set(place) & set(own) and all(own[axis].same(place[axis]) for axis in own)
@@ -323,19 +356,21 @@ def own_rows(steps: list[Step], outcomes: Mapping[str, tuple[int, ...]], discret
 
 
 def _own(step: Step, terms: Named) -> dict[str, jax.Array]:
-    """The terms that depend on a site, each summed over what its entries that are apart have no part in."""
+    """The terms that depend on a site, each summed over what its entries have no part in: axes that are apart, and
+    then that of a chain."""
     found = {}
     for name, place in step.places.items():
-        value, axes = jnp.asarray(terms[name]), [place[axis].axis for axis in step.free]
+        value, axes = jnp.asarray(terms[name]), [place[axis].axis for axis in step.told]
         value = jnp.sum(value, axis=tuple(i for i in range(value.ndim) if i not in axes))
         found[name] = jnp.transpose(value, [sorted(axes).index(axis) for axis in axes])
     return found
 
 
-def _by_entry(step: Step, own: Named) -> jax.Array:
-    """Those terms (c, …) for all choices, added up for each entry that is apart: (c, *sizes of the free axes)."""
+def _by_entry(step: Step, own: Named) -> Any:
+    """Those terms (c, …) for all choices, added up for each entry that is apart: (c, *sizes of the free axes); of a
+    chain, its potentials."""
     sizes = [step.shape[axis] for axis in step.free]
-    total: Any = jnp.zeros(())
+    parts = []
     for name, value in own.items():
         for at, axis in enumerate(step.free, start=1):
             index = step.places[name][axis].index
@@ -343,33 +378,43 @@ def _by_entry(step: Step, own: Named) -> jax.Array:
                 rows = jnp.moveaxis(value, at, 0)
                 sums = jax.ops.segment_sum(rows, jnp.asarray(np.maximum(index, 0)), num_segments=sizes[at - 1])
                 value = jnp.moveaxis(sums, 0, at)
-        total = total + value
-    return jnp.broadcast_to(total, (len(step.choices), *sizes))
+        if step.along is not None:
+            value = chain.potentials(value, step.places[name][step.along].index, step.shape[step.along])
+        parts.append(value)
+    if step.along is not None:
+        return jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *parts)
+    return jnp.broadcast_to(sum(parts, jnp.zeros(())), (len(step.choices), *sizes))
 
 
-def scores(step: Step, before: Terms, u: Named, z: Named, inputs: Named) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Log density of each choice for each entry that is apart (c, *free), and the terms that do not depend on it."""
+def scores(step: Step, before: Terms, u: Named, z: Named, inputs: Named) -> tuple[Any, dict[str, jax.Array]]:
+    """Log density of each choice for each entry that is apart (c, *free), or the potentials of a chain; and the terms
+    that do not depend on the site."""
 
     def at(choice: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         terms = before(u, {**z, step.name: choice}, inputs)
         return _own(step, terms), {name: term for name, term in terms.items() if name not in step.places}
 
     choices = jnp.asarray(step.choices)
-    if not step.careful:
+    if not step.careful or step.along is not None:
         own, rest = jax.vmap(at, out_axes=(0, None))(choices)
-        return _by_entry(step, own), rest
+        found = _by_entry(step, own)
+        return jax.tree.map(_or_nothing, found) if step.careful else found, rest
 
     # A state of probability zero adds nothing to the sum, but the gradient there may be no number, and zero times that
     # is none either. So its place is taken by the likeliest state, and its share is set to zero afterwards.
     first = lax.stop_gradient(_zeros_first(step, before, u, z, inputs))
     top = jnp.max(first, axis=0)
     possible = ~(first - jnp.where(jnp.isfinite(top), top, 0.0) < _NOTHING)
-    best = entries_of(step, choices, jnp.argmax(jnp.where(jnp.isnan(first), -jnp.inf, first), axis=0))
+    best = entries_of(step, jnp.argmax(jnp.where(jnp.isnan(first), -jnp.inf, first), axis=0))
     wide = [1 if axis not in step.free else size for axis, size in enumerate(step.shape)]
     own, rest = jax.vmap(lambda choice, here: at(jnp.where(here.reshape(wide), choice, best)), out_axes=(0, None))(
         choices, possible
     )
     return jnp.where(possible, _by_entry(step, own), -jnp.inf), rest
+
+
+def _or_nothing(logs: jax.Array) -> jax.Array:
+    return jnp.where(logs > _ZERO, logs, -jnp.inf)
 
 
 def _zeros_first(step: Step, before: Terms, u: Named, z: Named, inputs: Named) -> jax.Array:
@@ -384,10 +429,21 @@ def _zeros_first(step: Step, before: Terms, u: Named, z: Named, inputs: Named) -
     return jnp.where(_by_entry(step, zero) > 0, -jnp.inf, _by_entry(step, own))
 
 
-def entries_of(step: Step, choices: jax.Array, picked: jax.Array) -> jax.Array:
+def drawn(step: Step, key: jax.Array, found: Any) -> jax.Array:
+    """The site's values, drawn from their law given what `scores` found."""
+    if step.along is None:
+        return entries_of(step, chain.pick(key, found))
+    picked = chain.draw(key, found)  # (steps, *free)
+    values = jnp.asarray(step.choices.reshape(step.values, step.values, -1)[:, 0, 0])
+    order = (step.along, *step.free)
+    sizes = [size if axis in order else 1 for axis, size in enumerate(step.shape)]
+    return jnp.reshape(jnp.transpose(values[picked], np.argsort(order)), sizes)
+
+
+def entries_of(step: Step, picked: jax.Array) -> jax.Array:
     """The site's values where each entry that is apart has the choice of this number: picked (*free) -> (*shape)."""
     joint = tuple(axis for axis in range(len(step.shape)) if axis not in step.free)
-    flat = choices.reshape(len(choices), *(choices.shape[1 + axis] for axis in joint))
+    flat = jnp.asarray(step.choices).reshape(len(step.choices), *(step.choices.shape[1 + axis] for axis in joint))
     taken = flat[picked]  # (*free, *joint)
     order = (*step.free, *joint)
     return jnp.transpose(taken, [order.index(axis) for axis in range(len(step.shape))])
@@ -396,18 +452,9 @@ def entries_of(step: Step, choices: jax.Array, picked: jax.Array) -> jax.Array:
 def _after(step: Step, before: Terms) -> Terms:
     def terms(u: Named, z: Named, inputs: Named) -> dict[str, jax.Array]:
         found, rest = scores(step, before, u, z, inputs)
-        return {**rest, step.name: log_sum_exp(found)}
+        return {**rest, step.name: log_sum_exp(found) if step.along is None else chain.total(found)}
 
     return terms
-
-
-def log_sum_exp(values: jax.Array) -> jax.Array:
-    """log Σ exp over the first axis; minus infinity where all are, with the gradient zero and not undefined."""
-    top = lax.stop_gradient(jnp.max(values, axis=0))
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
-    total = jnp.sum(jnp.exp(values - top), axis=0)
-    none = total == 0
-    return jnp.where(none, -jnp.inf, top + jnp.log(jnp.where(none, 1.0, total)))
 
 
 def _with_care(
@@ -422,7 +469,7 @@ def _with_care(
         for i, step in enumerate(steps):
             rest = {name: z[name] for name in z if name not in [done.name for done in steps[: i + 1]]}
             found, _ = scores(step, levels[i], u, rest, inputs)
-            seen.append(jnp.all(jnp.isfinite(found) & (found > _ZERO)))
+            seen.append(jnp.all(jnp.stack([jnp.all(jnp.isfinite(x) & (x > _ZERO)) for x in jax.tree.leaves(found)])))
         return jnp.stack(seen)
 
     sound = np.ones(len(steps), bool)

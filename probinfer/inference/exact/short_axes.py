@@ -3,7 +3,8 @@
 A discrete site is summed out by running the model with all entries of the site at one value. Written for an entry each,
 the model would look the value's parameters up for every entry, and their gradient would be added up over all of them.
 Here an array that does not vary along an axis has the size one there for as long as operations allow, so that
-`mu[z]` is computed once for each value of z. The results are the same.
+`mu[z]` is computed once for each value of z; and a loop whose steps need not wait for one another is none. The results
+are the same.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from probinfer.inference.exact.dependence import ELEMENTWISE, REDUCTIONS, kept_axes
+from probinfer.inference.exact.dependence import follow
+from probinfer.inference.exact.loops import all_at_once
+from probinfer.inference.exact.rules import ELEMENTWISE, REDUCTIONS, kept_axes
 
 
 def evaluate(program: Any, arguments: Sequence[Any]) -> list[jax.Array]:
@@ -42,6 +45,10 @@ def _step(step: Any, inputs: list[Any]) -> list[Any]:
     name, parameters = step.primitive.name, step.params
     if name in ("jit", "pjit") and "jaxpr" in parameters:
         return _run(parameters["jaxpr"].jaxpr, parameters["jaxpr"].consts, inputs)
+    if name == "scan":
+        found = all_at_once(step, inputs, follow, _run)
+        if found is not None:
+            return found
     shapes = [tuple(variable.aval.shape) for variable in step.invars]
     short = any(jnp.shape(value) != shape for value, shape in zip(inputs, shapes, strict=True))
     if name == "broadcast_in_dim" and len(inputs) == 1:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probinfer.inference.exact.elimination import CannotSum, eliminate, entries_of, own_rows, scores
+from probinfer.inference.exact.elimination import CannotSum, drawn, eliminate, own_rows, scores
 from probinfer.model.model import BoundModel
 from probinfer.model.target import Seen, Target
 
@@ -134,27 +134,17 @@ class Summed(Target):
         key = jax.random.wrap_key_data(words, impl="threefry2x32")
         for i in range(place.shape[0]):
             key = jax.random.fold_in(key, place[i])
-        u, drawn = self.split(z), {}
+        u, sites = self.split(z), {}
         for i, step in reversed(list(enumerate(self._steps))):
-            found, _ = scores(step, self._levels[i], u, drawn, inputs)
-            picked = _pick(jax.random.fold_in(key, i), found)
-            drawn[step.name] = entries_of(step, jnp.asarray(step.choices), picked)
-        found = {**u, **drawn}
+            found, _ = scores(step, self._levels[i], u, sites, inputs)
+            sites[step.name] = drawn(step, jax.random.fold_in(key, i), found)
+        found = {**u, **sites}
         return jnp.concatenate([jnp.ravel(found[name]).astype(z.dtype) for name in self.whole.layout_names])
 
     def _simulate(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, Seen]:
         terms = {name: jnp.sum(term) for name, term in self._levels[-1](self.split(z), {}, inputs).items()}
         total = sum(terms.values(), start=jnp.zeros((), z.dtype)).astype(z.dtype)
         return total, Seen({}, {}, terms)
-
-
-def _pick(key: jax.Array, scores: jax.Array) -> jax.Array:
-    """The number of a choice for each entry, with probabilities in proportion to exp(scores), (c, …) -> (…); never one
-    of probability zero."""
-    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
-    below = jnp.cumsum(jnp.exp(scores - jnp.max(scores, axis=0)), axis=0)
-    u = jax.random.uniform(key, scores.shape[1:], scores.dtype)
-    return jnp.sum((below <= u * below[-1]) & (below < below[-1]), axis=0)
 
 
 def _padded(values: np.ndarray, size: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from jax import lax
 from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import MethodError
+from probinfer.inference.exact.elimination import bounds_of
 from probinfer.inference.latent_sites import describe
 from probinfer.inference.mcmc.conditionals import Family, disagreement, families
 from probinfer.model.target import Target
@@ -45,6 +46,10 @@ def make_plan(target: Target, generator: np.random.Generator) -> Plan:
             if values is None:  # of some size, for all entries alike: some will be large enough
                 size = int(2 ** generator.uniform(0, 10))
                 position[where] = model.least(name) + generator.integers(size, 2 * size, len(where))
+            elif name in model.bounds:  # of each entry its own: all low, all high, or as high as one another
+                low, high = (ends.ravel() for ends in model.bounds[name])
+                level = np.clip(generator.uniform(-0.5, 1.5), 0.0, 1.0)
+                position[where] = low + np.rint(level * (high - low))
             else:
                 position[where] = generator.choice(values, size=len(where))
         return position
@@ -129,6 +134,7 @@ class _Conditionals:
     def __init__(self, target: Target) -> None:
         self._target, self._bound = target, target.bound
         names = np.array(target.coordinate_names())
+        self.bounds: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.where = {name: np.flatnonzero(names == name) for name in target.layout_names}
         self._about = describe(target)
         continuous = [name for name in target.layout_names if name not in self._bound.discrete]
@@ -169,13 +175,16 @@ class _Conditionals:
         return jnp.where(jnp.isfinite(before), worst, jnp.nan)
 
     def support(self, name: str) -> np.ndarray | None:
-        """The values of a discrete site, None if they are without end or not the same for all entries."""
+        """The values of a discrete site, of all entries together where they differ; None if they are without end."""
         about = self._about[name]
         if about.vectors:
             raise MethodError(
                 f"Gibbs: the discrete site {name} ({about.law}) has vectors for values; wanted single numbers. "
                 "Write it as several sites, or sum it out of the model."
             )
+        if about.values is None and (bounds := bounds_of(self._target, name)) is not None:
+            self.bounds[name] = bounds
+            return np.arange(bounds[0].min(), bounds[1].max() + 1.0)
         return about.values
 
     def least(self, name: str) -> int:
