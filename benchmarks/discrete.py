@@ -2,7 +2,8 @@
 
     python -m benchmarks.discrete [--only MODEL ...] [--repeat 9] [--dry]
 
-Normal mixtures with k components; a class for each group of rows, whose rows are spread over the table. `sites` is the
+Normal mixtures with k components; a class for each group of rows, whose rows are spread over the table; hidden Markov
+chains of k states in numpyro's scan, by hand the forward recursion. `sites` is the
 model with its discrete sites, `by hand` the same density with a logsumexp of the model's own, as one would write it
 with numpyro.factor. Microseconds of processor time a leapfrog, medians of turns: of a bare loop of leapfrog steps on
 one thread, and of the block that `pi.NUTS` runs. `discrete sites` is the wall time that drawing them for 4,000 draws
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpyro.contrib.control_flow import scan
 
 import probinfer as pi
 from benchmarks.loop import Sampled
@@ -65,6 +67,32 @@ def groups_by_hand(y: Any, group: Any, count: int, k: int) -> None:
     numpyro.factor("y", jax.nn.logsumexp(each, axis=1).sum())
 
 
+def _chain(k: int) -> tuple[jax.Array, jax.Array]:
+    moves = numpyro.sample("moves", dist.Dirichlet(jnp.ones((k, k)) + 4.0 * jnp.eye(k)).to_event(1))
+    return moves, numpyro.sample("centre", dist.Normal(jnp.linspace(-4.0, 4.0, k), 1.0).to_event(1))
+
+
+def hidden_markov(y: Any, k: int) -> None:
+    moves, centre = _chain(k)
+
+    def step(before: Any, row: Any) -> tuple[Any, None]:
+        state = numpyro.sample("state", dist.Categorical(moves[before]))
+        numpyro.sample("y", dist.Normal(centre[state], 1.0), obs=row)
+        return state, None
+
+    scan(step, 0, y)
+
+
+def hidden_markov_by_hand(y: Any, k: int) -> None:
+    moves, centre = _chain(k)
+    logs, seen = jnp.log(moves), dist.Normal(centre, 1.0).log_prob(y[:, None])
+
+    def forward(before: jax.Array, here: jax.Array) -> tuple[jax.Array, None]:
+        return here + jax.nn.logsumexp(before[:, None] + logs, axis=0), None
+
+    numpyro.factor("y", jax.nn.logsumexp(jax.lax.scan(forward, seen[0] + logs[0], seen[1:])[0]))
+
+
 def _mixture_data(rows: int, k: int) -> dict[str, Any]:
     generator = np.random.default_rng(1)
     return {"y": np.linspace(-4, 4, k)[generator.integers(0, k, rows)] + 0.7 * generator.normal(size=rows), "k": k}
@@ -82,6 +110,8 @@ MODELS: dict[str, tuple[Callable, Callable, dict[str, Any]]] = {
     "mixture of 2": (mixture, mixture_by_hand, _mixture_data(1000, 2)),
     "mixture of 5": (mixture, mixture_by_hand, _mixture_data(1000, 5)),
     "classes of 100 groups": (groups, groups_by_hand, _groups_data(1000, 3)),
+    "hidden chain of 2 states": (hidden_markov, hidden_markov_by_hand, _mixture_data(300, 2)),
+    "hidden chain of 5 states": (hidden_markov, hidden_markov_by_hand, _mixture_data(300, 5)),
 }
 
 

@@ -245,7 +245,7 @@ def test_states_given_a_posterior_of_the_parameters(model, exact):
     assert ((upper - lower)[:, 0] > 3.2 * sds.min(axis=0)).all()
     particles = pi.smooth(model, Y, pi.ParticleFilter(particles=200), parameters=posterior)
     # a run of 200 particles has a bias of order 1/200
-    assert (np.abs(particles.mean[:, 0] - mean) < bound * particles.mcse[:, 0] + sd / 200).all()
+    assert (np.abs(particles.mean - mean) < bound * particles.mcse + sd / 200).all()
     near, far = (pi.filter(each, Y, parameters=posterior).forecast(2) for each in (linear(), model))
     np.testing.assert_allclose(near.sd, far.sd[:, None] if far.sd.ndim == 1 else far.sd, rtol=0.1)
     assert "100 draws" in str(kalman.report)

@@ -46,14 +46,18 @@ def neighbours(index: np.ndarray) -> bool:
     return bool((np.abs(index[both, 0] - index[both, 1]) <= 1).all())
 
 
-def potentials(found: jax.Array, index: np.ndarray | None, entries: int) -> Potentials:
-    """Of a term at the alternating states, (K², …, N), whose entry n depends on entries index[n], (N,) or (N, 2)."""
+def single(found: jax.Array, index: np.ndarray | None, entries: int) -> jax.Array:
+    """Potentials (T, K, …) of a term at states all alike, (K, …, N), whose entry n depends on entry index[n]."""
+    rows = np.arange(entries) if index is None else np.maximum(index, 0)
+    return _placed(jnp.moveaxis(found, -1, 0), rows, np.ones(len(rows), bool), entries)
+
+
+def potentials(found: jax.Array, index: np.ndarray, entries: int) -> Potentials:
+    """Of a term at the alternating states, (K², …, N), whose entry n depends on entries index[n], (N, 2)."""
     values = round(found.shape[0] ** 0.5)
     table = jnp.moveaxis(found, -1, 0)
     table = table.reshape(len(table), values, values, *table.shape[2:])  # by the value of even and of odd entries
-    rows = np.arange(len(table)) if index is None else index
-    rows = rows.reshape(len(table), -1)
-    rows = np.where(rows < 0, rows.max(axis=1, keepdims=True), rows)  # now of one entry: twice the same
+    rows = np.where(index < 0, index.max(axis=1, keepdims=True), index)  # of one entry: twice the same
     first, last = np.maximum(rows.min(axis=1), 0), np.maximum(rows.max(axis=1), 0)
     alone = first == last
     same = jnp.moveaxis(jnp.diagonal(table, axis1=1, axis2=2), -1, 1)

@@ -38,7 +38,7 @@ _ZERO = -1e30  # log densities below count as those of an impossible state
 _NOTHING = -800.0  # log of a share that is zero in double precision
 
 _IN_TIME = (
-    "States that follow one another in time are summed by the forward recursion, written as a numpyro.factor "
+    "States that follow one another in time are summed where each meets the one before it alone, in numpyro's scan "
     "(docs/exact.md shows it), or drawn with pi.StateSpace."
 )
 
@@ -366,24 +366,44 @@ def _own(step: Step, terms: Named) -> dict[str, jax.Array]:
     return found
 
 
-def _by_entry(step: Step, own: Named) -> Any:
-    """Those terms (c, …) for all choices, added up for each entry that is apart: (c, *sizes of the free axes); of a
-    chain, its potentials."""
-    sizes = [step.shape[axis] for axis in step.free]
-    parts = []
+def _by_entry(step: Step, own: Named) -> jax.Array:
+    """Those terms (c, …) for all choices, added up for each entry that is apart: (c, *sizes of the free axes)."""
+    total: Any = jnp.zeros(())
     for name, value in own.items():
-        for at, axis in enumerate(step.free, start=1):
-            index = step.places[name][axis].index
-            if index is not None:  # an entry that depends on none adds the same in every state, wherever it is put
-                rows = jnp.moveaxis(value, at, 0)
-                sums = jax.ops.segment_sum(rows, jnp.asarray(np.maximum(index, 0)), num_segments=sizes[at - 1])
-                value = jnp.moveaxis(sums, 0, at)
-        if step.along is not None:
-            value = chain.potentials(value, step.places[name][step.along].index, step.shape[step.along])
-        parts.append(value)
-    if step.along is not None:
-        return jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *parts)
-    return jnp.broadcast_to(sum(parts, jnp.zeros(())), (len(step.choices), *sizes))
+        total = total + _at_entries(step, name, value)
+    return jnp.broadcast_to(total, (len(step.choices), *(step.shape[axis] for axis in step.free)))
+
+
+def _at_entries(step: Step, name: str, value: jax.Array) -> jax.Array:
+    """A term (c, …) with its axes after the first those of the site's entries that are apart."""
+    for at, axis in enumerate(step.free, start=1):
+        index = step.places[name][axis].index
+        if index is not None:  # an entry that depends on none adds the same in every state, wherever it is put
+            rows = jnp.moveaxis(value, at, 0)
+            sums = jax.ops.segment_sum(rows, jnp.asarray(np.maximum(index, 0)), num_segments=step.shape[axis])
+            value = jnp.moveaxis(sums, 0, at)
+    return value
+
+
+def _potentials(step: Step, own: Named, alike: Named) -> chain.Potentials:
+    """Of a chain: from its terms at alternating states (c, …), and at states that are all alike (values, …), which is
+    enough for terms that see one entry at a time."""
+    assert step.along is not None
+    single, pair = [], []
+    for name, place in step.places.items():
+        index, several = place[step.along].index, place[step.along].several
+        value = _at_entries(step, name, own[name] if several else alike[name])
+        if several:
+            found = chain.potentials(value, index, step.shape[step.along])
+            single, pair = [*single, found.single], [*pair, found.pair]
+        else:
+            single.append(chain.single(value, index, step.shape[step.along]))
+    return chain.Potentials(sum(single[1:], single[0]), sum(pair[1:], pair[0]))
+
+
+def _values(step: Step) -> jax.Array:
+    """The values of an entry of a chain."""
+    return jnp.asarray(step.choices.reshape(step.values, step.values, -1)[:, 0, 0])
 
 
 def scores(step: Step, before: Terms, u: Named, z: Named, inputs: Named) -> tuple[Any, dict[str, jax.Array]]:
@@ -395,10 +415,14 @@ def scores(step: Step, before: Terms, u: Named, z: Named, inputs: Named) -> tupl
         return _own(step, terms), {name: term for name, term in terms.items() if name not in step.places}
 
     choices = jnp.asarray(step.choices)
-    if not step.careful or step.along is not None:
+    if step.along is not None:
         own, rest = jax.vmap(at, out_axes=(0, None))(choices)
-        found = _by_entry(step, own)
+        alike, _ = jax.vmap(at, out_axes=(0, None))(_values(step).reshape(-1, *[1] * len(step.shape)))
+        found = _potentials(step, own, alike)
         return jax.tree.map(_or_nothing, found) if step.careful else found, rest
+    if not step.careful:
+        own, rest = jax.vmap(at, out_axes=(0, None))(choices)
+        return _by_entry(step, own), rest
 
     # A state of probability zero adds nothing to the sum, but the gradient there may be no number, and zero times that
     # is none either. So its place is taken by the likeliest state, and its share is set to zero afterwards.
@@ -434,10 +458,9 @@ def drawn(step: Step, key: jax.Array, found: Any) -> jax.Array:
     if step.along is None:
         return entries_of(step, chain.pick(key, found))
     picked = chain.draw(key, found)  # (steps, *free)
-    values = jnp.asarray(step.choices.reshape(step.values, step.values, -1)[:, 0, 0])
     order = (step.along, *step.free)
     sizes = [size if axis in order else 1 for axis, size in enumerate(step.shape)]
-    return jnp.reshape(jnp.transpose(values[picked], np.argsort(order)), sizes)
+    return jnp.reshape(jnp.transpose(_values(step)[picked], np.argsort(order)), sizes)
 
 
 def entries_of(step: Step, picked: jax.Array) -> jax.Array:
