@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from probinfer import cli
-from probinfer.demo import picture, radon
+from probinfer.demo import picture, radon, run
 from probinfer.demo.baselines import pooled, rmse, unpooled
 from probinfer.errors import MissingExtra
 
@@ -78,13 +78,14 @@ def test_rmse():
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> tuple[Path, str]:
-    """Folder and printed text of one run of the demo, over a folder where it has run before."""
+    """Folder and printed text of one run of the demo, over a folder where it has run before, with fewer draws."""
     import contextlib
     import io
 
     folder = tmp_path_factory.mktemp("demo") / "out"
-    for _ in range(2):
-        with contextlib.redirect_stdout(io.StringIO()) as text:
+    for draws in (200, run.DRAWS):
+        with contextlib.redirect_stdout(io.StringIO()) as text, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "DRAWS", draws)
             assert cli.main(["demo", "--output", str(folder)]) == 0
     return folder, text.getvalue()
 
