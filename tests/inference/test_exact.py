@@ -185,7 +185,7 @@ def assert_gaussian(draws: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> 
         assert_within_mcse(z[..., 1:] * z[..., :-1], 0.0, names="covariance of neighbours")
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+@pytest.mark.parametrize("method", [pi.NUTS, pi.HMC, pytest.param(pi.Metropolis, marks=pytest.mark.long)])
 @pytest.mark.parametrize("dim", [pytest.param(1, marks=pytest.mark.long), 10])
 def test_correlated_gaussian(dim, method):
     mean, factor = gaussian(dim)
