@@ -2,6 +2,7 @@
 Python's byte code where it would not be kept at all. The quick tests compile without XLA's optimisations."""
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -38,3 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.markexpr == QUICK:
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and tracing makes many objects that live on: to look through all of them again and
+    again takes some percents of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

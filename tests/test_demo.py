@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import probinfer as pi
 from probinfer import cli
 from probinfer.demo import picture, radon
 from probinfer.demo.baselines import pooled, rmse, unpooled
@@ -78,13 +79,19 @@ def test_rmse():
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> tuple[Path, str]:
-    """Folder and printed text of one run of the demo, over a folder where it has run before."""
+    """Folder and printed text of one run of the demo, over a folder where it has run before, with the same draws."""
     import contextlib
     import io
 
-    folder = tmp_path_factory.mktemp("demo") / "out"
+    folder, infer, drawn = tmp_path_factory.mktemp("demo") / "out", pi.infer, []
+
+    def once(*arguments, **settings):
+        drawn[:] = drawn or [infer(*arguments, **settings)]
+        return drawn[0]
+
     for _ in range(2):
-        with contextlib.redirect_stdout(io.StringIO()) as text:
+        with contextlib.redirect_stdout(io.StringIO()) as text, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pi, "infer", once)
             assert cli.main(["demo", "--output", str(folder)]) == 0
     return folder, text.getvalue()
 

@@ -24,6 +24,7 @@ from probinfer.model.trace import (
     run_handlers,
     scan_aware,
     trace_index_bounds,
+    unconstrained_shape,
     user_error,
 )
 
@@ -193,6 +194,7 @@ class LogDensity(Model):
 class BoundModel:
     """A model with its data, traced: what its sites are called, what shapes they have, what the axes mean.
 
+    unconstrained: shapes of the latents on the real line, by site.
     raw, pipeline: of a model with preprocessing, the rows as they came and the fitted steps.
     """
 
@@ -206,6 +208,7 @@ class BoundModel:
     coords: dict[str, np.ndarray]
     observed_arguments: dict[str, str | None]
     index_bounds: dict[str, tuple[int, int]]
+    unconstrained: dict[str, tuple[int, ...]]
     raw: Mapping[str, np.ndarray] | None = None
     pipeline: "FittedPipeline | None" = None
 
@@ -259,6 +262,7 @@ class BoundModel:
 
 def _bind(model: Model, arrays: dict[str, np.ndarray], constants: dict[str, Any]) -> BoundModel:
     seen: dict[str, Any] = {}
+    unconstrained: dict[str, tuple[int, ...]] = {}
     fed_by: dict[str, str | None] = {}
 
     def run(named: dict[str, Any]) -> dict[str, Any]:
@@ -266,6 +270,8 @@ def _bind(model: Model, arrays: dict[str, np.ndarray], constants: dict[str, Any]
         trace = run_handlers(model.fn, {**constants, **named}, placeholder)
         for name, site in trace.items():
             seen[name] = site
+            if is_latent(site):
+                unconstrained[name] = unconstrained_shape(site)
             for argument, value in named.items():
                 if site["type"] == "sample" and site["is_observed"] and site["value"] is value:
                     fed_by[name] = argument
@@ -301,6 +307,7 @@ def _bind(model: Model, arrays: dict[str, np.ndarray], constants: dict[str, Any]
         coords=coords,
         observed_arguments=dict(fed_by),
         index_bounds=bounds,
+        unconstrained=unconstrained,
     )
 
 

@@ -19,7 +19,7 @@ from probinfer.model.loop_sums import with_loop_sums
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.shared_rows import SharedRows
-from probinfer.model.trace import is_latent, log_densities, pointwise_log_densities, unconstrained_shape, user_error
+from probinfer.model.trace import log_densities, pointwise_log_densities, user_error
 
 _KEPT = 64  # programs of all targets in this process, each a few hundred kB
 _programs: OrderedDict[tuple, Any] = OrderedDict()
@@ -51,7 +51,7 @@ class Target:
         self.float64 = float64
         self.latents = tuple(site for site in bound.latents if site.name not in without)
         self.deterministics, self.coords = bound.deterministics, bound.coords
-        self._layout = _Layout(bound, float64, without)
+        self._layout = _Layout({site.name: bound.unconstrained[site.name] for site in self.latents})
         self.dim = self._layout.dim
         self._shared: SharedRows | None = None
         self._results: dict[str, Any] = {}  # shapes of what a function of this target gives; its copies share them
@@ -299,17 +299,9 @@ class _Traced:
 class _Layout:
     """Where each latent site lies in the flat vector."""
 
-    def __init__(self, bound: BoundModel, float64: bool, without: tuple[str, ...] = ()) -> None:
-        self.shapes: dict[str, tuple[int, ...]] = {}
-
-        def run(inputs: Mapping[str, Any]) -> list:
-            latent = {name: site for name, site in bound.simulate({}, inputs).items() if is_latent(site)}
-            self.shapes = {name: unconstrained_shape(site) for name, site in latent.items() if name not in without}
-            return []
-
-        with jax.enable_x64(float64):
-            jax.eval_shape(run, bound.arrays)
-        self.dim = sum(int(np.prod(shape)) for shape in self.shapes.values())
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.shapes = shapes
+        self.dim = sum(int(np.prod(shape)) for shape in shapes.values())
 
     def split(self, z: jax.Array) -> dict[str, jax.Array]:
         values, start = {}, 0

@@ -153,10 +153,16 @@ def assert_exact(case: Case, defect: float, method: type) -> None:
 
 
 METHODS = (pi.NUTS, pi.HMC, pi.Metropolis)
+QUICK = {pi.NUTS: CASES, pi.HMC: (dirichlet_multinomial,), pi.Metropolis: (linear_regression,)}
+PAIRS = [
+    pytest.param(make, method, id=f"{make.__name__}-{method.__name__}", marks=() if quick else pytest.mark.long)
+    for make in CASES
+    for method in METHODS
+    for quick in [make in QUICK[method]]
+]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
-@pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(("make", "method"), PAIRS)
 def test_posterior_is_exact_and_a_defective_twin_is_not(make, method):
     case = make()
     assert_exact(case, 0.0, method)
@@ -179,8 +185,8 @@ def assert_gaussian(draws: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> 
         assert_within_mcse(z[..., 1:] * z[..., :-1], 0.0, names="covariance of neighbours")
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
-@pytest.mark.parametrize("dim", [1, 10])
+@pytest.mark.parametrize("method", [pi.NUTS, pi.HMC, pytest.param(pi.Metropolis, marks=pytest.mark.long)])
+@pytest.mark.parametrize("dim", [pytest.param(1, marks=pytest.mark.long), 10])
 def test_correlated_gaussian(dim, method):
     mean, factor = gaussian(dim)
 

@@ -68,6 +68,7 @@ def test_a_mixture_by_enumeration():
     assert posterior.report.verdict is pi.Verdict.GOOD
 
 
+@pytest.mark.long
 def test_terms_that_are_left_out_are_noticed(monkeypatch):
     """The twin believes the entries independent, and forgets the likelihood in weighing their values."""
     right = plan._Conditionals.local
@@ -262,6 +263,7 @@ def test_a_checkpoint_gives_the_same_draws(tmp_path):
 
 def test_sequential_monte_carlo_updates_with_discrete_sites_summed_out():
     posterior = infer(mixture, {"y": Y}, pi.Gibbs(draws=1000, warmup=100))
+    assert_mixture(posterior)
     new = np.array([2.5, 3.0, 2.0, 2.4])
     updated = posterior.update({"y": new}, progress=False)
     ones, share = mixture_exactly(np.r_[Y, new])

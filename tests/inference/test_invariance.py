@@ -101,7 +101,7 @@ CASES = [
     pytest.param(funnel, "identity", 0.7, id="funnel"),
     pytest.param(funnel, "low rank", 0.5, id="funnel, low-rank metric"),
 ]
-OTHER_CASES = [pytest.param(*case.values, id=case.id, marks=pytest.mark.long) for case in CASES[1:3]] + CASES[::3]
+CASES[1:3] = [pytest.param(*case.values, id=case.id, marks=pytest.mark.long) for case in CASES[1:3]]
 
 
 @pytest.mark.parametrize(("make", "metric", "step_size"), CASES)
@@ -191,7 +191,7 @@ def quick_of(mutants: Mapping[str, tuple], *quick: int) -> list:
     return [pytest.param(name, marks=() if i in quick else pytest.mark.long) for i, name in enumerate(mutants)]
 
 
-@pytest.mark.parametrize("name", quick_of(MUTANTS, 0, 2, 3, 5))
+@pytest.mark.parametrize("name", quick_of(MUTANTS, 0, 5))
 def test_mutant_moves_the_law(name):
     _, end, _ = step_from_exact_draws(nuts(mutant(*MUTANTS[name])), funnel(), METRICS["identity"], 0.7)
     with pytest.raises(AssertionError, match="the law is off"):
@@ -206,7 +206,7 @@ def metropolis(module: types.ModuleType):
     return functools.partial(module.transition, proposals=8)
 
 
-@pytest.mark.parametrize(("make", "metric", "step_size"), OTHER_CASES)
+@pytest.mark.parametrize(("make", "metric", "step_size"), CASES)
 def test_law_does_not_move_under_hmc(make, metric, step_size):
     start, end, info = step_from_exact_draws(hmc(trajectory), make(), METRICS[metric], step_size)
     assert_standard_normal(end)
@@ -215,7 +215,7 @@ def test_law_does_not_move_under_hmc(make, metric, step_size):
     assert len(np.unique(info.steps)) > 2
 
 
-@pytest.mark.parametrize(("make", "metric", "step_size"), OTHER_CASES)
+@pytest.mark.parametrize(("make", "metric", "step_size"), CASES)
 def test_law_does_not_move_under_metropolis(make, metric, step_size):
     del step_size
     start, end, info = step_from_exact_draws(metropolis(walk), make(), METRICS[metric], 1.2, gradient=False)

@@ -17,7 +17,6 @@ from probinfer.inference.mcmc.chees import Length, halton
 from probinfer.inference.mcmc.ensemble import whitened
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.model import target as target_module
-from tests.inference.models import EIGHT_SCHOOLS, eight_schools
 from tests.inference.statistics import assert_moments
 
 X = np.random.default_rng(21).normal(size=(40, 3)) @ np.array([[1.0, 0.9, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 3.0]])
@@ -51,6 +50,11 @@ def assert_regression():
     draws = np.asarray(posterior.tree["posterior"]["b"])
     assert_moments(draws, MEAN, np.sqrt(np.diag(COVARIANCE)), resolution=0.2)
     return posterior
+
+
+@pytest.fixture(scope="module")
+def usual():
+    return infer(regression, DATA, pi.ManyChains())
 
 
 def test_exact_moments():
@@ -103,12 +107,11 @@ def test_nested_r_hat_of_short_chains_is_near_one():
     assert np.median(usual) > 1.05
 
 
-def test_the_verdict_can_be_had_again_from_the_tree(tmp_path):
-    posterior = infer(eight_schools, EIGHT_SCHOOLS, pi.ManyChains())
-    posterior.save(tmp_path / "saved")
+def test_the_verdict_can_be_had_again_from_the_tree(usual, tmp_path):
+    usual.save(tmp_path / "saved")
     loaded = pi.load_posterior(tmp_path / "saved")
-    assert loaded.report.verdict is posterior.report.verdict
-    assert np.array_equal(loaded.report.numbers.r_hat, posterior.report.numbers.r_hat)
+    assert loaded.report.verdict is usual.report.verdict
+    assert np.array_equal(loaded.report.numbers.r_hat, usual.report.numbers.r_hat)
 
 
 def test_length_climbs_from_both_sides():
@@ -156,9 +159,9 @@ def test_halton_fills_the_interval():
     assert [halton(i) for i in range(4)] == [0.5, 0.25, 0.75, 0.125]
 
 
-def test_the_same_seed_gives_the_same_draws():
-    first, second = (np.asarray(infer(regression, DATA, pi.ManyChains()).tree["posterior"]["b"]) for _ in range(2))
-    assert np.array_equal(first, second)
+def test_the_same_seed_gives_the_same_draws(usual):
+    again = infer(regression, DATA, pi.ManyChains())
+    assert np.array_equal(*(np.asarray(each.tree["posterior"]["b"]) for each in (usual, again)))
 
 
 def test_interrupted_draws_are_kept(monkeypatch):

@@ -52,7 +52,13 @@ POLYNOMIAL = {"square": np.array([2.0, 4.0, 1.25]), "product": -2.0 * 4.0}
 
 @pytest.mark.parametrize(
     "method",
-    [pi.MonteCarlo(), pi.MonteCarlo(antithetic=True), pi.QuasiMonteCarlo(), pi.Importance(), None],
+    [
+        pi.MonteCarlo(),
+        pi.MonteCarlo(antithetic=True),
+        pi.QuasiMonteCarlo(),
+        pytest.param(pi.Importance(), marks=pytest.mark.long),
+        None,
+    ],
     ids=["plain", "antithetic", "quasi", "importance", "chosen"],
 )
 def test_polynomials_of_a_normal_vector(method):

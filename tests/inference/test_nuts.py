@@ -272,7 +272,7 @@ def test_ctrl_c_while_sampling_returns_what_there_is():
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "sampling\n"
-    time.sleep(1)
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

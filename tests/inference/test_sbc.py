@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 import pytest
 
 import probinfer as pi
-from probinfer.inference.draw import draw
+from probinfer.inference.draw import draw, draw_again
 from tests.inference.statistics import assert_uniform_ranks
 
 THIN, KEPT = 10, 63
@@ -81,12 +81,17 @@ UNTIL = pi.Until(ess=400, rhat=1.05, draws=4000)
 def ranks(
     case: Case, function: Callable, replications: int, until: pi.Until | None = None, method: Any = METHOD
 ) -> np.ndarray:
-    """Ranks of the true values among the thinned draws: (replications, scalars)."""
+    """Ranks of the true values among the thinned draws: (replications, scalars). The model is traced for the first
+    data set, and with a stop rule for each."""
     model = pi.Model(function)
-    found = []
+    found, target = [], None
     for replication in range(replications):
         truth, data = case.simulate(np.random.default_rng([1, replication]))
-        drawn, target, _ = draw(model, data, method, seed=replication, until=until, progress=False)
+        if target is None or until is not None:
+            drawn, target, _ = draw(model, data, method, seed=replication, until=until, progress=False)
+        else:
+            again = target.with_arrays({name: np.asarray(value) for name, value in data.items()})
+            drawn, target, _ = draw_again(again, method, warm=None, seed=replication, progress=False)
         thin = THIN if until is None else drawn.positions.shape[1] // ((KEPT + 1) // 2)
         values = target.constrain(drawn.positions[:, ::thin][:, : (KEPT + 1) // 2])
         row = []

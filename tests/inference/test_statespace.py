@@ -97,37 +97,38 @@ METHODS = {
     "every step": pi.ParticleFilter(particles=200, runs=400, resample_below=1),
     "guided": pi.ParticleFilter(particles=200, runs=400, proposal=guide),
     # many more particles: its weights have a heavy tail
-    "auxiliary": pi.ParticleFilter(particles=2000, runs=400, kind=pi.FilterKind.AUXILIARY, resample_below=1),
+    "auxiliary": pi.ParticleFilter(particles=1000, runs=200, kind=pi.FilterKind.AUXILIARY, resample_below=1),
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+QUICK = ("SYSTEMATIC", "guided", "auxiliary")  # of the schemes one, of the kinds each
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.long) for n in METHODS])
 def test_the_likelihood_is_unbiased_and_the_means_are_right(name):
     assert unbiased(METHODS[name])
 
 
-def test_twins_are_caught(monkeypatch):
-    right = particle_pass.weighed
+TWINS = {
+    "weights to the power of 1.1": (particle_pass, "weighed", lambda right: lambda logs: right(1.1 * logs)),
+    # 20% over the ten observations
+    "every log density too high by 0.02": (particle_pass, "weighed", lambda right: lambda logs: right(logs + 0.02)),
+    "resampled by other weights": (resampling, "systematic", lambda right: lambda words, w: right(words, w**1.5)),
+}
 
-    def fresh():
-        return pi.StateSpace.linear_gaussian(M, P, F, Q, H, R)
 
-    monkeypatch.setattr(particle_pass, "weighed", lambda log_weights: right(1.1 * log_weights))
-    assert not unbiased(SMALL, fresh())
-    # every log density too high by 0.02: 20% over the ten observations
-    monkeypatch.setattr(particle_pass, "weighed", lambda log_weights: right(log_weights + 0.02))
-    assert not unbiased(SMALL, fresh())
-    monkeypatch.setattr(particle_pass, "weighed", right)
-    scheme = resampling.systematic
-    monkeypatch.setattr(resampling, "systematic", lambda words, w: scheme(words, w**1.5))
-    assert not unbiased(SMALL, fresh())
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if i else ()) for i, n in enumerate(TWINS)])
+def test_twins_are_caught(name, monkeypatch):
+    module, function, wrong = TWINS[name]
+    monkeypatch.setattr(module, function, wrong(getattr(module, function)))
+    assert not unbiased(SMALL, pi.StateSpace.linear_gaussian(M, P, F, Q, H, R))
 
 
 def test_smoothing_by_particles_agrees_with_kalman():
-    states = pi.smooth(MODEL, Y, pi.ParticleFilter(particles=300, runs=40), draws=100)
+    states = pi.smooth(MODEL, Y, pi.ParticleFilter(particles=300, runs=20), draws=100)
     exact = pi.smooth(MODEL, Y)
-    assert agrees(states.mean, exact.mean, states.mcse + exact.sd / 300, 39)
-    assert not agrees(states.mean, pi.filter(MODEL, Y).mean, states.mcse + exact.sd / 300, 39)
+    assert agrees(states.mean, exact.mean, states.mcse + exact.sd / 300, 19)
+    assert not agrees(states.mean, pi.filter(MODEL, Y).mean, states.mcse + exact.sd / 300, 19)
     np.testing.assert_allclose(states.sd, exact.sd, rtol=0.1)
 
 

@@ -66,6 +66,8 @@ def ascend(
         errors: list[float] = []
         rise, done, arrived = np.inf, 0, False
         for step, rate in enumerate(_RATES):
+            if done >= max_steps:
+                break  # what was averaged at the rate before is the answer
             begun, average = len(bounds), jax.tree.map(jnp.zeros_like, params)
             while done < max_steps:
                 key, own = jax.random.split(key)
