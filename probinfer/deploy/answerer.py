@@ -24,6 +24,10 @@ class Answerer(Protocol):
         """Do beforehand what the first call of up to `most_rows` rows would have to wait for."""
         ...
 
+    def share(self, older: "Answerer") -> None:
+        """Use what an older version of the model has compiled, where it serves this one."""
+        ...
+
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
         """All of them in one call."""
         ...
@@ -47,6 +51,11 @@ class PosteriorAnswers:
     def compile(self, most_rows: int) -> None:
         """Compile every shape that is needed."""
         self._few.compile(most_rows)
+
+    def share(self, older: Answerer) -> None:
+        """Versions that differ in nothing but numbers have the same compiled programs."""
+        if isinstance(older, PosteriorAnswers) and older._few.engine.identity == self._few.engine.identity:
+            self._few = FewShapes(older._few.engine.sharing(self._program))
 
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
         """All of them in one call."""
@@ -72,6 +81,9 @@ class PointAnswers:
 
     def compile(self, most_rows: int) -> None:
         """Nothing: the model's file is loaded already."""
+
+    def share(self, older: Answerer) -> None:
+        """Nothing is compiled."""
 
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
         """All of them in one call of the model."""

@@ -24,6 +24,7 @@ from probinfer.errors import PredictionError
 from probinfer.model.program_cache import kept_programs
 from probinfer.predict import mixture
 from probinfer.predict.family import Family
+from probinfer.predict.kept import fingerprint, lowered
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Program
 from probinfer.predict.shortest import shortest, shortest_of_draws, shortest_run
 from probinfer.predict.weights import average, log_average
@@ -93,14 +94,19 @@ class Engine:
         return other
 
     @cached_property
+    def identity(self) -> str:
+        """The program's fingerprint."""
+        return fingerprint(self.program)
+
+    @cached_property
     def _draws(self) -> dict[str, jax.Array]:
         with jax.enable_x64(True):
-            return {name: jnp.asarray(values) for name, values in self.program.draws.items()}
+            return {name: jax.device_put(values) for name, values in self.program.draws.items()}
 
     @cached_property
     def _fixed(self) -> dict[str, jax.Array]:
         with jax.enable_x64(True):
-            return {name: jnp.asarray(values) for name, values in self.program.fixed.items()}
+            return {name: jax.device_put(values) for name, values in self.program.fixed.items()}
 
     def summarise(
         self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray, *, copies: int = 1
@@ -275,14 +281,14 @@ class Engine:
         arguments = (self._draws, self._fixed, columns or {NO_INPUT: np.zeros(rows)}, along, np.zeros(levels))
         work: Any = partial(_packed_summary, self.program)
         with jax.enable_x64(True):
-            self._compile(work, arguments, "")
+            self._compile(work, arguments, "", kept=True)
             if self.program.family and self.program.discrete:
-                self._compile(partial(work, search_counts=True), arguments, "search")
+                self._compile(partial(work, search_counts=True), arguments, "search", kept=True)
 
     def _call(self, function: Callable, *arguments: Any, variant: str = "") -> Any:
         return np.asarray(self._compile(function, arguments, variant)(*arguments))
 
-    def _compile(self, function: Callable, arguments: tuple, variant: str) -> Callable:
+    def _compile(self, function: Any, arguments: tuple, variant: str, *, kept: bool = False) -> Callable:
         leaves = jax.tree.leaves(arguments)
         name = getattr(getattr(function, "func", function), "__name__", "")
         key = (name, variant, *(leaf.shape for leaf in leaves))
@@ -291,8 +297,10 @@ class Engine:
             with self._lock, kept_programs():
                 compiled = self._compiled.get(key)
                 if compiled is None:
-                    lowered = jax.jit(function).lower(*arguments)
-                    compiled = self._compiled[key] = lowered.compile(compiler_options=_plain_sums())
+                    traced = (
+                        lowered(function, arguments, self.identity) if kept else jax.jit(function).lower(*arguments)
+                    )
+                    compiled = self._compiled[key] = traced.compile(compiler_options=_plain_sums())
         return compiled
 
 
