@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.predict.engine import Engine
 from probinfer.predict.interval import Answered
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.point_together import answer_points
@@ -14,6 +15,7 @@ from probinfer.predict.rows import content_hashes
 from probinfer.predict.sampling import sample_rows
 from probinfer.predict.together import FewShapes, Question, answer_together, guarantee_of, join
 
+_BLOCK_ROWS = (1, 2, 4, 8, 16, 32, 64)  # batches have any number of rows, and a block of 64 is as quick as larger ones
 _DRAWS = (16, 128, 1024)  # draws are made in these numbers and cut to what was asked: few programs are compiled
 
 
@@ -46,7 +48,7 @@ class PosteriorAnswers:
 
     def __init__(self, predictor: Predictor) -> None:
         self._program, self._calibration = predictor.program, predictor.calibration
-        self._few = FewShapes(predictor._engine)
+        self._few = FewShapes(Engine(predictor.program, _BLOCK_ROWS))
 
     def compile(self, most_rows: int) -> None:
         """Compile every shape that is needed."""

@@ -78,17 +78,19 @@ class _Asked(NamedTuple):
 
 
 class Engine:
-    """Compiled functions of one program. Thread-safe."""
+    """Compiled functions of one program. Thread-safe.
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    block_rows: the sizes of blocks, in order, from 1."""
+
+    def __init__(self, program: Program, block_rows: tuple[int, ...] = BLOCK_ROWS) -> None:
+        self.program, self.block_rows = program, block_rows
         self._compiled: dict[Any, Any] = {}
         self._asked: dict[Any, _Asked] = {}
         self._lock = threading.Lock()
 
     def sharing(self, program: Program) -> "Engine":
         """An engine of a program that differs from this one's in its draws only: what is compiled serves both."""
-        other = Engine(program)
+        other = Engine(program, self.block_rows)
         if program.chains == self.program.chains:
             other._compiled, other._lock = self._compiled, self._lock
         return other
@@ -115,14 +117,16 @@ class Engine:
         `hashes`: content of each row, for laws answered from draws. `copies`: of a law of a family, how many versions
         of every row there are, all equally probable; columns are (rows, copies, *shape) if there are several."""
         program, event = self.program, self.program.event
-        question = (len(hashes), levels.tobytes()) if levels.ndim == 1 and copies == 1 else None
+        own = levels.ndim > 1
+        question = (len(hashes), levels.shape if own else levels.tobytes()) if copies == 1 else None
+        if own:
+            along = np.empty((len(hashes), 1 + math.prod(levels.shape[1:])))
+            along[:, 0], along[:, 1:] = hashes, levels.reshape(len(hashes), along.shape[1] - 1)
+            hashes = along
         if question in self._asked:
             return self._answer_again(self._asked[question], columns, hashes)
         places = None
-        if levels.ndim > 1:
-            hashes = np.concatenate(
-                [hashes[:, None].astype(float), levels.reshape(len(hashes), math.prod(levels.shape[1:]))], axis=1
-            )
+        if own:
             levels = np.zeros(levels.shape[-1])
         elif levels.size:
             levels, places = _distinct(levels)
@@ -268,11 +272,11 @@ class Engine:
 
     def _sizes(self, draws: int) -> list[int]:
         entries = draws * max(1, math.prod(self.program.event)) * _classes(self.program)
-        return [size for size in BLOCK_ROWS if size * entries * 8 <= BLOCK_BYTES] or [1]
+        return [size for size in self.block_rows if size * entries * 8 <= BLOCK_BYTES] or [1]
 
     def compile_summary(self, rows: int, levels: int) -> None:
         """Compile what `summarise` needs for blocks of `rows` rows with `levels` quantiles of their own each, so that
-        no call waits for it later. `rows` is one of BLOCK_ROWS; a size that is never used is passed over."""
+        no call waits for it later. `rows` is one of `block_rows`; a size that is never used is passed over."""
         if rows not in self._sizes(self.program.size):
             return
         kinds = {"float64": np.float64, "int64": np.int64, "bool": np.bool_}
