@@ -269,7 +269,11 @@ class Service:
             await asyncio.to_thread(self._draw_worker.stop)
 
     async def _began(self) -> None:
-        await self.models.warm()
+        try:
+            await self.models.warm()
+        except Exception:
+            logger.exception("could not be compiled")
+            raise
         self._compiled()
         if self.settings.reload:
             await self.models.watch(self.settings.reload)

@@ -116,10 +116,13 @@ mlir.register_lowering(_module_p, _insert)
 def _name(function: partial, arguments: tuple, identity: str) -> str:
     leaves, tree = jax.tree.flatten(arguments)
     shapes = [(leaf.shape, str(leaf.dtype)) for leaf in leaves]
-    work: Any = function.func
+    work: Any = function
+    options: dict[str, Any] = {}
+    while isinstance(work, partial):
+        work, options = work.func, {**work.keywords, **options}
     words = [
         jax.__version__, jaxlib.__version__, jax.default_backend(), _sources(), work.__module__, work.__qualname__,
-        sorted(function.keywords.items()), str(tree), shapes, identity,
+        sorted(options.items()), str(tree), shapes, identity,
     ]  # fmt: skip
     return hashlib.sha256(repr(words).encode()).hexdigest()
 

@@ -23,6 +23,12 @@ def program():
     return fitted(models.line, {"x": models.x, "y": models.y}, models.LINE).program
 
 
+def test_both_functions_of_a_discrete_law_are_kept(folder):
+    binary = fitted(models.logistic, {"X": models.X, "y": models.y > 0}, {"beta": models.draws(3)}).program
+    Engine(binary).compile_summary(1, 2)
+    assert len(list(folder.iterdir())) == 2
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PROBINFER_CACHE", str(tmp_path))
