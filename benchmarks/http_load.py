@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.ending import end_with_parent
+
 
 def message(path: str, content: Any) -> bytes:
     """A POST of JSON as it goes over the wire."""
@@ -76,6 +78,7 @@ async def open_loop(messages: Sequence[bytes], port: int, rate: float, seconds: 
 def _loaded(queue: Any, kind: str, *arguments: Any) -> None:
     import uvloop
 
+    end_with_parent()
     work = closed_loop if kind == "closed" else open_loop
     queue.put(uvloop.run(work(*arguments)))
 
@@ -84,7 +87,7 @@ def load(kind: str, *arguments: Any) -> np.ndarray:
     """Latencies in seconds of a "closed" or "open" loop with these arguments, made by a process of its own."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    process = context.Process(target=_loaded, args=(queue, kind, *arguments))
+    process = context.Process(target=_loaded, args=(queue, kind, *arguments), daemon=True)
     process.start()
     found = queue.get(timeout=300)
     process.join(30)

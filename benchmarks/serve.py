@@ -31,6 +31,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import probinfer as pi
+from benchmarks.ending import end_in_order, end_with_parent
 from benchmarks.http_load import load, message
 from benchmarks.results import circumstances, write_section
 
@@ -105,7 +106,7 @@ def serving(name: str, path: Path) -> Iterator[tuple[int, float]]:
         else [sys.executable, "-m", "probinfer", "serve", f"m={path}", "--port", str(port), *more[name]]
     )
     began = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent)
     try:
         while True:
             with contextlib.suppress(OSError):
@@ -209,6 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.bare:
         bare(options.bare, options.port)
         return
+    end_in_order()
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("PROBINFER_CACHE", folder)
         path = Path(folder) / "line"

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import probinfer as pi
+from benchmarks.ending import end_with_parent
 from benchmarks.http_load import load, message
 from benchmarks.results import circumstances
 from benchmarks.serve import free_port
@@ -185,7 +186,9 @@ class Running:
             environment["PATH"] = f"{programs}:{environment['PATH']}"
             command[0] = str(programs / command[0])
         with open(folder / "log", "wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, cwd=folder, preexec_fn=end_with_parent
+            )
         self.log = folder / "log"
 
     def ask(self, row: list[float]) -> dict[str, float]:
@@ -305,7 +308,6 @@ def told(rates: dict[str, list[float]], tails: dict[str, list[float]]) -> tuple[
 
 def compare(artifact: Path, families: Sequence[str], seconds: float, repeat: int) -> str:
     """Body of the section."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended from outside"))  # servers are ended, too
     wanted = {BARE, OURS, *(families or GOALS)}
     servers = [server for server in SERVERS if server.installed and server.family in wanted]
     table, goals = told(*measure(artifact, servers, seconds, repeat))

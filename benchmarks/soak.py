@@ -34,6 +34,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import probinfer as pi
+from benchmarks.ending import end_in_order, end_with_parent
 from benchmarks.http_load import message
 from benchmarks.results import circumstances, write_section
 from benchmarks.serve import free_port
@@ -91,7 +92,10 @@ class Server:
         command = [sys.executable, "-m", "probinfer", "serve", f"m={path}", "--port", str(self.port)]
         with open(log, "wb") as told:
             self.process = subprocess.Popen(
-                [*command, "--workers", str(WORKERS), "--reload", "0.5"], stderr=told, start_new_session=True
+                [*command, "--workers", str(WORKERS), "--reload", "0.5"],
+                stderr=told,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
             )
 
     def workers(self) -> list[int]:
@@ -356,4 +360,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()

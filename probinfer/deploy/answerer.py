@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.predict.engine import Engine
 from probinfer.predict.interval import Answered
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.point_together import answer_points
@@ -14,6 +15,7 @@ from probinfer.predict.rows import content_hashes
 from probinfer.predict.sampling import sample_rows
 from probinfer.predict.together import FewShapes, Question, answer_together, guarantee_of, join
 
+_BLOCK_ROWS = (1, 2, 4, 8, 16, 32, 64)  # batches have any number of rows, and a block of 64 is as quick as larger ones
 _DRAWS = (16, 128, 1024)  # draws are made in these numbers and cut to what was asked: few programs are compiled
 
 
@@ -22,6 +24,10 @@ class Answerer(Protocol):
 
     def compile(self, most_rows: int) -> None:
         """Do beforehand what the first call of up to `most_rows` rows would have to wait for."""
+        ...
+
+    def share(self, older: "Answerer") -> None:
+        """Use what an older version of the model has compiled, where it serves this one."""
         ...
 
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
@@ -42,11 +48,16 @@ class PosteriorAnswers:
 
     def __init__(self, predictor: Predictor) -> None:
         self._program, self._calibration = predictor.program, predictor.calibration
-        self._few = FewShapes(predictor._engine)
+        self._few = FewShapes(Engine(predictor.program, _BLOCK_ROWS))
 
     def compile(self, most_rows: int) -> None:
         """Compile every shape that is needed."""
         self._few.compile(most_rows)
+
+    def share(self, older: Answerer) -> None:
+        """Versions that differ in nothing but numbers have the same compiled programs."""
+        if isinstance(older, PosteriorAnswers) and older._few.engine.identity == self._few.engine.identity:
+            self._few = FewShapes(older._few.engine.sharing(self._program))
 
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
         """All of them in one call."""
@@ -72,6 +83,9 @@ class PointAnswers:
 
     def compile(self, most_rows: int) -> None:
         """Nothing: the model's file is loaded already."""
+
+    def share(self, older: Answerer) -> None:
+        """Nothing is compiled."""
 
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
         """All of them in one call of the model."""

@@ -48,11 +48,11 @@ class Service:
     """One process's server of the models in `settings`, an ASGI application.
 
     Making it loads the predictors, so that a folder that cannot be read stops the server before it listens. Compiling
-    them begins with the event loop; until then `/v2/health/ready` says 503.
+    them begins with the event loop; until then `/v2/health/ready` says 503. Then `compiled` is called.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: ServeSettings, compiled: Callable[[], None] = lambda: None) -> None:
+        self.settings, self._compiled = settings, compiled
         self.limits = Limits(settings.max_rows, settings.max_samples)
         self.draining = False
         self.meter = Meter([name for name, _ in settings.models], settings.counts)
@@ -269,7 +269,12 @@ class Service:
             await asyncio.to_thread(self._draw_worker.stop)
 
     async def _began(self) -> None:
-        await self.models.warm()
+        try:
+            await self.models.warm()
+        except Exception:
+            logger.exception("could not be compiled")
+            raise
+        self._compiled()
         if self.settings.reload:
             await self.models.watch(self.settings.reload)
 

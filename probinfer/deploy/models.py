@@ -139,6 +139,7 @@ class Models:
             raise ArtifactError(f"{path} is gone. The version loaded before goes on serving; put one there again.")
         version_of(path)
         served = load(name, path)
+        served.answers.share(self.slots[name].served.answers)
         served.answers.compile(self._most_rows)
         return served
 

@@ -7,9 +7,9 @@ and a function of one row alone, which is all that conformal calibration asks of
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit
 
 from probinfer.model.pipeline.change import Change
 from probinfer.predict.engine import LEAST_DRAWS, Answer, Engine, Summariser
@@ -19,6 +19,20 @@ from probinfer.predict.program import Program
 _TAIL = 1e-6
 _SAMPLED_TAIL = 5e-3  # of laws answered from some thousands of draws
 _NUDGE = 1e-9
+
+
+def logit(p: Any) -> Any:
+    """log(p / (1 - p)). SciPy is imported by the first who asks: that takes a third as long as importing JAX."""
+    from scipy import special
+
+    return special.logit(p)
+
+
+def expit(x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    from scipy import special
+
+    return special.expit(x)
 
 
 def tail_of(program: Program) -> float:

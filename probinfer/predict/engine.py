@@ -24,6 +24,7 @@ from probinfer.errors import PredictionError
 from probinfer.model.program_cache import kept_programs
 from probinfer.predict import mixture
 from probinfer.predict.family import Family
+from probinfer.predict.kept import fingerprint, lowered
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Program
 from probinfer.predict.shortest import shortest, shortest_of_draws, shortest_run
 from probinfer.predict.weights import average, log_average
@@ -77,30 +78,37 @@ class _Asked(NamedTuple):
 
 
 class Engine:
-    """Compiled functions of one program. Thread-safe."""
+    """Compiled functions of one program. Thread-safe.
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    block_rows: the sizes of blocks, in order, from 1."""
+
+    def __init__(self, program: Program, block_rows: tuple[int, ...] = BLOCK_ROWS) -> None:
+        self.program, self.block_rows = program, block_rows
         self._compiled: dict[Any, Any] = {}
         self._asked: dict[Any, _Asked] = {}
         self._lock = threading.Lock()
 
     def sharing(self, program: Program) -> "Engine":
         """An engine of a program that differs from this one's in its draws only: what is compiled serves both."""
-        other = Engine(program)
+        other = Engine(program, self.block_rows)
         if program.chains == self.program.chains:
             other._compiled, other._lock = self._compiled, self._lock
         return other
 
     @cached_property
+    def identity(self) -> str:
+        """The program's fingerprint."""
+        return fingerprint(self.program)
+
+    @cached_property
     def _draws(self) -> dict[str, jax.Array]:
         with jax.enable_x64(True):
-            return {name: jnp.asarray(values) for name, values in self.program.draws.items()}
+            return {name: jax.device_put(values) for name, values in self.program.draws.items()}
 
     @cached_property
     def _fixed(self) -> dict[str, jax.Array]:
         with jax.enable_x64(True):
-            return {name: jnp.asarray(values) for name, values in self.program.fixed.items()}
+            return {name: jax.device_put(values) for name, values in self.program.fixed.items()}
 
     def summarise(
         self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray, *, copies: int = 1
@@ -109,14 +117,16 @@ class Engine:
         `hashes`: content of each row, for laws answered from draws. `copies`: of a law of a family, how many versions
         of every row there are, all equally probable; columns are (rows, copies, *shape) if there are several."""
         program, event = self.program, self.program.event
-        question = (len(hashes), levels.tobytes()) if levels.ndim == 1 and copies == 1 else None
+        own = levels.ndim > 1
+        question = (len(hashes), levels.shape if own else levels.tobytes()) if copies == 1 else None
+        if own:
+            along = np.empty((len(hashes), 1 + math.prod(levels.shape[1:])))
+            along[:, 0], along[:, 1:] = hashes, levels.reshape(len(hashes), along.shape[1] - 1)
+            hashes = along
         if question in self._asked:
             return self._answer_again(self._asked[question], columns, hashes)
         places = None
-        if levels.ndim > 1:
-            hashes = np.concatenate(
-                [hashes[:, None].astype(float), levels.reshape(len(hashes), math.prod(levels.shape[1:]))], axis=1
-            )
+        if own:
             levels = np.zeros(levels.shape[-1])
         elif levels.size:
             levels, places = _distinct(levels)
@@ -262,11 +272,11 @@ class Engine:
 
     def _sizes(self, draws: int) -> list[int]:
         entries = draws * max(1, math.prod(self.program.event)) * _classes(self.program)
-        return [size for size in BLOCK_ROWS if size * entries * 8 <= BLOCK_BYTES] or [1]
+        return [size for size in self.block_rows if size * entries * 8 <= BLOCK_BYTES] or [1]
 
     def compile_summary(self, rows: int, levels: int) -> None:
         """Compile what `summarise` needs for blocks of `rows` rows with `levels` quantiles of their own each, so that
-        no call waits for it later. `rows` is one of BLOCK_ROWS; a size that is never used is passed over."""
+        no call waits for it later. `rows` is one of `block_rows`; a size that is never used is passed over."""
         if rows not in self._sizes(self.program.size):
             return
         kinds = {"float64": np.float64, "int64": np.int64, "bool": np.bool_}
@@ -275,14 +285,14 @@ class Engine:
         arguments = (self._draws, self._fixed, columns or {NO_INPUT: np.zeros(rows)}, along, np.zeros(levels))
         work: Any = partial(_packed_summary, self.program)
         with jax.enable_x64(True):
-            self._compile(work, arguments, "")
+            self._compile(work, arguments, "", kept=True)
             if self.program.family and self.program.discrete:
-                self._compile(partial(work, search_counts=True), arguments, "search")
+                self._compile(partial(work, search_counts=True), arguments, "search", kept=True)
 
     def _call(self, function: Callable, *arguments: Any, variant: str = "") -> Any:
         return np.asarray(self._compile(function, arguments, variant)(*arguments))
 
-    def _compile(self, function: Callable, arguments: tuple, variant: str) -> Callable:
+    def _compile(self, function: Any, arguments: tuple, variant: str, *, kept: bool = False) -> Callable:
         leaves = jax.tree.leaves(arguments)
         name = getattr(getattr(function, "func", function), "__name__", "")
         key = (name, variant, *(leaf.shape for leaf in leaves))
@@ -291,8 +301,10 @@ class Engine:
             with self._lock, kept_programs():
                 compiled = self._compiled.get(key)
                 if compiled is None:
-                    lowered = jax.jit(function).lower(*arguments)
-                    compiled = self._compiled[key] = lowered.compile(compiler_options=_plain_sums())
+                    traced = (
+                        lowered(function, arguments, self.identity) if kept else jax.jit(function).lower(*arguments)
+                    )
+                    compiled = self._compiled[key] = traced.compile(compiler_options=_plain_sums())
         return compiled
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 _RIDGE = 1e-13  # relative; corners may nearly repeat each other
 _CLOSE = 1e-12
@@ -59,6 +58,8 @@ def nearest_combinations(corners: np.ndarray) -> Iterator[np.ndarray]:
 
 def _least(gram: np.ndarray) -> np.ndarray:
     """w with the sum one that makes w' gram w least."""
+    from scipy.linalg import cho_factor, cho_solve  # not where a predictor is only loaded: it takes long to import
+
     ridge = _RIDGE * np.trace(gram) + np.finfo(float).tiny
     solved = cho_solve(cho_factor(gram + ridge * np.eye(len(gram))), np.ones(len(gram)))
     return solved / solved.sum()

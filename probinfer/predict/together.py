@@ -4,6 +4,7 @@ What a server needs: requests of different clients share the cost of a call, and
 question that cannot be answered gets its own error; the rest of the batch is answered all the same.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 from probinfer.errors import PredictionError
 from probinfer.predict.conformal import Calibration
 from probinfer.predict.conformity import summarise_at
-from probinfer.predict.engine import BLOCK_ROWS, Answer, Engine
+from probinfer.predict.engine import Answer, Engine
 from probinfer.predict.interval import (
     Answered,
     calibrated,
@@ -26,7 +27,8 @@ from probinfer.predict.kind import Interval
 from probinfer.predict.program import Program
 
 WIDTHS = (2, 8)  # how many quantiles of a row one call computes: few shapes, all compiled beforehand
-_ROUND = 8  # rows beyond one are padded to a multiple of it: no call is spent on a single row
+_SPARSE = 3  # of the larger one every third size of blocks
+_CALL = 3  # a call costs as much as so many rows of it
 
 
 class Question(NamedTuple):
@@ -53,35 +55,53 @@ class Question(NamedTuple):
 
 
 class FewShapes:
-    """An engine whose calls have few shapes: rows padded to multiples of eight, quantiles to two or eight."""
+    """An engine whose calls have few shapes: rows in blocks of a few sizes, quantiles in pieces of two or eight."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.program = engine.program
+        sizes = tuple(engine._sizes(engine.program.size))
+        self._sizes = {width: sizes if width == WIDTHS[0] else sizes[::_SPARSE] for width in WIDTHS}
 
     def compile(self, most_rows: int) -> None:
         """Compile every shape that up to `most_rows` rows need."""
-        for rows in BLOCK_ROWS:
-            if rows == 1 or rows < 2 * most_rows:
-                for width in WIDTHS:
-                    self.engine.compile_summary(rows, width)
+        for width, sizes in self._sizes.items():
+            for rows in sorted({size for count in range(1, most_rows + 1) for size in _cut(count, sizes)}):
+                self.engine.compile_summary(rows, width)
 
     def summarise(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
         """As `Engine.summarise` with every row's own levels, (rows, *event, levels)."""
-        count = len(hashes)
-        rows = count if count <= 1 else -(-count // _ROUND) * _ROUND
-        columns = {name: _longer(values, rows) for name, values in columns.items()}
-        hashes, levels = _longer(hashes, rows), _longer(levels, rows)
         parts, start = [], 0
         while start < levels.shape[-1]:
             width = next((w for w in WIDTHS if levels.shape[-1] - start <= w), WIDTHS[-1])
             piece = levels[..., start : start + width]
-            spare = np.broadcast_to(piece[..., :1], (*piece.shape[:-1], width - piece.shape[-1]))
-            answer = self.engine.summarise(columns, hashes, np.concatenate([piece, spare], axis=-1))
+            answer = self._in_blocks(columns, hashes, _wider(piece, width))
             parts.append(answer._replace(quantiles=answer.quantiles[..., : piece.shape[-1]]))
             start += width
-        whole = parts[0]._replace(quantiles=np.concatenate([part.quantiles for part in parts], axis=-1))
-        return Answer(*(values[:count] for values in whole))
+        if len(parts) == 1:
+            return parts[0]
+        return parts[0]._replace(quantiles=np.concatenate([part.quantiles for part in parts], axis=-1))
+
+    def _in_blocks(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
+        count, parts, start = len(hashes), [], 0
+        for size in _cut(count, self._sizes[levels.shape[-1]]):
+            rows = slice(start, min(start + size, count))
+            block = {name: _longer(values[rows], size) for name, values in columns.items()}
+            answer = self.engine.summarise(block, _longer(hashes[rows], size), _longer(levels[rows], size))
+            stop = rows.stop - start
+            parts.append(answer if stop == size else Answer(*(values[:stop] for values in answer)))
+            start = rows.stop
+        return parts[0] if len(parts) == 1 else Answer(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+@functools.cache
+def _cut(count: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes of the blocks for so many rows that cost least; the last may be larger than what is left for it."""
+    if count > sizes[-1]:
+        return (sizes[-1], *_cut(count - sizes[-1], sizes))
+    ways = [(size, *(_cut(count - size, sizes) if count > size else ())) for size in sizes if size < 2 * count]
+    ways += [(size,) for size in sizes if size >= 2 * count][:1]
+    return min(ways, key=lambda way: sum(way) + _CALL * len(way))
 
 
 def answer_together(

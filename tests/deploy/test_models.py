@@ -2,6 +2,8 @@
 
 import asyncio
 
+import numpy as np
+
 from probinfer.deploy.batcher import Batcher
 from probinfer.deploy.meter import Meter
 from probinfer.deploy.models import Models, Slot
@@ -36,3 +38,24 @@ def test_a_version_that_is_replaced_while_it_loads_is_served_until_the_next_look
     asyncio.run(models.look("line"))
     assert slot.served.version == third
     assert not slot.changed()
+
+
+def test_a_version_of_the_same_program_is_not_compiled_again(tmp_path):
+    path = tmp_path / "line"
+    save(path, 0.0)
+    models = Models({"line": Slot(load("line", path), Batcher(Worker("test")))}, Meter(["line"]), 1)
+    slot = models.slots["line"]
+    asyncio.run(models.warm())
+    first = slot.served
+    known = dict(first.answers._few.engine._compiled)
+    save(path, 1.0)
+    asyncio.run(models.look("line"))
+    assert slot.served is not first
+    assert known == slot.served.answers._few.engine._compiled
+    question = first.question({"x": [0.5]}, 1)
+    before, after = (served.answer([question])[0].answer.mean for served in (first, slot.served))
+    np.testing.assert_allclose(after - before, 0.5)
+
+    fitted(m.line, {"x": m.x, "y": m.y}, {name: values[:-4] for name, values in m.LINE.items()}, chains=4).save(path)
+    asyncio.run(models.look("line"))
+    assert slot.served.answers._few.engine._compiled.keys().isdisjoint(known)

@@ -1,14 +1,17 @@
 """Questions of several clients in one call: each gets what it would get alone, or its own error."""
 
+import itertools
+
 import numpy as np
 import numpyro
 import pytest
 from numpyro import distributions as dist
 
 import probinfer as pi
+from probinfer.predict.engine import Engine
 from probinfer.predict.interval import take_groups
 from probinfer.predict.rows import read_rows
-from probinfer.predict.together import FewShapes, Question, answer_together, guarantee_of, join
+from probinfer.predict.together import _CALL, FewShapes, Question, _cut, answer_together, guarantee_of, join
 
 from . import models
 from .fits import fitted
@@ -128,3 +131,27 @@ def test_what_was_compiled_beforehand_is_all_that_is_compiled(line):
             asked = question(line, {"x": np.zeros(rows)}, 0.7, tuple(np.linspace(0.1, 0.9, quantiles)))
             answer_together(few, None, [asked])
     assert len(line._engine._compiled) == known
+
+
+def test_rows_are_cut_into_blocks_that_hold_them_all_and_cost_least():
+    sizes = (1, 2, 4, 8, 16, 32, 64)
+
+    def cost(blocks):
+        return sum(blocks) + _CALL * len(blocks)
+
+    for count in range(1, 40):
+        blocks = _cut(count, sizes)
+        assert sum(blocks[:-1]) < count <= sum(blocks)
+        for length in range(1, 4):
+            for other in itertools.combinations_with_replacement(sizes, length):
+                assert sum(other) < count or cost(blocks) <= cost(other)
+    assert sum(_cut(512, sizes)) == 512
+    assert _cut(5, (1,)) == (1,) * 5
+
+
+def test_any_number_of_rows_in_blocks_of_other_sizes_gets_the_same_answers(line):
+    few = FewShapes(Engine(line.program, (1, 2, 4)))
+    for rows in (2, 3, 7):
+        x = np.linspace(-1.0, 1.0, rows)
+        (found,) = answer_together(few, None, [question(line, {"x": x}, 0.7, (0.2,))])
+        assert_same(found, line, {"x": x}, 0.7, (0.2,))
