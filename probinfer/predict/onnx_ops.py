@@ -324,6 +324,10 @@ def _pad(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
 def _reduce(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
     body = [view.operation for view in operation.regions[0].blocks[0].operations]
     kind = body[0].name.removeprefix("stablehlo.")
+    if len(inputs) > 2 and _sums_apart(operation.regions[0].blocks[0]):
+        several, axes = len(inputs) // 2, graph.ints(*_attribute(operation, "dimensions"))
+        sums = [graph.add("ReduceSum", name, axes, keepdims=0) for name in inputs[:several]]
+        return [graph.add("Add", *pair) for pair in zip(sums, inputs[several:], strict=True)]
     if len(inputs) != 2 or len(body) != 2:
         raise ExportError("The model reduces an array in a way (such as argmax) that has no translation to ONNX here.")
     axes, value = graph.ints(*_attribute(operation, "dimensions")), operation.operands[0]
@@ -339,6 +343,17 @@ def _reduce(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
     if kind in _BINARY:
         return graph.add(_BINARY[kind], found, inputs[1])
     return graph.add("Max" if kind == "maximum" else "Min", found, inputs[1])
+
+
+def _sums_apart(block: Any) -> bool:
+    """Several sums in one operation: every result adds its own two arguments."""
+    given = list(block.arguments)
+    several, operations = len(given) // 2, [view.operation for view in block.operations]
+    if any(operation.name != "stablehlo.add" for operation in operations[:-1]):
+        return False
+    pairs = [sorted(given.index(value) for value in operation.operands) for operation in operations[:-1]]
+    kept = [list(operations[-1].operands).index(operation.results[0]) for operation in operations[:-1]]
+    return pairs == [[i, several + i] for i in kept] and sorted(kept) == list(range(several))
 
 
 def _reduce_window(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
