@@ -213,12 +213,16 @@ def _log_plus_one(operation: Any, inputs: list[str], graph: Graph, names: Any) -
 
 
 def _exponential_minus_one(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
+    return exponential_minus_one(inputs[0], graph, dtype_of(_kind(operation.operands[0])))
+
+
+def exponential_minus_one(x: str, graph: Graph, dtype: np.dtype) -> str:
     """exp(x) - 1 = (u - 1) x / log(u), u = exp(x) as rounded. Kahan; Higham (2002), section 1.14."""
-    x, one = inputs[0], _number(operation, graph, 1.0)
+    one = graph.constant(1.0, dtype)
     u = graph.add("Exp", x)
     less = graph.add("Sub", u, one)
     exact = graph.add("Div", graph.add("Mul", less, x), graph.add("Log", u))
-    large = graph.add("Greater", graph.add("Abs", x), _number(operation, graph, 20.0))
+    large = graph.add("Greater", graph.add("Abs", x), graph.constant(20.0, dtype))
     return graph.add("Where", graph.add("Equal", u, one), x, graph.add("Where", large, less, exact))
 
 
@@ -321,7 +325,7 @@ def _pad(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
 # sums and products ---------------------------------------------------------------------------------------------------
 
 
-def _reduce(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
+def _reduce(operation: Any, inputs: list[str], graph: Graph, names: Any) -> Any:
     body = [view.operation for view in operation.regions[0].blocks[0].operations]
     kind = body[0].name.removeprefix("stablehlo.")
     if len(inputs) > 2 and _sums_apart(operation.regions[0].blocks[0]):
