@@ -70,11 +70,14 @@ class _Block(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """What answers a kind of question: the compiled program, its levels, and where those asked for are among them."""
+    """What answers a kind of question: the compiled program, its levels, and where those asked for are among them;
+    and where the device has the levels and, of a law of a family, which does not read them, the hashes."""
 
     compiled: Callable
     levels: np.ndarray
     places: np.ndarray | None
+    there: jax.Array
+    hashes: jax.Array | None
 
 
 class Engine:
@@ -140,22 +143,26 @@ class Engine:
         parts = parts or [np.zeros((_MOMENTS + len(levels) + program.probabilities, 0, *event))]
         if question is not None and len(hashes) in self._sizes(program.size) and len(self._asked) < _QUESTIONS:
             arguments = (self._draws, self._fixed, dict(columns) or {NO_INPUT: np.zeros(len(hashes))}, hashes, levels)
-            self._asked[question] = _Asked(self._compile(work, arguments, ""), levels, places)
+            with jax.enable_x64(True):
+                there, unread = jnp.asarray(levels), jnp.asarray(hashes) if program.family else None
+            self._asked[question] = _Asked(self._compile(work, arguments, ""), levels, places, there, unread)
         return self._unpacked(np.concatenate(parts, axis=1), len(levels), places)  # a copy, to write to
 
     def _answer_again(self, asked: "_Asked", columns: Mapping[str, np.ndarray], hashes: np.ndarray) -> Answer:
         """`summarise` of one block without padding, of a kind that was asked before: what leads to the same compiled
         program is not worked out again, which takes as long as the program for one row."""
-        rows = columns or {NO_INPUT: np.zeros(len(hashes))}
+        rows = dict(columns) if columns else {NO_INPUT: np.zeros(len(hashes))}
+        along = hashes if asked.hashes is None else asked.hashes
         with jax.enable_x64(True):
-            packed = np.array(asked.compiled(self._draws, self._fixed, dict(rows), hashes, asked.levels))
-            packed = self._searched(packed, self._draws, self._fixed, dict(rows), hashes, asked.levels)
+            packed = np.array(asked.compiled(self._draws, self._fixed, rows, along, asked.there))
+            packed = self._searched(packed, self._draws, self._fixed, rows, hashes, asked.levels)
         return self._unpacked(packed, len(asked.levels), asked.places)
 
     def _searched(self, packed: np.ndarray, *arguments: Any, copies: int = 1) -> np.ndarray:
         """A packed summary with those quantiles of counts searched for that summing did not reach."""
         program, levels = self.program, len(arguments[-1])
-        if not (program.family and program.discrete and np.any(packed[_MOMENTS : _MOMENTS + levels] < 0.0)):
+        counts = program.family is not None and program.family.support is mixture.Support.COUNT
+        if not (counts and np.any(packed[_MOMENTS : _MOMENTS + levels] < 0.0)):
             return packed
         work = partial(_packed_summary, program, search_counts=True, copies=copies)
         return np.where(packed < 0.0, self._call(work, *arguments, variant="search"), packed)
@@ -171,7 +178,9 @@ class Engine:
             mcse=mcse,
             quantiles=_first_last(quantiles if places is None else quantiles[places]),
             probabilities=_first_last(chances),
-            defined=defined.reshape(len(mean), math.prod(self.program.event)).all(axis=1),
+            defined=defined != 0.0
+            if mean.ndim == 1
+            else defined.reshape(len(mean), math.prod(self.program.event)).all(axis=1),
         )
 
     def sample(self, columns: Mapping[str, np.ndarray], keys: np.ndarray, picked: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 The summaries of one row, the very functions that `predict` compiles, are lowered to StableHLO and translated operation
 by operation; ONNX's Scan runs them over the rows. So the file answers what `predict` answers, quantiles by the same
-search on the mixture's cdf included. No model code is needed: a loaded predictor has its program.
+search on the mixture's cdf included. No model code is needed: a loaded predictor has its program. Raw columns of a
+model with a pipeline are prepared by nodes of their own, before the rows are gone through.
 """
 
 import json
@@ -22,7 +23,8 @@ from probinfer.predict.family import Family, Support
 from probinfer.predict.interval import probabilities_of
 from probinfer.predict.kind import Interval
 from probinfer.predict.onnx_ops import OPSET, Graph, onnx, translate, value_info
-from probinfer.predict.program import NO_INPUT, Program
+from probinfer.predict.onnx_pipeline import ML, ML_OPSET, Preparation, refuse_steps
+from probinfer.predict.program import NO_INPUT, Input, Program
 from probinfer.predict.stablehlo import flat_module
 
 if TYPE_CHECKING:
@@ -38,10 +40,11 @@ def export_onnx(predictor: "Predictor", path: str | os.PathLike[str], level: flo
     _refuse(predictor)
     levels = (*probabilities_of(Interval.ETI, level), *quantiles)
     graph, outputs = _row_graph(program, np.array(levels))
-    inputs = [value_info(entry.name, np.dtype(entry.dtype), ["rows", *entry.shape]) for entry in program.inputs]
+    inputs = [value_info(entry.name, _dtype(entry), ["rows", *entry.shape]) for entry in program.asked]
+    prepares = [] if program.prepared is None else [helper.make_opsetid(ML, ML_OPSET)]
     model = helper.make_model(
         _over_rows(program, graph, outputs, inputs),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", OPSET), *prepares],
         ir_version=_IR_VERSION,
         producer_name="probinfer",
     )
@@ -63,12 +66,13 @@ def _refuse(predictor: "Predictor") -> None:
             "predictor that was calibrated, or save this one as a folder (predictor.save)."
         )
     if program.prepared is not None:
-        raise ExportError(
-            "The predictor prepares its rows (pi.Pipeline), which an ONNX file cannot do here: it would read "
-            "columns that are prepared already. Save it as a folder (predictor.save) instead."
-        )
+        refuse_steps(program.prepared)
     if not program.inputs:
         raise ExportError(f"The rows of {program.outcome} need no inputs, so there is nothing that ONNX could be fed.")
+
+
+def _dtype(entry: Input) -> np.dtype:
+    return np.dtype(object if entry.dtype == "text" else entry.dtype)  # as onnx has it, text is of NumPy's objects
 
 
 def _row_graph(program: Program, levels: np.ndarray) -> tuple[Graph, dict[str, str]]:
@@ -135,8 +139,13 @@ def _outputs(program: Program, found: Answer) -> dict[str, jax.Array]:
 
 
 def _over_rows(program: Program, row: Graph, outputs: Mapping[str, str], inputs: Sequence[Any]) -> Any:
-    """The whole graph: Scan over the rows. The draws are its constants, which the body of the Scan sees."""
-    whole = Graph("w")
+    """The whole graph: what prepares raw columns, and Scan over the rows. The draws are its constants, which the body
+    of the Scan sees."""
+    whole, preparation = Graph("w"), None
+    given = {entry.name: entry.name for entry in program.inputs}
+    if program.prepared is not None:
+        preparation = Preparation(whole)
+        given = preparation.arguments(program.prepared)
     floats = np.dtype(float)
     shapes = {"quantiles": [None], "probabilities": [program.probabilities]}
     body = onnx().helper.make_graph(
@@ -145,10 +154,18 @@ def _over_rows(program: Program, row: Graph, outputs: Mapping[str, str], inputs:
         [value_info(f"row {entry.name}", np.dtype(entry.dtype), entry.shape) for entry in program.inputs],
         [value_info(name, floats, [*program.event, *shapes.get(label, [])]) for label, name in outputs.items()],
     )
+    found = list(outputs) if preparation is None else [f"all {label}" for label in outputs]
     node = onnx().helper.make_node(
-        "Scan", [entry.name for entry in program.inputs], list(outputs), body=body, num_scan_inputs=len(program.inputs)
+        "Scan", [given[entry.name] for entry in program.inputs], found, body=body, num_scan_inputs=len(program.inputs)
     )
-    whole.nodes, whole.constants = [node], row.constants
+    whole.nodes.append(node)
+    if preparation is not None:
+        bad, nan = preparation.bad, whole.constant(np.nan, floats)
+        for label, name in zip(outputs, found, strict=True):
+            further = len(program.event) + (label in shapes)
+            flags = whole.add("Unsqueeze", bad, whole.ints(*range(1, 1 + further))) if further else bad
+            whole.nodes.append(onnx().helper.make_node("Where", [flags, nan, name], [label]))
+    whole.constants += row.constants
     declared = [value_info(label, floats, ["rows", *program.event, *shapes.get(label, [])]) for label in outputs]
     return whole.built("predictor", inputs, declared)
 
@@ -166,6 +183,8 @@ def _properties(predictor: "Predictor", level: float, quantiles: Sequence[float]
         "verdict": predictor.about.get("verdict"),
         "draws": program.size,
     }
+    if program.labels:
+        words["classes"] = list(program.labels)
     return {
         f"probinfer.{name}": value if isinstance(value, str) else json.dumps(value) for name, value in words.items()
     }

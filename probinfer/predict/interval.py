@@ -231,6 +231,12 @@ def without_groups(rows: Any, calibration: Calibration | None, program: Program)
 def likely_set(chances: np.ndarray, level: float) -> np.ndarray:
     """The smallest set of classes with at least the probability `level`: the most probable ones, booleans (…, k)."""
     size = chances.shape[-1]
+    if size == 2:
+        no, yes = chances[..., 0], chances[..., 1]
+        first, both = no >= yes, np.maximum(no, yes) < level - _TIE
+        inside = np.empty(chances.shape, bool)
+        inside[..., 0], inside[..., 1] = first | both, ~first | both
+        return inside
     if size <= _FEW_CLASSES:  # in a fifth of the time: how probable are those that come before each, all at once
         one, other = chances[..., :, None], chances[..., None, :]
         earlier = (other > one) | ((other == one) & (np.arange(size)[:, None] > np.arange(size)))

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from probinfer.predict.family import Family, Support
-from probinfer.predict.special import bell, standard_normal_cdf, standard_normal_cdf_by_bell
+from probinfer.predict.special import bell, standard_normal_cdf_by_bell
+from probinfer.predict.steps import logit, normal_quantile, step_of_order_four
 from probinfer.predict.weights import Weights, average
 
 _TOLD_APART = 256.0  # of places in the finest spread: float32 keeps 1e-5 of it
-_CLOSE_AT_ONCE, _SMALL_TERM = 5e-3, 1e-5  # a step of order four from there ends within 1e-11
+_CLOSE_AT_ONCE = 5e-3  # a step of order four from there ends within 1e-11
 _STEPS = 4
 _CLOSE, _NARROW_ROUGH = 5e-6, 1e-6
 _CLOSE_ROUGH = 5e-4  # far enough below the root of _CLOSE that laws unlike the normal arrive at once, too
@@ -31,16 +32,21 @@ def continuous_quantile(
 
 
 def continuous_quantiles(
-    family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None = None
+    family: Family,
+    parameters: Sequence[Array],
+    levels: Array,
+    weights: Weights | None = None,
+    known: Array | None = None,
 ) -> Array:
     """Quantiles (Q,) of one mixture, parameters (S,): t with F(t) = level, on a scale t that is the whole line.
+    `known` (Q,): those t that are known already, nan for the others.
 
     Both ways there solve L(t) = log F(t) - log(1 - F(t)) - logit(level) = 0; L is close to linear in the tails. Of laws
     that are normal on this scale, the quantile of the normal law with the mixture's mean and variance is mostly so
     close that one step of order four ends there (`_normal_quantiles`). Else `_search` finds it.
     """
     if family.of is not None and family.change is not None:
-        return family.change.back(continuous_quantiles(family.of, parameters, levels, weights), jnp)
+        return family.change.back(continuous_quantiles(family.of, parameters, levels, weights, known), jnp)
     if not levels.shape[0]:
         return levels
     location, spread = jnp.broadcast_arrays(*family.locate(*parameters))
@@ -48,22 +54,21 @@ def continuous_quantiles(
     width = jnp.sqrt(average(spread**2, weights, 0) + average((location - centre) ** 2, weights, 0))
     starts = centre + width * normal_quantile(levels)
     found, there = starts, ~(jnp.isfinite(starts) & (width > 0.0))
+    if known is not None:
+        found, there = jnp.where(jnp.isnan(known), starts, known), there | ~jnp.isnan(known)
     if family.normal:
-        stepped, arrived = _normal_quantiles(location, spread, levels, starts, weights)
-        found, there = jnp.where(there, starts, stepped), there | arrived
+        stepped, arrived = _normal_quantiles(location, spread, levels, found, there, weights)
+        found, there = jnp.where(there, found, stepped), there | arrived
     told_apart = jnp.abs(centre) + 10.0 * width < _TOLD_APART * jnp.min(spread)
     mixture = _Mixture(family, parameters, [p.astype(jnp.float32) for p in parameters], weights, told_apart)
-    return _to_value(family.support, _search(mixture, levels, starts, width, found, there))[0]
+    return to_value(family.support, _search(mixture, levels, starts, width, found, there))[0]
 
 
 def _normal_quantiles(
-    location: Array, spread: Array, levels: Array, starts: Array, weights: Weights | None
+    location: Array, spread: Array, levels: Array, starts: Array, there: Array, weights: Weights | None
 ) -> tuple[Array, Array]:
-    """Quantiles of a mixture of normal laws by steps of order four from `starts`, and which of them arrived.
-
-    With u = -L / L', a = L'' / (2 L'), b = L''' / (6 L'), reverting the series of L gives
-
-        t + u - a u^2 + (2 a^2 - b) u^3.
+    """Quantiles of a mixture of normal laws by steps of order four from `starts`, and which of them arrived; those
+    that are `there` stay.
 
     F, the density and its derivatives are sums over the same exp(-z^2 / 2).
     """
@@ -79,23 +84,15 @@ def _normal_quantiles(
         density = average(height, weights, 0)
         slope = average(-z * rate * height, weights, 0)
         curve = average((z * z - 1.0) * rate * rate * height, weights, 0)
-        miss = _logit(below) - _logit(level)
-        odds, skew = 1.0 / (below * (1.0 - below)), 1.0 - 2.0 * below
-        first = odds * density
-        second = odds * slope - skew * first**2
-        third = odds * curve - 3.0 * skew * odds**2 * density * slope
-        third += 2.0 * (1.0 + skew**2 * odds) * odds**2 * density**3
-        u, a, b = -miss / first, second / (2.0 * first), third / (6.0 * first)
-        second_term, third_term = a * u, (2.0 * a * a - b) * u * u
-        small = (second_term**2 < _SMALL_TERM) & (jnp.abs(third_term) < _SMALL_TERM)  # not where laws lie in heaps
-        return t + u * (1.0 - second_term + third_term), small & (jnp.abs(miss) < _CLOSE_AT_ONCE), turn + 1
+        step = step_of_order_four(below, density, slope, curve, level)
+        return t + step.by, step.small & (jnp.abs(step.miss) < _CLOSE_AT_ONCE), turn + 1
 
-    def quantile(both: tuple[Array, Array]) -> tuple[Array, Array]:
-        level, start = both
-        state = start, jnp.asarray(False), jnp.asarray(0)
+    def quantile(each: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        level, start, arrived = each
+        state = start, arrived, jnp.asarray(0)
         return lax.while_loop(lambda s: ~s[1] & (s[2] < _STEPS), lambda s: closer(s, level), state)[:2]
 
-    return lax.map(quantile, (levels, starts))
+    return lax.map(quantile, (levels, starts, there))
 
 
 class _Mixture(NamedTuple):
@@ -111,12 +108,12 @@ class _Mixture(NamedTuple):
 
     def cdf(self, t: Array, *, rough: bool) -> Array:
         """F(t); `rough` in float32, as t then is."""
-        x = _to_value(self.family.support, t)[0]
+        x = to_value(self.family.support, t)[0]
         return average(self.family.cdf(x, *self._of(rough)), self.weights, 0)
 
     def density(self, t: Array, *, rough: bool) -> Array:
         """Density at t, on the scale of t."""
-        x, slope = _to_value(self.family.support, t)
+        x, slope = to_value(self.family.support, t)
         return average(jnp.exp(self.family.log_density(x, *self._of(rough))), self.weights, 0) * slope
 
     def _of(self, rough: bool) -> Sequence[Array]:
@@ -162,7 +159,7 @@ def _search(mixture: _Mixture, levels: Array, starts: Array, width: Array, found
         level = jnp.where(s.rough, jnp.clip(levels[s.at], 1e-5, 1.0 - 1e-5), levels[s.at])
         below, density = cdf_and_density(s.t, s.rough)
         low, high = jnp.where(below < level, s.t, s.low), jnp.where(below < level, s.high, s.t)
-        miss = _logit(below) - _logit(level)
+        miss = logit(below) - logit(level)
         step = -miss * below * (1.0 - below) / density
         reach = width * 2.0 ** jnp.minimum(s.turn, 60)
         newton = (s.t + step > low) & (s.t + step < high) & (jnp.abs(step) <= reach)  # False for nan
@@ -202,22 +199,7 @@ def _search(mixture: _Mixture, levels: Array, starts: Array, width: Array, found
     return lax.while_loop(unfinished, body, state).found
 
 
-def _logit(p: Array) -> Array:
-    return jnp.log(p) - jnp.log1p(-p)
-
-
-def normal_quantile(level: Array) -> Array:
-    """Where a search starts: the quantile of a standard normal to 1e-4, at most 4 from zero. Winitzki (2008), and a
-    step of Newton's method."""
-    log = jnp.log(4.0 * level * (1.0 - level))
-    half = 2.0 / (jnp.pi * 0.147) + 0.5 * log
-    distance = jnp.sqrt(2.0 * (jnp.sqrt(half * half - log / 0.147) - half))
-    z = jnp.sign(level - 0.5) * jnp.minimum(distance, 4.0)
-    step = (standard_normal_cdf(z) - level) * jnp.exp(0.5 * z * z) * (2.0 * jnp.pi) ** 0.5
-    return z - jnp.where(jnp.abs(z) < 3.5, step, 0.0)
-
-
-def _to_value(support: Support, t: Array) -> tuple[Array, Array]:
+def to_value(support: Support, t: Array) -> tuple[Array, Array]:
     """The value at t on the search scale, and its derivative."""
     if support is Support.POSITIVE:
         x = jnp.exp(t)

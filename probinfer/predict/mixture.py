@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from probinfer.predict.family import Family, Support
-from probinfer.predict.inversion import continuous_quantiles, normal_quantile
+from probinfer.predict.inversion import continuous_quantiles, to_value
+from probinfer.predict.series import normal_quantiles
+from probinfer.predict.steps import normal_quantile
 from probinfer.predict.weights import Weights, average, log_average
 
 _TIE = 1e-12  # F(k) may miss a level by rounding: P(Y <= 0) = 0.5 is at level 0.5
@@ -154,19 +156,42 @@ def quantiles(
             if search_counts
             else _sum_counts(family, parameters, levels, weights)
         )
-    return _each(continuous_quantiles, family, parameters, levels, weights)
+    return _continuous_quantiles(family, parameters, levels, weights)
+
+
+def _continuous_quantiles(family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None) -> Array:
+    """By the series for normal laws where it is proved to suffice, else row by row by steps and by search."""
+    if family.of is not None and family.change is not None:
+        return family.change.back(_continuous_quantiles(family.of, parameters, levels, weights), jnp)
+    if not family.normal or not levels.shape[-1]:
+        return _each(continuous_quantiles, family, parameters, levels, weights)
+    known = normal_quantiles(*jnp.broadcast_arrays(*family.locate(*parameters)), levels, weights)
+
+    def others() -> Array:
+        return _each(continuous_quantiles, family, parameters, levels, weights, known)
+
+    return lax.cond(jnp.isnan(known).any(), others, lambda: to_value(family.support, known)[0])
 
 
 def _each(
-    solve: Callable, family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None
+    solve: Callable,
+    family: Family,
+    parameters: Sequence[Array],
+    levels: Array,
+    weights: Weights | None,
+    known: Array | None = None,
 ) -> Array:
     """One row at a time, with all its levels: each stops when it has converged, and its draws stay in the cache (5
-    times faster)."""
+    times faster). `known` (M, Q): see `continuous_quantiles`."""
     each = tuple(jnp.broadcast_arrays(*parameters))
     levels = jnp.asarray(levels)
-    if levels.ndim == 2:
-        return lax.map(lambda both: solve(family, both[0], both[1], weights), (each, levels))
-    return lax.map(lambda one: solve(family, one, levels, weights), each)
+    rows = {"parameters": each, **({"levels": levels} if levels.ndim == 2 else {})}
+    rows |= {"known": known} if known is not None else {}
+
+    def one(row: dict) -> Array:
+        return solve(family, row.pop("parameters"), row.pop("levels", levels), weights, **row)
+
+    return lax.map(one, rows)
 
 
 def _sum_counts(family: Family, parameters: Sequence[Array], levels: Array, weights: Weights | None) -> Array:

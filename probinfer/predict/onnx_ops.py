@@ -213,12 +213,16 @@ def _log_plus_one(operation: Any, inputs: list[str], graph: Graph, names: Any) -
 
 
 def _exponential_minus_one(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
+    return exponential_minus_one(inputs[0], graph, dtype_of(_kind(operation.operands[0])))
+
+
+def exponential_minus_one(x: str, graph: Graph, dtype: np.dtype) -> str:
     """exp(x) - 1 = (u - 1) x / log(u), u = exp(x) as rounded. Kahan; Higham (2002), section 1.14."""
-    x, one = inputs[0], _number(operation, graph, 1.0)
+    one = graph.constant(1.0, dtype)
     u = graph.add("Exp", x)
     less = graph.add("Sub", u, one)
     exact = graph.add("Div", graph.add("Mul", less, x), graph.add("Log", u))
-    large = graph.add("Greater", graph.add("Abs", x), _number(operation, graph, 20.0))
+    large = graph.add("Greater", graph.add("Abs", x), graph.constant(20.0, dtype))
     return graph.add("Where", graph.add("Equal", u, one), x, graph.add("Where", large, less, exact))
 
 
@@ -321,9 +325,13 @@ def _pad(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
 # sums and products ---------------------------------------------------------------------------------------------------
 
 
-def _reduce(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
+def _reduce(operation: Any, inputs: list[str], graph: Graph, names: Any) -> Any:
     body = [view.operation for view in operation.regions[0].blocks[0].operations]
     kind = body[0].name.removeprefix("stablehlo.")
+    if len(inputs) > 2 and _sums_apart(operation.regions[0].blocks[0]):
+        several, axes = len(inputs) // 2, graph.ints(*_attribute(operation, "dimensions"))
+        sums = [graph.add("ReduceSum", name, axes, keepdims=0) for name in inputs[:several]]
+        return [graph.add("Add", *pair) for pair in zip(sums, inputs[several:], strict=True)]
     if len(inputs) != 2 or len(body) != 2:
         raise ExportError("The model reduces an array in a way (such as argmax) that has no translation to ONNX here.")
     axes, value = graph.ints(*_attribute(operation, "dimensions")), operation.operands[0]
@@ -339,6 +347,17 @@ def _reduce(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:
     if kind in _BINARY:
         return graph.add(_BINARY[kind], found, inputs[1])
     return graph.add("Max" if kind == "maximum" else "Min", found, inputs[1])
+
+
+def _sums_apart(block: Any) -> bool:
+    """Several sums in one operation: every result adds its own two arguments."""
+    given = list(block.arguments)
+    several, operations = len(given) // 2, [view.operation for view in block.operations]
+    if any(operation.name != "stablehlo.add" for operation in operations[:-1]):
+        return False
+    pairs = [sorted(given.index(value) for value in operation.operands) for operation in operations[:-1]]
+    kept = [list(operations[-1].operands).index(operation.results[0]) for operation in operations[:-1]]
+    return pairs == [[i, several + i] for i in kept] and sorted(kept) == list(range(several))
 
 
 def _reduce_window(operation: Any, inputs: list[str], graph: Graph, names: Any) -> str:

@@ -404,10 +404,11 @@ class Predictor:
     ) -> None:
         """Write one ONNX file that answers rows as `predict` does, in float64, for ONNX Runtime and others.
 
-        Inputs are those of `predictor.inputs`, each (rows, *shape) of its type. Outputs are mean, sd, lower, upper,
+        Inputs are those of `predictor.inputs`, each (rows, *shape) of its type; raw columns of a model with a pipeline
+        are numbers with nan, or text with "", where a value is missing. Outputs are mean, sd, lower, upper,
         epistemic_sd, aleatoric_sd and mcse, (rows, *event); with `quantiles` also quantiles (…, levels), and for
         classes and counts probabilities (…, k). The rows are not checked: where an integer picks a level that
-        training never saw, all outputs are nan.
+        training never saw, or a raw row cannot be prepared, all outputs are nan.
 
         Args:
             path: the file; one of that name is replaced when the new one is complete.
@@ -415,8 +416,8 @@ class Predictor:
             quantiles: further quantiles, fixed in the file.
 
         Raises:
-            ExportError: the law has no closed form, the predictor is calibrated, rows need no inputs, or the model
-                uses an operation that has no translation; the text names it.
+            ExportError: the law has no closed form, the predictor is calibrated, rows need no inputs, or the pipeline
+                has a step or the model an operation that has no translation; the text names it.
             MissingExtra: onnx is not installed.
             PredictionError: `level` or `quantiles` are no probabilities.
         """

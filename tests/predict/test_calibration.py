@@ -220,6 +220,10 @@ def test_sets_of_the_model_are_the_smallest_that_reach_the_level():
     chances = np.array([[0.5, 0.3, 0.2], [0.05, 0.05, 0.9], [0.4, 0.2, 0.4]])
     np.testing.assert_array_equal(interval.likely_set(chances, 0.8), [[1, 1, 0], [0, 0, 1], [1, 0, 1]])
     np.testing.assert_array_equal(interval.likely_set(chances, 0.81), [[1, 1, 1], [0, 0, 1], [1, 1, 1]])
+    two = np.array([[0.8, 0.2], [0.2, 0.8], [0.5, 0.5], [0.0, 1.0]])
+    np.testing.assert_array_equal(interval.likely_set(two, 0.8), [[1, 0], [0, 1], [1, 1], [0, 1]])
+    np.testing.assert_array_equal(interval.likely_set(two, 0.5), [[1, 0], [0, 1], [1, 0], [0, 1]])
+    np.testing.assert_array_equal(interval.likely_set(two, 0.9), [[1, 1], [1, 1], [1, 1], [0, 1]])
     expected = [[0.25, 0.65, 0.9], [0.925, 0.975, 0.45], [0.2, 0.9, 0.6]]
     np.testing.assert_allclose(conformity.all_class_scores(chances), expected)
 

@@ -163,6 +163,9 @@ CASES = {
     "running sums": lambda x: jnp.cumsum(jnp.outer(x, x), axis=1) + jax.lax.cumsum(x, reverse=True),
     "products": lambda x: jnp.einsum("ij,jk->ki", jnp.outer(x, x), jnp.outer(x, x + 1)) @ x,
     "sums": lambda x: jnp.stack([jnp.prod(x), jnp.max(x), jnp.min(x), jnp.sum(x), jnp.any(x > 0) * 1.0]),
+    "sums at once": lambda x: jnp.stack(
+        jax.lax.reduce((x, x * x), (0.0, 1.0), lambda a, b: (a[0] + b[0], b[1] + a[1]), (0,))
+    ),
     "whole numbers": lambda x: (jnp.arange(4) % 3) ** 2 * 1.0 + jnp.floor(x) + jnp.sign(x) + jnp.round(x) + x % 0.7,
     "a loop": lambda x: jax.lax.fori_loop(0, 5, turn, x),
     "a branch": lambda x: jax.lax.cond(x[0] > 0, lambda v: v * 2, lambda v: v - 1, x),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probinfer.predict import inversion, mixture
+from probinfer.predict import inversion, mixture, series, steps
 from probinfer.predict.families import FAMILIES, NORMAL, POISSON, STUDENT_T
+from probinfer.predict.weights import Weights
 from tests.predict.laws_known import CONTINUOUS, COUNTS, ELEMENTWISE, KNOWN
 
 LEVELS = np.array([1e-4, 0.05, 0.5, 0.95, 1 - 1e-4])
@@ -86,9 +87,52 @@ def test_one_step_ends_where_it_should_and_is_not_taken_among_heaps(monkeypatch)
     the step. The broken twin trusts it by how close the cdf is alone."""
     levels = np.linspace(0.01, 0.99, 49)
     assert miss_in_sds(levels) < 1e-9
-    monkeypatch.setattr(inversion, "_SMALL_TERM", np.inf)
+    monkeypatch.setattr(steps, "_SMALL_TERM", np.inf)
     monkeypatch.setattr(inversion, "_CLOSE_AT_ONCE", 2e-2)
     assert miss_in_sds(levels) > 1e-9
+
+
+SHARES = np.array([0.001, 0.05, 0.12, 0.19, 0.3, 1.0, 30.0])  # spread of the centres over that of a component
+
+
+def series_misses(levels, weights=None) -> np.ndarray:
+    """How far the quantiles of the series are from where F is the level, in sds of the mixture (M, Q); nan where they
+    are not proved."""
+    rng = np.random.default_rng(4)
+    spread = np.exp(0.02 * rng.normal(size=(len(SHARES), 2000)))
+    location = 3.0 + SHARES[:, None] * rng.gamma(2.0, size=spread.shape)
+    found = np.asarray(jax.jit(partial(series.normal_quantiles, weights=weights))(location, spread, levels))
+    z = (found[..., None] - location[:, None]) / spread[:, None]
+    below, density = (
+        np.average(f, axis=-1, weights=None if weights is None else weights.values)
+        for f in (stats.norm.cdf(z), stats.norm.pdf(z) / spread[:, None])
+    )
+    return np.abs(below - levels) / density / np.sqrt(1.0 + 2.0 * SHARES[:, None] ** 2)
+
+
+def test_the_series_of_close_normal_laws_keeps_its_bound(monkeypatch):
+    """Skewed centres. The broken twin believes itself everywhere."""
+    levels = np.array([0.01, 0.05, 0.3, 0.5, 0.95, 0.99])
+    uneven = Weights(np.random.default_rng(5).dirichlet(np.ones(2000)) + 1e-300, 0.1)
+    for weights in (None, uneven):
+        misses = series_misses(levels, weights)
+        assert np.nanmax(misses) < 1e-9
+        assert np.isfinite(misses[:2]).all()  # where it is meant for, it answers
+        assert np.isnan(misses[4:]).all()
+    monkeypatch.setattr(series, "_OFF", np.inf)
+    monkeypatch.setattr(series, "_PROMISING", np.inf)
+    assert not np.nanmax(series_misses(levels)) < 1e-9
+
+
+def test_rows_of_the_series_and_others_in_one_block():
+    """A row that the series does not answer is searched, and the answers of the others stay."""
+    rng = np.random.default_rng(6)
+    location, scale = rng.normal(size=(ROWS, COMPONENTS)) * [[0.1], [20.0], [0.01]], np.ones((ROWS, COMPONENTS))
+    together = summarise(NORMAL, [location, scale]).quantiles
+    for row in range(ROWS):
+        alone = summarise(NORMAL, [location[[row]], scale[[row]]]).quantiles[0]
+        np.testing.assert_allclose(together[row], alone, rtol=1e-12)
+    np.testing.assert_allclose(level_of(NORMAL, [location, scale], together), np.tile(LEVELS, (ROWS, 1)), rtol=1e-7)
 
 
 # against predictive draws --------------------------------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """Rows in: what is read as it is, and what is refused with the row and the reason. No model is run here."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from probinfer import PredictionError
+from probinfer.predict import rows
 from probinfer.predict.families import NORMAL
 from probinfer.predict.program import Input, Program
 from probinfer.predict.rows import content_hashes, read_rows
@@ -37,6 +40,30 @@ FRAME = pd.DataFrame(
         "V[1]": [2, 5],
     }
 )
+
+
+def test_rows_that_need_no_reading_are_read_all_the_same_when_something_is_wrong():
+    """A dict of finite float64 arrays takes a short way; whatever is not quite that takes the long one."""
+    plain = replace(PROGRAM, inputs=(PROGRAM.inputs[0], PROGRAM.inputs[2]))
+    x, V = np.array([1.0, 2.0]), np.arange(6.0).reshape(2, 3)
+    assert rows._ready({"x": x, "V": V}, plain) is not None
+    wrong = [
+        {"x": np.array([1.0, np.nan]), "V": V},
+        {"x": np.array([1.0, -np.inf]), "V": V},
+        {"x": x, "V": V[:1]},
+        {"x": x, "V": V[:, :2]},
+        {"x": x, "z": V},
+    ]
+    for given in wrong:
+        with pytest.raises(PredictionError):
+            read_rows(given, plain)
+    short, count = read_rows({"x": x, "V": V}, plain)
+    for given in ({"x": [1, 2], "V": V.tolist()}, {"x": x.astype(np.float32), "V": V}, {"x": x, "V": V, "J": 5}):
+        assert rows._ready(given, plain) is None
+        long, number = read_rows(given, plain)
+        assert number == count == 2
+        for name in long:
+            np.testing.assert_array_equal(long[name], short[name])
 
 
 def same(columns):
