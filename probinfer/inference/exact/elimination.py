@@ -393,7 +393,7 @@ def _potentials(step: Step, own: Named, alike: Named) -> chain.Potentials:
     for name, place in step.places.items():
         index, several = place[step.along].index, place[step.along].several
         value = _at_entries(step, name, own[name] if several else alike[name])
-        if several:
+        if index is not None and several:
             found = chain.potentials(value, index, step.shape[step.along])
             single, pair = [*single, found.single], [*pair, found.pair]
         else:
@@ -460,7 +460,7 @@ def drawn(step: Step, key: jax.Array, found: Any) -> jax.Array:
     picked = chain.draw(key, found)  # (steps, *free)
     order = (step.along, *step.free)
     sizes = [size if axis in order else 1 for axis, size in enumerate(step.shape)]
-    return jnp.reshape(jnp.transpose(_values(step)[picked], np.argsort(order)), sizes)
+    return jnp.reshape(jnp.transpose(_values(step)[picked], np.argsort(order).tolist()), sizes)
 
 
 def entries_of(step: Step, picked: jax.Array) -> jax.Array:

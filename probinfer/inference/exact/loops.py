@@ -51,7 +51,7 @@ def through_scan(step: Any, inputs: Sequence[Value], follow: Follow) -> list[Val
     spread = [moved(value.depends, {i: i + 1 for i in range(_MOST_AXES)}) for value in loop.first]
     carried = list(spread)
     for _ in range(_ROUNDS):
-        values = [counted[i] if known[i] else Value(carried[i]) for i in range(count)]
+        values = [_from(counted, i) if known[i] else Value(carried[i]) for i in range(count)]
         found = follow(loop.many.jaxpr, loop.many.consts, loop.inputs(values))
         handed_on = [joined([spread[i], _next(found[i].depends, loop)]) for i in range(count)]
         if all(_same(before, after) for before, after in zip(carried, handed_on, strict=True)):
@@ -77,7 +77,7 @@ def all_at_once(step: Any, inputs: Sequence[Any], follow: Follow, run: Run) -> l
     needed = set().union(*(seen for seen, here in zip(reach, used, strict=True) if here))
     first = inputs[begin : begin + count]
     carried = [
-        counted[i].known() if ready[i] else jnp.broadcast_to(_nothing(aval), (loop.length, *aval.shape))
+        counted()[i] if ready[i] else jnp.broadcast_to(_nothing(aval), (loop.length, *aval.shape))
         for i, aval in enumerate(loop.avals[begin : begin + count])
     ]
     while True:
@@ -136,8 +136,8 @@ def _parts(step: Any, inputs: Sequence[Value]) -> _Loop | None:
     return _Loop(body, many, length, about["reverse"], *parts, avals)
 
 
-def _counted(loop: _Loop, follow: Follow) -> tuple[list[bool], list[Value]]:
-    """Which of what comes in data alone determine, and their values at each step."""
+def _counted(loop: _Loop, follow: Follow) -> tuple[list[bool], Callable[[], list[Any]]]:
+    """Which of what comes in data alone determine, and what gives all that comes in at each step: right for these."""
     given = [*loop.constants, *loop.first, *loop.slices]
     begin, count = len(loop.constants), len(loop.first)
 
@@ -154,16 +154,19 @@ def _counted(loop: _Loop, follow: Follow) -> tuple[list[bool], list[Value]]:
             first = [jnp.asarray(value) for value in values[begin : begin + count]]
             return lax.scan(one, first, values[begin + count :], loop.length, loop.reverse)[1]
 
-    counted = [Value({}, lambda i=i: run()[i]) for i in range(count)]
     known = [value.known is not None for value in loop.first]
     while any(known):
-        values = [counted[i] if known[i] else Value({}) for i in range(count)]
+        values = [_from(run, i) if known[i] else Value({}) for i in range(count)]
         found = follow(loop.many.jaxpr, loop.many.consts, loop.inputs(values))
         still = [here and value.known is not None for here, value in zip(known, found[:count], strict=True)]
         if still == known:
             break
         known = still
-    return known, counted
+    return known, run
+
+
+def _from(counted: Callable[[], list[Any]], number: int) -> Value:
+    return Value({}, lambda: counted()[number])
 
 
 def _nothing(aval: Any) -> Any:

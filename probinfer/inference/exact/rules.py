@@ -45,7 +45,7 @@ class Along(NamedTuple):
             return None
         if self.same(other):
             return self
-        size = len(other.index if self.index is None else self.index)
+        size = max(len(along.index) for along in (self, other) if along.index is not None)
         rows = np.hstack([along.take(np.arange(size)).reshape(size, -1) for along in (self, other)])
         rows = -np.sort(-rows, axis=1)
         rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1
