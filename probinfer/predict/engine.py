@@ -71,7 +71,8 @@ class _Block(NamedTuple):
 
 class _Asked(NamedTuple):
     """What answers a kind of question: the compiled program, its levels, and where those asked for are among them;
-    and where the device has the levels and, of a law of a family, which does not read them, the hashes."""
+    and where the device has the levels and, where they are read by none, the hashes: of a law of a family without levels
+    of each row's own, which stand behind them."""
 
     compiled: Callable
     levels: np.ndarray
@@ -144,7 +145,8 @@ class Engine:
         if question is not None and len(hashes) in self._sizes(program.size) and len(self._asked) < _QUESTIONS:
             arguments = (self._draws, self._fixed, dict(columns) or {NO_INPUT: np.zeros(len(hashes))}, hashes, levels)
             with jax.enable_x64(True):
-                there, unread = jnp.asarray(levels), jnp.asarray(hashes) if program.family else None
+                there = jnp.asarray(levels)
+                unread = jnp.asarray(hashes) if program.family and not own else None
             self._asked[question] = _Asked(self._compile(work, arguments, ""), levels, places, there, unread)
         return self._unpacked(np.concatenate(parts, axis=1), len(levels), places)  # a copy, to write to
 
