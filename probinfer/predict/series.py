@@ -58,12 +58,16 @@ def normal_quantiles(location: Array, spread: Array, levels: Array, weights: Wei
     rest = (far * last + wide * (before + last)) / (1.0 - far - wide)
     left_out = _CRAMER * jnp.where(far + wide < 1.0, rest, jnp.inf)[:, None]
     levels = jnp.broadcast_to(levels, (location.shape[0], levels.shape[-1]))
-    z = normal_quantile(levels)
-    for _ in range(_STEPS):
-        around = _around(coefficients, z)
+
+    def closer(_: int, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        around = lax.optimization_barrier(_around(coefficients, state[0]))  # else each use of it compiles it anew
         step = step_of_order_four(*around, levels)
-        z = z + step.by
-    close = step.small & (jnp.abs(step.by) < _LAST_STEP) & (left_out * jnp.exp(-0.25 * z * z) < _OFF * around[1])
+        return state[0] + step.by, step.small & (jnp.abs(step.by) < _LAST_STEP), around[1]
+
+    z = normal_quantile(levels)
+    # a loop, since the body is long and would be compiled once for each step
+    z, arrived, density = lax.fori_loop(0, _STEPS, closer, (z, jnp.zeros(z.shape, bool), jnp.zeros_like(z)))
+    close = arrived & (left_out * jnp.exp(-0.25 * z * z) < _OFF * density)
     return jnp.where(close, centre[:, None] + width[:, None] * z, jnp.nan)
 
 
