@@ -71,8 +71,8 @@ class _Block(NamedTuple):
 
 class _Asked(NamedTuple):
     """What answers a kind of question: the compiled program, its levels, and where those asked for are among them;
-    and where the device has the levels and, where they are read by none, the hashes: of a law of a family without levels
-    of each row's own, which stand behind them."""
+    and where the device has the levels and, where nobody reads them, the hashes: of a law of a family, unless levels of
+    each row's own stand behind them."""
 
     compiled: Callable
     levels: np.ndarray

@@ -83,10 +83,11 @@ def test_a_program_with_a_cholesky_decomposition_in_a_new_process(tmp_path):
     np.save(tmp_path / "x.npy", m.x[:5])
     files = [str(tmp_path / name) for name in ("predictor", "x.npy", "out.npz")]
     subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, *files], check=True, timeout=300)
-    there, here = np.load(files[2]), predictor.predict({"x": m.x[:5]})
-    np.testing.assert_array_equal(there["mean"], here.mean)
-    np.testing.assert_array_equal(there["upper"], here.upper)
-    np.testing.assert_array_equal(there["draws"], predictor.sample({"x": m.x[:5]}, 3))
+    here = predictor.predict({"x": m.x[:5]})
+    with np.load(files[2]) as there:
+        np.testing.assert_array_equal(there["mean"], here.mean)
+        np.testing.assert_array_equal(there["upper"], here.upper)
+        np.testing.assert_array_equal(there["draws"], predictor.sample({"x": m.x[:5]}, 3))
 
 
 def test_fixed_data_and_constants_are_kept(tmp_path):
