@@ -28,6 +28,8 @@ def continuous_quantile(
     family: Family, parameters: Sequence[Array], level: Array, weights: Weights | None = None
 ) -> Array:
     """The quantile of one mixture, parameters (S,), at one level."""
+    if family.of is not None and family.change is not None:
+        return family.change.back(continuous_quantile(family.of, parameters, level, weights), jnp)
     return continuous_quantiles(family, parameters, level[None], weights)[0]
 
 
@@ -38,15 +40,13 @@ def continuous_quantiles(
     weights: Weights | None = None,
     known: Array | None = None,
 ) -> Array:
-    """Quantiles (Q,) of one mixture, parameters (S,): t with F(t) = level, on a scale t that is the whole line.
-    `known` (Q,): those t that are known already, nan for the others.
+    """Quantiles (Q,) of one mixture, parameters (S,): t with F(t) = level, on a scale t that is the whole line. The
+    family is no change of another. `known` (Q,): those t that are known already, nan for the others.
 
     Both ways there solve L(t) = log F(t) - log(1 - F(t)) - logit(level) = 0; L is close to linear in the tails. Of laws
     that are normal on this scale, the quantile of the normal law with the mixture's mean and variance is mostly so
     close that one step of order four ends there (`_normal_quantiles`). Else `_search` finds it.
     """
-    if family.of is not None and family.change is not None:
-        return family.change.back(continuous_quantiles(family.of, parameters, levels, weights, known), jnp)
     if not levels.shape[0]:
         return levels
     location, spread = jnp.broadcast_arrays(*family.locate(*parameters))

@@ -536,9 +536,7 @@ def test_a_long_chain_costs_its_length(long_chain):
 def test_a_chain_taken_the_wrong_way_round_is_noticed(monkeypatch):
     """The twin does not turn the pairs whose first entry is odd."""
     right = chain.potentials
-    monkeypatch.setattr(
-        chain, "potentials", lambda found, index, size: right(found, None if index is None else index // 2 * 2, size)
-    )
+    monkeypatch.setattr(chain, "potentials", lambda found, index, size: right(found, index // 2 * 2, size))
     summed = Summed(pi.Model(handed_on).bind(MODELS[handed_on]))
     with pytest.raises(AssertionError), summed.precision():
         assert_sums(summed, AllStates(summed), jax.jit(summed.value_and_grad), 1)

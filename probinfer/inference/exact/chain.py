@@ -25,17 +25,16 @@ class Potentials(NamedTuple):
     pair: jax.Array
 
 
-def alternating(values: np.ndarray, shape: tuple[int, ...], axis: int, free: tuple[int, ...]) -> np.ndarray:
+def alternating(values: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
     """Arrays (K², …) in which even entries of an axis have one value and odd ones another, for all pairs of values.
 
-    Each entry and its neighbour have every pair of values in one of them, whatever the number of entries. Axes `free`
-    have the size one.
+    Each entry and its neighbour have every pair of values in one of them, whatever the number of entries. Other
+    axes have the size one.
     """
     even, odd = (found.ravel() for found in np.meshgrid(values, values, indexing="ij"))
     sizes = [1] * len(shape)
     sizes[axis] = shape[axis]
     is_odd = (np.arange(shape[axis]) % 2).reshape(sizes)
-    assert all(sizes[other] == 1 for other in free)
     lead = (-1, *[1] * len(shape))
     return np.where(is_odd, odd.reshape(lead), even.reshape(lead))
 

@@ -213,7 +213,7 @@ def values_of(target: Target) -> dict[str, np.ndarray]:
             raise CannotSum(f"{name} ({about.law}) has vectors for values.")
         values = about.values
         if values is None and (bounds := bounds_of(target, name)) is not None:
-            values = np.arange(bounds[0].min(), bounds[1].max() + 1)
+            values = values_within(bounds)
         if values is None:
             raise CannotSum(
                 f"the values of {name} ({about.law}) are without end, more than 1000, or not known before other sites "
@@ -245,6 +245,12 @@ def bounds_of(target: Target, name: str) -> tuple[np.ndarray, np.ndarray] | None
         return None
     shape = next(site.shape for site in target.latents if site.name == name)
     return np.broadcast_to(np.asarray(low, int), shape), np.broadcast_to(np.asarray(high, int), shape)
+
+
+def values_within(bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The values of all entries together, from `bounds_of`."""
+    least, greatest = bounds
+    return np.arange(least.min(), greatest.max() + 1)
 
 
 def _data_only(target: Target) -> list[Any]:
@@ -324,7 +330,7 @@ def _check_size(step: Step, states: float) -> None:
 
 def _combinations(step: Step, values: np.ndarray) -> np.ndarray:
     if step.along is not None:
-        return chain.alternating(values, step.shape, step.along, step.free)
+        return chain.alternating(values, step.shape, step.along)
     sizes = [1 if axis in step.free else size for axis, size in enumerate(step.shape)]
     rows = list(itertools.product(values.tolist(), repeat=math.prod(sizes)))
     return np.array(rows, int).reshape(-1, *sizes)

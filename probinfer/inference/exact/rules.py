@@ -90,7 +90,6 @@ def moved(depends: Dependence, to: Mapping[int, int]) -> Dependence:
 
 def _picked(depends: Dependence, axis: int, index: np.ndarray, to: int) -> Dependence:
     """The part of the dependence along one axis, after entries `index` of it have become axis `to`."""
-
     return {
         name: {i: Along(to, along.take(index)) for i, along in axes.items() if along.axis == axis}
         for name, axes in depends.items()

@@ -10,7 +10,7 @@ from jax import lax
 from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import MethodError
-from probinfer.inference.exact.elimination import bounds_of
+from probinfer.inference.exact.elimination import bounds_of, values_within
 from probinfer.inference.latent_sites import describe
 from probinfer.inference.mcmc.conditionals import Family, disagreement, families
 from probinfer.model.target import Target
@@ -134,12 +134,14 @@ class _Conditionals:
     def __init__(self, target: Target) -> None:
         self._target, self._bound = target, target.bound
         names = np.array(target.coordinate_names())
-        self.bounds: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.where = {name: np.flatnonzero(names == name) for name in target.layout_names}
         self._about = describe(target)
+        unlike = [name for name in self._bound.discrete if self._about[name].values is None]
+        found = {name: bounds_of(target, name) for name in unlike if not self._about[name].vectors}
+        self.bounds = {name: bounds for name, bounds in found.items() if bounds is not None}
         continuous = [name for name in target.layout_names if name not in self._bound.discrete]
-        found = {name: families(self._about[name].support, int(np.prod(self.shape(name)))) for name in continuous}
-        self.families = {name: some for name, some in found.items() if some}
+        tried = {name: families(self._about[name].support, int(np.prod(self.shape(name)))) for name in continuous}
+        self.families = {name: some for name, some in tried.items() if some}
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._about[name].shape
@@ -182,10 +184,7 @@ class _Conditionals:
                 f"Gibbs: the discrete site {name} ({about.law}) has vectors for values; wanted single numbers. "
                 "Write it as several sites, or sum it out of the model."
             )
-        if about.values is None and (bounds := bounds_of(self._target, name)) is not None:
-            self.bounds[name] = bounds
-            return np.arange(bounds[0].min(), bounds[1].max() + 1.0)
-        return about.values
+        return values_within(self.bounds[name]).astype(float) if name in self.bounds else about.values
 
     def least(self, name: str) -> int:
         return self._about[name].least
