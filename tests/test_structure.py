@@ -15,6 +15,7 @@ PACKAGE = Path(probinfer.__file__).parent
 # A module may import from stations above its own line, and from its own.
 STATIONS = (
     "errors",
+    "files",
     "model",
     "inference",
     "posterior",

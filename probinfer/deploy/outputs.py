@@ -14,7 +14,7 @@ import pyarrow.parquet
 from probinfer.deploy.chunk import Position
 from probinfer.deploy.jsonlines import to_lines
 from probinfer.deploy.tables import table_format
-from probinfer.predict.artifact import sync_folder
+from probinfer.files import sync_folder
 
 _GROUP_ROWS = 2**17  # rows of a Parquet row group, if pieces are smaller
 

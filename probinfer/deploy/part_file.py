@@ -16,7 +16,7 @@ import pyarrow as pa
 from probinfer.deploy.outputs import Writer, close_safely
 from probinfer.deploy.sources import NO_VALUE
 from probinfer.errors import DataError
-from probinfer.predict.artifact import sync_folder
+from probinfer.files import sync_folder
 
 _MOST = 500  # folders in one part: each has a file open
 

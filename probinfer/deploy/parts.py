@@ -21,8 +21,8 @@ from probinfer.deploy.outputs import write_table
 from probinfer.deploy.part_file import PartFile
 from probinfer.deploy.tables import SUFFIXES, open_arrow, table_format
 from probinfer.errors import DataError
+from probinfer.files import sync_folder
 from probinfer.inference.checkpoint import Journal
-from probinfer.predict.artifact import sync_folder
 
 _JOURNAL = "_journal"
 

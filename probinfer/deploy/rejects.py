@@ -12,7 +12,7 @@ import pyarrow as pa
 from probinfer.deploy.chunk import Fault, Position
 from probinfer.deploy.outputs import close_safely
 from probinfer.errors import DataError, PredictionError
-from probinfer.predict.artifact import sync_folder
+from probinfer.files import sync_folder
 
 
 def sift(

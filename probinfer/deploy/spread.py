@@ -17,9 +17,9 @@ from typing import Any
 from probinfer.deploy.sources import Folder
 from probinfer.deploy.tables import SUFFIXES
 from probinfer.errors import DataError
+from probinfer.files import sync_folder
 from probinfer.inference.checkpoint import Journal
 from probinfer.inference.progress import Progress
-from probinfer.predict.artifact import sync_folder
 
 _JOURNAL = "_journal"
 

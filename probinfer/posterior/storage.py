@@ -3,18 +3,17 @@
 The file is an ordinary tree of ArviZ's schema: `az.from_netcdf(path)` and `xarray.open_datatree(path)` read it too.
 """
 
-import contextlib
 import hashlib
 import io
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probinfer.errors import ArtifactError
+from probinfer.files import write_whole
 from probinfer.inference.draws import Outcome
 from probinfer.posterior.datatree import FORMAT
 
@@ -36,13 +35,8 @@ def write_tree(tree: "xr.DataTree", path: str | os.PathLike[str]) -> None:
     buffer = io.BytesIO()
     tree.to_netcdf(buffer, engine="h5netcdf")
     content = buffer.getvalue()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, content)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -50,10 +44,6 @@ def write_tree(tree: "xr.DataTree", path: str | os.PathLike[str]) -> None:
             f"{'The file that was there is unchanged.' if path.exists() else 'Nothing was written.'}",
             str(path),
         ) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # it has its final name by now
-            temporary.unlink()
-    _sync_folder(path.parent)
 
 
 def read_tree(path: str | os.PathLike[str]) -> "xr.DataTree":
@@ -121,13 +111,3 @@ def _check(tree: "xr.DataTree", path: Path) -> None:
             f"{path}: the attribute 'outcome' is {tree.attrs['outcome']!r}, wanted one of {', '.join(outcomes)}. "
             "Save it again."
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable. Windows cannot open a folder, and needs not."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

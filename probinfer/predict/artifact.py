@@ -25,7 +25,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -35,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.errors import ArtifactError, ModelError
+from probinfer.files import beside, sync_folder, write_new
 from probinfer.model.pipeline.change import Change
 from probinfer.model.pipeline.prepared import Prepared, input_lines, outcome_lines
 from probinfer.predict.changed import changed, changed_programs
@@ -87,14 +87,11 @@ def write_folder(make: Callable[[], dict[str, bytes]], path: str | os.PathLike[s
     path = Path(path)
     _refuse_other_things(path)
     contents = make()
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    temporary = beside(path, ".partial")
+    temporary.mkdir()
     try:
         for name, content in contents.items():
-            with open(temporary / name, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.chmod(0o777 & ~_umask())
+            write_new(temporary / name, content)
         sync_folder(temporary)
         _put_in_place(temporary, path)
         sync_folder(path.parent)
@@ -211,30 +208,14 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     if not path.is_dir():
         os.rename(temporary, path)
         return
-    older = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".older", dir=path.parent))
-    os.rename(path, older)  # onto the empty folder just made
+    older = beside(path, ".older")
+    os.rename(path, older)
     try:
         os.rename(temporary, path)
     except OSError:
         os.rename(older, path)
         raise
     shutil.rmtree(older, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk itself."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 # reading -------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ model with a pipeline are prepared by nodes of their own, before the rows are go
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.errors import ExportError
+from probinfer.files import write_whole
 from probinfer.predict.engine import Answer, _family_summary
 from probinfer.predict.family import Family, Support
 from probinfer.predict.interval import probabilities_of
@@ -50,7 +50,7 @@ def export_onnx(predictor: "Predictor", path: str | os.PathLike[str], level: flo
     )
     helper.set_model_props(model, _properties(predictor, level, quantiles))
     onnx().checker.check_model(model)
-    _write(Path(path), model.SerializeToString())
+    write_whole(Path(path), model.SerializeToString())
 
 
 def _refuse(predictor: "Predictor") -> None:
@@ -188,20 +188,3 @@ def _properties(predictor: "Predictor", level: float, quantiles: Sequence[float]
     return {
         f"probinfer.{name}": value if isinstance(value, str) else json.dumps(value) for name, value in words.items()
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing: to a file beside it, renamed when it is on disk."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

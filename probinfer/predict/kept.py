@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from jax.extend.core import Primitive
 from jax.extend.mlir.dialects import func
 from jax.interpreters import mlir
 
+from probinfer.files import write_whole
 from probinfer.model.program_cache import cache_folder
 from probinfer.predict.program import Program
 
@@ -155,16 +155,8 @@ def _read(path: Path) -> _Module | None:
 
 def _write(path: Path, module: _Module) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     digest = hashlib.sha256(module.code).hexdigest().encode()
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(b"\n".join([digest, json.dumps(module.shape).encode(), module.code]))
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_whole(path, b"\n".join([digest, json.dumps(module.shape).encode(), module.code]), durable=False)
     ages: Mapping[Path, float] = {}
     with contextlib.suppress(FileNotFoundError):  # another process tidies up, too
         ages = {entry: entry.stat().st_mtime for entry in path.parent.iterdir()}
