@@ -39,14 +39,8 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike, asked: Mapping[str, Any]) -> None:
-        self.path = Path(path)
+        self.path = _path_of(path)
         asked = json.loads(json.dumps(asked))
-        if self.path.is_dir():
-            raise CheckpointError(f"checkpoint {self.path} is a folder; wanted the path of a file.")
-        if not self.path.absolute().parent.is_dir():
-            raise CheckpointError(
-                f"checkpoint {self.path}: the folder {self.path.parent} does not exist; make it first."
-            )
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
         try:
             self._lock.acquire()
@@ -59,15 +53,18 @@ class Journal:
         try:
             self._open(asked)
         except BaseException:
-            self._lock.release()
+            self._unlock()
             raise
 
     def _open(self, asked: dict[str, Any]) -> None:
-        content = self.path.read_bytes() if self.path.exists() else b""
+        try:
+            content = self.path.read_bytes() if self.path.exists() else b""
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {self.path} cannot be read: {error.strerror}.") from None
         payloads, good = _intact(content, self.path)
         self.records: list[bytes] = []
         if payloads:
-            _check_same(json.loads(payloads[0]), asked, self.path)
+            _check_same(_asked_then(payloads[0], self.path), asked, self.path)
             self.records = payloads[1:]
         try:
             self._file = open(self.path, "r+b" if content else "w+b", buffering=0)
@@ -107,9 +104,45 @@ class Journal:
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         with contextlib.suppress(OSError):  # Windows removes it by itself
             Path(self._lock.lock_file).unlink()
         self._lock.release()
+
+
+def _path_of(path: Any) -> Path:
+    """The path, if a file can be there."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str) or "\0" in os.fspath(path):
+        raise CheckpointError(f"checkpoint came as {path!r}; wanted the path of a file, such as 'run.checkpoint'.")
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise CheckpointError(f"checkpoint {path} is a folder; wanted the path of a file.")
+        if not path.absolute().parent.is_dir():
+            raise CheckpointError(f"checkpoint {path}: the folder {path.parent} does not exist; make it first.")
+        path.with_name(f"{path.name}.lock").exists()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be written: {error.strerror}.") from None
+    return path
+
+
+def _asked_then(payload: bytes, path: Path) -> dict[str, Any]:
+    try:
+        then = json.loads(payload)
+    except ValueError:
+        then = None
+    if not isinstance(then, dict):
+        raise _damaged(path)
+    return then
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {path} is damaged in its first record, which says what run it is of. Name another file, or remove "
+        "it to begin anew."
+    )
 
 
 def _intact(content: bytes, path: Path) -> tuple[list[bytes], int]:
@@ -126,6 +159,8 @@ def _intact(content: bytes, path: Path) -> tuple[list[bytes], int]:
         length, checksum = _HEAD.unpack_from(content, end)
         payload = content[end + _HEAD.size : end + _HEAD.size + length]
         if len(payload) < length or zlib.crc32(payload) != checksum:
+            if not payloads and len(payload) == length:  # not torn: every byte is there, and one is another
+                raise _damaged(path)
             break
         payloads.append(payload)
         end += _HEAD.size + length

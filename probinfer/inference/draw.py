@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import jax
@@ -36,7 +36,7 @@ from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.inference.montecarlo.replica import Tempering
 from probinfer.inference.montecarlo.smc import SMC
 from probinfer.inference.progress import make_progress
-from probinfer.inference.settings import settings_of
+from probinfer.inference.settings import check_switch, check_switches, settings_of
 from probinfer.inference.until import Until
 from probinfer.inference.variational.flow import Flow
 from probinfer.inference.variational.gaussian import FullRank, LowRank, MeanField
@@ -86,6 +86,9 @@ def draw(
     key = key_words(seed)
     if until is not None and not isinstance(until, Until):
         raise MethodError(f"until came as {until!r}; wanted a rule such as pi.Until(ess=400, seconds=60), or None.")
+    check_switch("infer", "progress", progress)
+    if is_dataclass(method):
+        check_switches(method)
     over = devices_of(devices) if devices is not None else ()
     model = model if isinstance(model, Model) else Model(model)
     bound = model.bind(data)

@@ -9,12 +9,27 @@ from probinfer.errors import MethodError
 
 
 def settings_of(method: Any) -> dict[str, Any]:
-    """The settings of a method, ready for JSON; a setting that is a method itself with its name."""
-    return {
-        field.name: {"method": type(value).__name__, **settings_of(value)} if is_dataclass(value) else value
-        for field in fields(method)
-        for value in [getattr(method, field.name)]
-    }
+    """The settings of a method or a rule, ready for JSON; a setting that is a method itself with its name."""
+    return {field.name: _plain(getattr(method, field.name)) for field in fields(method)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {"method": type(value).__name__, **settings_of(value)}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def check_switches(method: Any) -> None:
+    """MethodError unless every setting that is on or off by default is one of them."""
+    for field in fields(method):
+        if isinstance(field.default, bool):
+            check_switch(type(method).__name__, field.name, getattr(method, field.name))
+
+
+def check_switch(owner: str, name: str, value: Any) -> None:
+    """MethodError unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise MethodError(f"{owner}: {name} is {value!r}; wanted True or False.")
 
 
 def check_whole(owner: str, name: str, value: Any, low: int, high: int | None = None) -> None:

@@ -57,7 +57,8 @@ class Until:
         ess: effective sample size wanted, of all chains together; the report's own limit is 100 per chain.
         rhat: largest rank-normalised split R-hat wanted, above 1.
         seconds: budget of wall time from the call of `infer`. Warm-up and `min_draws` are finished whatever it says.
-        draws: budget of draws per chain, in the place of the method's `draws`; None allows ten times those.
+        draws: budget of draws per chain, in the place of the method's `draws`; None allows ten times those,
+            and `min_draws` at least.
         min_draws: draws per chain that are made in any case, before the rule is looked at first.
 
     Raises:
@@ -107,7 +108,7 @@ class Until:
 
     def budget(self, method_draws: int) -> int:
         """The most draws per chain."""
-        return self.draws if self.draws is not None else _UNBOUNDED * method_draws
+        return self.draws if self.draws is not None else max(self.min_draws, _UNBOUNDED * method_draws)
 
     def met(self, look: Look) -> bool:
         """Whether every goal is reached."""

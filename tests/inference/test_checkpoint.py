@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zlib
 
 import numpy as np
 import numpyro
@@ -179,6 +180,34 @@ def test_what_is_no_checkpoint(tmp_path):
         run(tmp_path)
     with pytest.raises(pi.CheckpointError, match=r"the folder .* does not exist; make it first"):
         run(tmp_path / "nowhere" / "run.checkpoint")
+
+
+@pytest.mark.parametrize("path", [3, True, b"run", "run\0", "x" * 300])
+def test_what_no_file_can_be_at(path):
+    with pytest.raises(pi.CheckpointError, match=r"^checkpoint (came as .*; wanted the path of a file|x+ cannot be)"):
+        run(path)
+
+
+def test_a_damaged_first_record_is_not_taken_for_an_empty_file(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    Journal(path, {"seed": 1}).close()
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[-2] ^= 1
+    no_object = MAGIC + (2).to_bytes(8, "little") + zlib.crc32(b"[]").to_bytes(4, "little") + b"[]"
+    for content in (bytes(changed), no_object):
+        path.write_bytes(content)
+        with pytest.raises(pi.CheckpointError, match="is damaged in its first record"):
+            Journal(path, {"seed": 1})
+        assert path.read_bytes() == content
+        assert [entry.name for entry in tmp_path.iterdir()] == [path.name]  # no lock is left
+
+
+def test_numbers_of_numpy_are_the_numbers_that_they_are(tmp_path, expected):
+    path = tmp_path / "run.checkpoint"
+    own = pi.NUTS(chains=np.int64(2), draws=np.int32(300), warmup=np.int64(100), target_accept=np.float64(0.8))
+    np.testing.assert_array_equal(draws(run(path, method=own)), expected)
+    np.testing.assert_array_equal(draws(run(path)), expected)
 
 
 def test_two_processes_do_not_share_a_checkpoint(tmp_path):

@@ -1,5 +1,6 @@
 """The ESS in the progress line: that of the slowest coordinate, and no dearer than it may be."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from probinfer.inference.convergence import convergence
 from probinfer.inference.mcmc import live_ess
 from probinfer.inference.mcmc.live_ess import LiveESS
-from probinfer.inference.until import look_at, slowest
+from probinfer.inference.until import Look, slowest
 
 DIM, SLOW = 200, 137
 
@@ -47,16 +48,42 @@ def test_shows_the_smallest_ess_of_all(positions, monkeypatch):
     assert f"ESS {smallest:.0f}," not in LiveESS([[] for _ in positions])(blocks_of(others))
 
 
-def test_looks_only_when_it_costs_little(positions, monkeypatch):
-    clock, looks = [0.0], []
+@pytest.mark.parametrize(("dim", "rate"), [(10, 500), (90, 150), (300, 100), (1000, 100), (10, 10_000)])
+def test_at_a_steady_rate_it_is_shown_and_costs_little(dim, rate, monkeypatch):
+    """Ten minutes of draws, in blocks of half a second; the cost is counted by the constants that looks go by."""
+    clock, spent, when = [0.0], [0.0], []
     monkeypatch.setattr(live_ess.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(live_ess, "look_at", lambda draws: looks.append(draws.size) or look_at(draws))
+
+    def ranked(positions, count):
+        spent[0] += (positions.size - 4 * dim) * live_ess._PER_SEEN  # one draw more by rounding
+        return np.arange(min(count, positions.shape[-1]))
+
+    def looked(positions):
+        assert positions.shape[1] >= min(live_ess._ENOUGH, rate // 2)
+        spent[0] += (positions.size - 4 * positions.shape[-1]) * live_ess._PER_LOOKED_AT
+        when.append(clock[0])
+        return Look(positions.shape[1], 400.0, 1.0)
+
+    monkeypatch.setattr(live_ess, "slowest", ranked)
+    monkeypatch.setattr(live_ess, "look_at", looked)
+    block = np.broadcast_to(np.float64(0), (rate // 2, dim))
+    chains = [[] for _ in range(4)]
+    live = LiveESS([[] for _ in range(4)])
+    for half in range(1200):
+        clock[0] = (half + 1) / 2
+        for chain in chains:
+            chain.append(SimpleNamespace(done=len(block), q=block))
+        text = live(chains)
+        assert spent[0] <= live_ess._COST * clock[0]
+    assert "ESS" in text
+    assert when[0] <= 60
+    assert max(later / sooner for sooner, later in itertools.pairwise(when)) < 1.5
+
+
+def test_says_when_it_left_draws_out(positions, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(live_ess.time, "monotonic", lambda: clock[0])
     live = LiveESS([[] for _ in positions])
     assert live(blocks_of(positions)) == "sampling"
-    clock[0] = 1e4
-    for _ in range(3):
-        live(blocks_of(positions))
-    assert len(looks) == 3
-    clock[0] = 0.0
-    live(blocks_of(positions))
-    assert len(looks) == 3
+    clock[0] = 10.0
+    assert ", ESS at least " in live(blocks_of(positions))

@@ -76,6 +76,17 @@ def test_a_goal_out_of_reach_ends_at_the_budget_and_the_verdict_says_so(until, d
     assert reason in str(posterior.report)
 
 
+@pytest.mark.parametrize(("until", "draws"), [(pi.Until(ess=1, min_draws=300), 300), (pi.Until(ess=1), 100)])
+def test_the_least_number_of_draws_is_made_in_any_case(until, draws):
+    posterior = run(until, pi.NUTS(chains=2, draws=5, warmup=200))
+    assert posterior.tree["posterior"].sizes["draw"] == draws
+
+
+def test_numbers_of_numpy_are_kept_with_the_posterior():
+    rule = stopping(run(pi.Until(ess=np.float32(1), draws=np.int64(150))))["rule"]
+    assert (rule["ess"], rule["draws"]) == (1.0, 150)
+
+
 def test_a_budget_without_a_goal_is_spent_and_nothing_is_missed():
     posterior = run(pi.Until(draws=120))
     assert posterior.tree["posterior"].sizes["draw"] == 120

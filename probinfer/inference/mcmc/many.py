@@ -2,7 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from probinfer.inference.mcmc.metric import Metric, fit
 from probinfer.inference.mcmc.nuts import FIRST_STEP, metric_rank
 from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.method import Control, Need, Run, check_start
-from probinfer.inference.settings import check_fraction, check_whole
+from probinfer.inference.settings import check_fraction, check_whole, settings_of
 from probinfer.model.target import Target
 
 _FITS = (0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 0.8)  # of warm-up, after which the metric is fitted anew
@@ -105,7 +105,7 @@ class ManyChains:
             positions=seen.pop("z"),
             stats=seen,
             method="ManyChains",
-            settings=asdict(self),
+            settings=settings_of(self),
             outcome=outcome,
             seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
             facts={

@@ -1,7 +1,6 @@
 """The draws that are kept: a number of them, or as many as a stop rule wants."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ from probinfer.inference.mcmc.chains import stack
 from probinfer.inference.mcmc.live_ess import LiveESS
 from probinfer.inference.mcmc.record import SAMPLING
 from probinfer.inference.progress import Progress
+from probinfer.inference.settings import settings_of
 from probinfer.inference.until import Look, Until
 
 
@@ -102,7 +102,7 @@ def _ending(chains: Advancing, until: Until | None, look: Look | None, drawn: in
     else:
         outcome, reason = Outcome.COMPLETED, seen if until.has_goal else spent
     stopping = {
-        "rule": asdict(until),
+        "rule": settings_of(until),
         "reason": reason,
         "met": not missed and not chains.interrupted,
         "draws": drawn,

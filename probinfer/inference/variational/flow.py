@@ -1,7 +1,7 @@
 """Normalising flows: a normal law, bent by coupling layers until the bound no longer rises."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from probinfer.inference.draws import Draws
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.montecarlo.space import space_of_target
-from probinfer.inference.settings import check_whole
+from probinfer.inference.settings import check_whole, settings_of
 from probinfer.inference.variational.approximation import weighted_draws
 from probinfer.inference.variational.coupling import WIDE, WIDE_SHARE, forward, identity, inverse, log_base
 from probinfer.inference.variational.elbo import fit_normal
@@ -117,7 +117,7 @@ class Flow:
             target,
             np.random.default_rng(run.key),
             method="Flow",
-            settings=asdict(self),
+            settings=settings_of(self),
             facts={
                 **({"elbo": bound, "elbo_mcse": error} if seen is None else {}),
                 "elbo_of_starts": ", ".join(f"{each[0]:.3f}" for each in found),

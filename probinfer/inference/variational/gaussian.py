@@ -1,14 +1,14 @@
 """Variational inference with normal laws: mean-field, low-rank and full-rank."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from probinfer.inference.draws import Draws
 from probinfer.inference.method import Control, Need, Run
-from probinfer.inference.settings import check_whole
+from probinfer.inference.settings import check_whole, settings_of
 from probinfer.inference.variational.approximation import weighted_draws
 from probinfer.inference.variational.elbo import SETTLED, fit_normal
 from probinfer.inference.variational.families import Diagonal, Family, FewDirections, Triangular
@@ -209,7 +209,7 @@ def _run(method: MeanField | FullRank | LowRank, target: Target, run: Run, famil
         target,
         generator,
         method=type(method).__name__,
-        settings=asdict(method),
+        settings=settings_of(method),
         facts={**known, "unsettled": fitted.change},
         log_density=None if seen is None else seen.log_density,
     )

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.start import RADII
 from probinfer.inference.method import Control, Need, Run, check_start
 from probinfer.inference.montecarlo.space import compiled, space_of_target
-from probinfer.inference.settings import check_whole
+from probinfer.inference.settings import check_whole, settings_of
 from probinfer.inference.variational.approximation import weighted_draws
 from probinfer.model.target import Target
 
@@ -103,7 +103,7 @@ class Pathfinder:
             target,
             generator,
             method="Pathfinder",
-            settings=asdict(self),
+            settings=settings_of(self),
             facts={"elbo": float(bounds.max()), "paths_used": int(kept.sum())},
         )
         return replace(draws, seconds={"paths": climbed, "sampling": time.perf_counter() - began - climbed})
