@@ -39,6 +39,10 @@ RESTARTS_DOUBTFUL = 20
 NOISE_DOUBTFUL = 2.0
 NOISE_BAD = 3.0
 
+# Log density of a place where no chain has been, less the median of the chains: for a mode of their shape the log of
+# its share over theirs. From a twentieth on, it moves means by more than the usual Monte Carlo error.
+ELSEWHERE_HIGH = -3.0
+
 # Pareto shape of the importance weights between an approximation and the posterior: Vehtari, Simpson, Gelman, Yao,
 # Gabry (2024), "Pareto smoothed importance sampling", JMLR 25(72): above 0.7 no practical sample size corrects it.
 PARETO_K_DOUBTFUL = 0.5
@@ -89,6 +93,7 @@ def judge(evidence: Evidence) -> Report:
     else:
         # causes before their consequences: findings of one severity stay in this order
         findings += [*_never_moved(evidence, numbers), *hamiltonian.divergences(evidence)]
+        findings += _elsewhere(evidence)
         findings += _r_hat(evidence, numbers) if evidence.chained else _approximation(evidence)
         findings += [*hamiltonian.energy(evidence), *_effective_size(evidence, numbers)]
         findings += [*hamiltonian.tree_depth(evidence), *_one_chain(evidence), *_restarts(evidence)]
@@ -186,6 +191,31 @@ def _step_bias(evidence: Evidence) -> list[Finding]:
             severity if np.isfinite(bias) else Verdict.BAD,
             f"For less, give {method} a smaller bias or a larger minibatch; with bias=0 in mind, use NUTS.",
             float(bias),
+        )
+    ]
+
+
+def _elsewhere(evidence: Evidence) -> list[Finding]:
+    """A place that scouts found, described by the parameter that is furthest from all its draws."""
+    if "elsewhere" not in evidence.attrs:
+        return []
+    place: dict[str, list[float]] = json.loads(str(evidence.attrs["elsewhere"]))
+    at = np.concatenate([place[v.site] if v.latent else np.full(v.entries, np.nan) for v in evidence.variables])
+    draws = evidence.block(0, evidence.entries)
+    low, high = draws.min((1, 2)), draws.max((1, 2))
+    beyond = np.maximum(at - high, low - at) / np.where(high > low, high - low, 1.0)
+    furthest = int(np.nanargmax(beyond))
+    gain, scouts, of = (float(evidence.attrs[f"elsewhere_{name}"]) for name in ("gain", "scouts", "of"))
+    return [
+        Finding(
+            f"{scouts:.0f} of {of:.0f} short runs from other starting points stayed where no chain has been: there "
+            f"{evidence.label(furthest)} is {at[furthest]:.3g}, the chains have {low[furthest]:.3g} to "
+            f"{high[furthest]:.3g}; the log density is {abs(gain):.1f} {'higher' if gain > 0 else 'lower'}",
+            evidence.label(furthest),
+            Verdict.BAD if gain > ELSEWHERE_HIGH else Verdict.DOUBTFUL,
+            "The posterior has another mode, and these draws are from one alone. pi.Tempering() and pi.SMC() find the "
+            "shares of several; or order the parameters, or give a prior that decides.",
+            gain,
         )
     ]
 

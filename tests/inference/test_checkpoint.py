@@ -17,6 +17,7 @@ import pytest
 import probinfer as pi
 from probinfer.inference.checkpoint import MAGIC, Journal
 from probinfer.inference.mcmc import chains
+from probinfer.inference.mcmc.record import SAMPLING
 
 X = np.random.default_rng(5).normal(size=(300, 12))
 DATA = {"X": X, "y": (X[:, 0] > 0.3).astype(int)}
@@ -63,6 +64,7 @@ import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_checkpoint import run
 from probinfer.inference.mcmc import chains
+from probinfer.inference.mcmc.record import SAMPLING
 
 chains._PAUSE, chains._PATIENCE = 1e-9, 200
 run(sys.argv[1])
@@ -121,13 +123,14 @@ def test_without_its_checksum_a_changed_byte_would_show(tmp_path, expected, ofte
 
 
 def _without_checksums(content: bytearray) -> int:
-    """Set every checksum to zero; where the payload of the last record begins."""
+    """Set every checksum to zero; where the payload of the last record of the sampling begins."""
     at, last = len(MAGIC), 0
     while at < len(content):
         length = int.from_bytes(content[at : at + 8], "little")
         content[at + 8 : at + 12] = bytes(4)
-        last = at + 12
-        at = last + length
+        if at > len(MAGIC) and int.from_bytes(content[at + 12 : at + 16], "little") == SAMPLING:
+            last = at + 12
+        at += 12 + length
     return last
 
 

@@ -49,6 +49,13 @@ class Chains(Turns):
         self._gradients = 0
         self.states = states
 
+    def others(self, states: list[ChainState]) -> "Chains":
+        """Chains of the same program and record from other states; their phases must be others."""
+        rest = (self.target_accept, self._limit, self._record, self._deadline)
+        made = Chains(self._pool, self._block, self._target, states, *rest)
+        made._budget = self._budget
+        return made
+
     def advance(
         self,
         count: int,

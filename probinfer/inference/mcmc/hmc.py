@@ -95,4 +95,5 @@ class HMC:
             },
         )
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
-        return run_chains(self, kernel, target, run, rank=metric_rank(target.dim, self.low_rank), warmup=warmup)
+        rank = metric_rank(target.dim, self.low_rank)
+        return run_chains(self, kernel, target, run, rank=rank, warmup=warmup, scouted=True)

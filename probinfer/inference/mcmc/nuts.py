@@ -50,7 +50,8 @@ class NUTS:
     cannot be summed is refused by name, before anything is compiled (`docs/exact.md`).
 
     Fails on posteriors whose curvature varies strongly (funnels: divergences) or with several modes far apart (chains
-    disagree: R-hat).
+    disagree: R-hat; or all are in one mode, which short runs from other starting points then tell, if one of these
+    began near another mode).
 
     Hoffman & Gelman (2014); Betancourt (2017).
 
@@ -105,7 +106,9 @@ class NUTS:
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         rank = metric_rank(target.dim, self.low_rank)
         settles = is_round if self.warmup is None else None
-        return run_chains(self, kernel, target, run, rank=rank, warmup=warmup, init=self.init, settles=settles)
+        return run_chains(
+            self, kernel, target, run, rank=rank, warmup=warmup, init=self.init, settles=settles, scouted=True
+        )
 
 
 def metric_rank(dim: int, wanted: int | None) -> int:

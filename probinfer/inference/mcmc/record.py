@@ -12,7 +12,8 @@ from probinfer.inference.mcmc.block import BlockResult, ChainState
 from probinfer.inference.mcmc.kernel import Info
 from probinfer.inference.mcmc.step_size import DualAveraging
 
-SAMPLING, WARMUP = 0, 1  # numbers of phases; the windows of the warm-up count on from WARMUP
+# Numbers of phases; the windows of the warm-up count on from WARMUP, and scouts from SCOUTING by the draws before them.
+SAMPLING, WARMUP, SCOUTING = 0, 1, 1000
 _HEAD = struct.Struct("<III")  # phase, chain, draws
 
 

@@ -1,5 +1,6 @@
 """A run of Markov chains from its starting points to its draws, whatever the transition."""
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from probinfer.errors import ModelError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.approximate_start import NOWHERE, Beginning, begin
@@ -18,8 +20,9 @@ from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
+from probinfer.inference.mcmc.scouts import SCOUTS, Elsewhere, look_elsewhere
 from probinfer.inference.mcmc.start import RADII, Start, find_start
-from probinfer.inference.mcmc.warmup import WARM_WARMUP, warm_up
+from probinfer.inference.mcmc.warmup import WARM_WARMUP, restart, warm_up
 from probinfer.inference.method import Run, Warm, check_start
 from probinfer.inference.settings import settings_of
 from probinfer.model.target import Target
@@ -37,9 +40,11 @@ def run_chains(
     warmup: int,
     init: Any = None,
     settles: Any = None,
+    scouted: bool = False,
 ) -> Draws:
     """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric; `init`
-    is a method whose draws the chains begin at; `settles` as for `warm_up`."""
+    is a method whose draws the chains begin at; `settles` as for `warm_up`; `scouted` has scouts look for modes that no
+    chain has been to."""
     clock = time.perf_counter
     began = clock()
     if run.warm is not None:
@@ -48,7 +53,8 @@ def run_chains(
         compiling = pool.submit(compiled_block, kernel, target, rank)
         beginning = NOWHERE if init is None else begin(init, target, run, method.chains, rank)
         if kernel.begin is None:
-            states, metrics = _start(kernel, method.chains, target, run, rank, beginning)
+            seeds = np.random.SeedSequence(run.key.tolist()).spawn(method.chains)
+            states, metrics = _start(kernel, seeds, target, run, rank, beginning)
         else:
             states, metrics = _begin(kernel, method.chains, target, run)
         record = Record(run.journal, target.dim, target.dtype, kernel.words)
@@ -70,8 +76,17 @@ def run_chains(
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
         warm = clock()
         blocks, ending = sample(chains, metrics, method.draws, run.until, run.progress, warmed)
+        positions = stack(blocks, lambda block: block.q)
+        log_density = stack(blocks, lambda block: block.log_density)
+        elsewhere = None
+        if scouted and run.warm is None and positions.shape[1] and not (chains.interrupted or chains.late):
+            best = int(np.argmax(np.median(log_density, axis=1)))
+            scouts = _scouts(kernel, target, run, rank, chains, chains.states[best])
+            if scouts is not None:
+                elsewhere = look_elsewhere(
+                    scouts, metrics[best], positions, log_density, run.progress, warmed + positions.shape[1]
+                )
     run.progress.close()
-    positions = stack(blocks, lambda block: block.q)
     if positions.shape[1] == 0:
         raise KeyboardInterrupt("Interrupted before every chain had its first draw.")
     seen = {
@@ -81,17 +96,44 @@ def run_chains(
     return Draws(
         positions=positions,
         stats={
-            "lp": stack(blocks, lambda block: block.log_density),
+            "lp": log_density,
             "step_size": stack(blocks, lambda block: block.step_size),
             **seen,
         },
         method=type(method).__name__,
         settings={**settings_of(method), "warmup": warmup},
-        facts={**beginning.facts, "warmup_draws": warmed, **({"warm_start": 1} if run.warm is not None else {})},
+        facts={
+            **beginning.facts,
+            "warmup_draws": warmed,
+            **({"warm_start": 1} if run.warm is not None else {}),
+            **_told(elsewhere, target),
+        },
         outcome=ending.outcome,
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,
     )
+
+
+def _scouts(kernel: Kernel, target: Target, run: Run, rank: int, chains: Chains, there: ChainState) -> Chains | None:
+    """Chains of the same program from other starting points, with the step size of one that is `there`; None where no
+    starting points are found."""
+    seeds = np.random.SeedSequence([*run.key.tolist(), SCOUTS]).spawn(SCOUTS)
+    try:
+        states, _ = _start(kernel, seeds, target, run, rank, NOWHERE)
+    except ModelError:
+        return None
+    step = restart(there, there.step.log_average).step
+    return chains.others([state._replace(step=step) for state in states])
+
+
+def _told(elsewhere: Elsewhere | None, target: Target) -> dict[str, Any]:
+    """What scouts found, as facts for the report."""
+    if elsewhere is None:
+        return {}
+    values = target.constrain(elsewhere.position[None, None], deterministics=False)
+    place = {name: np.ravel(value).tolist() for name, value in values.items()}
+    numbers = {"gain": elsewhere.gain, "scouts": elsewhere.scouts, "of": SCOUTS}
+    return {"elsewhere": json.dumps(place), **{f"elsewhere_{name}": number for name, number in numbers.items()}}
 
 
 def _begin(kernel: Kernel, count: int, target: Target, run: Run) -> tuple[list[ChainState], list[Metric]]:
@@ -112,9 +154,9 @@ def _begin(kernel: Kernel, count: int, target: Target, run: Run) -> tuple[list[C
 
 
 def _start(
-    kernel: Kernel, count: int, target: Target, run: Run, rank: int, beginning: Beginning
+    kernel: Kernel, seeds: list[np.random.SeedSequence], target: Target, run: Run, rank: int, beginning: Beginning
 ) -> tuple[list[ChainState], list[Metric]]:
-    """`count` chains at their starting points, and the metric that fits each there."""
+    """A chain for each seed at its starting point, and the metric that fits each there."""
     density, dtype = compiled_density(kernel, target), target.dtype.type
     none = np.zeros(target.dim)
     states, metrics = [], []
@@ -122,7 +164,7 @@ def _start(
     with target.precision():
         known = warm.step_size if warm is not None else None
         first_step = jax.tree.map(np.asarray, steps.start(known or kernel.first_step, target.dtype))
-        for chain, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(count)):
+        for chain, seed in enumerate(seeds):
             generator = np.random.default_rng(seed)
             key = generator.integers(0, 2**32, 2, dtype=np.uint32)
 

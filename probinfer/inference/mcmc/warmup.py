@@ -70,7 +70,7 @@ def warm_up(
                 warmup = end + last
                 ends = [*ends[: window + 1], warmup]
             metrics = history.fit(int(np.ceil(end * _MEMORY)), metrics[0].stretch.shape[-1])
-            chains.states = [_restart(state, state.step.log_average) for state in chains.states]
+            chains.states = [restart(state, state.step.log_average) for state in chains.states]
         else:
             _settle_step_sizes(chains, blocks, history.arrived())
         before, window = end, window + 1
@@ -91,7 +91,7 @@ def _settle_step_sizes(chains: Chains, blocks: list[list[BlockResult]], arrived:
     average = np.mean([chains.states[i].step.log_average for i in here])
     shared = np.asarray(average if found is None else np.log(found), chains.states[0].q.dtype)
     chains.states = [
-        _restart(state, shared if arrived[i] else state.step.log_average) for i, state in enumerate(chains.states)
+        restart(state, shared if arrived[i] else state.step.log_average) for i, state in enumerate(chains.states)
     ]
 
 
@@ -154,7 +154,7 @@ class _History:
         return float(middles[best] - _FAR * spread)
 
 
-def _restart(state: ChainState, log_step: Any) -> ChainState:
+def restart(state: ChainState, log_step: Any) -> ChainState:
     """Forget the acceptance seen so far, and begin at this step size."""
     zero = np.zeros_like(log_step)
     centre = log_step + np.log(2.0).astype(log_step.dtype)

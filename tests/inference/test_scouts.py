@@ -1,0 +1,97 @@
+"""Modes that no chain has been to: found by short runs from elsewhere, and never seen where there are none."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import probinfer as pi
+from probinfer.inference.mcmc import run as chain_runs
+
+SEEDS = 24
+
+
+def modes(x, *, weight=0.5, apart=4.0):
+    """Two normal laws of sd 1, `weight` of the mass at +apart."""
+    one, other = (-0.5 * jnp.sum((x - side * apart) ** 2) for side in (1, -1))
+    return jnp.logaddexp(jnp.log(weight) + one, jnp.log1p(-weight) + other)
+
+
+def funnel():
+    v = numpyro.sample("v", dist.Normal(0, 3))
+    numpyro.sample("x", dist.Normal(0, jnp.exp(v / 2)).expand([9]))
+
+
+def infer(model, method, seed):
+    return pi.infer(model, None, method, seed=seed, progress=False)
+
+
+def runs_in_one_mode():
+    """Those of so many runs whose chains all went to the same of two modes; with two chains every second one does."""
+    method = pi.NUTS(chains=2, draws=500)  # enough for a GOOD verdict
+    posteriors = [infer(pi.LogDensity(modes, 2), method, seed) for seed in range(SEEDS)]
+    return [found for found in posteriors if len({*np.sign(found.latents["x"].mean(1))}) == 1]
+
+
+# Six scouts all go to the mode of the chains in one run of 64. Five such runs among SEEDS: probability below 1e-5.
+MISSED = 4
+
+
+def test_the_other_of_two_modes_is_found():
+    alike = runs_in_one_mode()
+    assert len(alike) > MISSED
+    good = [found for found in alike if found.report.verdict is pi.Verdict.GOOD]
+    assert len(good) <= MISSED
+    told = next(found for found in alike if found not in good)
+    finding = told.report.findings[0]
+    assert "stayed where no chain has been" in finding.what
+    assert finding.where.startswith("x[")
+    assert finding.severity is pi.Verdict.BAD
+    assert "pi.Tempering()" in finding.advice
+
+
+def test_without_scouts_it_is_not(monkeypatch):
+    """The broken twin: one mode alone passes for the posterior."""
+    monkeypatch.setattr(chain_runs, "look_elsewhere", lambda *_: None)
+    good = [found for found in runs_in_one_mode() if found.report.verdict is pi.Verdict.GOOD]
+    assert len(good) > MISSED
+
+
+@pytest.mark.parametrize("method", [pi.NUTS, pytest.param(pi.HMC, marks=pytest.mark.long)])
+def test_it_is_kept_in_the_file(method, tmp_path):
+    posterior = infer(pi.LogDensity(functools.partial(modes, weight=0.9), 1), method(chains=1, draws=200), 0)
+    text = str(posterior.report)
+    assert "stayed where no chain has been" in text
+    posterior.save(tmp_path / "posterior.nc")
+    loaded = pi.load_posterior(tmp_path / "posterior.nc")
+    assert "stayed where no chain has been" in str(loaded.report)
+
+
+def test_a_mode_of_little_mass_is_left_alone():
+    model = pi.LogDensity(functools.partial(modes, weight=1e-6), 1)
+    for seed in range(8):
+        posterior = infer(model, pi.NUTS(chains=1, draws=200), seed)
+        if posterior.latents["x"].mean() < 0:  # the mode that counts
+            assert "elsewhere" not in posterior.tree.attrs
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        pytest.param(dist.Normal(0, 1).expand([20]), marks=pytest.mark.long),
+        dist.StudentT(3.0, 0, 1).expand([5]),
+        pytest.param(dist.Gumbel(0, 1).expand([3]), marks=pytest.mark.long),
+    ],
+)
+def test_one_mode_is_no_alarm(law):
+    for seed in range(8):
+        posterior = infer(lambda: numpyro.sample("x", law), pi.NUTS(draws=200), seed)
+        assert "elsewhere" not in posterior.tree.attrs
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_funnel_is_not_good(seed):
+    assert infer(funnel, pi.NUTS(), seed).report.verdict is not pi.Verdict.GOOD
