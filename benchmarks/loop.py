@@ -144,8 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
     words = (
         "The first lines of the module say what is compared. The goal of the overhead is 3%. The columns before it say"
         " what it is made of: most are the looks of a rule that is never met, at 100, 300, 900 and 1,000 draws, whose"
-        " cost does not depend on that of a gradient, so that short runs miss the goal and long ones meet it. Block less"
-        " bare is what the tree costs: turns, sums and random words, much the same for every small model."
+        " cost does not depend on that of a gradient, so that short runs miss the goal and long ones meet it."
+        " Block less bare is what the tree costs: turns, sums and random words, much the same for every small model."
     )
     measure_table("benchmarks.loop", TITLE, HEADER, MODELS, rows, words, repeat=9, arguments=arguments)
 

@@ -32,7 +32,7 @@ SCRIPT = "methods"
 COMMON = ("eight_schools", "logistic_1k", "radon")
 METHODS = (
     *("NUTS", "HMC", "Metropolis", "Gibbs", "ManyChains", "Tempering", "SMC", "Laplace", "MeanField", "FullRank"),
-    *("Pathfinder", "Importance", "Rejection"),
+    *("LowRank", "Flow", "Pathfinder", "Importance", "Rejection"),
 )
 
 
