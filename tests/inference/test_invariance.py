@@ -164,6 +164,10 @@ MUTANTS = {
         "signed_step = jnp.where(side == 1, step_size, -step_size)",
         "signed_step = jnp.where(side == 1, step_size, -step_size) * jnp.exp(0.6 * start.q[0])",
     ),
+    "sums the momentum of the new half alone": (
+        "_turning(rho - 0.5 * (ends.p[0] + ends.p[1]), ends.v[0], ends.v[1])",
+        "_turning(sub.rho - 0.5 * (ends.p[0] + ends.p[1]), ends.v[0], ends.v[1])",
+    ),
 }
 
 
