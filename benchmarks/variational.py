@@ -1,11 +1,12 @@
-"""Variational inference next to NumPyro's SVI: seconds to the same evidence lower bound.
+"""Variational inference next to NumPyro's SVI and PyMC's ADVI: seconds to the same evidence lower bound.
 
     python -m benchmarks.variational [--repeat 3] [--rows 100000] [--small | --large] [--dry]
 
 probinfer's bound is that of its optimum. NumPyro (AutoDiagonalNormal and AutoMultivariateNormal, Adam with step 0.01,
 one particle, in this process, single precision as is its default) runs in blocks of 500 steps until its bound is within
-0.1 nats of it, 50,000 steps at most; measuring its bound does not count. First call: compilation included. Second
-call: the same again in the same process. Writes a section of RESULTS.md unless --dry.
+0.1 nats of it, 50,000 steps at most; measuring its bound does not count. PyMC (ADVI and FullRankADVI, Adam with step
+0.01, in the environment of nutpie) goes the same way in a process of its own, double precision. First call: compilation
+included. Later calls: the same again in the same process. Writes a section of RESULTS.md unless --dry.
 
 The second section is a logistic regression with `--rows` rows and 20 predictors, full-rank: probinfer with all rows,
 with 500 rows a step, and NumPyro with a subsampling plate of 500 rows (Adam with step 0.002, its full-rank guide), in
@@ -15,7 +16,11 @@ probinfer's own weights, which NumPyro has none of, but they are shown.
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,7 +36,8 @@ from benchmarks.peers.data import MODELS as DATA
 from benchmarks.peers.models_numpyro import MODELS
 from benchmarks.results import circumstances, write_section
 
-TITLE = "Variational inference next to NumPyro's SVI"
+TITLE = "Variational inference next to NumPyro's SVI and PyMC's ADVI"
+PEERS = Path(__file__).parent / "peers"
 ROWS_TITLE = "Variational inference from minibatches next to NumPyro's SVI with a subsampling plate"
 NAMES = ("eight_schools", "logistic_1k", "radon")
 FAMILIES = (
@@ -79,24 +85,55 @@ class Peer:
         return time.perf_counter() - began - measuring, bound, steps
 
 
-def measure(name: str, method: Any, guide: Any, repeat: int) -> str:
-    """A row of the table."""
-    peer = Peer(name, guide)
-    ours, theirs, ratios = [], [], []
+class PyMC:
+    """PyMC's ADVI on one model and family, in a process of its own."""
+
+    def __init__(self, name: str, method: Any) -> None:
+        python, script = PEERS / ".envs" / "nutpie" / "bin" / "python", PEERS / "peer_pymc_vi.py"
+        self._process = subprocess.Popen(
+            [str(python), str(script), name, method.__name__.lower()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(PEERS)},
+        )
+
+    def __call__(self, wanted: float, seed: int) -> tuple[float, float, int]:
+        """As `Peer`."""
+        self._process.stdin.write(f"{seed} {wanted} {NEAR} {MOST}\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        return answer["seconds"], answer["bound"], answer["steps"]
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+def measure(name: str, method: Any, guide: Any, repeat: int) -> list[str]:
+    """Rows of the table, one for each peer."""
+    pymc = PyMC(name, method)
+    peers = {"NumPyro": Peer(name, guide), "PyMC": pymc}
+    ours, theirs = [], {peer: [] for peer in peers}
     for seed in range(repeat + 1):
         ours.append(probinfer(name, method, seed))
-        theirs.append(peer(ours[-1][1], seed))
-        ratios.append(theirs[-1][0] / ours[-1][0])
+        for peer, run in peers.items():
+            theirs[peer].append(run(ours[-1][1], seed))
+    pymc.close()
     later = slice(1, None)
-    seconds = [float(np.median([run[0] for run in runs[later]])) for runs in (ours, theirs)]
-    reached = sum(run[1] >= own[1] - NEAR for run, own in zip(theirs[later], ours[later], strict=True))
-    steps = int(np.median([run[2] for run in theirs[later]]))
-    shape = float(np.median([run[2] for run in ours[later]]))
-    return (
-        f"| {name} | {method.__name__} | {ours[0][0]:.2f} | {theirs[0][0]:.2f} | {seconds[0]:.3f} | {seconds[1]:.3f} | "
-        f"{float(np.median(ratios[later])):.1f} | {ours[-1][1]:.2f} | {theirs[-1][1]:.2f} | {reached} of {repeat} | "
-        f"{steps} | {shape:.2f} |"
-    )
+    own, shape = (float(np.median([run[i] for run in ours[later]])) for i in (0, 2))
+    lines = []
+    for peer, runs in theirs.items():
+        seconds = float(np.median([run[0] for run in runs[later]]))
+        ratio = float(np.median([run[0] / mine[0] for run, mine in zip(runs[later], ours[later], strict=True)]))
+        reached = sum(run[1] >= mine[1] - NEAR for run, mine in zip(runs[later], ours[later], strict=True))
+        steps = int(np.median([run[2] for run in runs[later]]))
+        lines.append(
+            f"| {name} | {method.__name__} | {peer} | {ours[0][0]:.2f} | {runs[0][0]:.2f} | {own:.3f} | {seconds:.3f} | "
+            f"{ratio:.1f} | {ours[-1][1]:.2f} | {runs[-1][1]:.2f} | {reached} of {repeat} | {steps} | {shape:.2f} |"
+        )
+    return lines
 
 
 def many_rows(rows: int) -> dict[str, np.ndarray]:
@@ -203,29 +240,31 @@ def small(options: argparse.Namespace) -> None:
     rows = []
     for name in NAMES:
         for method, guide in FAMILIES:
-            rows.append(measure(name, method, guide, options.repeat))
-            print(rows[-1], flush=True)
+            rows += measure(name, method, guide, options.repeat)
+            print("\n".join(rows[-2:]), flush=True)
     columns = (
         "model",
         "family",
+        "peer",
         "ours, first call s",
-        "NumPyro, first call s",
+        "the peer's, first call s",
         "ours, later s",
-        "NumPyro, later s",
+        "the peer's, later s",
         "times faster",
         "our bound",
-        "NumPyro's bound",
+        "the peer's bound",
         "reached",
-        "NumPyro's steps",
+        "the peer's steps",
         "our k-hat",
     )
     header = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
     body = [
         f"`python -m benchmarks.variational --repeat {options.repeat}`",
         circumstances("probinfer", "jax", "numpyro"),
-        f"Seconds until NumPyro's bound is within {NEAR} nats of ours, {MOST} steps at most; medians of "
+        f"Seconds until the peer's bound is within {NEAR} nats of ours, {MOST} steps at most; medians of "
         f"{options.repeat} runs in turns after the first. Ours include two to six fits until they agree, 4,000 draws, "
-        "weights and the report. NumPyro's bound is that of its last iterate. Where k-hat is above 0.7 the family does "
+        "weights and the report, which peers have none of: on a small model these take most of the time. A peer's bound is "
+        "that of its last iterate. Where k-hat is above 0.7 the family does "
         "not fit the posterior, and the verdict is BAD.",
         "\n".join([header, *rows]),
     ]
