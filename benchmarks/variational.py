@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -130,8 +129,8 @@ def measure(name: str, method: Any, guide: Any, repeat: int) -> list[str]:
         reached = sum(run[1] >= mine[1] - NEAR for run, mine in zip(runs[later], ours[later], strict=True))
         steps = int(np.median([run[2] for run in runs[later]]))
         lines.append(
-            f"| {name} | {method.__name__} | {peer} | {ours[0][0]:.2f} | {runs[0][0]:.2f} | {own:.3f} | {seconds:.3f} | "
-            f"{ratio:.1f} | {ours[-1][1]:.2f} | {runs[-1][1]:.2f} | {reached} of {repeat} | {steps} | {shape:.2f} |"
+            f"| {name} | {method.__name__} | {peer} | {ours[0][0]:.2f} | {runs[0][0]:.2f} | {own:.3f} | {seconds:.3f} |"
+            f" {ratio:.1f} | {ours[-1][1]:.2f} | {runs[-1][1]:.2f} | {reached} of {repeat} | {steps} | {shape:.2f} |"
         )
     return lines
 
@@ -263,8 +262,8 @@ def small(options: argparse.Namespace) -> None:
         circumstances("probinfer", "jax", "numpyro"),
         f"Seconds until the peer's bound is within {NEAR} nats of ours, {MOST} steps at most; medians of "
         f"{options.repeat} runs in turns after the first. Ours include two to six fits until they agree, 4,000 draws, "
-        "weights and the report, which peers have none of: on a small model these take most of the time. A peer's bound is "
-        "that of its last iterate. Where k-hat is above 0.7 the family does "
+        "weights and the report, which peers have none of: on a small model these take most of the time. A peer's "
+        "bound is that of its last iterate. Where k-hat is above 0.7 the family does "
         "not fit the posterior, and the verdict is BAD.",
         "\n".join([header, *rows]),
     ]
