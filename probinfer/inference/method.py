@@ -18,6 +18,8 @@ from probinfer.model.target import Target
 class Need(enum.Enum):
     """What a method asks of a target."""
 
+    DENSITY = "a log density; discrete sites are summed out, or drawn where they cannot be"
+    GRADIENT_IF_ANY = "a log density, and its gradient in the continuous sites where there is one"
     CONTINUOUS = "a log density in continuous sites; discrete ones are summed out"
     GRADIENT = "the gradient of a log density in continuous sites; discrete ones are summed out"
     PARTIAL_GRADIENT = "the gradient of a log density in the continuous sites"

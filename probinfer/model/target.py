@@ -49,6 +49,7 @@ class Target:
     ) -> None:
         self.bound = bound
         self.float64 = float64
+        self.has_gradient = gradient
         self.latents = tuple(site for site in bound.latents if site.name not in without)
         self.deterministics, self.coords = bound.deterministics, bound.coords
         self._layout = _Layout({site.name: bound.unconstrained[site.name] for site in self.latents})
