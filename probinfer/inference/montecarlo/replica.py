@@ -237,6 +237,7 @@ def _log_evidence(betas: np.ndarray, log_weight: np.ndarray) -> float:
 
 def _bennett(below: np.ndarray, above: np.ndarray) -> float:
     """log(Z above / Z below) from log(q above / q below) at as many draws of both: where the two sums are equal."""
+    below, above = (np.where(np.isnan(weights), -np.inf, weights) for weights in (below, above))  # no mass there
     finite = np.concatenate([below[np.isfinite(below)], above[np.isfinite(above)]])
     if not len(finite):
         return -np.inf
