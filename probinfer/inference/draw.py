@@ -20,6 +20,7 @@ from probinfer.inference.choose import choose
 from probinfer.inference.draws import Draws
 from probinfer.inference.exact.exact import Exact
 from probinfer.inference.exact.summed import CannotSum, Summed
+from probinfer.inference.fits import advice, check_fits
 from probinfer.inference.mcmc.gibbs import Gibbs
 from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.many import ManyChains
@@ -27,7 +28,7 @@ from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.mcmc.sghmc import SGHMC
 from probinfer.inference.mcmc.sgld import SGLD
-from probinfer.inference.method import Method, Need, Run, Warm, check_controls, check_fits
+from probinfer.inference.method import Method, Need, Run, Warm, check_controls
 from probinfer.inference.montecarlo.growing import PosteriorBefore, appended
 from probinfer.inference.montecarlo.importance import Importance
 from probinfer.inference.montecarlo.particle_gibbs import ParticleGibbs
@@ -140,14 +141,14 @@ def target_for(method: Method, bound: BoundModel) -> Target:
         target = Summed(bound, float64=method.float64, gradient=gradient)
     except CannotSum as refusal:
         raise MethodError(
-            f"{type(method).__name__} needs discrete sites summed out, and here they cannot be: {refusal} Fits: "
-            "pi.Gibbs() and pi.Metropolis(), which draw them."
+            f"{type(method).__name__} needs discrete sites summed out, and here they cannot be: {refusal} "
+            f"{advice(bound, METHODS)}"
         ) from None
     if target.dim == 0 and not isinstance(method, Exact):
         raise MethodError(
             f"{type(method).__name__} has nothing left to draw once {', '.join(bound.discrete)} "
-            f"{'is' if len(bound.discrete) == 1 else 'are'} summed out: the model has no continuous site. Fits: "
-            "pi.Exact(), which draws from the exact law, pi.Gibbs() and pi.Metropolis()."
+            f"{'is' if len(bound.discrete) == 1 else 'are'} summed out: the model has no continuous site. "
+            f"{advice(bound, METHODS)}"
         )
     return target
 

@@ -198,7 +198,6 @@ class Importance:
         if self.score is not None:
             score = Integrand(self.score, batched=f.batched, name="score")
 
-
             def height(z: np.ndarray) -> np.ndarray:
                 values = score(space.points(z))
                 if values.shape[1] != 1:
