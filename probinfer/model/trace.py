@@ -149,7 +149,7 @@ def user_error(fn: Callable, data: Mapping[str, Any]) -> Generator[None]:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         if empty := [name for name, shape in shapes.items() if 0 in shape]:
             raise DataError(
-                f"There are no rows in {', '.join(empty)}, which the model cannot do with. Shapes of the data: {listed}."
+                f"There are no rows in {', '.join(empty)}, and this model needs some. Shapes of the data: {listed}."
             ) from None
         lengths = {shape[0] for shape in shapes.values() if shape}
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

@@ -66,9 +66,9 @@ class Rejection:
         proposal: over a distribution, another one (wanted there); over a model None, which takes its prior, or a
             NumPyro distribution for each site in a dict.
         log_bound: log M, at least max of log p - log q (log likelihood, under the prior). None climbs to the maximum
-            from several draws, which over a model takes a gradient; with a bound the log density needs none. It is checked at every proposal: where a bound given is exceeded, an error says at which
-            point; where one found is exceeded, it is raised, what was kept is thinned to the new one, and the verdict
-            is DOUBTFUL.
+            from several draws, which over a model takes a gradient; with a bound given the log density needs none. It
+            is checked at every proposal: where a bound given is exceeded, an error says at which point; where one found
+            is exceeded, it is raised, what was kept is thinned to the new one, and the verdict is DOUBTFUL.
         max_proposals: give up then, with what has been kept.
         float64: compute in double precision.
 

@@ -125,7 +125,7 @@ class Pathfinder:
     def _best(
         self, path: "list[tuple[np.ndarray, np.ndarray]]", density: Callable, generator: np.random.Generator
     ) -> "tuple[float, LowRankNormal]":
-        """The law of the greatest bound on a path, and the bound: of the law without the part where there is no density,
+        """The law of the greatest bound on a path, and the bound: of the law without the part that has no density, the
         mean of log p - log q over the rest plus the log of its share."""
         laws = _laws_along(path, self.history)
         draws = [law.draw(generator, self.elbo_draws) for law in laws]
