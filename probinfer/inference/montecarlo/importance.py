@@ -194,20 +194,15 @@ class Importance:
                 f_size = np.sqrt(np.mean((f(space.points(z)) / size) ** 2, axis=1))
                 return space.log_density(z) + np.log(np.where(np.isfinite(f_size), f_size, 0.0))
 
+        score = None if self.score is None else Integrand(self.score, batched=f.batched, name="score")
+        if score is not None and (width := score(first[:100]).shape[1]) != 1:
+            raise MethodError(
+                f"Importance: score returned {width} numbers for a point; wanted one, larger towards the event, such as "
+                "jnp.sum of them."
+            )
         search = Search(log_target, _around(_inverse(space, first)), generator, components=self.components)
-        if self.score is not None:
-            score = Integrand(self.score, batched=f.batched, name="score")
-
-            def height(z: np.ndarray) -> np.ndarray:
-                values = score(space.points(z))
-                if values.shape[1] != 1:
-                    raise MethodError(
-                        f"Importance: score returned {values.shape[1]} numbers for a point; wanted one, larger towards "
-                        "the event, such as jnp.sum of them."
-                    )
-                return values[:, 0]
-
-            search.descend(space.log_density, height, self.round_draws)
+        if score is not None:
+            search.descend(space.log_density, lambda z: score(space.points(z))[:, 0], self.round_draws)
         mixture = search.run(self.rounds, self.round_draws)
         own = generator.random(self.draws) < _DEFENCE
         z = mixture.draw(generator, self.draws)
