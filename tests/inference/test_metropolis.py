@@ -163,6 +163,17 @@ def test_only_discrete_sites_are_drawn_too():
     assert set(posterior.tree["sample_stats"].data_vars) == {"lp", "n_steps"}  # no walk: no step size, no acceptance
 
 
+def test_classes_in_a_plate_are_known_as_such():
+    def model(y):
+        with numpyro.plate("row", len(y)):
+            z = numpyro.sample("z", dist.Bernoulli(0.3))
+            n = numpyro.sample("n", dist.Binomial(5, 0.4))
+            numpyro.sample("y", dist.Normal(z + n, 1.0), obs=y)
+
+    sites = plan._Conditionals(Target(pi.Model(model).bind({"y": np.zeros(3)}), gradient=False), conjugate=False)
+    assert [name for name in ("z", "n") if sites.unordered(name)] == ["z"]
+
+
 # proposals of the user ------------------------------------------------------------------------------------------------
 
 TOSSES = {"y": np.array([1, 0, 1, 1])}

@@ -197,8 +197,8 @@ class Importance:
         score = None if self.score is None else Integrand(self.score, batched=f.batched, name="score")
         if score is not None and (width := score(first[:100]).shape[1]) != 1:
             raise MethodError(
-                f"Importance: score returned {width} numbers for a point; wanted one, larger towards the event, such as "
-                "jnp.sum of them."
+                f"Importance: score returned {width} numbers for a point; wanted one, larger towards the event, such "
+                "as jnp.sum of them."
             )
         search = Search(log_target, _around(_inverse(space, first)), generator, components=self.components)
         if score is not None:
