@@ -39,12 +39,18 @@ def choose(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
 
 def _choose_for_discrete(bound: BoundModel, *, steered: bool) -> tuple[Method, Target, str]:
     named = f"{', '.join(bound.discrete)} {'is' if len(bound.discrete) == 1 else 'are'}"
+    gradient, missing = True, ""
     try:
-        target = Summed(bound)
-    except CannotSum as refusal:
-        return Gibbs(), Target(bound), f"{named} discrete and cannot be summed out: {str(refusal).rstrip('.')}"
+        Target(bound)
     except NoGradient:
-        return Metropolis(), Summed(bound, gradient=False), f"{named} summed out, and the log density has no gradient"
+        gradient, missing = False, ", and the log density has no gradient"
+    try:
+        target = Summed(bound, gradient=gradient)
+    except CannotSum as refusal:
+        reason = f"{named} discrete and cannot be summed out: {str(refusal).rstrip('.')}{missing}"
+        return Gibbs(), Target(bound, gradient=gradient), reason
+    if target.dim and not gradient:
+        return Metropolis(), target, f"{named} summed out{missing}"
     if target.dim:
         return NUTS(), target, f"{named} discrete and summed out exactly ({target.words}), which leaves a gradient"
     if steered:  # only chains heed that

@@ -14,12 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from probinfer.errors import MethodError
+from probinfer.errors import MethodError, NoGradient
 from probinfer.inference.checkpoint import Journal
 from probinfer.inference.choose import choose
 from probinfer.inference.draws import Draws
 from probinfer.inference.exact.exact import Exact
 from probinfer.inference.exact.summed import CannotSum, Summed
+from probinfer.inference.fits import advice, check_fits
 from probinfer.inference.mcmc.gibbs import Gibbs
 from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.many import ManyChains
@@ -27,7 +28,7 @@ from probinfer.inference.mcmc.metropolis import Metropolis
 from probinfer.inference.mcmc.nuts import NUTS
 from probinfer.inference.mcmc.sghmc import SGHMC
 from probinfer.inference.mcmc.sgld import SGLD
-from probinfer.inference.method import Method, Need, Run, Warm, check_controls, check_fits
+from probinfer.inference.method import Method, Need, Run, Warm, check_controls
 from probinfer.inference.montecarlo.growing import PosteriorBefore, appended
 from probinfer.inference.montecarlo.importance import Importance
 from probinfer.inference.montecarlo.particle_gibbs import ParticleGibbs
@@ -134,27 +135,40 @@ def target_for(method: Method, bound: BoundModel) -> Target:
     """The target as the method wants it: a `Summed` one where it cannot have discrete sites and the model has some.
     MethodError if the method does not fit the model."""
     check_fits(method, bound, METHODS)
+    if isinstance(method, Metropolis):
+        return method.target_of(bound)
     gradient = _wants_gradient(method.needs)
     if not (bound.discrete and {Need.CONTINUOUS, Need.GRADIENT} & method.needs):
-        return Target(bound, float64=method.float64, gradient=gradient)
+        return traced(bound, method)
     try:
         target = Summed(bound, float64=method.float64, gradient=gradient)
     except CannotSum as refusal:
         raise MethodError(
-            f"{type(method).__name__} needs discrete sites summed out, and here they cannot be: {refusal} Fits: "
-            "pi.Gibbs(), which draws them."
+            f"{type(method).__name__} needs discrete sites summed out, and here they cannot be: {refusal} "
+            f"{advice(bound, METHODS)}"
         ) from None
     if target.dim == 0 and not isinstance(method, Exact):
         raise MethodError(
             f"{type(method).__name__} has nothing left to draw once {', '.join(bound.discrete)} "
-            f"{'is' if len(bound.discrete) == 1 else 'are'} summed out: the model has no continuous site. Fits: "
-            "pi.Exact(), which draws from the exact law, and pi.Gibbs()."
+            f"{'is' if len(bound.discrete) == 1 else 'are'} summed out: the model has no continuous site. "
+            f"{advice(bound, METHODS)}"
         )
     return target
 
 
+def traced(bound: BoundModel, method: Method) -> Target:
+    """The target of all sites, with a gradient where the method wants one. Raises NoGradient where it cannot do without
+    one that there is not."""
+    try:
+        return Target(bound, float64=method.float64, gradient=_wants_gradient(method.needs))
+    except NoGradient:
+        if Need.GRADIENT_IF_ANY not in method.needs:
+            raise
+        return Target(bound, float64=method.float64, gradient=False)
+
+
 def _wants_gradient(needs: frozenset[Need]) -> bool:
-    return bool({Need.GRADIENT, Need.PARTIAL_GRADIENT} & needs)
+    return bool({Need.GRADIENT, Need.PARTIAL_GRADIENT, Need.GRADIENT_IF_ANY} & needs)
 
 
 def model_fingerprint(bound: BoundModel, method: str, *, float64: bool) -> str:
@@ -162,7 +176,10 @@ def model_fingerprint(bound: BoundModel, method: str, *, float64: bool) -> str:
     program, which has a gradient only for methods that use one."""
     known: dict[str, Any] = {each.__name__: each for each in METHODS}
     gradient = method not in known or _wants_gradient(known[method].needs)
-    return Target(bound, float64=float64, gradient=gradient).fingerprint
+    try:
+        return Target(bound, float64=float64, gradient=gradient).fingerprint
+    except NoGradient:  # it did without
+        return Target(bound, float64=float64, gradient=False).fingerprint
 
 
 def whole_target(target: Target) -> Target:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro import distributions as dist
 
 from probinfer.model.target import Target
 
@@ -35,12 +36,19 @@ def describe(target: Target) -> dict[str, About]:
             discrete = name in target.bound.discrete
             values, least = (_values(fn), _least(fn)) if discrete and not fn.event_dim else (None, 0)
             shape = tuple(jnp.shape(trace[name]["value"]))
-            found[name] = About(type(fn).__name__, fn.support, shape, bool(fn.event_dim), values, least)
+            found[name] = About(_family(fn), fn.support, shape, bool(fn.event_dim), values, least)
         return []
 
     with target.precision():
         jax.eval_shape(look, target.inputs)
     return found
+
+
+def _family(fn: Any) -> str:
+    """The name of a law's family, in a plate too."""
+    while isinstance(fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return type(fn).__name__
 
 
 def _values(fn: Any) -> np.ndarray | None:

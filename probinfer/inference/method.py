@@ -1,4 +1,4 @@
-"""The contract of an inference method, and the check that a method fits a model, made before any work."""
+"""The contract of an inference method."""
 
 import enum
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -10,14 +10,14 @@ from probinfer.inference.checkpoint import Journal
 from probinfer.inference.draws import Draws
 from probinfer.inference.progress import Progress
 from probinfer.inference.until import Until
-from probinfer.model.model import BoundModel
-from probinfer.model.statespace import StateSpace
 from probinfer.model.target import Target
 
 
 class Need(enum.Enum):
     """What a method asks of a target."""
 
+    DENSITY = "a log density; discrete sites are summed out, or drawn where they cannot be"
+    GRADIENT_IF_ANY = "a log density, and its gradient in the continuous sites where there is one"
     CONTINUOUS = "a log density in continuous sites; discrete ones are summed out"
     GRADIENT = "the gradient of a log density in continuous sites; discrete ones are summed out"
     PARTIAL_GRADIENT = "the gradient of a log density in the continuous sites"
@@ -75,31 +75,6 @@ class Method(Protocol):
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target."""
         ...
-
-
-def check_fits(method: Any, bound: BoundModel, methods: tuple[Any, ...]) -> None:
-    """Raise MethodError when the method needs what the model does not offer, naming the methods that would fit."""
-    if not (hasattr(method, "needs") and callable(getattr(method, "run", None))) or isinstance(method, type):
-        hint = f"; did you mean {method.__name__}()?" if isinstance(method, type) else ""
-        names = ", ".join(f"pi.{each.__name__}()" for each in methods)
-        raise MethodError(f"method came as {method!r}; wanted one of {names}{hint}")
-    missing = {Need.NO_DISCRETE} if bound.discrete else set()
-    if not isinstance(bound.model, StateSpace):
-        methods = tuple(each for each in methods if Need.STATES not in each.needs)
-        if Need.STATES in method.needs:
-            raise MethodError(
-                f"{type(method).__name__} needs {Need.STATES.value}, and the model came as a "
-                f"{type(bound.model).__name__}. Fits: "
-                f"{', '.join(each.__name__ for each in methods if not each.needs & missing)}."
-            )
-    if method.needs & missing:
-        needed = " and ".join(need.value for need in method.needs & missing)
-        fitting = [each.__name__ for each in methods if not each.needs & missing]
-        advice = f"Fits: {', '.join(fitting)}." if fitting else "No method of this version draws discrete sites."
-        raise MethodError(
-            f"{type(method).__name__} needs {needed}, but {', '.join(bound.discrete)} "
-            f"{'is' if len(bound.discrete) == 1 else 'are'} discrete. {advice}"
-        )
 
 
 def check_controls(method: Method, **given: Any) -> None:

@@ -1,11 +1,16 @@
 """Checks of the settings of methods and rules, before any work is done."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from numpyro import distributions as dist
 
 from probinfer.errors import MethodError
+
+_SHOWN = 8  # entries of a parameter that are written out
 
 
 def settings_of(method: Any) -> dict[str, Any]:
@@ -14,9 +19,25 @@ def settings_of(method: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
+    """A setting for JSON: methods and distributions by name and parameters, the same in every process."""
+    if isinstance(value, dist.Distribution):
+        return _law(value)
+    if is_dataclass(value) and not isinstance(value, type):
         return {"method": type(value).__name__, **settings_of(value)}
+    if isinstance(value, Mapping):
+        return {", ".join(key) if isinstance(key, tuple) else str(key): _plain(part) for key, part in value.items()}
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _law(law: dist.Distribution) -> dict[str, Any]:
+    """A distribution: its family, its shape, and its parameters; of large ones a digest."""
+    base = getattr(law, "base_dist", None)
+    parameters: dict[str, Any] = {} if base is None else {"base": _law(base)}
+    for name in law.arg_constraints:
+        value = np.asarray(getattr(law, name, np.nan), float)
+        large = value.size > _SHOWN
+        parameters[name] = hashlib.sha256(value.tobytes()).hexdigest() if large else value.tolist()
+    return {"distribution": type(law).__name__, "shape": list(law.shape()), **parameters}
 
 
 def check_switches(method: Any) -> None:

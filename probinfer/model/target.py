@@ -49,6 +49,7 @@ class Target:
     ) -> None:
         self.bound = bound
         self.float64 = float64
+        self.has_gradient = gradient
         self.latents = tuple(site for site in bound.latents if site.name not in without)
         self.deterministics, self.coords = bound.deterministics, bound.coords
         self._layout = _Layout({site.name: bound.unconstrained[site.name] for site in self.latents})
@@ -230,7 +231,7 @@ class Target:
             raise NoGradient(
                 "The log density has a value but no gradient: it holds a loop whose length is not fixed, such as "
                 "lax.while_loop. Use lax.scan or a loop of fixed length, or a method that needs no gradient, such as "
-                "pi.Metropolis()."
+                "pi.Metropolis(), pi.Gibbs(), pi.Importance(proposal=...), pi.Rejection(log_bound=...)."
             ) from None
 
     def _simulate_alone(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple, jax.Array]:

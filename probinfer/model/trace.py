@@ -147,6 +147,10 @@ def user_error(fn: Callable, data: Mapping[str, Any]) -> Generator[None]:
     except Exception as error:  # noqa: BLE001 - whatever the user's function raises is told in its own terms
         shapes = {name: jnp.shape(value) for name, value in data.items()}
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        if empty := [name for name, shape in shapes.items() if 0 in shape]:
+            raise DataError(
+                f"There are no rows in {', '.join(empty)}, and this model needs some. Shapes of the data: {listed}."
+            ) from None
         lengths = {shape[0] for shape in shapes.values() if shape}
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         text = f"The model raised {reason.rstrip('.')}{_line_of(error, fn)}. Shapes of the data: {listed or 'no data'}."

@@ -8,7 +8,7 @@ import numpy as np
 
 from probinfer.errors import MethodError
 from probinfer.inference.convergence import MIN_DRAWS, convergence
-from probinfer.inference.draw import key_words
+from probinfer.inference.draw import key_words, traced
 from probinfer.inference.montecarlo.average import Average, skewness_of_mean
 from probinfer.inference.montecarlo.importance import Importance
 from probinfer.inference.montecarlo.integrand import Integrand
@@ -18,7 +18,6 @@ from probinfer.inference.montecarlo.plain import MonteCarlo
 from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo
 from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.model.model import Model
-from probinfer.model.target import Target
 from probinfer.posterior.diagnose import R_HAT_BAD, R_HAT_DOUBTFUL
 from probinfer.posterior.estimate import Estimate, check_level, judge_average
 from probinfer.posterior.posterior import Posterior
@@ -107,7 +106,7 @@ def expect(
             )
         model = over if isinstance(over, Model) else Model(over)
         bound = model.bind(data)
-        average, name = chosen.average_over_target(Target(bound), integrand, key), type(chosen).__name__
+        average, name = chosen.average_over_target(traced(bound, chosen), integrand, key), type(chosen).__name__
         why = "as asked" if method is not None else "the density is known up to a constant: weighted draws"
     else:
         as_law(over)

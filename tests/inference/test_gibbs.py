@@ -11,10 +11,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax import lax
 from scipy import integrate, stats
 
 import probinfer as pi
-from probinfer.inference.mcmc import conditionals, plan
+from probinfer.inference.mcmc import conditionals, plan, turn
 from probinfer.model import target as target_module
 from tests.inference.statistics import assert_moments, assert_within_mcse
 
@@ -156,9 +157,8 @@ def semi_conjugate(y):
     numpyro.sample("y", dist.Normal(mu, precision**-0.5), obs=y)
 
 
-def test_normal_and_gamma():
+def assert_semi_conjugate(posterior, y, resolution=0.3):
     """The marginal law of the precision by integration over a line: mu integrates out in closed form."""
-    y = np.array([1.0, 2.0, 0.5, 3.0])
 
     def density(t):
         cover = np.eye(4) / t + 9.0
@@ -166,9 +166,15 @@ def test_normal_and_gamma():
 
     total, mean, square = (integrate.quad(lambda t, k=k: t**k * density(t), 0, 40, limit=200)[0] for k in range(3))
     exact = mean / total
+    sd = np.sqrt(square / total - exact**2)
+    assert_moments(draws_of(posterior, "precision"), exact, sd, resolution=resolution)
+
+
+def test_normal_and_gamma():
+    y = np.array([1.0, 2.0, 0.5, 3.0])
     posterior = infer(semi_conjugate, {"y": y})
     assert posterior.tree.attrs["plan"] == "mu: normal; precision: gamma"
-    assert_moments(draws_of(posterior, "precision"), exact, np.sqrt(square / total - exact**2), resolution=0.3)
+    assert_semi_conjugate(posterior, y)
 
 
 def test_a_wrong_shape_of_the_gamma_is_noticed(monkeypatch):
@@ -273,6 +279,107 @@ def test_sequential_monte_carlo_updates_with_discrete_sites_summed_out():
     states = updated.tree["posterior"]["which"].values
     assert states.shape[-1] == 9
     np.testing.assert_allclose(states.reshape(-1, 9).mean(axis=0), ones, atol=0.06)
+
+
+def test_a_plan_of_the_user():
+    """Both sites by a random walk, each with a step size of its own, where there are conjugate laws; and by NUTS."""
+    y = np.array([1.0, 2.0, 0.5, 3.0])
+    wanted = {"mu": pi.Metropolis(thin=5, target_accept=0.4), "precision": pi.NUTS()}
+    posterior = infer(semi_conjugate, {"y": y}, pi.Gibbs(draws=500, warmup=200, plan=wanted))
+    assert posterior.tree.attrs["plan"] == "mu: a random walk; precision: NUTS"
+    assert_semi_conjugate(posterior, y, resolution=1.0)
+    assert np.ptp(np.asarray(posterior.tree["sample_stats"]["step_size"])) == 0
+
+
+@pytest.mark.long
+def test_sites_of_a_plan_move_together():
+    y = np.array([1.0, 2.0, 0.5, 3.0])
+    for method, words in ((pi.Metropolis(), "a random walk"), (pi.NUTS(), "NUTS")):
+        posterior = infer(semi_conjugate, {"y": y}, pi.Gibbs(draws=2000, plan={("mu", "precision"): method}))
+        together = f"{words} of mu, precision together"
+        assert posterior.tree.attrs["plan"] == f"mu: {together}; precision: {together}"
+        assert_semi_conjugate(posterior, y)
+
+
+@pytest.mark.long
+def test_a_discrete_site_by_metropolis_steps():
+    posterior = infer(mixture, {"y": Y}, pi.Gibbs(draws=4000, plan={"which": pi.Metropolis()}))
+    assert posterior.tree.attrs["plan"] == "share: beta; which: another of its values proposed, all entries at once"
+    assert_mixture(posterior)
+
+
+def without_gradient(y):
+    """A count and a number behind a loop that has no gradient; the number is as it came."""
+    k = numpyro.sample("k", dist.Poisson(3.0))
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    same = 8 * lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] / 2), (0, a))[1]
+    numpyro.sample("y", dist.Normal(k + same, 1.0), obs=y)
+
+
+def assert_without_gradient(posterior):
+    k = np.arange(60)
+    weights = stats.poisson.pmf(k, 3) * stats.norm.pdf(2.0, k, np.sqrt(2))
+    weights /= weights.sum()
+    assert_within_mcse(draws_of(posterior, "k"), weights @ k, resolution=0.5, names="k")
+    assert_within_mcse(draws_of(posterior, "a"), weights @ (2.0 - k) / 2, resolution=0.5, names="a")
+
+
+def test_metropolis_within_gibbs_where_there_is_no_gradient(tmp_path):
+    posterior = infer(without_gradient, {"y": np.array(2.0)}, pi.Gibbs(draws=1000, warmup=200))
+    assert posterior.tree.attrs["plan"] == "k: a walk on the whole numbers, all entries at once; a: a random walk"
+    assert_without_gradient(posterior)
+    posterior.save(tmp_path / "kept")
+    kept = pi.load_posterior(tmp_path / "kept", model=without_gradient, data={"y": np.array(2.0)})
+    assert kept.tree.attrs["model_fingerprint"] == posterior.tree.attrs["model_fingerprint"]
+
+
+@pytest.mark.long
+def test_a_block_that_walks_with_the_density_of_the_prior_is_noticed(monkeypatch):
+    right = turn.walk_of_rest
+
+    def forgetful(ask, *rest, target, **named):
+        class Half:
+            def log_density(self, z, inputs):
+                return target.log_density(z, inputs) / 2
+
+        return right(ask, *rest, target=Half(), **named)
+
+    monkeypatch.setattr(target_module, "_programs", OrderedDict())
+    monkeypatch.setattr(turn, "walk_of_rest", forgetful)
+    y = np.array([1.0, 2.0, 0.5, 3.0])
+    with pytest.raises(AssertionError, match="out of tolerance"):
+        assert_semi_conjugate(infer(semi_conjugate, {"y": y}, pi.Gibbs(plan={"precision": pi.Metropolis()})), y)
+
+
+WRONG_PLANS = {
+    "no dict": (pi.NUTS(), "plan is NUTS.*; wanted a dict such as"),
+    "empty": ({}, "plan is {}; wanted a dict such as"),
+    "key": ({3: pi.NUTS()}, "plan has the key 3; wanted a dict such as"),
+    "method": ({"mu": pi.HMC()}, "plan moves mu by HMC.*; wanted a dict such as"),
+    "class": ({"mu": pi.NUTS}, "plan moves mu by NUTS, a class; wanted"),
+    "setting": (
+        {"mu": pi.NUTS(draws=5)},
+        "plan moves mu by NUTS with draws; of a block max_tree_depth and target_accept",
+    ),
+    "twice": ({"mu": pi.NUTS(), ("mu", "precision"): pi.NUTS()}, "plan names mu twice"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_PLANS)
+def test_plans_out_of_range(case):
+    wanted, text = WRONG_PLANS[case]
+    with pytest.raises(pi.MethodError, match=text):
+        pi.Gibbs(plan=wanted)
+
+
+def test_plans_that_do_not_fit_the_model():
+    for model, wanted, text in (
+        (semi_conjugate, {"nu": pi.NUTS()}, "plan names nu, and the model's latent sites are mu, precision"),
+        (mixture, {"which": pi.NUTS()}, "plan moves which by NUTS, which takes no discrete sites"),
+        (without_gradient, {"a": pi.NUTS()}, "plan moves a by NUTS, and the log density has no gradient"),
+    ):
+        with pytest.raises(pi.MethodError, match=text):
+            infer(model, {"y": Y}, pi.Gibbs(plan=wanted))
 
 
 def test_vectors_for_values_are_refused():

@@ -3,6 +3,9 @@
 Each assertion has a false-alarm rate of 1e-6, shared by its comparisons (Bonferroni).
 """
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -454,6 +457,19 @@ def test_estimates_show_themselves(chains):
         (lambda: pi.expect(jnp.exp, stats.poisson(3), pi.Importance()), "is discrete: a proposal cannot be adapted"),
         (lambda: pi.expect(jnp.exp, stats.norm(), pi.Rejection()), "Rejection needs a proposal for"),
         (lambda: pi.expect(lambda s: 0.0, normal, pi.MonteCarlo(), data={"y": Y}), "nobody can draw directly. Fits"),
+        (lambda: pi.expect(lambda x: "a", stats.norm()), "f returned what is no number; wanted real numbers"),
+        (
+            lambda: pi.expect(jnp.exp, stats.norm(), pi.MonteCarlo(control=jnp.log, control_mean=0.0)),
+            r"control is not finite at \d+ of 100000 points",
+        ),
+        (
+            lambda: pi.expect(
+                lambda x: 1.0 * (x.sum() > 20),
+                dist.Normal(jnp.zeros(3), 1).to_event(1),
+                pi.Importance(score=lambda x: x),
+            ),
+            "score returned 3 numbers for a point; wanted one",
+        ),
         (lambda: pi.MonteCarlo(draws=0), "MonteCarlo: draws is 0"),
         (lambda: pi.MonteCarlo(control=jnp.exp), "control and control_mean go together"),
         (lambda: pi.QuasiMonteCarlo(points=1000), "points is 1000; wanted a power of two, such as 1024"),
@@ -497,3 +513,32 @@ def test_values_that_are_not_numbers_are_bad():
 def test_a_support_with_an_edge():
     target = pi.LogDensity(lambda s: -s["r"], shapes={"r": ()}, supports={"r": constraints.positive})
     assert_close(pi.expect(lambda s: s["r"], target), 1.0, resolution=0.02)
+
+
+def looped(y):
+    """A normal mean, through a loop that has no gradient and leaves it as it is."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    same = 8 * jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] / 2), (0, mu))[1]
+    numpyro.sample("y", dist.Normal(same, 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pi.Rejection(log_bound=-0.9, draws=4000), pi.Importance(proposal=dist.Normal(0.5, 1.5), draws=20_000)],
+    ids=["rejection", "importance"],
+)
+def test_no_gradient_is_needed_where_nothing_is_climbed(method):
+    """mu | y = 2 ~ Normal(1, 1/2), and y ~ Normal(0, 2): by infer and by expect."""
+    data = {"y": np.array(2.0)}
+    posterior = pi.infer(looped, data, method, progress=False)
+    evidence, error = (posterior.tree.attrs[name] for name in ("log_evidence", "log_evidence_mcse"))
+    assert abs(evidence - stats.norm(0, 2**0.5).logpdf(2.0)) < 5 * error
+    estimate = pi.expect(lambda s: s["mu"], looped, method, data=data)
+    assert abs(estimate.value - 1.0) < 5 * estimate.mcse < 0.1
+    without = dataclasses.replace(method, **{"log_bound" if isinstance(method, pi.Rejection) else "proposal": None})
+    for call in (
+        lambda: pi.infer(looped, data, without, progress=False),
+        lambda: pi.expect(jnp.exp, looped, without, data=data),
+    ):
+        with pytest.raises(pi.ModelError, match=r"no gradient.*pi.Importance\(proposal=...\), pi.Rejection\(log_bound"):
+            call()

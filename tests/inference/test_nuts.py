@@ -236,7 +236,7 @@ def infinite_gradient(y):
         (
             discrete,
             pi.MethodError,
-            r"discrete sites summed out.*k \(Poisson\) are without end.*Fits: pi\.Gibbs",
+            r"discrete sites summed out.*k \(Poisson\) are without end.*Fits: Metropolis, Gibbs\.$",
         ),
         (outside_support, pi.ModelError, r"not finite at site y \(-inf\), at each of 100 initial points"),
         (log_of_negative, pi.ModelError, r"not finite at site y \(nan\)"),

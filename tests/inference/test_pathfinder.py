@@ -150,3 +150,20 @@ def test_a_density_that_is_nowhere_finite():
 def test_settings_out_of_range(settings):
     with pytest.raises(pi.MethodError, match=next(iter(settings))):
         pi.Pathfinder(**settings)
+
+
+def test_a_density_that_is_no_number_in_places():
+    """A normal law cut off at one half by NaN: no path has a normal law without draws there."""
+    cut = pi.LogDensity(lambda x: jnp.where(x[0] > 0.5, jnp.nan, -0.5 * jnp.sum(x**2)), dim=2)
+    posterior = pi.infer(cut, None, pi.Pathfinder(), progress=False)
+    x = np.asarray(posterior.tree["posterior"]["x"])
+    assert x.shape == (4000, 2)
+    assert (x[:, 0] <= 0.5).all()
+    law = stats.truncnorm(-np.inf, 0.5)
+    assert 0.5 < posterior.tree.attrs["share_with_density"] < 1
+    size = posterior.tree.attrs["importance_ess"]
+    log_weight = np.asarray(posterior.tree["sample_stats"]["log_weight"])
+    weights = np.exp(log_weight - log_weight.max())
+    mean = weights @ x[:, 0] / weights.sum()
+    assert abs(mean - law.mean()) < 5 * law.std() / np.sqrt(size)
+    assert abs(posterior.tree.attrs["log_evidence"] - np.log(2 * np.pi * stats.norm.cdf(0.5))) < 0.06

@@ -188,3 +188,17 @@ def test_interrupted_draws_are_kept(monkeypatch):
 def test_settings_out_of_range(settings):
     with pytest.raises(pi.MethodError, match=next(iter(settings))):
         pi.Tempering(**settings)
+
+
+@pytest.mark.long
+def test_a_density_that_is_no_number_in_places():
+    """A normal law cut off at one half by NaN: there the prior has draws, and they count as without weight."""
+    cut = pi.LogDensity(lambda x: jnp.where(x[0] > 0.5, jnp.nan, -0.5 * jnp.sum(x**2)), dim=2)
+    wide = {"x": dist.Normal(jnp.zeros(2), 2.0).to_event(1)}
+    posterior = pi.infer(cut, None, pi.Tempering(draws=300, warmup=200, proposal=wide), progress=False)
+    x = np.asarray(posterior.tree["posterior"]["x"])
+    assert (x[..., 0] <= 0.5).all()
+    law = stats.truncnorm(-np.inf, 0.5)
+    assert_within_mcse(x[..., 0], law.mean(), resolution=1.0)
+    apart = posterior.tree.attrs["log_evidence"] - np.log(2 * np.pi * stats.norm.cdf(0.5))
+    assert abs(apart) < 6 * max(posterior.tree.attrs["log_evidence_mcse"], 0.02)

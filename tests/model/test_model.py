@@ -192,3 +192,13 @@ def test_log_density_refuses_unclear_shapes():
         LogDensity(lambda x: 0.0, shapes={"mu": ()}, supports={"s": dist.constraints.positive})
     with pytest.raises(ModelError, match=r"returned an array of shape \(3,\); wanted one number"):
         LogDensity(lambda x: x, 3).bind()
+
+
+def test_a_model_that_cannot_do_without_rows_says_that_there_are_none():
+    def plated(x, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        with numpyro.plate("row", len(x)):
+            numpyro.sample("y", dist.Normal(b * x, 1.0), obs=y)
+
+    with pytest.raises(DataError, match=r"There are no rows in x, y, and this model needs some"):
+        Model(plated).bind({"x": np.zeros(0), "y": np.zeros(0)})

@@ -78,8 +78,9 @@ def make_block(kernel: Kernel, target_density: Callable, dim: int) -> Callable[.
 
         scalar, vector = jnp.zeros(ROWS, dtype), jnp.zeros((ROWS, dim), dtype)
         flag, whole = jnp.zeros(ROWS, bool), jnp.zeros(ROWS, jnp.int32)
-        info = Info(scalar, scalar, whole, whole, flag, flag, scalar, scalar)
-        empty = BlockResult(jnp.int32(0), vector, vector, scalar, scalar, info)
+        sizes = jnp.zeros((ROWS, *state.step.log_step.shape), dtype)
+        info = Info(scalar, sizes, whole, whole, flag, flag, scalar, scalar)
+        empty = BlockResult(jnp.int32(0), vector, vector, scalar, sizes, info)
         start = Draw(state.q, state.g, state.log_density, state.words)
         here, step, iteration, result, _ = lax.while_loop(
             unfinished, draw, (start, state.step, state.iteration, empty, jnp.int32(0))

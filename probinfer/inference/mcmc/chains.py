@@ -33,7 +33,7 @@ class Chains(Turns):
         block: Callable,
         target: Target,
         states: list[ChainState],
-        target_accept: float,
+        target_accept: float | np.ndarray,
         limit: int,
         record: Record,
         deadline: float = np.inf,
@@ -102,7 +102,7 @@ class Chains(Turns):
             blocks[chain].append(result)
             left[chain] -= int(result.done)
             diverged += int(result.info.diverging.sum())
-            step = float(result.step_size[int(result.done) - 1])
+            step = float(np.ravel(result.step_size[int(result.done) - 1])[0])
             drawn = count * len(left) - sum(left)
             numbers = f"step size {step:.2g}, {diverged} divergent, {self._gradients} gradients"
             progress.update(done * len(left) + drawn, total * len(left), lambda: f"{label(blocks)}, {numbers}")
@@ -118,7 +118,7 @@ class Chains(Turns):
             count=np.int32(min(count, ROWS)),
             budget=np.int32(self._budget),
             adapt=np.bool_(adapt),
-            target_accept=self._target.dtype.type(self.target_accept),
+            target_accept=np.asarray(self.target_accept, self._target.dtype),
             limit=np.int32(limit),
         )
         began = time.perf_counter()

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import BlockControl, ChainState, make_block
@@ -19,12 +20,12 @@ def compiled_block(kernel: Kernel, target: Target, rank: int) -> Any:
         return jax.ShapeDtypeStruct(size, dtype)
 
     with target.precision():
-        step = jax.eval_shape(lambda: steps.start(1.0, target.dtype))
+        step = jax.eval_shape(lambda: steps.start(kernel.first_step, target.dtype))
     words, iteration = shape(2, dtype=jnp.uint32), shape(dtype=jnp.uint32)
     own = shape(kernel.words, 2, dtype=jnp.uint32) if kernel.words else ()
     state = ChainState(shape(target.dim), words, iteration, step, shape(target.dim), shape(), own)
     whole = shape(dtype=jnp.int32)
-    control = BlockControl(whole, whole, shape(dtype=bool), shape(), whole)
+    control = BlockControl(whole, whole, shape(dtype=bool), shape(*np.shape(kernel.first_step)), whole)
     metric = Metric(shape(target.dim), shape(target.dim, rank), shape(rank))
     density: Any = target.value_and_grad_in_loop if kernel.gradient else target.log_density
     if kernel.given is not None:

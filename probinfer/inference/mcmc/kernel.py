@@ -19,10 +19,10 @@ class Draw(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a transition was like; all scalars."""
+    """What a transition was like; all scalars but one."""
 
     acceptance: Value  # mean over the trajectory of min(1, exp(-energy error))
-    symmetric_acceptance: Value  # what the step size adapts on
+    symmetric_acceptance: Value  # what the step size adapts on; one for each where there are several
     steps: Value
     depth: Value
     diverging: Value
@@ -38,7 +38,7 @@ class Kernel(NamedTuple):
     transition: (density, metric, start, step_size, key, limit) -> (Draw, Info); `density` is the target's
         value_and_grad, or its log density alone where `gradient` is false.
     gradient: whether it uses gradients.
-    first_step: the step size to begin with.
+    first_step: the step size to begin with; an array of several, where parts of a state have step sizes of their own.
     fit: (draws, gradients, use, rank) -> Metric.
     limit: the most doublings of a trajectory.
     stats: the fields of Info worth keeping, by ArviZ's names.
@@ -47,12 +47,14 @@ class Kernel(NamedTuple):
     place: (position, generator) -> position, where not every random position is a point of the target.
     begin: (chain, generator) -> (Start, words), where a chain cannot begin at a random position of finite density.
     words: how many pairs of random words belong to the state.
+    targets: the acceptances that several step sizes aim at, in the place of the method's own.
+    sized: whether the step size means anything.
     """
 
     name: str
     transition: Callable[..., tuple[Draw, Info]]
     gradient: bool
-    first_step: float
+    first_step: Any
     fit: Callable[..., Any]
     limit: int
     stats: Mapping[str, str]
@@ -60,3 +62,5 @@ class Kernel(NamedTuple):
     place: Callable[..., Any] | None = None
     begin: Callable[..., Any] | None = None
     words: int = 0
+    targets: Any = None
+    sized: bool = True

@@ -1,6 +1,6 @@
-"""How Gibbs sampling updates each site: found from the model, and verified at random points before the first draw."""
+"""How each site of a model is updated in turn: found from the model, and verified at random points first."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,26 +19,110 @@ from probinfer.model.trace import log_densities, pointwise_log_densities
 _CHECKS, _TRIES = 3, 50  # random points at which a plan must hold, and that are tried to find so many
 _AGREES, _AGREES_SINGLE = 1e-6, 1e-3  # relative differences up to which a way of updating is taken for right
 _WALKS = 4  # proposals of a walk on the whole numbers, for each update
-_JUMPS = 6  # sizes of its steps: 1, 2, 4, …
+_LONGEST, _SPREADS = 32, 4.0  # its longest step: so many, or so many standard deviations of the draws if that is more
 
-Update = Callable[..., jax.Array]  # (z, inputs, key) -> z
+Update = Callable[..., jax.Array]  # (z, inputs, key, scale) -> z; `scale` (d,): standard deviations of the draws so far
+
+
+class Move(NamedTuple):
+    """Coordinates that take a step together, and how: see turn.py."""
+
+    where: np.ndarray
+    by: Any
 
 
 class Plan(NamedTuple):
-    """updates: in turn. rest: coordinates of the continuous sites with no update of their own. text: in words.
+    """updates: of single sites, in turn. moves: of the other coordinates, afterwards. walked: coordinates of discrete
+    sites that walk, with steps as long as their draws are wide. text: in words.
     place: (position, generator) -> the position with discrete coordinates inside their supports."""
 
     updates: tuple[Update, ...]
-    rest: np.ndarray
+    moves: tuple[Move, ...]
+    walked: np.ndarray
     text: str
     place: Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def make_plan(target: Target, generator: np.random.Generator) -> Plan:
-    """Enumeration for finite discrete sites, a walk for countable ones, conjugate laws where they hold."""
-    model = _Conditionals(target)
-    supports = {name: model.support(name) for name in target.bound.discrete}
+class Wish(NamedTuple):
+    """Sites that are to be moved together. by: (number of coordinates) -> how. words: the same for the plan's text."""
 
+    sites: tuple[str, ...]
+    by: Callable[[int], Any]
+    words: str
+
+
+def make_plan(
+    target: Target,
+    generator: np.random.Generator,
+    *,
+    rest: Wish,
+    wishes: Sequence[Wish] = (),
+    owner: str = "Gibbs",
+    walks: int = _WALKS,
+    conditionals: bool = True,
+) -> Plan:
+    """Enumeration for finite discrete sites, a walk for countable ones, conjugate laws where they hold.
+
+    Args:
+        target: a target of all sites.
+        generator: of the points at which a plan must hold.
+        rest: by which method the continuous sites are moved that nothing else updates; its sites are not read.
+        wishes: sites that are moved as the user wants; discrete ones of them by Metropolis steps.
+        owner: the method, for texts.
+        walks: proposals of a walk on the whole numbers for each update.
+        conditionals: whether sites may be drawn from their law given the rest; else Metropolis steps throughout.
+    """
+    model = _Conditionals(target, conjugate=conditionals and target.has_gradient)
+    supports = {name: model.support(name, owner) for name in target.bound.discrete}
+    wished = {name: wish for wish in wishes for name in wish.sites}
+    place = _placed(model, supports)
+    found = _checks(model, supports, target, place, generator)
+    updates: list[Update] = []
+    words: list[str] = []
+    left: list[str] = []
+    walked: list[int] = []
+    for name in target.layout_names:
+        if name in supports:
+            apart, values = name in found, supports[name]
+            weighed = conditionals and name not in wished
+            if values is not None and weighed:
+                updates.append(model.enumerate(name, values, apart))
+                how = f"enumeration of {len(values)} values"
+            elif values is not None and model.unordered(name):
+                updates.append(model.switch(name, len(values), apart, walks))
+                how = "another of its values proposed"
+            else:
+                updates.append(model.walk(name, apart, walks))
+                walked += model.where[name].tolist()
+                how = "a walk on the whole numbers"
+            words.append(f"{name}: {how}, {'all entries at once' if apart else 'entry by entry'}")
+        elif name in wished:
+            words.append(f"{name}: {wished[name].words}")
+        elif name in found:
+            family = model.families[name][found[name]]
+            updates.append(model.conjugate(name, family))
+            words.append(f"{name}: {family.name}")
+        else:
+            left.append(name)
+            words.append(f"{name}: {rest.words}")
+    moves = []
+    for wish in (*wishes, rest._replace(sites=tuple(left))):
+        sites = tuple(name for name in wish.sites if name not in supports)
+        if sites:
+            where = np.concatenate([model.where[name] for name in sites])
+            moves.append(Move(where, wish.by(len(where))))
+    return Plan(tuple(updates), tuple(moves), np.array(walked, int), "; ".join(words), place)
+
+
+def place_discrete(target: Target, owner: str) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """The `place` of a plan for a target of all sites; MethodError where a discrete site has vectors for values."""
+    model = _Conditionals(target, conjugate=False)
+    return _placed(model, {name: model.support(name, owner) for name in target.bound.discrete})
+
+
+def _placed(
+    model: "_Conditionals", supports: Mapping[str, Any]
+) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
     def place(position: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         position = position.copy()
         for name, values in supports.items():
@@ -54,24 +138,7 @@ def make_plan(target: Target, generator: np.random.Generator) -> Plan:
                 position[where] = generator.choice(values, size=len(where))
         return position
 
-    found = _checks(model, supports, target, place, generator)
-    updates: list[Update] = []
-    words: list[str] = []
-    rest: list[int] = []
-    for name in target.layout_names:
-        if name in supports:
-            apart, values = name in found, supports[name]
-            updates.append(model.walk(name, apart) if values is None else model.enumerate(name, values, apart))
-            how = "a walk on the whole numbers" if values is None else f"enumeration of {len(values)} values"
-            words.append(f"{name}: {how}, {'all entries at once' if apart else 'entry by entry'}")
-        elif name in found:
-            family = model.families[name][found[name]]
-            updates.append(model.conjugate(name, family))
-            words.append(f"{name}: {family.name}")
-        else:
-            rest += model.where[name].tolist()
-            words.append(f"{name}: NUTS")
-    return Plan(tuple(updates), np.array(rest, int), "; ".join(words), place)
+    return place
 
 
 def _checks(
@@ -83,6 +150,8 @@ def _checks(
 ) -> dict[str, int]:
     """For each site, which of the ways that it may be updated in is right, the first if several; not there if none is:
     for a discrete site 0, all entries at once, for a continuous one the number of its family."""
+    if not supports and not model.families:
+        return {}
 
     def check(z: Any, other: Any, points: Any, inputs: Any) -> dict[str, list]:
         found = {name: [model.dependence(name, z, other, inputs)] for name in supports}
@@ -131,7 +200,7 @@ def _checks(
 class _Conditionals:
     """Log densities of a target's sites given all the others, at their own values instead of the unconstrained ones."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, conjugate: bool = True) -> None:
         self._target, self._bound = target, target.bound
         names = np.array(target.coordinate_names())
         self.where = {name: np.flatnonzero(names == name) for name in target.layout_names}
@@ -139,7 +208,7 @@ class _Conditionals:
         unlike = [name for name in self._bound.discrete if self._about[name].values is None]
         found = {name: bounds_of(target, name) for name in unlike if not self._about[name].vectors}
         self.bounds = {name: bounds for name, bounds in found.items() if bounds is not None}
-        continuous = [name for name in target.layout_names if name not in self._bound.discrete]
+        continuous = [name for name in target.layout_names if conjugate and name not in self._bound.discrete]
         tried = {name: families(self._about[name].support, int(np.prod(self.shape(name)))) for name in continuous}
         self.families = {name: some for name, some in tried.items() if some}
 
@@ -176,12 +245,16 @@ class _Conditionals:
             worst = jnp.maximum(worst, jnp.abs(apart) / (1 + jnp.abs(parts).sum()))
         return jnp.where(jnp.isfinite(before), worst, jnp.nan)
 
-    def support(self, name: str) -> np.ndarray | None:
+    def unordered(self, name: str) -> bool:
+        """Whether the values of a site are names of classes."""
+        return self._about[name].law.startswith(("Bernoulli", "Categorical"))
+
+    def support(self, name: str, owner: str) -> np.ndarray | None:
         """The values of a discrete site, of all entries together where they differ; None if they are without end."""
         about = self._about[name]
         if about.vectors:
             raise MethodError(
-                f"Gibbs: the discrete site {name} ({about.law}) has vectors for values; wanted single numbers. "
+                f"{owner}: the discrete site {name} ({about.law}) has vectors for values; wanted single numbers. "
                 "Write it as several sites, or sum it out of the model."
             )
         return values_within(self.bounds[name]).astype(float) if name in self.bounds else about.values
@@ -190,7 +263,8 @@ class _Conditionals:
         return self._about[name].least
 
     def conjugate(self, name: str, family: Family) -> Update:
-        def update(z: jax.Array, inputs: Mapping[str, Any], key: jax.Array) -> jax.Array:
+        def update(z: jax.Array, inputs: Mapping[str, Any], key: jax.Array, scale: jax.Array) -> jax.Array:
+            del scale
             values = self.values(z, inputs)
             x = values[name]
             drawn = family.sample(family.fit(self.gradient(name, values, inputs), x), key, x.shape)
@@ -199,7 +273,8 @@ class _Conditionals:
         return update
 
     def enumerate(self, name: str, support: np.ndarray, apart: bool) -> Update:
-        def update(z: jax.Array, inputs: Mapping[str, Any], key: jax.Array) -> jax.Array:
+        def update(z: jax.Array, inputs: Mapping[str, Any], key: jax.Array, scale: jax.Array) -> jax.Array:
+            del scale
             values = self.values(z, inputs)
             x = values[name]
             choices = jnp.asarray(support, x.dtype)
@@ -225,7 +300,30 @@ class _Conditionals:
 
         return update
 
-    def walk(self, name: str, apart: bool) -> Update:
+    def walk(self, name: str, apart: bool, proposals: int) -> Update:
+        """Metropolis steps up and down, of lengths from 1 on that are even in the logarithm: symmetric, at x and in the
+        size. So both the next value and the far end are met, whatever the width of the law."""
+
+        def jump(x: jax.Array, scale: jax.Array, key: jax.Array) -> jax.Array:
+            sign, size = jax.random.split(key)
+            longest = jnp.maximum(_LONGEST, _SPREADS * scale) + 1.0
+            length = jnp.floor(longest ** jax.random.uniform(size, x.shape, longest.dtype)).astype(x.dtype)
+            return x + jnp.where(jax.random.bernoulli(sign, 0.5, x.shape), length, -length)
+
+        return self._metropolis(name, apart, proposals, jump)
+
+    def switch(self, name: str, count: int, apart: bool, proposals: int) -> Update:
+        """Metropolis steps to another of the values 0, 1, …, count - 1, each as likely as the others."""
+
+        def other(x: jax.Array, scale: jax.Array, key: jax.Array) -> jax.Array:
+            del scale
+            return (x + jax.random.randint(key, x.shape, 1, count).astype(x.dtype)) % count
+
+        return self._metropolis(name, apart, proposals, other)
+
+    def _metropolis(self, name: str, apart: bool, proposals: int, propose_entries: Callable) -> Update:
+        """Metropolis steps of a discrete site, by proposals for its entries (x, scale, key) -> x that are symmetric."""
+
         def log_density(x: jax.Array, values: Mapping, inputs: Mapping) -> jax.Array:
             fixed = {**values, name: x}
             inside = self._bound.simulate(fixed, inputs)[name]["fn"].support(x)
@@ -233,21 +331,21 @@ class _Conditionals:
                 return jnp.where(inside, _no_nan(self.local(name, fixed, inputs)), -jnp.inf)
             return jnp.where(jnp.all(inside), _no_nan(self.total(fixed, inputs)), -jnp.inf)
 
-        def update(z: jax.Array, inputs: Mapping[str, Any], key: jax.Array) -> jax.Array:
+        def update(z: jax.Array, inputs: Mapping[str, Any], key: jax.Array, scale: jax.Array) -> jax.Array:
             values = self.values(z, inputs)
             x = values[name]
+            spread = scale[self.where[name]].reshape(x.shape)
 
             def propose(i: jax.Array, x: jax.Array) -> jax.Array:
-                sign, size, accept, which = jax.random.split(jax.random.fold_in(key, i), 4)
-                jump = jnp.left_shift(1, jax.random.randint(size, x.shape, 0, _JUMPS))
-                jump = jnp.where(jax.random.bernoulli(sign, 0.5, x.shape), jump, -jump).astype(x.dtype)
+                step, accept, which = jax.random.split(jax.random.fold_in(key, i), 3)
+                there = propose_entries(x, spread, step)
                 if not apart:  # one entry at a time
                     one = jnp.arange(x.size).reshape(x.shape) == jax.random.randint(which, (), 0, x.size)
-                    jump = jnp.where(one, jump, 0)
-                gain = log_density(x + jump, values, inputs) - log_density(x, values, inputs)
-                return jnp.where(jnp.log(jax.random.uniform(accept, gain.shape)) < gain, x + jump, x)
+                    there = jnp.where(one, there, x)
+                gain = log_density(there, values, inputs) - log_density(x, values, inputs)
+                return jnp.where(jnp.log(jax.random.uniform(accept, gain.shape)) < gain, there, x)
 
-            steps = _WALKS if apart else _WALKS * x.size
+            steps = proposals if apart else proposals * x.size
             x = lax.fori_loop(0, steps, propose, x)
             return z.at[self.where[name]].set(x.ravel().astype(z.dtype))
 

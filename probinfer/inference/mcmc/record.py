@@ -31,10 +31,13 @@ class Record:
         journal: None keeps nothing.
         dim, dtype: of the target.
         words: pairs of random words in a chain's state.
+        sizes: shape of the step sizes, () for one.
     """
 
-    def __init__(self, journal: Journal | None, dim: int, dtype: np.dtype, words: int = 0) -> None:
-        self._journal, self._dim, self._dtype, self._words = journal, dim, dtype, words
+    def __init__(
+        self, journal: Journal | None, dim: int, dtype: np.dtype, words: int = 0, sizes: tuple[int, ...] = ()
+    ) -> None:
+        self._journal, self._dim, self._dtype, self._words, self._sizes = journal, dim, dtype, words, sizes
         self._kept: dict[tuple[int, int], deque[Block]] = {}
         for payload in journal.records if journal is not None else ():
             phase, chain, draws = _HEAD.unpack_from(payload)
@@ -75,7 +78,8 @@ class Record:
 
         column, whole, flag = zeros(draws), zeros(draws, dtype=np.int32), zeros(draws, dtype=bool)
         table = zeros(draws, self._dim)
-        step = DualAveraging(*(zeros() for _ in DualAveraging._fields))
+        sizes = zeros(draws, *self._sizes)
+        step = DualAveraging(*(zeros(*self._sizes) for _ in DualAveraging._fields))
         state = ChainState(
             q=zeros(self._dim),
             key=zeros(2, dtype=np.uint32),
@@ -85,9 +89,9 @@ class Record:
             log_density=zeros(),
             words=zeros(self._words, 2, dtype=np.uint32) if self._words else (),
         )
-        info = Info(column, column, whole, whole, flag, flag, column, column)
+        info = Info(column, sizes, whole, whole, flag, flag, column, column)
         gradients = table[:0] if phase == SAMPLING else table
-        result = BlockResult(zeros(dtype=np.int32), table, gradients, column, column, info)
+        result = BlockResult(zeros(dtype=np.int32), table, gradients, column, sizes, info)
         return Block(state, result)
 
 

@@ -57,9 +57,10 @@ def run_chains(
             states, metrics = _start(kernel, seeds, target, run, rank, beginning)
         else:
             states, metrics = _begin(kernel, method.chains, target, run)
-        record = Record(run.journal, target.dim, target.dtype, kernel.words)
+        record = Record(run.journal, target.dim, target.dtype, kernel.words, np.shape(kernel.first_step))
         block = compiling.result()
-        chains = Chains(pool, block, target, states, method.target_accept, kernel.limit, record, run.deadline)
+        accept = method.target_accept if kernel.targets is None else kernel.targets
+        chains = Chains(pool, block, target, states, accept, kernel.limit, record, run.deadline)
         compiled = clock()
         metrics, warmed = warm_up(
             chains,
@@ -97,7 +98,7 @@ def run_chains(
         positions=positions,
         stats={
             "lp": log_density,
-            "step_size": stack(blocks, lambda block: block.step_size),
+            **({"step_size": _first(stack(blocks, lambda block: block.step_size))} if kernel.sized else {}),
             **seen,
         },
         method=type(method).__name__,
@@ -136,6 +137,11 @@ def _told(elsewhere: Elsewhere | None, target: Target) -> dict[str, Any]:
     return {"elsewhere": json.dumps(place), **{f"elsewhere_{name}": number for name, number in numbers.items()}}
 
 
+def _first(sizes: np.ndarray) -> np.ndarray:
+    """The step size (chain, draw); of several, the first."""
+    return sizes if sizes.ndim == 2 else sizes[..., 0]
+
+
 def _begin(kernel: Kernel, count: int, target: Target, run: Run) -> tuple[list[ChainState], list[Metric]]:
     """As `_start`, at points that the kernel knows."""
     assert kernel.begin is not None
@@ -162,7 +168,8 @@ def _start(
     states, metrics = [], []
     warm = run.warm
     with target.precision():
-        known = warm.step_size if warm is not None else None
+        # a step size that served nearby, where there is one for all
+        known = warm.step_size if warm is not None and np.ndim(kernel.first_step) == 0 else None
         first_step = jax.tree.map(np.asarray, steps.start(known or kernel.first_step, target.dtype))
         for chain, seed in enumerate(seeds):
             generator = np.random.default_rng(seed)

@@ -67,7 +67,7 @@ class SGHMC:
     bias: float = 0.02
     float64: bool = True
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT, Need.NO_DISCRETE})
     controls: ClassVar[frozenset[Control]] = frozenset()
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ _FORGETTING = 0.75
 
 
 class DualAveraging(NamedTuple):
-    """State of the recursion; all scalars."""
+    """State of the recursion; all scalars, or all with one entry for each of several step sizes."""
 
     log_step: Any  # the step to use next while adapting
     log_average: Any  # the step to use afterwards
@@ -20,10 +20,10 @@ class DualAveraging(NamedTuple):
     centre: Any  # towards which log_step is shrunk
 
 
-def start(step_size: float, dtype: jnp.dtype) -> DualAveraging:
+def start(step_size: float | np.ndarray, dtype: jnp.dtype) -> DualAveraging:
     """Begin at `step_size`, shrinking towards twice of it: too long a step is found out sooner than too short a one."""
     log_step = jnp.log(jnp.asarray(step_size, dtype))
-    zero = jnp.zeros((), dtype)
+    zero = jnp.zeros_like(log_step)
     return DualAveraging(log_step, log_step, zero, zero, log_step + jnp.log(jnp.asarray(2.0, dtype)))
 
 

@@ -87,9 +87,12 @@ def _settle_step_sizes(chains: Chains, blocks: list[list[BlockResult]], arrived:
     here = np.flatnonzero(arrived)
     tried = np.concatenate([block.step_size for i in here for block in blocks[i]])
     accepted = np.concatenate([block.info.symmetric_acceptance for i in here for block in blocks[i]])
-    found = steps.calibrate(tried, accepted, chains.target_accept)
-    average = np.mean([chains.states[i].step.log_average for i in here])
-    shared = np.asarray(average if found is None else np.log(found), chains.states[0].q.dtype)
+    shared = np.array(np.mean([chains.states[i].step.log_average for i in here], axis=0))
+    for j in np.ndindex(shared.shape):  # of several step sizes, each by itself
+        found = steps.calibrate(tried[..., *j], accepted[..., *j], float(np.asarray(chains.target_accept)[j]))
+        if found is not None:
+            shared[j] = np.log(found)
+    shared = np.asarray(shared, chains.states[0].q.dtype)
     chains.states = [
         restart(state, shared if arrived[i] else state.step.log_average) for i, state in enumerate(chains.states)
     ]

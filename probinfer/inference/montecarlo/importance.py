@@ -28,6 +28,7 @@ _DEFENCE = 0.1  # share of draws from the distribution itself: no weight is then
 _WIDE = (0.05, 3.0)  # of a posterior, which cannot be drawn from: share and width of the proposal's wide copy
 _WIDTHS = (1.0, 2.0, 4.0, 8.0)  # of the first proposals for a distribution, to find where f is not zero
 _FURTHEST = 700.0  # unconstrained coordinate beyond which exp overflows
+_WITHOUT_GRADIENT = frozenset({Need.GRADIENT_IF_ANY, Need.NO_DISCRETE})
 _THINNED = 5  # effective proposals for each draw of a posterior that is kept
 
 
@@ -46,7 +47,7 @@ class Importance:
     Args:
         draws: draws n from the last proposal.
         proposal: over a distribution, another one on the same space; over a model, a NumPyro distribution for each site
-            in a dict. It has to have mass wherever p f has.
+            in a dict, and the log density then needs no gradient. It has to have mass wherever p f has.
         score: for events too rare to meet: a function of a point, larger towards the event, {score(x) > c} for an event
             of that form. The proposal follows it through levels, each a tenth of the last (cross-entropy method).
         components: most components of a fitted mixture.
@@ -91,6 +92,8 @@ class Importance:
             raise MethodError(f"Importance: score is {self.score!r}; wanted a function of a point, such as jnp.sum.")
         if self.score is not None and self.proposal is not None:
             raise MethodError("Importance: a score leads to a proposal, and one is given. Leave one of them out.")
+        if self.proposal is not None:  # nothing is fitted then
+            object.__setattr__(self, "needs", _WITHOUT_GRADIENT)
 
     def average(self, law: Law, f: Integrand, key: np.ndarray) -> Average:
         """Estimate E f under a distribution; see `probinfer.expect`."""
@@ -191,9 +194,14 @@ class Importance:
                 f_size = np.sqrt(np.mean((f(space.points(z)) / size) ** 2, axis=1))
                 return space.log_density(z) + np.log(np.where(np.isfinite(f_size), f_size, 0.0))
 
+        score = None if self.score is None else Integrand(self.score, batched=f.batched, name="score")
+        if score is not None and (width := score(first[:100]).shape[1]) != 1:
+            raise MethodError(
+                f"Importance: score returned {width} numbers for a point; wanted one, larger towards the event, such "
+                "as jnp.sum of them."
+            )
         search = Search(log_target, _around(_inverse(space, first)), generator, components=self.components)
-        if self.score is not None:
-            score = Integrand(self.score, batched=f.batched, name="score")
+        if score is not None:
             search.descend(space.log_density, lambda z: score(space.points(z))[:, 0], self.round_draws)
         mixture = search.run(self.rounds, self.round_draws)
         own = generator.random(self.draws) < _DEFENCE

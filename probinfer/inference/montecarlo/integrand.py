@@ -64,6 +64,12 @@ class Integrand:
                     f"{self.name} needs the numbers themselves and cannot be traced by JAX. Write it with jax.numpy, "
                     "as a function of one point; or pass batched=True and a function of all points at once in NumPy."
                 ) from None
+            except TypeError as error:
+                if "not a valid JAX type" not in str(error):
+                    raise
+                raise MethodError(
+                    f"{self.name} returned what is no number; wanted real numbers: one, an array, or a dict."
+                ) from None
         leaves, structure = jax.tree.flatten(values)
         leaves = [np.asarray(leaf) for leaf in leaves]
         if not leaves or any(leaf.dtype.kind not in "biuf" for leaf in leaves):

@@ -11,13 +11,13 @@ import numpy as np
 
 from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
-from probinfer.inference.mcmc import gibbs
 from probinfer.inference.mcmc.counter_random import threefry
 from probinfer.inference.mcmc.kernel import Draw, Info, Kernel
-from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.metric import Metric, fit
 from probinfer.inference.mcmc.nuts import FIRST_STEP, metric_rank
 from probinfer.inference.mcmc.run import run_chains
 from probinfer.inference.mcmc.start import Start
+from probinfer.inference.mcmc.turn import nuts_of_rest
 from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.montecarlo import pmmh
@@ -99,7 +99,6 @@ class ParticleGibbs:
             )
         generator = np.random.default_rng(np.random.SeedSequence([*run.key.tolist(), 1]))
         pilot = find_pilot(marginal, generator, max(self.particles, 64))
-        rest = np.arange(marginal.dim)
         kernel = Kernel(
             name=f"particle gibbs {self.turns} {self.particles} {self.max_tree_depth} {marginal.name}",
             transition=functools.partial(
@@ -111,7 +110,7 @@ class ParticleGibbs:
             ),
             gradient=True,
             first_step=FIRST_STEP,
-            fit=functools.partial(gibbs.fit_rest, rest=rest),
+            fit=fit,
             limit=self.max_tree_depth,
             stats={
                 "acceptance_rate": "acceptance",
@@ -157,7 +156,7 @@ def transition(
             words,
             particles=particles,
         )
-        drawn, info = gibbs.nuts_of_rest(
+        drawn, info = nuts_of_rest(
             ask,
             metric,
             marginal.put_states(q, path),

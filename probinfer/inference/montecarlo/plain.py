@@ -101,6 +101,12 @@ class MonteCarlo:
             )
         if len(values) < 2 * (len(known) + 1):
             raise MethodError(f"MonteCarlo: {len(values)} draws are too few to fit {len(known)} control variates.")
+        bad = int(np.sum(~np.isfinite(controls).all(axis=1)))
+        if bad:
+            raise MethodError(
+                f"MonteCarlo: control is not finite at {bad} of {len(controls)} points; wanted a function that has a "
+                "number, and an expectation, everywhere that the distribution has mass."
+            )
         centred = controls - controls.mean(axis=0)
         slope, *_ = np.linalg.lstsq(centred, values - values.mean(axis=0), rcond=None)
         return values - (controls - known) @ slope, 1 + len(known)

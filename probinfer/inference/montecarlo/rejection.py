@@ -23,6 +23,7 @@ _BATCH = 1024, 2**16  # proposals at a time, from the first batch to the largest
 _SLACK = 1e-3  # added to a bound that was found, as a climb ends a little below the top: costs as much acceptance
 _ROUNDING = 1e-9  # relative, of a log ratio
 _CLIMBS = 10
+_WITHOUT_GRADIENT = frozenset({Need.GRADIENT_IF_ANY, Need.NO_DISCRETE})
 _HOPELESS = 30.0  # log ratio above all that was drawn, at which no number of proposals helps
 
 
@@ -65,9 +66,9 @@ class Rejection:
         proposal: over a distribution, another one (wanted there); over a model None, which takes its prior, or a
             NumPyro distribution for each site in a dict.
         log_bound: log M, at least max of log p - log q (log likelihood, under the prior). None climbs to the maximum
-            from several draws. It is checked at every proposal: where a bound given is exceeded, an error says at which
-            point; where one found is exceeded, it is raised, what was kept is thinned to the new one, and the verdict
-            is DOUBTFUL.
+            from several draws, which over a model takes a gradient; with a bound given the log density needs none. It
+            is checked at every proposal: where a bound given is exceeded, an error says at which point; where one found
+            is exceeded, it is raised, what was kept is thinned to the new one, and the verdict is DOUBTFUL.
         max_proposals: give up then, with what has been kept.
         float64: compute in double precision.
 
@@ -102,6 +103,8 @@ class Rejection:
             isinstance(bound, bool) or not isinstance(bound, int | float) or not np.isfinite(bound)
         ):
             raise MethodError(f"Rejection: log_bound is {bound!r}; wanted a finite number, or None to find it.")
+        if bound is not None:  # nothing is climbed then
+            object.__setattr__(self, "needs", _WITHOUT_GRADIENT)
 
     def average(self, law: Law, f: Integrand, key: np.ndarray) -> Average:
         """Estimate E f under a distribution; see `probinfer.expect`."""

@@ -21,6 +21,7 @@ from probinfer.inference.settings import check_whole
 from probinfer.model.target import Target
 
 _FIRST_LEVELS, _MOST_LEVELS = 12, 100
+_LEAST_STEP = 1e-9  # from one temperature to the next
 _ROUNDS = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of warm-up; after each but the last the ladder is set anew
 _PIECE = 25  # sweeps of warm-up after which step sizes change
 _ACCEPT = 0.8
@@ -185,8 +186,10 @@ class _Ladders:
         barrier = np.concatenate([[0.0], np.cumsum(np.maximum(refusals, 1e-4))])
         even = np.linspace(0, barrier[-1], count)
         after = np.clip(scipy.interpolate.PchipInterpolator(barrier, betas)(even), 0, 1)
+        after = np.maximum(after, _LEAST_STEP * np.arange(count))  # apart, also where a part of the prior has no weight
         after[0], after[-1] = 0.0, 1.0
         nearest = np.abs(even[:, None] - barrier).argmin(axis=1)
+        nearest[1:] = np.maximum(nearest[1:], 1)  # of the prior's draws some have no density to move by
         half = seen.z.shape[1] // 2
         roots = np.stack([preconditioner(seen.z[:, half:, level]) for level in range(len(betas))])
         self.ladder = Ladder(after, self.ladder.steps[nearest], roots[nearest])

@@ -37,7 +37,7 @@ class SiteProposal:
 
     def __init__(self, target: Target, given: Any, owner: str) -> None:
         self.target = target
-        self.laws = None if given is None else _by_site(target, given, owner)
+        self.laws = None if given is None else by_site(target, given, owner)
         self._summed = target if isinstance(target, Summed) else None
         self._log_prior = target.log_prior() if isinstance(target, Summed) and given is None else None
         if self._summed is not None and given is not None:
@@ -153,13 +153,14 @@ def _check_supports(target: Summed, owner: str) -> None:
             )
 
 
-def _by_site(target: Target, given: Any, owner: str) -> dict[str, Any]:
+def by_site(target: Target, given: Any, owner: str, verb: str = "came as") -> dict[str, Any]:
+    """A distribution for each latent site of a target; MethodError unless `given` is that. verb: how it came."""
     names = [site.name for site in target.latents]
     laws = given if isinstance(given, Mapping) else {names[0]: given} if len(names) == 1 else {}
     wanted = f"wanted a NumPyro distribution for each of {', '.join(names)}, as a dict"
     if set(laws) != set(names):
         came = f"a dict of {', '.join(map(str, laws))}" if isinstance(given, Mapping) else type(given).__name__
-        raise MethodError(f"{owner}: proposal came as {came}; {wanted}.")
+        raise MethodError(f"{owner}: proposal {verb} {came}; {wanted}.")
     for site in target.latents:
         law = laws[site.name]
         if not isinstance(law, dist.Distribution):

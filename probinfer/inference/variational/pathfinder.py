@@ -4,12 +4,13 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy
 from scipy.special import logsumexp
 
+from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.start import RADII
 from probinfer.inference.method import Control, Need, Run, check_start
@@ -20,6 +21,7 @@ from probinfer.model.target import Target
 
 _CURVED = 1e-12  # of |change of gradient|², the least curvature of a step that teaches
 _NEGLIGIBLE = 1e-4  # share of a path, below which it is left out
+_TRIES = 20  # times the batches that draws with a density should take
 
 
 @dataclass(frozen=True)
@@ -92,32 +94,51 @@ class Pathfinder:
             found.append(self._best(path, density, generator))
             run.progress.update(i + 1, self.paths, "paths")
         bounds = np.array([bound for bound, _ in found])
+        if not np.isfinite(bounds).any():
+            raise MethodError(
+                f"Pathfinder: the density is zero or not a number at all draws of the normal laws along {self.paths} "
+                "paths. Use pi.NUTS(), or more paths."
+            )
         shares = np.exp(bounds - logsumexp(bounds))
         kept = shares > _NEGLIGIBLE
         mixture = Mixture(
             shares[kept] / shares[kept].sum(), [law for (_, law), use in zip(found, kept, strict=True) if use]
         )
+        share = float(np.isfinite(density(mixture.draw(generator, self.draws))).mean())
+        if share == 0:
+            raise MethodError(
+                f"Pathfinder: the density is zero or not a number at all {self.draws} draws of its approximation. Use "
+                "pi.NUTS()."
+            )
+        law = mixture if share == 1 else Alive(mixture, density, share)
         climbed = time.perf_counter() - began
         draws = weighted_draws(
-            mixture,
+            law,
             target,
             generator,
             method="Pathfinder",
             settings=settings_of(self),
-            facts={"elbo": float(bounds.max()), "paths_used": int(kept.sum())},
+            facts={"elbo": float(bounds.max()), "paths_used": int(kept.sum()), "share_with_density": share},
         )
         return replace(draws, seconds={"paths": climbed, "sampling": time.perf_counter() - began - climbed})
 
     def _best(
         self, path: "list[tuple[np.ndarray, np.ndarray]]", density: Callable, generator: np.random.Generator
     ) -> "tuple[float, LowRankNormal]":
-        """The law of the greatest bound on a path, and the bound."""
+        """The law of the greatest bound on a path, and the bound: of the law without the part that has no density, the
+        mean of log p - log q over the rest plus the log of its share."""
         laws = _laws_along(path, self.history)
         draws = [law.draw(generator, self.elbo_draws) for law in laws]
         values = density(np.concatenate(draws)).reshape(len(laws), self.elbo_draws)
-        bounds = [float(np.mean(own - law.log_density(z))) for own, law, z in zip(values, laws, draws, strict=True)]
+        bounds = [_bound(own - law.log_density(z)) for own, law, z in zip(values, laws, draws, strict=True)]
         best = int(np.argmax(bounds))
         return bounds[best], laws[best]
+
+
+def _bound(ratios: np.ndarray) -> float:
+    """Evidence lower bound from log p - log q at draws of q, kept to where p is not zero."""
+    alive = np.isfinite(ratios)
+    return float(ratios[alive].mean() + np.log(alive.mean())) if alive.any() else -np.inf
 
 
 class LowRankNormal(NamedTuple):
@@ -142,6 +163,29 @@ class LowRankNormal(NamedTuple):
         square = (x**2).sum(axis=1) - (along**2).sum(axis=1) + (inner**2).sum(axis=1)
         scale = np.log(self.diagonal).sum() + np.log(np.diag(self.root)).sum()
         return -square / 2 - scale - len(self.mean) / 2 * np.log(2 * np.pi)
+
+
+class Alive(NamedTuple):
+    """A law without the part where a target has no density; `share` is that of the rest."""
+
+    law: Any
+    density: Callable[[np.ndarray], np.ndarray]
+    share: float
+
+    def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
+        """Points (n, d)."""
+        found, count = [], 0
+        for _ in range(int(_TRIES / self.share)):
+            z = self.law.draw(generator, n)
+            found.append(z[np.isfinite(self.density(z))])
+            count += len(found[-1])
+            if count >= n:
+                break
+        return np.concatenate(found)[:n]
+
+    def log_density(self, z: np.ndarray) -> np.ndarray:
+        """Log density (n,) at points (n, d) where there is one."""
+        return self.law.log_density(z) - np.log(self.share)
 
 
 class Mixture(NamedTuple):
