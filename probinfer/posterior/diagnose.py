@@ -11,6 +11,7 @@ from probinfer.posterior import hamiltonian
 from probinfer.posterior.evidence import Evidence, evidence_of_tree
 from probinfer.posterior.report import Report
 from probinfer.posterior.verdict import Finding, Verdict
+from probinfer.posterior.weighted import unweighted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,7 +86,7 @@ def judge(evidence: Evidence) -> Report:
         *_exchangeable(evidence),
     ]
     if evidence.draws < MIN_DRAWS:
-        findings += _too_few(evidence)
+        findings += [*([] if evidence.chained else _approximation(evidence)), *_too_few(evidence)]
     else:
         # causes before their consequences: findings of one severity stay in this order
         findings += [*_never_moved(evidence, numbers), *hamiltonian.divergences(evidence)]
@@ -461,11 +462,10 @@ def _approximation(evidence: Evidence) -> list[Finding]:
                 float("nan"),
             )
         ]
-    findings = _left_out(evidence)
+    findings = [*_left_out(evidence), *unweighted(evidence)]
     if k <= PARETO_K_DOUBTFUL:
         return findings
     return [
-        *findings,
         Finding(
             f"The approximation is off: the Pareto shape of its importance weights is {k:.2f}, "
             f"it should be below {PARETO_K_DOUBTFUL:g}",
@@ -474,6 +474,7 @@ def _approximation(evidence: Evidence) -> list[Finding]:
             "Use a richer approximation or NUTS.",
             float(k),
         ),
+        *findings,
     ]
 
 

@@ -92,7 +92,9 @@ class Pathfinder:
             found.append(self._best(path, density, generator))
             run.progress.update(i + 1, self.paths, "paths")
         bounds = np.array([bound for bound, _ in found])
-        shares = np.exp(bounds - logsumexp(bounds))
+        # where every law has draws without mass, no bound tells them apart; the weights tell what they are worth
+        reached = np.isfinite(bounds).any()
+        shares = np.exp(bounds - logsumexp(bounds)) if reached else np.full(self.paths, 1 / self.paths)
         kept = shares > _NEGLIGIBLE
         mixture = Mixture(
             shares[kept] / shares[kept].sum(), [law for (_, law), use in zip(found, kept, strict=True) if use]
