@@ -7,6 +7,7 @@ import numpy as np
 
 from probinfer.inference.convergence import MIN_DRAWS, Convergence
 from probinfer.inference.draws import Outcome
+from probinfer.inference.undefined import NEGLIGIBLE
 from probinfer.posterior import hamiltonian
 from probinfer.posterior.evidence import Evidence, evidence_of_tree
 from probinfer.posterior.report import Report
@@ -80,6 +81,7 @@ def judge(evidence: Evidence) -> Report:
         *_interrupted(evidence),
         *_out_of_budget(evidence),
         *_non_finite(evidence, numbers),
+        *_undefined(evidence),
         *_updated(evidence),
         *_start_refused(evidence),
         *_step_bias(evidence),
@@ -153,6 +155,23 @@ def _updated(evidence: Evidence) -> list[Finding]:
             before,
             "Mend that one first, or infer from all the data.",
             float("nan"),
+        )
+    ]
+
+
+def _undefined(evidence: Evidence) -> list[Finding]:
+    """Of the points that the method looked at."""
+    share = float(evidence.attrs.get("undefined", 0.0))
+    if not share:
+        return []
+    return [
+        Finding(
+            f"The log density is not a number at {share:.2%} of the points looked at: it counted as zero there",
+            f"as at {evidence.attrs.get('undefined_at')}",
+            Verdict.DOUBTFUL if share > NEGLIGIBLE else Verdict.GOOD,
+            "Look there for a logarithm or root of what can be negative, 0/0, or an overflow. If the density is meant "
+            "to be zero there, write so: -inf, or a prior with that support.",
+            share,
         )
     ]
 

@@ -110,6 +110,7 @@ class Tempering:
                 "temperatures": json.dumps([float(beta) for beta in betas]),
                 "exchange_acceptance": float(1 - refusals.max()),
                 "barrier": float(refusals.sum()),
+                **proposal.undefined.facts,
                 "restarts": sum(_restarts(names) for names in seen.name),
             },
         )

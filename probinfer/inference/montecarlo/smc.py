@@ -127,6 +127,7 @@ class SMC:
                 "levels": led.levels,
                 "moves": led.moves,
                 "acceptance": led.acceptance,
+                **proposal.undefined.facts,
             },
         )
 
