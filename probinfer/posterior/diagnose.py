@@ -8,7 +8,7 @@ import numpy as np
 from probinfer.inference.convergence import MIN_DRAWS, Convergence
 from probinfer.inference.draws import Outcome
 from probinfer.inference.undefined import NEGLIGIBLE
-from probinfer.posterior import hamiltonian
+from probinfer.posterior import hamiltonian, improper
 from probinfer.posterior.evidence import Evidence, evidence_of_tree
 from probinfer.posterior.report import Report
 from probinfer.posterior.verdict import Finding, Verdict
@@ -82,6 +82,7 @@ def judge(evidence: Evidence) -> Report:
         *_out_of_budget(evidence),
         *_non_finite(evidence, numbers),
         *_undefined(evidence),
+        *improper.widened(evidence),
         *_updated(evidence),
         *_start_refused(evidence),
         *_step_bias(evidence),
@@ -96,6 +97,8 @@ def judge(evidence: Evidence) -> Report:
         findings += [*hamiltonian.energy(evidence), *_effective_size(evidence, numbers)]
         findings += [*hamiltonian.tree_depth(evidence), *_one_chain(evidence), *_restarts(evidence)]
         findings += _noisy_likelihood(evidence)
+    if any(finding.severity < Verdict.GOOD for finding in findings):
+        findings += improper.runaway(evidence)
     findings.sort(key=lambda finding: finding.severity.value)
     return Report(
         verdict=min((f.severity for f in findings), default=Verdict.GOOD),

@@ -16,6 +16,7 @@ from probinfer.inference.mcmc.chains import Chains, stack, workers
 from probinfer.inference.mcmc.compiled import compiled_block, compiled_density
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.nearby import undefined_nearby
 from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
 from probinfer.inference.mcmc.start import RADII, Start, find_start
@@ -78,6 +79,9 @@ def run_chains(
         name: stack(blocks, lambda block, field=field: getattr(block.info, field))
         for name, field in kernel.stats.items()
     }
+    nearby = {}
+    if kernel.begin is None and kernel.given is None:
+        nearby = undefined_nearby(_value(kernel, target), target, positions, seen, run.key)
     return Draws(
         positions=positions,
         stats={
@@ -87,11 +91,28 @@ def run_chains(
         },
         method=type(method).__name__,
         settings={**settings_of(method), "warmup": warmup},
-        facts={**beginning.facts, "warmup_draws": warmed, **({"warm_start": 1} if run.warm is not None else {})},
+        facts={
+            **beginning.facts,
+            **nearby,
+            "warmup_draws": warmed,
+            **({"warm_start": 1} if run.warm is not None else {}),
+        },
         outcome=ending.outcome,
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,
     )
+
+
+def _value(kernel: Kernel, target: Target) -> Callable[[np.ndarray], float]:
+    """The log density at a point, by the program that found the starting points."""
+    density = compiled_density(kernel, target)
+
+    def value(position: np.ndarray) -> float:
+        with target.precision():
+            found = density(position.astype(target.dtype), target.inputs)
+            return float(found[0] if kernel.gradient else found)
+
+    return value
 
 
 def _begin(kernel: Kernel, count: int, target: Target, run: Run) -> tuple[list[ChainState], list[Metric]]:
