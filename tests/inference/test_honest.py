@@ -53,11 +53,8 @@ def test_a_proposal_that_misses_a_part_is_bad(name, monkeypatch):
     estimate = pi.expect(f, over, pi.Importance(proposal=proposal))
     assert estimate.verdict is pi.Verdict.BAD
     assert "no mass at" in estimate.findings[0].what
-    if name in (
-        "two sided",
-        "half",
-        "scipy",
-    ):  # the twin: without the look at the distribution's own draws, all is well
+    # the twin: without the look at the distribution's own draws, all is well
+    if name in ("two sided", "half", "scipy"):
         monkeypatch.setattr(importance, "left_out", lambda law, proposal, f, result, n, generator: result)
         assert pi.expect(f, over, pi.Importance(proposal=proposal)).verdict is pi.Verdict.GOOD
 

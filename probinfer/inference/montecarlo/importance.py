@@ -48,7 +48,7 @@ class Importance:
     Args:
         draws: draws n from the last proposal.
         proposal: over a distribution, another one on the same space; over a model, a NumPyro distribution for each site
-            in a dict. It has to have mass wherever p f has.
+            in a dict. It has to have mass wherever p f has, which is checked with points of other laws than itself.
         score: for events too rare to meet: a function of a point, larger towards the event, {score(x) > c} for an event
             of that form. The proposal follows it through levels, each a tenth of the last (cross-entropy method).
         components: most components of a fitted mixture.
@@ -57,7 +57,7 @@ class Importance:
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range.
+        MethodError: a setting is out of range; over a model, the proposal leaves out more than 1% of the posterior.
 
     `infer` keeps one draw for five effective ones, resampled by weight, with the dims ("sample",), and stores
     `pareto_khat`, `log_evidence`, `log_evidence_mcse` and `importance_ess`.

@@ -73,7 +73,8 @@ class Rejection:
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; the bound given is exceeded; nothing was kept; no bound exists.
+        MethodError: a setting is out of range; the bound given is exceeded; nothing was kept; no bound exists; a
+            proposal given over a model leaves out more than 1% of the posterior.
 
     With a normalised proposal, M times the acceptance is the evidence: `log_evidence`, with its error.
 

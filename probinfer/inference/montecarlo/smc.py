@@ -77,8 +77,9 @@ class SMC:
             particles of a chain at the start.
 
     `infer` returns all particles as draws (chain, draw), in the order of their ancestors, so that what relatives still
-    have in common lowers the effective sample size. Stores `log_evidence`, `log_evidence_mcse`, `levels`, `moves`
-    and `acceptance`.
+    have in common lowers the effective sample size. Stores `log_evidence`, `log_evidence_mcse`, `levels`, `moves`,
+    `acceptance` and `widened`, the factor by which the last moves widened the particles: far above 1 where the
+    posterior has no integral, or is far wider than the beginning, and BAD then.
 
     Discrete sites with finitely many values are summed out of prior and likelihood, and drawn afterwards from their
     exact law (`docs/exact.md`); the log evidence is that of the whole model.
