@@ -191,10 +191,10 @@ def _chain_statistics(x: np.ndarray, superchains: int = 0, *, errors: bool = Tru
 
 def _errors(x: np.ndarray, ess_mean: np.ndarray, ess_square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Monte Carlo standard errors of mean and sd, given the effective sizes of x and of (x - mean)^2."""
-    deviation = np.square(x - x.mean(axis=(1, 2), keepdims=True))
-    second, fourth = deviation.mean(axis=(1, 2)), np.square(deviation).mean(axis=(1, 2))
-    mcse_mean = x.std(axis=(1, 2), ddof=1) / np.sqrt(ess_mean)
-    with np.errstate(invalid="ignore", divide="ignore"):  # squares that underflow to zero: NaN, not known
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # squares that are zero or infinite: not known
+        deviation = np.square(x - x.mean(axis=(1, 2), keepdims=True))
+        second, fourth = deviation.mean(axis=(1, 2)), np.square(deviation).mean(axis=(1, 2))
+        mcse_mean = x.std(axis=(1, 2), ddof=1) / np.sqrt(ess_mean)
         mcse_sd = np.sqrt(np.maximum(fourth - second**2, 0.0) / ess_square / second / 4)
     return mcse_mean, mcse_sd
 

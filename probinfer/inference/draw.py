@@ -265,6 +265,7 @@ def _provenance(model: Model, target: Target) -> dict[str, Any]:
         "data_hash": data_hash(target.bound),
         "model_name": getattr(model.fn, "__name__", type(model).__name__),
         "model_fingerprint": target.fingerprint,
+        **({"improper": json.dumps(target.bound.improper)} if target.bound.improper else {}),
     }
 
 

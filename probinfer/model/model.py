@@ -195,6 +195,7 @@ class BoundModel:
     """A model with its data, traced: what its sites are called, what shapes they have, what the axes mean.
 
     unconstrained: shapes of the latents on the real line, by site.
+    improper: latents whose prior is flat, and has no integral: ImproperUniform, and those of a `LogDensity`.
     raw, pipeline: of a model with preprocessing, the rows as they came and the fitted steps.
     """
 
@@ -211,6 +212,7 @@ class BoundModel:
     unconstrained: dict[str, tuple[int, ...]]
     raw: Mapping[str, np.ndarray] | None = None
     pipeline: "FittedPipeline | None" = None
+    improper: tuple[str, ...] = ()
 
     @property
     def data(self) -> dict[str, Any]:
@@ -308,7 +310,14 @@ def _bind(model: Model, arrays: dict[str, np.ndarray], constants: dict[str, Any]
         observed_arguments=dict(fed_by),
         index_bounds=bounds,
         unconstrained=unconstrained,
+        improper=tuple(site["name"] for site in latent if _has_no_prior(site["fn"])),
     )
+
+
+def _has_no_prior(law: Any) -> bool:
+    while not isinstance(law, dist.ImproperUniform) and hasattr(law, "base_dist"):
+        law = law.base_dist
+    return isinstance(law, dist.ImproperUniform)
 
 
 def _argument_by_name(model: Model, site: str, arrays: Mapping[str, np.ndarray]) -> str | None:

@@ -7,10 +7,12 @@ import numpy as np
 
 from probinfer.inference.convergence import MIN_DRAWS, Convergence
 from probinfer.inference.draws import Outcome
-from probinfer.posterior import hamiltonian
+from probinfer.inference.undefined import NEGLIGIBLE
+from probinfer.posterior import hamiltonian, improper
 from probinfer.posterior.evidence import Evidence, evidence_of_tree
 from probinfer.posterior.report import Report
 from probinfer.posterior.verdict import Finding, Verdict
+from probinfer.posterior.weighted import unweighted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -83,13 +85,15 @@ def judge(evidence: Evidence) -> Report:
         *_interrupted(evidence),
         *_out_of_budget(evidence),
         *_non_finite(evidence, numbers),
+        *_undefined(evidence),
+        *improper.widened(evidence),
         *_updated(evidence),
         *_start_refused(evidence),
         *_step_bias(evidence),
         *_exchangeable(evidence),
     ]
     if evidence.draws < MIN_DRAWS:
-        findings += _too_few(evidence)
+        findings += [*([] if evidence.chained else _approximation(evidence)), *_too_few(evidence)]
     else:
         # causes before their consequences: findings of one severity stay in this order
         findings += [*_never_moved(evidence, numbers), *hamiltonian.divergences(evidence)]
@@ -98,6 +102,8 @@ def judge(evidence: Evidence) -> Report:
         findings += [*hamiltonian.energy(evidence), *_effective_size(evidence, numbers)]
         findings += [*hamiltonian.tree_depth(evidence), *_one_chain(evidence), *_restarts(evidence)]
         findings += _noisy_likelihood(evidence)
+    if any(finding.severity < Verdict.GOOD for finding in findings):
+        findings += improper.runaway(evidence)
     findings.sort(key=lambda finding: finding.severity.value)
     return Report(
         verdict=min((f.severity for f in findings), default=Verdict.GOOD),
@@ -157,6 +163,23 @@ def _updated(evidence: Evidence) -> list[Finding]:
             before,
             "Mend that one first, or infer from all the data.",
             float("nan"),
+        )
+    ]
+
+
+def _undefined(evidence: Evidence) -> list[Finding]:
+    """Of the points that the method looked at."""
+    share = float(evidence.attrs.get("undefined", 0.0))
+    if not share:
+        return []
+    return [
+        Finding(
+            f"The log density is not a number at {share:.2%} of the points looked at: it counted as zero there",
+            f"as at {evidence.attrs.get('undefined_at')}",
+            Verdict.DOUBTFUL if share > NEGLIGIBLE else Verdict.GOOD,
+            "Look there for a logarithm or root of what can be negative, 0/0, or an overflow. If the density is meant "
+            "to be zero there, write so: -inf, or a prior with that support.",
+            share,
         )
     ]
 
@@ -491,11 +514,10 @@ def _approximation(evidence: Evidence) -> list[Finding]:
                 float("nan"),
             )
         ]
-    findings = _left_out(evidence)
+    findings = [*_left_out(evidence), *unweighted(evidence)]
     if k <= PARETO_K_DOUBTFUL:
         return findings
     return [
-        *findings,
         Finding(
             f"The approximation is off: the Pareto shape of its importance weights is {k:.2f}, "
             f"it should be below {PARETO_K_DOUBTFUL:g}",
@@ -504,6 +526,7 @@ def _approximation(evidence: Evidence) -> list[Finding]:
             "Use a richer approximation or NUTS.",
             float(k),
         ),
+        *findings,
     ]
 
 

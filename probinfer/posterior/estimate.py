@@ -169,6 +169,8 @@ def judge_average(average: Average) -> tuple[Finding, ...]:
             "Make more draws, or use a proposal that is nearer to the target.",
             float(sizes.min()),
         )
+    for fault in average.faults:
+        found(fault, Verdict.BAD, "Give a proposal with mass wherever f is not zero, or leave it out.", float("nan"))
     for note in average.notes:
         found(note, Verdict.DOUBTFUL, "Treat the estimate with care; another method would confirm it.", float("nan"))
     return tuple(sorted(findings, key=lambda finding: finding.severity.value))

@@ -37,7 +37,7 @@ class Evidence:
     variables     parameters, then deterministic sites; values (chain, draw, *shape) or, for a method without chains,
                   (sample, *shape)
     sample_dims   ("chain", "draw") or ("sample",)
-    stats         sampler statistics by ArviZ's names, each (chain, draw)
+    stats         sampler statistics by ArviZ's names, each over sample_dims
     attrs         provenance as it stands in a tree: text and numbers
     """
 
@@ -177,10 +177,10 @@ def evidence_of_tree(tree: "xr.DataTree") -> Evidence:
         )
     variables = [_variable(array.transpose(*sample_dims, ...)) for array in posterior.data_vars.values()]
     stats = {}
-    if "sample_stats" in tree.children and sample_dims == CHAINS:
+    if "sample_stats" in tree.children:
         for name, array in tree["sample_stats"].to_dataset().data_vars.items():
-            if set(array.dims) == set(CHAINS):
-                stats[str(name)] = array.transpose(*CHAINS).to_numpy()
+            if set(array.dims) == set(sample_dims):
+                stats[str(name)] = array.transpose(*sample_dims).to_numpy()
     return Evidence(tuple(variables), sample_dims, stats, {str(k): v for k, v in tree.attrs.items()})
 
 

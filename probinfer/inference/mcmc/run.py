@@ -18,6 +18,7 @@ from probinfer.inference.mcmc.chains import Chains, stack, workers
 from probinfer.inference.mcmc.compiled import compiled_block, compiled_density
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.nearby import undefined_nearby
 from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
 from probinfer.inference.mcmc.scouts import SCOUTS, Elsewhere, look_elsewhere
@@ -94,6 +95,9 @@ def run_chains(
         name: stack(blocks, lambda block, field=field: getattr(block.info, field))
         for name, field in kernel.stats.items()
     }
+    nearby = {}
+    if kernel.begin is None and kernel.given is None:
+        nearby = undefined_nearby(_value(kernel, target), target, positions, seen, run.key)
     return Draws(
         positions=positions,
         stats={
@@ -105,6 +109,7 @@ def run_chains(
         settings={**settings_of(method), "warmup": warmup},
         facts={
             **beginning.facts,
+            **nearby,
             "warmup_draws": warmed,
             **({"warm_start": 1} if run.warm is not None else {}),
             **_told(elsewhere, target),
@@ -140,6 +145,18 @@ def _told(elsewhere: Elsewhere | None, target: Target) -> dict[str, Any]:
 def _first(sizes: np.ndarray) -> np.ndarray:
     """The step size (chain, draw); of several, the first."""
     return sizes if sizes.ndim == 2 else sizes[..., 0]
+
+
+def _value(kernel: Kernel, target: Target) -> Callable[[np.ndarray], float]:
+    """The log density at a point, by the program that found the starting points."""
+    density = compiled_density(kernel, target)
+
+    def value(position: np.ndarray) -> float:
+        with target.precision():
+            found = density(position.astype(target.dtype), target.inputs)
+            return float(found[0] if kernel.gradient else found)
+
+    return value
 
 
 def _begin(kernel: Kernel, count: int, target: Target, run: Run) -> tuple[list[ChainState], list[Metric]]:

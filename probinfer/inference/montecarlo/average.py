@@ -20,6 +20,7 @@ class Average(NamedTuple):
     pareto_khat: tail shape of the terms or of the weights, the worst of all; None where it says nothing.
     acceptance, log_evidence, log_evidence_mcse: where the method has them.
     notes: what else was seen, in whole sentences; each one makes the estimate doubtful.
+    faults: the same, where each one makes it wrong.
     """
 
     value: np.ndarray
@@ -35,6 +36,7 @@ class Average(NamedTuple):
     log_evidence: float | None = None
     log_evidence_mcse: float | None = None
     notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 def skewness_of_mean(terms: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import DataError, ModelError
+from probinfer.inference.undefined import Undefined
 from probinfer.model.target import Target
 from probinfer.model.trace import is_discrete
 
@@ -53,7 +54,7 @@ class PosteriorBefore:
                 f"The new data change the shape of {', '.join(changed)}: the draws so far have no values for the new "
                 "entries. Use pi.infer with all the data."
             )
-        self.target, self._old = target, old
+        self.target, self._old, self.undefined = target, old, Undefined(target)
         self._z = unconstrained(old, latents)
         self._queue = np.empty(0, int)
         self._weights = jax.jit(jax.vmap(self.log_weight, in_axes=(0, None)))
@@ -69,7 +70,7 @@ class PosteriorBefore:
         z, self._queue = self._z[self._queue[:n]], self._queue[n:]
         with self.target.precision():
             weights = np.asarray(self._weights(z.astype(self.target.dtype), self.target.inputs), float)
-        return z, np.where(np.isnan(weights), -np.inf, weights)
+        return z, self.undefined.without(z, weights)
 
 
 def unconstrained(target: Target, latents: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -13,6 +13,7 @@ from probinfer.inference.draws import Draws
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.montecarlo.adapt import Search
 from probinfer.inference.montecarlo.average import Average, average_of, skewness_of_mean
+from probinfer.inference.montecarlo.coverage import left_out
 from probinfer.inference.montecarlo.integrand import Integrand
 from probinfer.inference.montecarlo.law import Law, as_law
 from probinfer.inference.montecarlo.modes import laplace_mixture
@@ -22,6 +23,7 @@ from probinfer.inference.montecarlo.space import Space, space_of_law, space_of_t
 from probinfer.inference.montecarlo.student import StudentMixture
 from probinfer.inference.montecarlo.weights import evidence, systematic
 from probinfer.inference.settings import check_whole
+from probinfer.inference.undefined import Undefined
 from probinfer.model.target import Target
 
 _DEFENCE = 0.1  # share of draws from the distribution itself: no weight is then above 1 / share. Hesterberg (1995)
@@ -47,7 +49,8 @@ class Importance:
     Args:
         draws: draws n from the last proposal.
         proposal: over a distribution, another one on the same space; over a model, a NumPyro distribution for each site
-            in a dict, and the log density then needs no gradient. It has to have mass wherever p f has.
+            in a dict, and the log density then needs no gradient. It has to have mass wherever p f has, which is
+            checked with points of other laws than itself.
         score: for events too rare to meet: a function of a point, larger towards the event, {score(x) > c} for an event
             of that form. The proposal follows it through levels, each a tenth of the last (cross-entropy method).
         components: most components of a fitted mixture.
@@ -56,7 +59,7 @@ class Importance:
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range.
+        MethodError: a setting is out of range; over a model, the proposal leaves out more than 1% of the posterior.
 
     `infer` keeps one draw for five effective ones, resampled by weight, with the dims ("sample",), and stores
     `pareto_khat`, `log_evidence`, `log_evidence_mcse` and `importance_ess`.
@@ -107,13 +110,17 @@ class Importance:
             result = average_of(terms)
             spread = np.mean(np.where(weights > 0, weights * (values - result.value) ** 2, 0.0), axis=0)
             ess = np.where(result.mcse > 0, spread / result.mcse**2, result.ess)
-        return result._replace(ess=ess, pareto_khat=worst_khat(terms))
+        result = result._replace(ess=ess, pareto_khat=worst_khat(terms))
+        if self.proposal is None:
+            return result  # has draws of the distribution itself among its own
+        return left_out(law, as_law(self.proposal), f, result, self.round_draws, generator)
 
     def average_over_target(self, target: Target, f: Integrand, key: np.ndarray) -> Average:
         """Estimate E f under an unnormalised density; see `probinfer.expect`."""
         if self.score is not None:
             raise MethodError("Importance: a score leads to events of a distribution; over a model it has no use.")
-        z, log_weights = self._weighted(target, np.random.default_rng(key))
+        undefined = Undefined(target)
+        z, log_weights = self._weighted(target, np.random.default_rng(key), undefined)
         values = f(target.constrain(z))
         smoothed = smooth(log_weights)
         lw = smoothed.log_weights if self.smooth else log_weights - logsumexp(log_weights)
@@ -139,6 +146,7 @@ class Importance:
             constant=np.all(used == used[:1], axis=0),
             non_finite=int(np.sum(~np.isfinite(used))),
             pareto_khat=max(known) if known else None,
+            notes=undefined.notes,
         )._replace(**stated)
 
     def run(self, target: Target, run: Run) -> Draws:
@@ -147,8 +155,9 @@ class Importance:
             raise MethodError("Importance: a score leads to rare events for pi.expect; pi.infer has no use for it.")
         clock, generator = time.perf_counter, np.random.default_rng(run.key)
         began = clock()
+        undefined = Undefined(target)
         z, log_weights = self._weighted(
-            target, generator, lambda done: run.progress.update(done, self.rounds, "fitting")
+            target, generator, undefined, lambda done: run.progress.update(done, self.rounds, "fitting")
         )
         smoothed = smooth(log_weights)
         weights = np.exp(smoothed.log_weights) if self.smooth else np.exp(log_weights - logsumexp(log_weights))
@@ -170,6 +179,7 @@ class Importance:
                 "importance_ess": size,
                 "proposals": len(z),
                 **evidence(log_weights),
+                **undefined.facts,
             },
         )
 
@@ -212,11 +222,17 @@ class Importance:
         return space.points(z), log_p - log_q
 
     def _weighted(
-        self, target: Target, generator: np.random.Generator, progress: Callable[[int], None] = lambda done: None
+        self,
+        target: Target,
+        generator: np.random.Generator,
+        undefined: Undefined,
+        progress: Callable[[int], None] = lambda done: None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Points z and log weights for a target."""
         if self.proposal is not None:
-            z, log_weights = SiteProposal(target, self.proposal, "Importance").draw(generator, self.draws)
+            proposal = SiteProposal(target, self.proposal, "Importance", undefined)
+            proposal.check_covers(generator, "Importance")
+            z, log_weights = proposal.draw(generator, self.draws)
         else:
             space = space_of_target(target)
             search = Search(
@@ -225,7 +241,7 @@ class Importance:
             mixture = search.run(self.rounds, self.round_draws, progress)
             wide = mixture.joined(mixture.widened(_WIDE[1]), _WIDE[0])
             z = wide.draw(generator, self.draws)
-            log_weights = space.log_density(z) - wide.log_density(z)
+            log_weights = space_of_target(target, undefined).log_density(z) - wide.log_density(z)
         if not np.isfinite(log_weights).any():
             raise MethodError(
                 f"Importance: the density is zero at all {self.draws} draws of the proposal. Give a proposal that "

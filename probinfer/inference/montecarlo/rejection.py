@@ -17,6 +17,7 @@ from probinfer.inference.montecarlo.law import Law, as_law
 from probinfer.inference.montecarlo.pareto import worst_khat
 from probinfer.inference.montecarlo.sites import SiteProposal
 from probinfer.inference.settings import check_whole
+from probinfer.inference.undefined import Undefined
 from probinfer.model.target import Target
 
 _BATCH = 1024, 2**16  # proposals at a time, from the first batch to the largest
@@ -73,7 +74,8 @@ class Rejection:
         float64: compute in double precision.
 
     Raises:
-        MethodError: a setting is out of range; the bound given is exceeded; nothing was kept; no bound exists.
+        MethodError: a setting is out of range; the bound given is exceeded; nothing was kept; no bound exists; a
+            proposal given over a model leaves out more than 1% of the posterior.
 
     With a normalised proposal, M times the acceptance is the evidence: `log_evidence`, with its error.
 
@@ -143,13 +145,18 @@ class Rejection:
 
     def average_over_target(self, target: Target, f: Integrand, key: np.ndarray) -> Average:
         """Estimate E f under an unnormalised density; see `probinfer.expect`."""
-        accepted = self._accept_from(target, key)
-        return self._averaged(accepted, f(target.constrain(accepted.points)))._replace(**accepted.evidence)
+        undefined = Undefined(target)
+        accepted = self._accept_from(target, key, undefined)
+        average = self._averaged(accepted, f(target.constrain(accepted.points)))
+        return average._replace(notes=(*average.notes, *undefined.notes))._replace(**accepted.evidence)
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
         began = time.perf_counter()
-        accepted = self._accept_from(target, run.key, lambda kept: run.progress.update(kept, self.draws, "accepting"))
+        undefined = Undefined(target)
+        accepted = self._accept_from(
+            target, run.key, undefined, lambda kept: run.progress.update(kept, self.draws, "accepting")
+        )
         names = ("draws", "max_proposals", "float64")
         missed = f"{len(accepted.points)} of {self.draws} draws were accepted, out of {accepted.proposals} proposals"
         return Draws(
@@ -170,14 +177,20 @@ class Rejection:
                 "log_bound": accepted.log_bound,
                 "bound_raised": accepted.raised,
                 **accepted.evidence,
+                **undefined.facts,
             },
             stopping=None if accepted.complete else {"reason": missed},
         )
 
     def _accept_from(
-        self, target: Target, key: np.ndarray, progress: Callable[[int], None] = lambda kept: None
+        self,
+        target: Target,
+        key: np.ndarray,
+        undefined: Undefined,
+        progress: Callable[[int], None] = lambda kept: None,
     ) -> Accepted:
-        proposal = SiteProposal(target, self.proposal, "Rejection")
+        proposal = SiteProposal(target, self.proposal, "Rejection", undefined)
+        proposal.check_covers(np.random.default_rng([*key.tolist(), 1]), "Rejection")
 
         def negative(z: np.ndarray) -> tuple[float, np.ndarray]:
             value, gradient = proposal.weight_and_grad(z)

@@ -111,6 +111,7 @@ class Tempering:
                 "temperatures": json.dumps([float(beta) for beta in betas]),
                 "exchange_acceptance": float(1 - refusals.max()),
                 "barrier": float(refusals.sum()),
+                **proposal.undefined.facts,
                 "restarts": sum(_restarts(names) for names in seen.name),
             },
         )
@@ -194,8 +195,10 @@ class _Ladders:
         roots = np.stack([preconditioner(seen.z[:, half:, level]) for level in range(len(betas))])
         self.ladder = Ladder(after, self.ladder.steps[nearest], roots[nearest])
         names = np.arange(count, dtype=np.int32)
+        taken = [_with_mass(nearest, one.log_weight) for one in self._replicas]
         self._replicas = [
-            Replicas(one.z[nearest], one.log_weight[nearest], names, one.sweeps) for one in self._replicas
+            Replicas(one.z[at], one.log_weight[at], names, one.sweeps)
+            for one, at in zip(self._replicas, taken, strict=True)
         ]
         if count != len(betas):
             self._exchange = Exchange(self._proposal, count)
@@ -217,6 +220,15 @@ def _first(
     dtype = proposal.target.dtype
     names = np.arange(len(betas), dtype=np.int32)
     return Replicas(scouts[at].astype(dtype), log_weights[at].astype(dtype), names, np.uint32(0))
+
+
+def _with_mass(levels: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
+    """The levels (k,), or the nearest to each whose replica has a weight: a draw of the prior may have none, and
+    where the density is no number there is no way on from there."""
+    alive = np.flatnonzero(np.isfinite(log_weight))
+    if not len(alive):
+        return levels
+    return alive[np.abs(levels[:, None] - alive).argmin(axis=1)]
 
 
 def _joined(pieces: list[Sweeps]) -> Sweeps:

@@ -12,7 +12,9 @@ from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import MethodError
 from probinfer.inference.exact.summed import Summed
-from probinfer.inference.montecarlo.space import compiled
+from probinfer.inference.montecarlo.coverage import check_covered
+from probinfer.inference.montecarlo.space import compiled, space_of_target
+from probinfer.inference.undefined import Undefined
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.target import Target
 from probinfer.model.trace import jacobian_name, log_densities, one_model_at_a_time, pointwise_log_density
@@ -30,13 +32,14 @@ class SiteProposal:
         target: what the draws are weighted for.
         given: None for the prior; a NumPyro distribution for a model of one site; a dict with one for each site.
         owner: name of the method, for errors.
+        undefined: counts the weights that are no numbers, with others; by default its own.
 
     Raises:
         MethodError: `given` does not fit the sites, or there is no prior that can be drawn from.
     """
 
-    def __init__(self, target: Target, given: Any, owner: str) -> None:
-        self.target = target
+    def __init__(self, target: Target, given: Any, owner: str, undefined: Undefined | None = None) -> None:
+        self.target, self.undefined = target, undefined or Undefined(target)
         self.laws = None if given is None else by_site(target, given, owner)
         self._summed = target if isinstance(target, Summed) else None
         self._log_prior = target.log_prior() if isinstance(target, Summed) and given is None else None
@@ -58,7 +61,7 @@ class SiteProposal:
             ) from None
 
     def draw(self, generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Points z (n, d) and their log weights (n,); a weight that is not a number counts as zero."""
+        """Points z (n, d) and their log weights (n,); a weight that is not a number counts as zero, and is counted."""
         points, weights = [], []
         with self.target.precision():
             for start in range(0, n, _CHUNK):
@@ -67,8 +70,27 @@ class SiteProposal:
                 points.append(np.asarray(z, float)[: n - start])
                 weights.append(np.asarray(log_weight, float)[: n - start])
         z, log_weight = np.concatenate(points), np.concatenate(weights)
-        usable = np.isfinite(z).all(axis=1) & ~np.isnan(log_weight)
-        return np.where(np.isfinite(z), z, 0.0), np.where(usable, log_weight, -np.inf)
+        usable = np.isfinite(z).all(axis=1)
+        z, log_weight = np.where(np.isfinite(z), z, 0.0), np.where(usable, log_weight, -np.inf)
+        return z, self.undefined.without(z, log_weight)
+
+    def check_covers(self, generator: np.random.Generator, owner: str) -> None:
+        """MethodError where a proposal that was given has no mass at places where the target has. The prior has."""
+        if self.laws is None:
+            return
+        z, _ = self.draw(generator, _CHUNK)
+        check_covered(z, space_of_target(self.target).log_density, self._inside, generator, owner)
+
+    def _inside(self, z: np.ndarray) -> dict[str, np.ndarray]:
+        """Whether each site of points (n, d) is in the support of its proposal, (n,) each."""
+
+        def at(z: jax.Array, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            trace = self.target.bound.simulate_unconstrained({**self.target.split(z), **self._states()}, inputs)
+            return {name: jnp.all(law.support(trace[name]["value"])) for name, law in (self.laws or {}).items()}
+
+        with self.target.precision():
+            found = jax.jit(jax.vmap(at, in_axes=(0, None)))(z.astype(self.target.dtype), self.target.inputs)
+        return {name: np.asarray(within) for name, within in found.items()}
 
     def weight_and_grad(self, z: np.ndarray) -> tuple[float, np.ndarray]:
         """Log weight and its gradient at one point, for climbing to the largest."""

@@ -26,6 +26,20 @@ _STALLED, _LOOK_BACK = 0.98, 3  # ratio of that correlation to the one so many m
 _LEVELS = 500  # at most
 
 
+class Widened(NamedTuple):
+    """How much wider the last moves made the particles, which were weighted for the target already, in the worst
+    coordinate: the factor of its interquartile range, the standard error of its log, and the coordinate.
+
+    About 1, as the moves leave the target in place. More where the particles did not reach as far as it does: then the
+    weights, and the evidence, left that part out. rest: the step in β that was left before the last level.
+    """
+
+    factor: float
+    error: float
+    coordinate: int
+    rest: float
+
+
 class Led(NamedTuple):
     """Particles at the end (chains, n, d), their log densities, each chain's log evidence, and what was seen."""
 
@@ -35,6 +49,7 @@ class Led(NamedTuple):
     acceptance: float
     levels: int
     moves: int
+    widened: Widened
 
 
 @dataclass(frozen=True)
@@ -62,8 +77,9 @@ class SMC:
             particles of a chain at the start.
 
     `infer` returns all particles as draws (chain, draw), in the order of their ancestors, so that what relatives still
-    have in common lowers the effective sample size. Stores `log_evidence`, `log_evidence_mcse`, `levels`, `moves`
-    and `acceptance`.
+    have in common lowers the effective sample size. Stores `log_evidence`, `log_evidence_mcse`, `levels`, `moves`,
+    `acceptance` and `widened`, the factor by which the last moves widened the particles: far above 1 where the
+    posterior has no integral, or is far wider than the beginning, and BAD then.
 
     Discrete sites with finitely many values are summed out of prior and likelihood, and drawn afterwards from their
     exact law (`docs/exact.md`); the log evidence is that of the whole model.
@@ -127,6 +143,8 @@ class SMC:
                 "levels": led.levels,
                 "moves": led.moves,
                 "acceptance": led.acceptance,
+                **proposal.undefined.facts,
+                **_widened_facts(led.widened, proposal.target),
             },
         )
 
@@ -137,16 +155,18 @@ class SMC:
         log_evidence = np.zeros(self.chains)
         log_density, acceptance = np.zeros(log_weights.shape), 0.0
         beta, step, levels, total = 0.0, proposal.target.dim**-0.25, 0, 0
+        rest, before = 1.0, z
         while beta < 1.0:
             if levels == _LEVELS:
                 raise MethodError(
                     f"SMC: after {levels} levels the temperature is {beta:.3g}, not yet 1: the likelihood is too "
                     "narrow for this prior. Tighten it, give a proposal nearer to the posterior, or use pi.NUTS()."
                 )
-            rise = _rise(log_weights, 1.0 - beta, self.target_ess)
+            rest = 1.0 - beta
+            rise = _rise(log_weights, rest, self.target_ess)
             increments = _increments(log_weights, rise)
             log_evidence += logsumexp(increments, axis=1) - np.log(self.particles)
-            beta = 1.0 if rise >= 1.0 - beta else beta + rise
+            beta = 1.0 if rise >= rest else beta + rise
             for k, row in enumerate(increments):
                 z[k] = z[k][systematic(np.exp(row - logsumexp(row)), self.particles, generator)]
             root, before, correlations = preconditioner(z), z.copy(), []
@@ -159,7 +179,29 @@ class SMC:
             log_weights = np.where(np.isnan(log_weights), -np.inf, log_weights)
             levels, total = levels + 1, total + len(correlations)
             run.progress.update(int(100 * beta), 100, "tempering, per cent")
-        return Led(z, log_density, log_evidence, acceptance, levels, total)
+        widened = _widened(before, z, rest, self.target_ess)
+        return Led(z, log_density, log_evidence, acceptance, levels, total, widened)
+
+
+def _widened(before: np.ndarray, after: np.ndarray, rest: float, share: float) -> Widened:
+    """before: resampled for the last level, `share` of them effective; after: moved. Both (chains, n, d)."""
+    flat = [z.reshape(-1, z.shape[-1]) for z in (before, after)]
+    ranges = [np.subtract(*np.quantile(z, [0.75, 0.25], axis=0)) for z in flat]
+    with np.errstate(all="ignore"):
+        factors = np.where(ranges[0] > 0, ranges[1] / ranges[0], 1.0)
+    worst = int(np.argmax(factors))
+    # 1.17 / sqrt(n): of the log of the interquartile range of n normal numbers
+    error = 1.17 * np.sqrt((1 + 1 / share) / len(flat[0]))
+    return Widened(float(factors[worst]), float(error), worst, rest)
+
+
+def _widened_facts(widened: Widened, target: Target) -> dict[str, Any]:
+    return {
+        "widened": widened.factor,
+        "widened_error": widened.error,
+        "widened_site": target.coordinate_names()[widened.coordinate],
+        "last_rest": widened.rest,
+    }
 
 
 def _increments(log_weights: np.ndarray, rise: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import MethodError
 from probinfer.inference.montecarlo.law import Law
+from probinfer.inference.undefined import Undefined
 from probinfer.model.target import Target
 
 _CHUNK = 1024  # points of a call of the compiled log density
@@ -113,8 +114,8 @@ def _univariate_space(law: Law) -> Space:
     return Space(law.dim, log_density, points, inverse)
 
 
-def space_of_target(target: Target, *, points: bool = True) -> Space:
-    """The unnormalised density of a target; points are dicts of its sites."""
+def space_of_target(target: Target, undefined: Undefined | None = None) -> Space:
+    """The unnormalised density of a target; points are dicts of its sites. `undefined` counts where it is no number."""
     program = compiled(target, "log density", target.log_density, _CHUNK)
 
     def log_density(z: np.ndarray) -> np.ndarray:
@@ -125,7 +126,7 @@ def space_of_target(target: Target, *, points: bool = True) -> Space:
                 padded = np.concatenate([part, np.broadcast_to(part[:1], (_CHUNK - len(part), target.dim))])
                 values = program(padded.astype(target.dtype), target.inputs)
                 out[start : start + len(part)] = np.asarray(values)[: len(part)]
-        return _no_nan(out)
+        return _no_nan(out) if undefined is None else undefined.without(z, out)
 
     return Space(target.dim, log_density, target.constrain)
 

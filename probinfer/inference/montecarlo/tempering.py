@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
+from probinfer.inference.undefined import Undefined
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.target import Target
 
@@ -20,6 +21,7 @@ class Beginning(Protocol):
     """Where particles come from: draws, with the log weights target / beginning that `log_weight` also gives."""
 
     target: Target
+    undefined: Undefined
 
     @property
     def laws(self) -> Any:

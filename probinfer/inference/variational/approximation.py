@@ -11,6 +11,7 @@ from probinfer.inference.draws import Draws
 from probinfer.inference.montecarlo.pareto import smooth
 from probinfer.inference.montecarlo.space import space_of_target
 from probinfer.inference.montecarlo.weights import evidence, systematic
+from probinfer.inference.undefined import Undefined
 from probinfer.model.target import Target
 
 _THINNED = 5  # weighted draws for each that is kept by resampling
@@ -93,8 +94,12 @@ def weighted_draws(
     measured with these draws too, in place of others.
     """
     z = law.draw(generator, settings["draws"])
-    at_target = log_density or space_of_target(target).log_density
-    log_weights = at_target(z) - law.log_density(z)
+    undefined = Undefined(target)
+    if log_density is None:
+        at_target = space_of_target(target, undefined).log_density(z)
+    else:
+        at_target = undefined.without(z, log_density(z))
+    log_weights = at_target - law.log_density(z)
     judged: dict[str, Any] = {
         "pareto_khat": float("inf")
     }  # if the target has no mass where the approximation is, or that has overflowed
@@ -116,7 +121,7 @@ def weighted_draws(
         method=method,
         settings=settings,
         sample_dims=("sample",),
-        facts={**judged, **facts},
+        facts={**judged, **facts, **undefined.facts},
     )
 
 

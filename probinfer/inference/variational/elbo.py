@@ -16,6 +16,7 @@ import scipy
 from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.method import check_start
 from probinfer.inference.montecarlo.space import compiled
+from probinfer.inference.variational.approximation import mean_and_error
 from probinfer.inference.variational.families import Family, Gradients, NormalLaw, standard_points
 from probinfer.model.one_thread import one_blas_thread
 from probinfer.model.target import Target
@@ -71,7 +72,7 @@ def fit_normal[Law: NormalLaw](
         points *= 1 if done == 0 else 2
     fresh = law.draw(generator, _FRESH)
     terms = gradients(fresh)[0] - law.log_density(fresh)
-    return Fitted(law, float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(_FRESH)), change, points)
+    return Fitted(law, *mean_and_error(terms), change, points)
 
 
 def apart(law: NormalLaw, before: NormalLaw) -> float:

@@ -35,10 +35,10 @@ class Laplace:
     (from the weights), `importance_ess`, `modes`, `mass_elsewhere` (share of the other modes' mass) and
     `flat_directions` (without curvature at the mode).
 
-    Fails where the posterior is not near normal: the Pareto shape of the weights is above 0.5, and the verdict DOUBTFUL
-    or BAD. It is BAD too where the density has no peak in some direction, or where other modes have a tenth of the
-    mass. A mode that no start led to, no weight shows. Costs a few hundred gradients for each start, and 4 d for the
-    curvature.
+    Fails where the posterior is not near normal: the Pareto shape of the weights is above 0.5, or the draws differ from
+    the weighted ones in mean or width, and the verdict is DOUBTFUL or BAD. It is BAD too where the density has no peak
+    in some direction, or where other modes have a tenth of the mass. A mode that no start led to, no weight shows.
+    Costs a few hundred gradients for each start, and 4 d for the curvature.
 
     Tierney & Kadane (1986), JASA 81; weights: Vehtari et al. (2024), JMLR 25(72).
 

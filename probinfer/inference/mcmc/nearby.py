@@ -1,0 +1,36 @@
+"""Whether a log density is no number close to the draws of Markov chains, which keep away from where it is not."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from probinfer.inference.undefined import Undefined
+from probinfer.model.target import Target
+
+_POINTS = 200  # looked at, at most
+_SHARE = 1 / 200  # of the evaluations of the run, at most
+
+
+def undefined_nearby(
+    density: Callable[[np.ndarray], float], target: Target, positions: np.ndarray, stats: Mapping[str, Any], key: Any
+) -> dict[str, Any]:
+    """Facts for the tree; empty where the log density is a number everywhere nearby.
+
+    positions: draws (chain, draw, d). A point is a draw plus the difference of two others over √2, which has the scale
+    and the correlations of the posterior whatever these are. Chains that tell divergences are looked at only if there
+    were any, and around these: a trajectory that meets NaN diverges.
+    """
+    flat = positions.reshape(-1, positions.shape[-1])
+    origins = flat
+    if "diverging" in stats:
+        origins = flat[np.ravel(stats["diverging"]).astype(bool)]
+    if not len(origins):
+        return {}
+    count = int(np.clip(np.sum(stats.get("n_steps", 0)) * _SHARE, 8, _POINTS))
+    generator = np.random.default_rng([*np.asarray(key).tolist(), 2])
+    first, second, third = (generator.integers(len(of), size=count) for of in (origins, flat, flat))
+    points = origins[first] + (flat[second] - flat[third]) / np.sqrt(2)
+    undefined = Undefined(target)
+    undefined.without(points, np.array([density(point) for point in points]))
+    return undefined.facts

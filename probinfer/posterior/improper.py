@@ -1,0 +1,81 @@
+"""Findings on posteriors that have no integral, or are far wider than where the search for them began."""
+
+import json
+
+import numpy as np
+
+from probinfer.posterior.evidence import Evidence
+from probinfer.posterior.verdict import Finding, Verdict
+
+# Factor by which the last moves of particles made them wider, which had been weighted for the posterior already: as for
+# the standard deviation of an approximation (weighted.py). It is counted from three standard errors below.
+WIDENED_DOUBTFUL, WIDENED_BAD = 1.1, 1.5
+_ERRORS = 3
+
+# Share of the way from the proposal to the posterior that the last step had still to go. 1e-8 means that the posterior
+# is some 10,000 times as wide: more than a proposal that was meant for it is off by, and where it has no integral the
+# steps end only with the resolution of the numbers.
+REST = 1e-8
+
+# Standard deviation on the unconstrained scale at which draws without a prior are said to run away. Parameters are to
+# be of the order of one, and their logarithms are smaller still.
+RUNAWAY = 1000.0
+
+_NAMED = 3
+
+
+def widened(evidence: Evidence) -> list[Finding]:
+    """Of particles led from a proposal to the posterior."""
+    attrs = evidence.attrs
+    if "widened" not in attrs:
+        return []
+    factor, rest = float(attrs["widened"]), float(attrs["last_rest"])
+    least = factor * float(np.exp(-_ERRORS * float(attrs["widened_error"])))
+    endless = rest < REST
+    if least <= WIDENED_DOUBTFUL and not endless:
+        return []
+    bad = least > WIDENED_BAD or (endless and least > WIDENED_DOUBTFUL)
+    sites = _improper(evidence)
+    cause = (
+        f"{', '.join(sites)} has no prior of its own: if the data do not bound it, the posterior has no integral and "
+        "there is nothing to infer. Give it a proper prior; if it is bounded, begin"
+        if sites
+        else "The posterior is far wider than the beginning. Begin"
+    )
+    return [
+        Finding(
+            f"The particles still spread: the last moves, which leave the posterior in place, made them {factor:.2g} "
+            "times as wide; the evidence is not right",
+            str(attrs["widened_site"]),
+            Verdict.BAD if bad else Verdict.DOUBTFUL,
+            f"{cause} with a wider proposal= or prior, or use pi.NUTS().",
+            factor,
+        )
+    ]
+
+
+def runaway(evidence: Evidence) -> list[Finding]:
+    """Parameters without a prior whose draws are enormously spread: a cause to name for what else is found."""
+    names = []
+    for variable in evidence.variables:
+        if variable.site in _improper(evidence) and variable.values.dtype.kind == "f":
+            values = variable.values.reshape(-1, variable.entries)
+            with np.errstate(all="ignore"):
+                wide = np.flatnonzero(~(values.std(axis=0) < RUNAWAY))
+            names += [variable.label(int(entry)) for entry in wide]
+    if not names:
+        return []
+    return [
+        Finding(
+            f"Draws run away of {len(names)} parameter{'' if len(names) == 1 else 's'} without a prior (an "
+            "ImproperUniform or a LogDensity): perhaps the posterior has no integral",
+            ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""),
+            Verdict.DOUBTFUL,
+            "Give it a proper prior. If the data do bound it, bring its scale to the order of one.",
+            float("nan"),
+        )
+    ]
+
+
+def _improper(evidence: Evidence) -> list[str]:
+    return list(json.loads(str(evidence.attrs.get("improper", "[]"))))
