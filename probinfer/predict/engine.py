@@ -40,7 +40,7 @@ LEAST_DRAWS = 4000  # predictive draws behind the quantiles of a law that has no
 
 class Answer(NamedTuple):
     """Summaries of every row, numpy, (rows, *event); quantiles (rows, *event, levels). `defined`: False where the
-    model's parameters are nan."""
+    model's parameters are nan or infinite, or an answer overflows."""
 
     mean: Any  # an array of JAX inside the compiled program, of NumPy outside; so are the others
     aleatoric_variance: Any
@@ -467,13 +467,15 @@ def _sampled_summary(
         aleatoric = jnp.mean(jnp.var(outcomes, axis=2, ddof=1), axis=1)
         epistemic = jnp.maximum(jnp.var(means, axis=1, ddof=min(1, program.size - 1)) - aleatoric / count, 0.0)
     pooled = jnp.sort(outcomes.reshape(outcomes.shape[0], -1), axis=1)
+    places = _sorted_quantiles(pooled, levels, program.discrete)
+    overflowed = ~jnp.isfinite(epistemic) & jnp.isfinite(means).all(axis=1)
     summary = mixture.Summary(
         mean=jnp.mean(means, axis=1),
         aleatoric_variance=aleatoric,
         epistemic_variance=epistemic,
         mcse=mixture.mean_mcse(means, program.chains),
-        quantiles=_sorted_quantiles(pooled, levels, program.discrete),
-        defined=~jnp.isnan(pooled).any(axis=1),
+        quantiles=places,
+        defined=jnp.isfinite(pooled).all(axis=1) & ~overflowed,
     )
     return _shaped(summary, jnp.zeros((pooled.shape[0], 0)), (hashes.shape[0], *program.event))
 

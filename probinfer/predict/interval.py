@@ -151,14 +151,29 @@ def probability(name: str, value: Any) -> float:
     return float(value)
 
 
-def refuse_undefined(defined: np.ndarray, outcome: str, first_row: int = 0) -> None:
-    """Raise PredictionError if some row's parameters are not numbers. defined (rows,)."""
+def refuse_undefined(
+    defined: np.ndarray, outcome: str, first_row: int = 0, columns: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Raise PredictionError if some row has no law, or one beyond what floating point holds, naming the row and its
+    largest input. defined (rows,)."""
     if not defined.all():
-        first = int(np.argmin(defined)) + first_row
+        row = int(np.argmin(defined))
         raise PredictionError(
-            f"In row {first} (the first row is row 0) the model's parameters of {outcome} are not a number for some "
-            "posterior draws, so there is nothing to predict. Are its inputs far outside those of training?"
+            f"In row {row + first_row} (the first row is row 0) the model's parameters of {outcome} are not a number, "
+            "are infinite, or lead to numbers beyond 1e308 for some posterior draws, so there is nothing to predict."
+            f"{_largest(columns or {}, row)} Are its inputs far outside those of training?"
         )
+
+
+def _largest(columns: Mapping[str, np.ndarray], row: int) -> str:
+    """What the row's input farthest from zero is."""
+    inputs = {name: values[row].astype(float).ravel() for name, values in columns.items() if values[row].size}
+    if not inputs:
+        return ""
+    name = max(inputs, key=lambda name: np.max(np.abs(inputs[name])))
+    place = int(np.argmax(np.abs(inputs[name])))
+    entry = f"[{place}]" if inputs[name].size > 1 else ""
+    return f" Its input farthest from zero is {name}{entry} = {inputs[name][place]:.6g}."
 
 
 def calibrate(engine: Engine, training: Mapping[str, Any] | None, rows: Any, y: Any, groups: Any) -> Calibration:

@@ -19,6 +19,8 @@ from probinfer.predict.weights import Weights, average, log_average
 
 _TIE = 1e-12  # F(k) may miss a level by rounding: P(Y <= 0) = 0.5 is at level 0.5
 _LONGEST_SUM = 2000  # counts are summed one by one up to here; beyond, the cdf is searched
+# Parameters that may be infinite: bounds of truncation and censoring, and chances of 0 or 1.
+_ENDLESS = frozenset({"low", "high", "logits", "log_probabilities"})
 
 
 class Summary(NamedTuple):
@@ -46,8 +48,8 @@ def summarise(
 
     Law of total variance over the draws: aleatoric = E[Var(Y | theta)], epistemic = Var(E[Y | theta]), the latter
     computed in two passes. They add up to the variance of the mixture. `chains` says how the draws are ordered: see
-    `mean_mcse`; for weighted draws it is not looked at. `defined` is False where a parameter is nan, that is, where
-    the model itself gives no law for the row.
+    `mean_mcse`; for weighted draws it is not looked at. `defined` is False where a parameter is nan or infinite, that
+    is, where the model itself gives no law for the row, and where a finite answer overflows: see `_defined`.
 
     With `copies` every draw has so many laws, which are equally probable; (M, copies * S) are all laws of the first
     copy, and so on. What they differ by is aleatoric.
@@ -59,17 +61,35 @@ def summarise(
     epistemic = average((means - mean[:, None]) ** 2, weights)
     every = weights and weights.copied(copies)
     aleatoric = average(family.variance(*parameters), every) + average(jnp.var(apart, axis=1), weights)
-    defined = jnp.ones(mean.shape, bool)
-    for parameter in parameters:
-        defined &= ~jnp.any(jnp.isnan(parameter), axis=tuple(range(1, parameter.ndim)))
+    places = quantiles(family, parameters, levels, every, search_counts=search_counts)
     return Summary(
         mean=mean,
         aleatoric_variance=aleatoric,
         epistemic_variance=epistemic,
         mcse=mean_mcse(means, chains) if weights is None else weights.mean_error * jnp.sqrt(epistemic),
-        quantiles=quantiles(family, parameters, levels, every, search_counts=search_counts),
-        defined=defined,
+        quantiles=places,
+        defined=_defined(family, parameters, means, epistemic, places, levels),
     )
+
+
+def _defined(
+    family: Family, parameters: Sequence[Array], means: Array, epistemic: Array, places: Array, levels: Array
+) -> Array:
+    """Which mixtures are laws, with numbers that floating point holds, (M,).
+
+    Moments may be infinite by law. Parameters may not, but for bounds and chances of 0 or 1; a quantile is finite by
+    law, and so is the variance of finite means: where these are not, arithmetic went beyond 1e308.
+    """
+    found = finite(places, levels) & (jnp.isfinite(epistemic) | ~jnp.isfinite(means).all(axis=1))
+    for name, parameter in zip(family.parameters, parameters, strict=True):
+        right = ~jnp.isnan(parameter) if name in _ENDLESS else jnp.isfinite(parameter)
+        found &= right.all(axis=tuple(range(1, parameter.ndim)))
+    return found
+
+
+def finite(places: Array, levels: Array) -> Array:
+    """Whether all quantiles (M, Q) at levels inside (0, 1) are finite, (M,)."""
+    return (jnp.isfinite(places) | (levels <= 0.0) | (levels >= 1.0)).all(axis=1)
 
 
 def mean_mcse(values: Array, chains: int | None) -> Array:

@@ -168,7 +168,7 @@ class Predictor:
         hashes = np.zeros(count, np.uint32) if self.program.family else content_hashes(columns, count)
         found = answer_with_interval(engine, self.calibration, columns, hashes, groups, level, wanted, interval)
         answer = found.answer
-        refuse_undefined(answer.defined, self.outcome, first_row)
+        refuse_undefined(answer.defined, self.outcome, first_row, columns)
         support = self.program.family.support if self.program.family else None
         total = answer.aleatoric_variance + answer.epistemic_variance
         return Prediction(
@@ -378,7 +378,9 @@ class Predictor:
         rows.
         """
         columns, count = read_rows(rows, self.program)
-        return self._engine.log_score(columns, read_outcomes(y, self.program, count))
+        found = self._engine.log_score(columns, read_outcomes(y, self.program, count))
+        refuse_undefined(~np.isnan(found), self.outcome, columns=columns)
+        return found
 
     def cdf(self, rows: Any, y: Any) -> np.ndarray:
         """P(Y <= y) and P(Y < y) of each outcome by the model, on a last axis of two: (rows, *event, 2).
@@ -387,7 +389,9 @@ class Predictor:
         order, and not moved by a calibration. Raises PredictionError as `log_score` does.
         """
         columns, count = read_rows(rows, self.program)
-        return self._engine.cdf(columns, content_hashes(columns, count), read_outcomes(y, self.program, count))
+        found = self._engine.cdf(columns, content_hashes(columns, count), read_outcomes(y, self.program, count))
+        refuse_undefined(~np.isnan(found.reshape(len(found), -1)).any(axis=1), self.outcome, columns=columns)
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a folder of plain files that `load_predictor` reads without the model's code.
