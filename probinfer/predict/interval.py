@@ -49,11 +49,16 @@ def answer_with_interval(
 ) -> Answered:
     """What `Predictor.predict` answers. Raises PredictionError for groups that do not fit, too few calibration rows for
     the level, and kinds of interval that cannot be calibrated."""
-    if isinstance(engine, Marginal) and (calibration is not None or kind is Interval.HDI):
-        what = "A calibrated predictor has no calibration rows with gaps" if calibration else "Interval.HDI is for rows"
+    if isinstance(engine, Marginal) and calibration is not None:
         raise PredictionError(
-            f"{what} without gaps, and some rows have gaps that missing= fills. Fill them before predicting, or "
-            + ("predict with the predictor before it was calibrated." if calibration else "ask for Interval.ETI.")
+            "The predictor was calibrated on rows without gaps, and some rows have gaps that missing= fills: the "
+            "coverage that it promises does not hold for them. Predict with the predictor before it was calibrated, or "
+            "fill the gaps of calibration rows and new rows alike, before calibrating and predicting."
+        )
+    if isinstance(engine, Marginal) and kind is Interval.HDI:
+        raise PredictionError(
+            "Interval.HDI is for rows without gaps, and some rows have gaps that missing= fills. Ask for Interval.ETI, "
+            "or fill them before predicting."
         )
     numbers = calibration.numbers(groups, len(hashes)) if calibration else None
     if calibration is not None and (kind is Interval.HDI or (is_classes(engine.program) and kind is not Interval.ETI)):

@@ -378,10 +378,10 @@ def test_numbers_that_overflow_are_refused_with_the_row_and_its_input(line, far,
 def test_counts_that_overflow_are_refused_and_infinite_chances_are_not():
     counts = fitted(m.poisson, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
     for work in (counts.predict, counts.sample, lambda rows: counts.log_score(rows, [1.0, 1.0])):
-        with pytest.raises(pi.PredictionError, match="In row 1 .* x = 800"):
+        with pytest.raises(pi.PredictionError, match=r"In row 1 .* x = 800"):
             work({"x": [0.0, 800.0]})
     sampled = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
-    with pytest.raises(pi.PredictionError, match="In row 1 .* x = 800"):
+    with pytest.raises(pi.PredictionError, match=r"In row 1 .* x = 800"):
         sampled.predict({"x": [0.0, 800.0]})
     sure = fitted(m.logistic, {"X": m.X, "y": m.x > 0}, {"beta": np.abs(m.draws(3))})
     assert sure.predict({"X": [[1e308, 1e308, 1e308]]}).mean[0] == 1.0  # logits are infinite, the chance is 1
