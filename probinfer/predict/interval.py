@@ -147,6 +147,15 @@ def calibrated(
     return _open_ended(Answered(answer, ends[..., 0], ends[..., 1], further, None, rows, text), kind, program)
 
 
+def entropy_parts(answer: Answer) -> dict[str, np.ndarray]:
+    """By name the entropy of an answer's outcome, its expectation when the parameters are known, and the mutual
+    information of both, which is never below zero; none for numbers."""
+    if not answer.entropies.shape[-1]:
+        return {}
+    whole, apart = answer.entropies[..., 0], answer.entropies[..., 1]
+    return {"entropy": whole, "expected_entropy": apart, "mutual_information": np.maximum(whole - apart, 0.0)}
+
+
 def probability(name: str, value: Any) -> float:
     """`value` as a probability. Raises PredictionError for what is none."""
     if type(value) is float and 0.0 < value < 1.0:

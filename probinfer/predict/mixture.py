@@ -19,6 +19,7 @@ from probinfer.predict.weights import Weights, average, log_average
 
 _TIE = 1e-12  # F(k) may miss a level by rounding: P(Y <= 0) = 0.5 is at level 0.5
 _LONGEST_SUM = 2000  # counts are summed one by one up to here; beyond, the cdf is searched
+_MIDDLE, _LOG_2 = 0.5**0.5, 0.6931471805599453
 # Parameters that may be infinite: bounds of truncation and censoring, and chances of 0 or 1.
 _ENDLESS = frozenset({"low", "high", "logits", "log_probabilities"})
 
@@ -143,6 +144,55 @@ def probabilities(
 
     first = family.first(*parameters) + jnp.zeros(jnp.broadcast_shapes(*(p.shape for p in parameters)))
     return lax.cond(jnp.min(first) > -600.0, summed, directly).T
+
+
+def entropies(
+    family: Family, parameters: Sequence[Array], weights: Weights | None = None, copies: int = 1
+) -> Array | None:
+    """Entropy of the mixture over classes, and the mean entropy of its components, (M, 2) in nats; None for numbers.
+
+    H(mean_s p_s) and mean_s H(p_s) with H(p) = -sum_k p_k log p_k. The first is never the smaller; the gap is the
+    mutual information of the class and the parameters. `copies` as for `summarise`: a component is the mean over them.
+    """
+    if family.support is Support.CLASSES:
+        logs = parameters[0]
+        apart = -jnp.sum(jnp.exp(logs) * jnp.maximum(logs, -1e4), axis=-1)  # e^-10000 is 0
+        if copies > 1:
+            apart = _entropy(jnp.mean(jnp.exp(logs).reshape(logs.shape[0], copies, -1, logs.shape[-1]), axis=1))
+        whole = _entropy(average(jnp.exp(logs), weights and weights.copied(copies)))
+        return jnp.stack([whole, average(apart, weights)], axis=1)
+    if family.support is not Support.BINARY:
+        return None
+    both = (family.cdf(0, *parameters), family.mean(*parameters))
+    no, yes = (jnp.mean(p.reshape(p.shape[0], copies, -1), axis=1) if copies > 1 else p for p in both)
+    if family.parameters == ("logits",) and copies == 1:
+        # log(less / more) is known: one logarithm is left, of a number from 1/2 to 1
+        odds = jnp.minimum(jnp.abs(parameters[0]), 700.0)
+        less = 1.0 / (1.0 + jnp.exp(odds))
+        apart = odds * less - _log_of_most(1.0 - less)
+    else:
+        apart = _surprise(no) + _surprise(yes)
+    whole = _surprise(average(no, weights)) + _surprise(average(yes, weights))
+    return jnp.stack([whole, average(apart, weights)], axis=1)
+
+
+def _entropy(chances: Array) -> Array:
+    return jnp.sum(_surprise(chances), axis=-1)
+
+
+def _surprise(p: Array) -> Array:
+    """-p log p, 0 at 0."""
+    return -p * jnp.log(jnp.where(p > 0.0, p, 1.0))
+
+
+def _log_of_most(p: Array) -> Array:
+    """log p for 1/2 <= p <= 1, within 1e-15: log c + 2 artanh((p - c) / (p + c)) with c = sqrt(1/2), by its power
+    series. A loop over draws takes it in vector registers, unlike the logarithm of any number."""
+    x = (p - _MIDDLE) / (p + _MIDDLE)
+    square, series = x * x, jnp.zeros_like(x)
+    for power in range(21, -1, -2):  # |x| < 0.172
+        series = series * square + 2.0 / power
+    return series * x - 0.5 * _LOG_2
 
 
 # quantiles -----------------------------------------------------------------------------------------------------------

@@ -302,6 +302,7 @@ class PointPredictor:
         mean = chances @ codes
         assert self.classes is not None
         plain = list(self.classes) == [str(code) for code in codes]
+        unknown = np.full(len(mean), np.nan)
         return self._prediction(
             mean,
             np.sqrt(np.maximum(chances @ codes**2 - mean**2, 0.0)),
@@ -313,6 +314,9 @@ class PointPredictor:
             probabilities=chances,
             classes=codes if plain else np.array(self.classes, object),
             sets=inside,
+            entropy=-np.sum(chances * np.log(np.where(chances > 0.0, chances, 1.0)), axis=1),
+            expected_entropy=unknown,
+            mutual_information=unknown,
             guarantee=guarantee,
         )
 

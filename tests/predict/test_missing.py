@@ -141,7 +141,7 @@ def test_refuses_what_it_cannot_answer(line, standing):
     with pytest.raises(PredictionError, match=r"HDI is for rows without gaps, .* Ask for Interval\.ETI"):
         line.predict(rows, missing=missing, interval=pi.Interval.HDI)
     calibrated = line.calibrate({"x": m.x + 0.01}, m.y)
-    with pytest.raises(PredictionError, match="^The predictor was calibrated on rows without gaps, and some rows"):
+    with pytest.raises(PredictionError, match=r"^The predictor was calibrated on rows without gaps, and some rows"):
         calibrated.predict(rows, missing=missing)
     assert len(calibrated.predict({"x": [0.5]}, missing=missing)) == 1  # nothing is missing
     sampled = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})

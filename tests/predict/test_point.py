@@ -11,9 +11,9 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import probinfer as pi
-from probinfer.predict import artifact
 from probinfer.deploy.score import score
 from probinfer.errors import ArtifactError, ModelError, PredictionError
+from probinfer.predict import artifact
 from probinfer.predict.artifact import card
 
 
