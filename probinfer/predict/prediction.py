@@ -86,8 +86,9 @@ class Prediction:
 
     def columns(self) -> dict[str, np.ndarray]:
         """The prediction as flat columns: mean, sd, lower, upper, level, epistemic_sd, aleatoric_sd, mcse; then
-        q0.05, … for the quantiles asked for; for classes most_probable, probability_0, …, entropy,
-        expected_entropy, mutual_information, and in_set_0, …; of a calibrated predictor calibration_rows. An outcome of several numbers has mean[0], mean[1], ….
+        q0.05, … for the quantiles asked for; for classes most_probable, probability_0, …, entropy, expected_entropy,
+        mutual_information, and in_set_0, …; of a calibrated predictor calibration_rows. An outcome of several numbers
+        has mean[0], mean[1], ….
         """
         arrays: dict[str, np.ndarray] = {"mean": self.mean, "sd": self.sd, "lower": self.lower, "upper": self.upper}
         arrays |= {"epistemic_sd": self.epistemic_sd, "aleatoric_sd": self.aleatoric_sd, "mcse": self.mcse}

@@ -152,7 +152,8 @@ class Predictor:
             first_row: number of the first row, for errors that name rows of a larger table.
 
         Returns:
-            Prediction: mean, sd and its two parts, interval, quantiles, probabilities and entropies of classes, Monte Carlo error of the mean.
+            Prediction: mean, sd and its two parts, interval, quantiles, probabilities, entropy of classes and its two
+                parts, Monte Carlo error of the mean.
 
         Raises:
             PredictionError: the rows do not fit (names, types, shapes, missing or infinite values, a level that
@@ -270,7 +271,8 @@ class Predictor:
             |mean' - mean|, |sd' - sd| and those of its two parts, |q'(p) - q(p)|  <=  tolerance * sd
 
         for p from 0.005 to 0.995, and so for equal-tailed intervals up to 99%. Whole numbers: the cdf at each
-        quantile, and every probability, within `tolerance` (entropies follow the probabilities, and are not looked at); a quantile moves to the next number where the cdf is
+        quantile, and every probability, within `tolerance`; entropies follow the probabilities, and are not looked at
+        themselves. A quantile moves to the next number where the cdf is
         that close to its level. Shortest intervals, whose ends are not well determined, and `log_score` are not
         looked at. `mcse` becomes the largest Monte Carlo error of the mean that the full draws had on the reference
         rows, in units of the epistemic sd, times the row's.
@@ -419,8 +421,8 @@ class Predictor:
         Inputs are those of `predictor.inputs`, each (rows, *shape) of its type; raw columns of a model with a pipeline
         are numbers with nan, or text with "", where a value is missing. Outputs are mean, sd, lower, upper,
         epistemic_sd, aleatoric_sd and mcse, (rows, *event); with `quantiles` also quantiles (…, levels), and for
-        classes and counts probabilities (…, k); entropies are left out. The rows are not checked: where an integer picks a level that
-        training never saw, or a raw row cannot be prepared, all outputs are nan.
+        classes and counts probabilities (…, k); entropies are left out. The rows are not checked: where an integer
+        picks a level that training never saw, or a raw row cannot be prepared, all outputs are nan.
 
         Args:
             path: the file; one of that name is replaced when the new one is complete.
