@@ -85,6 +85,7 @@ def write(predictor: "Predictor", path: str | os.PathLike[str]) -> None:
 
 def write_folder(make: Callable[[], dict[str, bytes]], path: str | os.PathLike[str]) -> None:
     """Write the files that `make` gives to the folder `path`, all or none; see `write`."""
+    check_path(path)
     path = Path(path)
     _refuse_other_things(path)
     contents = make()
@@ -98,6 +99,12 @@ def write_folder(make: Callable[[], dict[str, bytes]], path: str | os.PathLike[s
         sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_path(path: Any) -> None:
+    """Raise ArtifactError for what is no path."""
+    if not isinstance(path, str | os.PathLike):
+        raise ArtifactError(f"path is {path!r}; wanted the name of a folder, such as 'predictor'.")
 
 
 def _contents(predictor: "Predictor") -> dict[str, bytes]:

@@ -4,7 +4,7 @@ numpy.
 Calibrating is here too, since it is the same question asked backwards: where did the outcomes lie?
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -163,6 +163,15 @@ def probability(name: str, value: Any) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
         raise PredictionError(f"{name} has {value!r}; wanted probabilities between 0 and 1, such as 0.9.")
     return float(value)
+
+
+def probabilities(name: str, values: Any) -> tuple[float, ...]:
+    """Several probabilities, or none of them for None. Raises PredictionError for anything else."""
+    if values is None:
+        return ()
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping) or np.ndim(values) == 0:
+        raise PredictionError(f"{name} came as {values!r}; wanted a list of probabilities, such as (0.05, 0.5, 0.95).")
+    return tuple(probability(name, value) for value in values)
 
 
 def refuse_undefined(

@@ -16,6 +16,7 @@ from probinfer.predict.interval import (
     answer_with_interval,
     calibrate,
     entropy_parts,
+    probabilities,
     probability,
     refuse_undefined,
     take_groups,
@@ -50,6 +51,7 @@ class Predictor:
 
     Raises:
         UnreliablePosterior: the verdict is worse than `accept`.
+        PredictionError: `posterior` is none, or `accept` no Verdict.
         ModelError: the posterior came without model or data, the model has no such outcome, or its rows are not
             independent given the parameters (time series, batch statistics, one parameter for every row).
 
@@ -68,6 +70,7 @@ class Predictor:
 
         if not isinstance(accept, Verdict):
             raise PredictionError(f"accept is {accept!r}; wanted a Verdict, such as Verdict.DOUBTFUL.")
+        check_posterior(posterior)
         refuse_unreliable(posterior, accept, "Predictor")
         program, training = row_program(posterior, outcome)
         self._set(program, {**_provenance(posterior, accept), "training": training}, None)
@@ -162,9 +165,11 @@ class Predictor:
                 calibration rows for `level`.
         """
         level = probability("level", level)
-        wanted = tuple(probability("quantiles", q) for q in (quantiles if quantiles is not None else ()))
+        wanted = probabilities("quantiles", quantiles)
         if not isinstance(interval, Interval):
             raise PredictionError(f"interval is {interval!r}; wanted an Interval, such as Interval.HDI.")
+        if isinstance(first_row, bool) or not isinstance(first_row, int | np.integer):
+            raise PredictionError(f"first_row is {first_row!r}; wanted the number of the first row, such as 0.")
         rows, groups = take_groups(rows, groups, self.calibration, self.program)
         engine: Engine | Marginal = self._engine
         if missing is None:
@@ -438,8 +443,7 @@ class Predictor:
         from probinfer.predict.export import export_onnx
 
         level = probability("level", level)
-        wanted = [probability("quantiles", q) for q in (quantiles if quantiles is not None else ())]
-        export_onnx(self, path, level, wanted)
+        export_onnx(self, path, level, probabilities("quantiles", quantiles))
 
     def __repr__(self) -> str:
         program = self.program
@@ -459,13 +463,22 @@ def load_predictor(path: str | os.PathLike[str]) -> Any:
     Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later
     version.
     """
-    from probinfer.predict.artifact import is_point, read
+    from probinfer.predict.artifact import check_path, is_point, read
 
+    check_path(path)
     if is_point(path):
         from probinfer.predict.point_artifact import read_point
 
         return read_point(path)
     return Predictor.from_program(*read(path))
+
+
+def check_posterior(posterior: Any) -> None:
+    """Raise PredictionError for what is no posterior."""
+    if not hasattr(posterior, "latents") or not hasattr(posterior, "report"):
+        raise PredictionError(
+            f"posterior came as {type(posterior).__name__}; wanted the Posterior that infer or load_posterior returned."
+        )
 
 
 def refuse_unreliable(posterior: "Posterior", accept: Verdict, owner: str) -> None:
