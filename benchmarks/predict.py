@@ -64,7 +64,7 @@ class Found(NamedTuple):
     medians   seconds, by peer and number of rows
     tail      99th percentile over median of our calls with one row
     fewer     draws before compressing to 1% over those after
-    crps      mean CRPS of 2,000 new rows after compressing over that before; of yes and no it is the Brier score
+    crps      mean CRPS of 500 new rows after compressing over that before; of yes and no it is the Brier score
     """
 
     medians: dict[tuple[str, int], float]
@@ -130,7 +130,7 @@ def times(call: Callable, X: np.ndarray, repeat: int, longest: float = 20.0) -> 
     return np.array(found)
 
 
-def crps_of(name: str, predictors: list[Predictor], count: int = 2000) -> list[float]:
+def crps_of(name: str, predictors: list[Predictor], count: int = 500) -> list[float]:
     """The mean CRPS of each predictor, of the same new rows with outcomes of the true coefficients."""
     rng = np.random.default_rng(0)
     rng.normal(size=(TRAINING, FEATURES))  # as in `posterior`
