@@ -7,8 +7,8 @@ The posteriors are given: 4,000 draws of a linear and of a logistic regression w
 answers from the same draws. Everybody gives mean, sd, a 90% interval and three quantiles of each row; ours are
 exact and have the epistemic and aleatoric parts besides, those of the peers are of one predictive draw for each
 posterior draw.
---heavy adds a million rows (minutes), once with all summaries and once with mean and sd alone. Writes a section of
-RESULTS.md unless --dry.
+--heavy adds a million rows (minutes), once with all summaries and once with mean and sd alone, in a process of its own,
+whose largest memory is told. Writes a section of RESULTS.md unless --dry.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ import numpyro.distributions as dist
 from numpyro.infer import Predictive
 from scipy.special import expit
 
+import probinfer as pi
 from benchmarks.results import circumstances, write_section
 from probinfer.errors import ProbinferError
 from probinfer.predict.engine import Engine
@@ -54,6 +56,21 @@ def logistic(X, y=None):
 
 
 MODELS = {"linear": linear, "logistic": logistic}
+
+
+class Found(NamedTuple):
+    """What was measured of a model.
+
+    medians   seconds, by peer and number of rows
+    tail      99th percentile over median of our calls with one row
+    fewer     draws before compressing to 1% over those after
+    crps      mean CRPS of 500 new rows after compressing over that before; of yes and no it is the Brier score
+    """
+
+    medians: dict[tuple[str, int], float]
+    tail: float
+    fewer: float
+    crps: float
 
 
 def posterior(name: str) -> tuple[dict, dict]:
@@ -113,8 +130,22 @@ def times(call: Callable, X: np.ndarray, repeat: int, longest: float = 20.0) -> 
     return np.array(found)
 
 
-def measured(name: str, repeat: int) -> tuple[list[str], dict[tuple[str, int], float]]:
-    """Rows of the table, and the medians by peer and number of rows."""
+def crps_of(name: str, predictors: list[Predictor], count: int = 500) -> list[float]:
+    """The mean CRPS of each predictor, of the same new rows with outcomes of the true coefficients."""
+    rng = np.random.default_rng(0)
+    rng.normal(size=(TRAINING, FEATURES))  # as in `posterior`
+    truth = rng.normal(scale=0.5, size=FEATURES)
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(count, FEATURES))
+    if name == "logistic":
+        y = rng.random(count) < expit(X @ truth)
+        return [float(np.mean((predictor.predict({"X": X}).mean - y) ** 2)) for predictor in predictors]
+    y = X @ truth + rng.normal(size=count)
+    return [pi.metrics(predictor, {"X": X}, y)["crps"].value for predictor in predictors]
+
+
+def measured(name: str, repeat: int) -> tuple[list[str], Found]:
+    """Rows of the table, and what the goals are about."""
     data, latents = posterior(name)
     predictor = fitted(MODELS[name], data, latents, chains=4)
     small = predictor.compress({"X": data["X"]})
@@ -124,10 +155,12 @@ def measured(name: str, repeat: int) -> tuple[list[str], dict[tuple[str, int], f
         "NumPyro Predictive": numpyro_predictive(name, latents),
         "NumPyro in one jit": numpyro_jitted(name, latents),
     }
-    lines, medians = [], {}
+    lines, medians, tail = [], {}, np.nan
     for count in ROWS:
         X = np.random.default_rng(1).normal(size=(count, FEATURES))
         found = {label: times(call, X, 200 * repeat if count == 1 else repeat) for label, call in callers.items()}
+        if count == 1:
+            tail = float(np.quantile(found["probinfer"], 0.99) / np.median(found["probinfer"]))
         for label, seconds in found.items():
             medians[label.partition(",")[0] if "compressed" not in label else "compressed", count] = np.median(seconds)
             p99 = f"{1e3 * np.quantile(seconds, 0.99):.3g}" if len(seconds) >= 100 else ""
@@ -135,7 +168,8 @@ def measured(name: str, repeat: int) -> tuple[list[str], dict[tuple[str, int], f
     for label, count, seconds in peer_times(name):
         medians[label, count] = seconds
         lines.append(f"| {name} | {count:,} | {label} | {1e3 * seconds:.3g} | |")
-    return lines, medians
+    before, after = crps_of(name, [predictor, small])
+    return lines, Found(medians, tail, predictor.program.size / small.program.size, after / before)
 
 
 def peer_times(name: str) -> list[tuple[str, int, float]]:
@@ -184,7 +218,14 @@ def fresh_process(repeat: int) -> tuple[float, float, float]:
     return imported, answered, size
 
 
-def heavy(rows: int = 1_000_000) -> list[str]:
+def heavy_in_its_own_process(rows: int) -> list[str]:
+    """`heavy`, where nothing else has taken memory before."""
+    command = [sys.executable, "-m", "benchmarks.predict", "--heavy-job", str(rows)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
+    return result.stdout.strip().splitlines()
+
+
+def heavy(rows: int) -> list[str]:
     """All summaries against mean and sd alone, and the largest memory of the process."""
     data, latents = posterior("logistic")
     engine = Engine(fitted(logistic, data, latents, chains=4).program)
@@ -204,10 +245,12 @@ def heavy(rows: int = 1_000_000) -> list[str]:
     ]
 
 
-def goals(found: dict[str, dict[tuple[str, int], float]], process: tuple[float, float, float]) -> list[str]:
+def goals(found: dict[str, Found], process: tuple[float, float, float]) -> list[str]:
     imported, answered, size = process
     rows = []
-    for name, medians in found.items():
+    for name, (medians, tail, fewer, crps) in found.items():
+        rows.append((f"{name}, one row: 99th percentile over median", tail, 3, False))
+        rows.append((f"{name}: draws over those compressed to 1% (CRPS times {crps:.5f})", fewer, 10, True))
         rows.append(
             (
                 f"{name}, one row: NumPyro Predictive over ours",
@@ -244,15 +287,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__.split("\n")[0])
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--heavy", action="store_true", help="a million rows too: minutes")
+    parser.add_argument("--heavy-job", type=int, metavar="ROWS", help="that alone: its part of the table")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of --heavy")
     parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
     options = parser.parse_args(arguments)
+    if options.heavy_job is not None:
+        print("\n".join(heavy(options.heavy_job)))
+        return
     lines, found = [], {}
     for name in MODELS:
         new, found[name] = measured(name, options.repeat)
         lines += new
         print("\n".join(new), flush=True)
     if options.heavy:
-        lines += heavy()
+        lines += heavy_in_its_own_process(options.rows)
         print("\n".join(lines[-3:]), flush=True)
     ends = goals(found, fresh_process(min(options.repeat, 5)))
     print("\n".join(ends))

@@ -9,7 +9,7 @@ from enum import Enum
 
 import numpy as np
 
-from probinfer.predict.interval import Answered, is_classes
+from probinfer.predict.interval import Answered, entropy_parts, is_classes
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor
 
@@ -29,6 +29,9 @@ class Output(Enum):
     QUANTILES = "quantiles"
     PROBABILITIES = "probabilities"
     MOST_PROBABLE = "most_probable"
+    ENTROPY = "entropy"
+    EXPECTED_ENTROPY = "expected_entropy"
+    MUTUAL_INFORMATION = "mutual_information"
     IN_SET = "in_set"
     CALIBRATION_ROWS = "calibration_rows"
     SAMPLES = "samples"
@@ -45,6 +48,9 @@ MEANING = {
     Output.QUANTILES: "quantiles of the predictive distribution",
     Output.PROBABILITIES: "probability of each class, or of the first few counts",
     Output.MOST_PROBABLE: "the most probable class: its label, or its code where it has none",
+    Output.ENTROPY: "doubt about the class: entropy of `probabilities` in nats",
+    Output.EXPECTED_ENTROPY: "part of entropy that would remain if the parameters were known",
+    Output.MUTUAL_INFORMATION: "part of entropy that comes from not knowing the parameters",
     Output.IN_SET: "whether each class is in the set that holds the outcome with probability `level`",
     Output.CALIBRATION_ROWS: "how many calibration rows stand behind the interval",
     Output.SAMPLES: "draws from the predictive distribution",
@@ -95,7 +101,8 @@ def offered(form: Form) -> tuple[Output, ...]:
     if form.probabilities:
         found.append(Output.PROBABILITIES)
     if form.classes:
-        found += [Output.MOST_PROBABLE, Output.IN_SET]
+        found += [Output.MOST_PROBABLE, Output.IN_SET, Output.ENTROPY]
+        found += () if form.point else (Output.EXPECTED_ENTROPY, Output.MUTUAL_INFORMATION)
     if form.calibrated:
         found.append(Output.CALIBRATION_ROWS)
     return (*found,) if form.point else (*found, Output.SAMPLES)
@@ -156,6 +163,9 @@ def values(output: Output, form: Form, found: Answered | None, samples: np.ndarr
     if output is Output.MOST_PROBABLE:
         codes = np.argmax(answer.probabilities, axis=-1)
         return np.array(form.labels, object)[codes] if form.labels else codes
+    parts = entropy_parts(answer)
+    if output.value in parts:
+        return parts[output.value]
     chosen = _READ[output](found)
     assert chosen is not None
     return chosen

@@ -17,6 +17,7 @@ from probinfer.posterior.layout import lay_out, tree_name
 from probinfer.posterior.posterior import Posterior
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.family import Support
+from probinfer.predict.predictor import check_posterior
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,6 +167,7 @@ def prior_check(
     >>> check["mean"].p  # a mean of 9 is not to be had
     0.0
     """
+    _check_statistics(statistics)
     model = model if isinstance(model, Model) else Model(model)
     bound = model.bind(data)
     _check_numbers(draws, level)
@@ -214,6 +216,8 @@ def posterior_check(
     """
     import xarray as xr
 
+    check_posterior(posterior)
+    _check_statistics(statistics)
     if posterior.model is None or posterior.data is None:
         raise ModelError("This posterior was loaded without its model: load_posterior(path, model, data).")
     bound = posterior.model.bind(posterior.data)
@@ -301,6 +305,15 @@ def _usual(bound: BoundModel, name: str, observed: np.ndarray) -> dict[str, Stat
         codes = np.unique(observed)[:_MOST_CLASSES]
         return {f"share of {code:g}": (lambda y, code=code: np.mean(y == code)) for code in codes}
     return {"mean": np.mean, "sd": np.std, "max": np.max, "zeros": lambda y: np.mean(y == 0)}
+
+
+def _check_statistics(statistics: Any) -> None:
+    if statistics is None:
+        return
+    if not isinstance(statistics, Mapping) or not all(callable(one) for one in statistics.values()):
+        raise PredictionError(
+            f"statistics came as {statistics!r}; wanted functions of the outcome by name, such as {{'mean': np.mean}}."
+        )
 
 
 def _compared(

@@ -248,7 +248,10 @@ def _notes(models: list[Compared], count: int, found: Mapping[str, LOO | CrossVa
 
 
 def _check(models: Any) -> None:
-    if not isinstance(models, Mapping) or len(models) < 2:
+    if isinstance(models, Mapping) and len(models) < 2:
+        came = ", ".join(map(repr, models)) or "none"
+        raise PredictionError(f"models has {len(models)} ({came}); wanted two or more to compare, by name.")
+    if not isinstance(models, Mapping):
         raise PredictionError(f"models came as {type(models).__name__}; wanted a dict of two or more, by name.")
     for name, model in models.items():
         if not isinstance(model, Posterior | LOO | CrossValidation):

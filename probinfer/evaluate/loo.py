@@ -15,7 +15,7 @@ from probinfer.posterior.layout import tree_name
 from probinfer.posterior.posterior import Posterior
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.engine import Engine
-from probinfer.predict.predictor import Predictor
+from probinfer.predict.predictor import Predictor, check_posterior
 from probinfer.predict.program import LOG_DENSITY, PARAMETERS, Program
 from probinfer.predict.rows import read_rows
 
@@ -140,6 +140,7 @@ def loo(
     """
     from arviz_stats.base import array_stats
 
+    check_posterior(posterior)
     r_eff = _relative_efficiency(posterior)
     found = [
         array_stats.loo(block[None], chain_axis=0, draw_axis=1, r_eff=r_eff)

@@ -57,6 +57,8 @@ def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: 
         raise PredictionError(
             f"source came as {type(source).__name__}; wanted a Predictor, or the Prediction that its predict() gave."
         )
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise PredictionError(f"seed is {seed!r}; wanted a whole number from 0.")
     if isinstance(source, Prediction):
         if rows is not None:
             raise PredictionError("A Prediction knows its rows already; pass rows=None, or a Predictor.")

@@ -189,6 +189,8 @@ class Monitor:
         seed: Any = 0,
         prediction: Prediction | None = None,
     ) -> None:
+        if not hasattr(predictor, "predict") or not hasattr(predictor, "program"):
+            raise PredictionError(f"predictor came as {type(predictor).__name__}; wanted a Predictor.")
         for name, value in (("level", level), ("false_alarm", false_alarm)):
             if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
                 raise PredictionError(f"{name} is {value!r}; wanted a probability, such as 0.9 or 0.01.")

@@ -14,6 +14,7 @@ from probinfer.model.model import BoundModel
 from probinfer.model.trace import log_densities, pointwise_log_density
 from probinfer.posterior.layout import Variable
 from probinfer.posterior.posterior import Posterior
+from probinfer.predict.predictor import check_posterior
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +103,7 @@ def prior_sensitivity(
     """
     from arviz_stats.base import array_stats
 
+    check_posterior(posterior)
     if posterior.model is None or posterior.data is None:
         raise ModelError("This posterior was loaded without its model: load_posterior(path, model, data).")
     bound = posterior.model.bind(posterior.data)

@@ -43,7 +43,10 @@ def split(
     >>> len(train["x"]), len(test["x"]), test["n_groups"]
     (7, 3, 3)
     """
-    shares = np.asarray(parts, float)
+    try:
+        shares = np.asarray(parts, float)
+    except (TypeError, ValueError):
+        shares = np.zeros(0)
     if shares.ndim != 1 or len(shares) < 2 or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-9:
         raise DataError(f"parts is {parts!r}; wanted shares of the rows, above 0 and together 1, such as (0.8, 0.2).")
     if ordered and (groups is not None or stratify is not None):
@@ -115,7 +118,10 @@ def _checked(pairs: list[Any], count: int) -> list[tuple[np.ndarray, np.ndarray]
     folds = []
     for number, pair in enumerate(pairs):
         try:
-            train, test = (np.unique(np.asarray(part)) for part in pair)
+            train, test = (np.asarray(part) for part in pair)
+            if train.ndim != 1 or test.ndim != 1:
+                raise ValueError
+            train, test = np.unique(train), np.unique(test)
         except (TypeError, ValueError):
             raise DataError(f"fold {number} is no pair of arrays (rows to train on, rows to leave out).") from None
         for part in (train, test):

@@ -2,7 +2,7 @@
 its own.
 
     manifest.json        format, schema of inputs and outcome, verdict, provenance, versions; size and SHA-256 of
-                         every other file
+                         every other file, and SHA-256 of all this
     draws-0.npy, …       posterior draws of the sites that the outcome depends on; of a rounded predictor in float32
     fixed-0.npy, …       data of the model that are the same for every row
     calibration-*.npy    conformity scores, of a calibrated predictor
@@ -37,11 +37,12 @@ from probinfer.errors import ArtifactError, ModelError
 from probinfer.files import beside, sync_folder, write_new
 from probinfer.model.pipeline.change import Change
 from probinfer.model.pipeline.prepared import Prepared, input_lines, outcome_lines
+from probinfer.predict.agreement import check_outcome, check_programs, read_input
 from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.family import Family
-from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Input, Program
+from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Program
 from probinfer.predict.weights import Weights
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ FORMAT, FORMAT_VERSION = "probinfer-predictor", 6
 # The least that holds a predictor, so that earlier releases read what they understand, and answer the same.
 _PLAIN_VERSION, _CALIBRATED_VERSION, _WEIGHTED_VERSION, _PREPARED_VERSION = 1, 2, 3, 4  # 5: a point model
 _LATEST_VERSION = 6  # draws in float32, or a calibration by cross-validation
-MANIFEST = "manifest.json"
+MANIFEST, SEAL = "manifest.json", "manifest_sha256"  # the latter in every manifest since 0.1; none has to have it
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_MANIFEST = 64 * 2**20
 _CALLED = re.compile(r'custom_call @"?([^\s"(]+)')
@@ -84,6 +85,7 @@ def write(predictor: "Predictor", path: str | os.PathLike[str]) -> None:
 
 def write_folder(make: Callable[[], dict[str, bytes]], path: str | os.PathLike[str]) -> None:
     """Write the files that `make` gives to the folder `path`, all or none; see `write`."""
+    check_path(path)
     path = Path(path)
     _refuse_other_things(path)
     contents = make()
@@ -97,6 +99,12 @@ def write_folder(make: Callable[[], dict[str, bytes]], path: str | os.PathLike[s
         sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_path(path: Any) -> None:
+    """Raise ArtifactError for what is no path."""
+    if not isinstance(path, str | os.PathLike):
+        raise ArtifactError(f"path is {path!r}; wanted the name of a folder, such as 'predictor'.")
 
 
 def _contents(predictor: "Predictor") -> dict[str, bytes]:
@@ -153,8 +161,20 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
 def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files, and the manifest with the size and hash of each."""
     hashes = {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
-    text = json.dumps(_for_json({**manifest, "files": hashes}), indent=2, ensure_ascii=False, allow_nan=False)
-    return {**files, MANIFEST: (text + "\n").encode()}
+    return {**files, MANIFEST: sealed(_for_json({**manifest, "files": hashes}))}
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest as a file, with the hash of what it says."""
+    text = json.dumps({**manifest, SEAL: seal_of(manifest)}, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def seal_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's content, however it is laid out: its JSON without the hash itself, keys in order, no
+    spaces, in ASCII."""
+    said = {name: value for name, value in manifest.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _version_of(predictor: "Predictor") -> int:
@@ -232,7 +252,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             raise ArtifactError(
                 f"{path}: the outcome's family is {family!r}; this version knows {', '.join(FAMILIES)}."
             )
-        size, chains = int(manifest["size"]), manifest["chains"]
+        size, chains = manifest["size"], manifest["chains"]
+        check_outcome(path, outcome, size, chains)
         draws = {name: _in_double(_array(path, file, files)) for name, file in manifest["draws"].items()}
         if (
             not draws
@@ -244,11 +265,9 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
         change = prepared.outcome.change if prepared and prepared.outcome else None
         programs = {role: _exported(path, files[file], manifest) for role, file in manifest["programs"].items()}
         program = Program(
-            outcome=str(outcome["name"]),
+            outcome=outcome["name"],
             family=_family(path, family, change) if family is not None else None,
-            inputs=tuple(
-                Input(i["name"], i["dtype"], tuple(i["shape"]), i["low"], i["high"]) for i in manifest["inputs"]
-            ),
+            inputs=tuple(read_input(path, words) for words in manifest["inputs"]),
             draws=draws,
             chains=chains,
             fixed={name: _array(path, file, files) for name, file in manifest["fixed"].items()},
@@ -256,8 +275,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             row_counts=tuple(manifest["row_counts"]),
             unread=tuple(manifest["unread"]),
             event=tuple(outcome["event"]),
-            discrete=bool(outcome["discrete"]),
-            probabilities=int(outcome["probabilities"]),
+            discrete=outcome["discrete"],
+            probabilities=outcome["probabilities"],
             programs=programs if family is not None else changed_programs(programs, change),
             prepared=prepared,
             weights=_weights(path, manifest, files),
@@ -265,6 +284,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
         if not wanted <= set(program.programs) <= set(_ROLES):
             raise ArtifactError(f"{path}: it has the programs {sorted(program.programs)}; wanted {sorted(wanted)}.")
+        check_programs(path, program)
         _check_prepared(path, program)
         if program.weights is not None and (family is None or len(program.weights.values) != size):
             raise ArtifactError(f"{path}: the weights do not fit the {size} draws.")
@@ -417,12 +437,22 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is no saved predictor: its manifest does not say {FORMAT!r}.")
     number = manifest.get("format_version")
-    if not isinstance(number, int) or isinstance(number, bool) or number > FORMAT_VERSION:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ArtifactError(
+            f"{path} has the format version {number!r}; versions begin at 1, so its manifest was altered or damaged. "
+            "Copy the folder again, or save the predictor again."
+        )
+    if number > FORMAT_VERSION:
         versions = manifest.get("versions")
         writer = versions.get("probinfer", "unknown") if isinstance(versions, dict) else "unknown"
         raise ArtifactError(
             f"{path} has the format version {number!r}; this probinfer ({version('probinfer')}) reads up to "
             f"{FORMAT_VERSION}. It was written by probinfer {writer}: install that version or a later one."
+        )
+    if SEAL in manifest and manifest[SEAL] != seal_of(manifest):
+        raise ArtifactError(
+            f"{path / MANIFEST} is damaged or was changed: its content has another SHA-256 than it declares. Copy the "
+            "folder again, or save the predictor again."
         )
     for name, kind in _SECTIONS.items():
         if not isinstance(manifest.get(name), kind):
@@ -506,5 +536,7 @@ def _malformed(path: Any) -> Any:
     """A manifest whose parts are not of the form that they should be is the folder's fault."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except ArtifactError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{Path(path) / MANIFEST} is malformed: {type(error).__name__} {error}.") from None

@@ -40,7 +40,8 @@ LEAST_DRAWS = 4000  # predictive draws behind the quantiles of a law that has no
 
 class Answer(NamedTuple):
     """Summaries of every row, numpy, (rows, *event); quantiles (rows, *event, levels). `defined`: False where the
-    model's parameters are nan."""
+    model's parameters are nan or infinite, or an answer overflows. `entropies`: of classes (rows, *event, 2), that of
+    the mixture and the mean of those of the draws, in nats; of numbers (rows, *event, 0)."""
 
     mean: Any  # an array of JAX inside the compiled program, of NumPy outside; so are the others
     aleatoric_variance: Any
@@ -49,6 +50,7 @@ class Answer(NamedTuple):
     quantiles: Any
     probabilities: Any
     defined: Any
+    entropies: Any
 
 
 class Summariser(Protocol):
@@ -141,7 +143,7 @@ class Engine:
             return self._searched(self._call(work, *arguments), *arguments, copies=copies)[:, : block.count]
 
         parts = self._each_block(summarise, columns, hashes, program.size * copies)
-        parts = parts or [np.zeros((_MOMENTS + len(levels) + program.probabilities, 0, *event))]
+        parts = parts or [np.zeros((_MOMENTS + len(levels) + program.probabilities + _entropies(program), 0, *event))]
         if question is not None and len(hashes) in self._sizes(program.size) and len(self._asked) < _QUESTIONS:
             arguments = (self._draws, self._fixed, dict(columns) or {NO_INPUT: np.zeros(len(hashes))}, hashes, levels)
             with jax.enable_x64(True):
@@ -171,7 +173,9 @@ class Engine:
 
     def _unpacked(self, packed: np.ndarray, levels: int, places: np.ndarray | None) -> Answer:
         """The answer in a packed summary."""
-        quantiles, chances = packed[_MOMENTS : _MOMENTS + levels], packed[_MOMENTS + levels :]
+        after = _MOMENTS + levels
+        end = after + self.program.probabilities
+        quantiles = packed[_MOMENTS:after]
         mean, aleatoric, epistemic, mcse, defined = packed[:_MOMENTS]
         return Answer(
             mean=mean,
@@ -179,10 +183,11 @@ class Engine:
             epistemic_variance=epistemic,
             mcse=mcse,
             quantiles=_first_last(quantiles if places is None else quantiles[places]),
-            probabilities=_first_last(chances),
+            probabilities=_first_last(packed[after:end]),
             defined=defined != 0.0
             if mean.ndim == 1
             else defined.reshape(len(mean), math.prod(self.program.event)).all(axis=1),
+            entropies=_first_last(packed[end:]),
         )
 
     def sample(self, columns: Mapping[str, np.ndarray], keys: np.ndarray, picked: np.ndarray) -> np.ndarray:
@@ -369,11 +374,11 @@ _MOMENTS = 5  # rows of a packed summary that come before the quantiles
 
 
 def _packed_summary(program: Program, *arguments: Any, **options: Any) -> jax.Array:
-    """An `Answer` as one array (5 + levels + probabilities, rows, *event): handing one array over costs a fifth of
-    handing seven over."""
+    """An `Answer` as one array (5 + levels + probabilities + entropies, rows, *event): handing one array over costs a
+    fifth of handing seven over."""
     found = (_family_summary if program.family else _sampled_summary)(program, *arguments, **options)
     moments = [found.mean, found.aleatoric_variance, found.epistemic_variance, found.mcse, found.defined * 1.0]
-    several = [jnp.moveaxis(values, -1, 0) for values in (found.quantiles, found.probabilities)]
+    several = [jnp.moveaxis(values, -1, 0) for values in (found.quantiles, found.probabilities, found.entropies)]
     return jnp.concatenate([jnp.stack(moments), *several])
 
 
@@ -408,9 +413,9 @@ def _family_summary(
         family, flat, levels, program.chains, weights, search_counts=search_counts, copies=copies
     )
     chances = mixture.probabilities(family, flat, program.probabilities, weights and weights.copied(copies))
-    if chances is None:
-        chances = jnp.zeros((summary.mean.shape[0], 0))
-    return _shaped(summary, chances, shape)
+    doubts = mixture.entropies(family, flat, weights, copies)
+    none = jnp.zeros((summary.mean.shape[0], 0))
+    return _shaped(summary, none if chances is None else chances, none if doubts is None else doubts, shape)
 
 
 def _cached_rows(program: Program) -> int:
@@ -436,13 +441,19 @@ def _draws_second(values: jax.Array, event: tuple[int, ...]) -> jax.Array:
     return moved.reshape(-1, *moved.shape[1 + len(event) :])
 
 
-def _shaped(summary: mixture.Summary, chances: jax.Array, shape: tuple[int, ...]) -> Answer:
+def _entropies(program: Program) -> int:
+    """How many entropies an answer holds."""
+    return 2 if program.family and program.family.support in (mixture.Support.BINARY, mixture.Support.CLASSES) else 0
+
+
+def _shaped(summary: mixture.Summary, chances: jax.Array, doubts: jax.Array, shape: tuple[int, ...]) -> Answer:
     one = [value.reshape(shape) for value in summary[:4]]
     return Answer(
         *one,
         summary.quantiles.reshape(*shape, -1),
         chances.reshape(*shape, chances.shape[-1]),
         summary.defined.reshape(shape),
+        doubts.reshape(*shape, doubts.shape[-1]),
     )
 
 
@@ -467,15 +478,18 @@ def _sampled_summary(
         aleatoric = jnp.mean(jnp.var(outcomes, axis=2, ddof=1), axis=1)
         epistemic = jnp.maximum(jnp.var(means, axis=1, ddof=min(1, program.size - 1)) - aleatoric / count, 0.0)
     pooled = jnp.sort(outcomes.reshape(outcomes.shape[0], -1), axis=1)
+    places = _sorted_quantiles(pooled, levels, program.discrete)
+    overflowed = ~jnp.isfinite(epistemic) & jnp.isfinite(means).all(axis=1)
     summary = mixture.Summary(
         mean=jnp.mean(means, axis=1),
         aleatoric_variance=aleatoric,
         epistemic_variance=epistemic,
         mcse=mixture.mean_mcse(means, program.chains),
-        quantiles=_sorted_quantiles(pooled, levels, program.discrete),
-        defined=~jnp.isnan(pooled).any(axis=1),
+        quantiles=places,
+        defined=jnp.isfinite(pooled).all(axis=1) & ~overflowed,
     )
-    return _shaped(summary, jnp.zeros((pooled.shape[0], 0)), (hashes.shape[0], *program.event))
+    none = jnp.zeros((pooled.shape[0], 0))
+    return _shaped(summary, none, none, (hashes.shape[0], *program.event))
 
 
 def _outcomes(program: Program, draws: dict, fixed: dict, rows: dict, hashes: jax.Array) -> jax.Array:

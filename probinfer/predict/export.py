@@ -38,6 +38,7 @@ def export_onnx(predictor: "Predictor", path: str | os.PathLike[str], level: flo
     helper = onnx().helper
     program = predictor.program
     _refuse(predictor)
+    _check_path(path)
     levels = (*probabilities_of(Interval.ETI, level), *quantiles)
     graph, outputs = _row_graph(program, np.array(levels))
     inputs = [value_info(entry.name, _dtype(entry), ["rows", *entry.shape]) for entry in program.asked]
@@ -51,6 +52,15 @@ def export_onnx(predictor: "Predictor", path: str | os.PathLike[str], level: flo
     helper.set_model_props(model, _properties(predictor, level, quantiles))
     onnx().checker.check_model(model)
     write_whole(Path(path), model.SerializeToString())
+
+
+def _check_path(path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise ExportError(f"path is {path!r}; wanted the name of a file, such as 'predictor.onnx'.")
+    if Path(path).is_dir():
+        raise ExportError(f"{path} is a folder; wanted the name of a file, such as {Path(path) / 'predictor.onnx'}.")
+    if not Path(path).parent.is_dir():
+        raise ExportError(f"{Path(path).parent} is no folder; make it first.")
 
 
 def _refuse(predictor: "Predictor") -> None:

@@ -4,7 +4,7 @@ numpy.
 Calibrating is here too, since it is the same question asked backwards: where did the outcomes lie?
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,11 +49,16 @@ def answer_with_interval(
 ) -> Answered:
     """What `Predictor.predict` answers. Raises PredictionError for groups that do not fit, too few calibration rows for
     the level, and kinds of interval that cannot be calibrated."""
-    if isinstance(engine, Marginal) and (calibration is not None or kind is Interval.HDI):
-        what = "A calibrated predictor has no calibration rows with gaps" if calibration else "Interval.HDI is for rows"
+    if isinstance(engine, Marginal) and calibration is not None:
         raise PredictionError(
-            f"{what} without gaps, and some rows have gaps that missing= fills. Fill them before predicting, or "
-            + ("predict with the predictor before it was calibrated." if calibration else "ask for Interval.ETI.")
+            "The predictor was calibrated on rows without gaps, and some rows have gaps that missing= fills: the "
+            "coverage that it promises does not hold for them. Predict with the predictor before it was calibrated, or "
+            "fill the gaps of calibration rows and new rows alike, before calibrating and predicting."
+        )
+    if isinstance(engine, Marginal) and kind is Interval.HDI:
+        raise PredictionError(
+            "Interval.HDI is for rows without gaps, and some rows have gaps that missing= fills. Ask for Interval.ETI, "
+            "or fill them before predicting."
         )
     numbers = calibration.numbers(groups, len(hashes)) if calibration else None
     if calibration is not None and (kind is Interval.HDI or (is_classes(engine.program) and kind is not Interval.ETI)):
@@ -142,6 +147,15 @@ def calibrated(
     return _open_ended(Answered(answer, ends[..., 0], ends[..., 1], further, None, rows, text), kind, program)
 
 
+def entropy_parts(answer: Answer) -> dict[str, np.ndarray]:
+    """By name the entropy of an answer's outcome, its expectation when the parameters are known, and the mutual
+    information of both, which is never below zero; none for numbers."""
+    if not answer.entropies.shape[-1]:
+        return {}
+    whole, apart = answer.entropies[..., 0], answer.entropies[..., 1]
+    return {"entropy": whole, "expected_entropy": apart, "mutual_information": np.maximum(whole - apart, 0.0)}
+
+
 def probability(name: str, value: Any) -> float:
     """`value` as a probability. Raises PredictionError for what is none."""
     if type(value) is float and 0.0 < value < 1.0:
@@ -151,14 +165,38 @@ def probability(name: str, value: Any) -> float:
     return float(value)
 
 
-def refuse_undefined(defined: np.ndarray, outcome: str, first_row: int = 0) -> None:
-    """Raise PredictionError if some row's parameters are not numbers. defined (rows,)."""
+def probabilities(name: str, values: Any) -> tuple[float, ...]:
+    """Several probabilities, or none of them for None. Raises PredictionError for anything else."""
+    if values is None:
+        return ()
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping) or np.ndim(values) == 0:
+        raise PredictionError(f"{name} came as {values!r}; wanted a list of probabilities, such as (0.05, 0.5, 0.95).")
+    return tuple(probability(name, value) for value in values)
+
+
+def refuse_undefined(
+    defined: np.ndarray, outcome: str, first_row: int = 0, columns: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Raise PredictionError if some row has no law, or one beyond what floating point holds, naming the row and its
+    largest input. defined (rows,)."""
     if not defined.all():
-        first = int(np.argmin(defined)) + first_row
+        row = int(np.argmin(defined))
         raise PredictionError(
-            f"In row {first} (the first row is row 0) the model's parameters of {outcome} are not a number for some "
-            "posterior draws, so there is nothing to predict. Are its inputs far outside those of training?"
+            f"In row {row + first_row} (the first row is row 0) the model's parameters of {outcome} are not a number, "
+            "are infinite, or lead to numbers beyond 1e308 for some posterior draws, so there is nothing to predict."
+            f"{_largest(columns or {}, row)} Are its inputs far outside those of training?"
         )
+
+
+def _largest(columns: Mapping[str, np.ndarray], row: int) -> str:
+    """What the row's input farthest from zero is."""
+    inputs = {name: values[row].astype(float).ravel() for name, values in columns.items() if values[row].size}
+    if not inputs:
+        return ""
+    name = max(inputs, key=lambda name: np.max(np.abs(inputs[name])))
+    place = int(np.argmax(np.abs(inputs[name])))
+    entry = f"[{place}]" if inputs[name].size > 1 else ""
+    return f" Its input farthest from zero is {name}{entry} = {inputs[name][place]:.6g}."
 
 
 def calibrate(engine: Engine, training: Mapping[str, Any] | None, rows: Any, y: Any, groups: Any) -> Calibration:

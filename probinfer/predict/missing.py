@@ -19,7 +19,7 @@ _MOST = 1000
 
 class Filled(NamedTuple):
     """columns: the inputs of all rows, those with gaps filled by the first value. gaps (rows,): which have any.
-    copies: the inputs of those, (rows with gaps, K, *shape)."""
+    copies: the inputs of those, (rows with gaps, K, *shape); none where a single value stands for each."""
 
     columns: dict[str, np.ndarray]
     count: int
@@ -37,6 +37,8 @@ class Marginal:
     def summarise(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
         """As `Engine.summarise`, of exactly the rows that were filled."""
         gaps, copies = self._filled.gaps, self._filled.copies
+        if not copies:
+            return self._engine.summarise(columns, hashes, levels)
         whole = {name: values[~gaps] for name, values in columns.items()}
         complete = self._engine.summarise(whole, hashes[~gaps], levels)
         mixed = self._engine.summarise(copies, hashes[gaps], levels, copies=next(iter(copies.values())).shape[1])
@@ -60,7 +62,7 @@ def fill(rows: Any, missing: Mapping[str, Any], program: Program, first_row: int
         gaps |= mask.reshape(len(mask), -1).any(axis=1) if mask.ndim else mask
     first, count = read_rows(_filled(frame, holes, standing, 0, length), program, first_row=first_row)
     if size == 1 or not gaps.any():
-        return Filled(first, count, np.zeros(count, bool), {})
+        return Filled(first, count, gaps, {})
     where = np.flatnonzero(gaps)
     parts = [{name: values[gaps] for name, values in first.items()}]
     for number in range(1, size):

@@ -19,6 +19,9 @@ from probinfer.predict.weights import Weights, average, log_average
 
 _TIE = 1e-12  # F(k) may miss a level by rounding: P(Y <= 0) = 0.5 is at level 0.5
 _LONGEST_SUM = 2000  # counts are summed one by one up to here; beyond, the cdf is searched
+_MIDDLE, _LOG_2 = 0.5**0.5, 0.6931471805599453
+# Parameters that may be infinite: bounds of truncation and censoring, and chances of 0 or 1.
+_ENDLESS = frozenset({"low", "high", "logits", "log_probabilities"})
 
 
 class Summary(NamedTuple):
@@ -46,8 +49,8 @@ def summarise(
 
     Law of total variance over the draws: aleatoric = E[Var(Y | theta)], epistemic = Var(E[Y | theta]), the latter
     computed in two passes. They add up to the variance of the mixture. `chains` says how the draws are ordered: see
-    `mean_mcse`; for weighted draws it is not looked at. `defined` is False where a parameter is nan, that is, where
-    the model itself gives no law for the row.
+    `mean_mcse`; for weighted draws it is not looked at. `defined` is False where a parameter is nan or infinite, that
+    is, where the model itself gives no law for the row, and where a finite answer overflows: see `_defined`.
 
     With `copies` every draw has so many laws, which are equally probable; (M, copies * S) are all laws of the first
     copy, and so on. What they differ by is aleatoric.
@@ -59,17 +62,35 @@ def summarise(
     epistemic = average((means - mean[:, None]) ** 2, weights)
     every = weights and weights.copied(copies)
     aleatoric = average(family.variance(*parameters), every) + average(jnp.var(apart, axis=1), weights)
-    defined = jnp.ones(mean.shape, bool)
-    for parameter in parameters:
-        defined &= ~jnp.any(jnp.isnan(parameter), axis=tuple(range(1, parameter.ndim)))
+    places = quantiles(family, parameters, levels, every, search_counts=search_counts)
     return Summary(
         mean=mean,
         aleatoric_variance=aleatoric,
         epistemic_variance=epistemic,
         mcse=mean_mcse(means, chains) if weights is None else weights.mean_error * jnp.sqrt(epistemic),
-        quantiles=quantiles(family, parameters, levels, every, search_counts=search_counts),
-        defined=defined,
+        quantiles=places,
+        defined=_defined(family, parameters, means, epistemic, places, levels),
     )
+
+
+def _defined(
+    family: Family, parameters: Sequence[Array], means: Array, epistemic: Array, places: Array, levels: Array
+) -> Array:
+    """Which mixtures are laws, with numbers that floating point holds, (M,).
+
+    Moments may be infinite by law. Parameters may not, but for bounds and chances of 0 or 1; a quantile is finite by
+    law, and so is the variance of finite means: where these are not, arithmetic went beyond 1e308.
+    """
+    found = finite(places, levels) & (jnp.isfinite(epistemic) | ~jnp.isfinite(means).all(axis=1))
+    for name, parameter in zip(family.parameters, parameters, strict=True):
+        right = ~jnp.isnan(parameter) if name in _ENDLESS else jnp.isfinite(parameter)
+        found &= right.all(axis=tuple(range(1, parameter.ndim)))
+    return found
+
+
+def finite(places: Array, levels: Array) -> Array:
+    """Whether all quantiles (M, Q) at levels inside (0, 1) are finite, (M,)."""
+    return (jnp.isfinite(places) | (levels <= 0.0) | (levels >= 1.0)).all(axis=1)
 
 
 def mean_mcse(values: Array, chains: int | None) -> Array:
@@ -123,6 +144,55 @@ def probabilities(
 
     first = family.first(*parameters) + jnp.zeros(jnp.broadcast_shapes(*(p.shape for p in parameters)))
     return lax.cond(jnp.min(first) > -600.0, summed, directly).T
+
+
+def entropies(
+    family: Family, parameters: Sequence[Array], weights: Weights | None = None, copies: int = 1
+) -> Array | None:
+    """Entropy of the mixture over classes, and the mean entropy of its components, (M, 2) in nats; None for numbers.
+
+    H(mean_s p_s) and mean_s H(p_s) with H(p) = -sum_k p_k log p_k. The first is never the smaller; the gap is the
+    mutual information of the class and the parameters. `copies` as for `summarise`: a component is the mean over them.
+    """
+    if family.support is Support.CLASSES:
+        logs = parameters[0]
+        apart = -jnp.sum(jnp.exp(logs) * jnp.maximum(logs, -1e4), axis=-1)  # e^-10000 is 0
+        if copies > 1:
+            apart = _entropy(jnp.mean(jnp.exp(logs).reshape(logs.shape[0], copies, -1, logs.shape[-1]), axis=1))
+        whole = _entropy(average(jnp.exp(logs), weights and weights.copied(copies)))
+        return jnp.stack([whole, average(apart, weights)], axis=1)
+    if family.support is not Support.BINARY:
+        return None
+    both = (family.cdf(0, *parameters), family.mean(*parameters))
+    no, yes = (jnp.mean(p.reshape(p.shape[0], copies, -1), axis=1) if copies > 1 else p for p in both)
+    if family.parameters == ("logits",) and copies == 1:
+        # log(less / more) is known: one logarithm is left, of a number from 1/2 to 1
+        odds = jnp.minimum(jnp.abs(parameters[0]), 700.0)
+        less = 1.0 / (1.0 + jnp.exp(odds))
+        apart = odds * less - _log_of_most(1.0 - less)
+    else:
+        apart = _surprise(no) + _surprise(yes)
+    whole = _surprise(average(no, weights)) + _surprise(average(yes, weights))
+    return jnp.stack([whole, average(apart, weights)], axis=1)
+
+
+def _entropy(chances: Array) -> Array:
+    return jnp.sum(_surprise(chances), axis=-1)
+
+
+def _surprise(p: Array) -> Array:
+    """-p log p, 0 at 0."""
+    return -p * jnp.log(jnp.where(p > 0.0, p, 1.0))
+
+
+def _log_of_most(p: Array) -> Array:
+    """log p for 1/2 <= p <= 1, within 1e-15: log c + 2 artanh((p - c) / (p + c)) with c = sqrt(1/2), by its power
+    series. A loop over draws takes it in vector registers, unlike the logarithm of any number."""
+    x = (p - _MIDDLE) / (p + _MIDDLE)
+    square, series = x * x, jnp.zeros_like(x)
+    for power in range(21, -1, -2):  # |x| < 0.172
+        series = series * square + 2.0 / power
+    return series * x - 0.5 * _LOG_2
 
 
 # quantiles -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,10 @@ class OnnxModel:
     @classmethod
     def read(cls, source: str | os.PathLike | bytes) -> "OnnxModel":
         """From a path or bytes. Raises ModelError if it is no such model, OSError if it cannot be read."""
-        model = cls(source if isinstance(source, bytes) else Path(source).read_bytes())
+        try:
+            model = cls(source if isinstance(source, bytes) else Path(source).read_bytes())
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise ModelError(f"{source} is no file; wanted the path of an ONNX file, such as 'model.onnx'.") from None
         _ = model.session
         return model
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from probinfer.errors import DataError, ModelError, ProbinferError
 from probinfer.model.pipeline.raw import Place
+from probinfer.model.statespace import StateSpace
 from probinfer.model.topics import TopicModel
 from probinfer.model.trace import VALUE_NEEDED
 from probinfer.predict.changed import changed, changed_programs
@@ -192,6 +193,11 @@ def _bound(posterior: "Posterior") -> "BoundModel":
         raise ModelError(
             "A topic model has no outcome to predict; pi.Topics(posterior) has the topics, and scores new documents."
         )
+    if isinstance(posterior.model, StateSpace):
+        raise ModelError(
+            "A state-space model predicts times, not rows: pi.filter(model, observations, method, "
+            "parameters=posterior).forecast(steps) has what comes next, with the doubt about the parameters in it."
+        )
     return posterior.model.bind(posterior.data)
 
 
@@ -327,7 +333,9 @@ def _check_shape(law: Any, shape: tuple[int, ...]) -> None:
         raise _Unfit(
             2,
             f"for one row its distribution has the shape {came}, not {shape}. A size written into the model must come "
-            "from its data (X.shape[0], or an argument that counts the rows).",
+            "from its data (X.shape[0], or an argument that counts the rows). If a row looks at those before it, as in "
+            "a series written with y[:-1] and y[1:], make what it looks at a column of its own: the data "
+            "before=y[:-1] and y=y[1:], the model dist.Normal(a * before, 1) with obs=y; new rows then bring `before`.",
         )
 
 

@@ -12,7 +12,7 @@ from probinfer.model.pipeline.prepared import class_codes
 from probinfer.model.pipeline.raw import Place, labels
 from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import all_class_scores, class_scores
-from probinfer.predict.interval import likely_set, probabilities_of, take_groups
+from probinfer.predict.interval import likely_set, probabilities, probabilities_of, probability, take_groups
 from probinfer.predict.kind import Interval
 from probinfer.predict.onnx_model import OnnxModel
 from probinfer.predict.prediction import Prediction
@@ -71,6 +71,11 @@ class PointPredictor:
         classes: Sequence[Any] | None = None,
     ) -> None:
         self.model: Any = OnnxModel.read(model) if isinstance(model, str | os.PathLike | bytes) else model
+        if isinstance(self.model, type):
+            raise ModelError(
+                f"model came as the class {self.model.__name__}; wanted a fitted estimator of it, such as "
+                f"{self.model.__name__}().fit(X, y)."
+            )
         names = inputs if inputs is not None else getattr(self.model, "feature_names_in_", None)
         if names is None or isinstance(names, str) or not len(names) or len(set(names)) < len(names):
             raise ModelError(
@@ -183,7 +188,7 @@ class PointPredictor:
         self._check_asked(level, quantiles, interval)
         numbers = self.calibration.numbers(groups, len(values)) if self.calibration else np.zeros(len(values), int)
         made = self._numbers if self.classes is None else self._sets
-        levels = tuple(map(float, quantiles)) if quantiles is not None else ()
+        levels = probabilities("quantiles", quantiles)
         return made(values, numbers, float(level), levels, interval, quantiles is not None)
 
     def guarantee(self, groups: np.ndarray | None, count: int, level: float) -> str | None:
@@ -194,9 +199,8 @@ class PointPredictor:
         return self.calibration.guarantee(level, numbers, sides=2 if exact else 1, exact=exact)
 
     def _check_asked(self, level: float, quantiles: Sequence[float] | None, interval: Interval) -> None:
-        asked = (level, *(quantiles if quantiles is not None else ()))
-        if any(isinstance(p, bool) or not isinstance(p, int | float | np.number) or not 0 < p < 1 for p in asked):
-            raise PredictionError(f"level and quantiles are {asked!r}; wanted probabilities, such as 0.9.")
+        probability("level", level)
+        probabilities("quantiles", quantiles)
         if not isinstance(interval, Interval) or interval is Interval.HDI:
             raise PredictionError(f"interval is {interval!r}; a point model has Interval.ETI, LOWER and UPPER.")
         if self.classes is None and self.calibration is None:
@@ -253,11 +257,18 @@ class PointPredictor:
         return values, count
 
     def _asked(self, matrix: np.ndarray, names: list[str]) -> np.ndarray:
+        given: Any = matrix
         if hasattr(self.model, "feature_names_in_"):
             import pandas as pd
 
-            return np.asarray(self._call(pd.DataFrame(matrix, columns=names)), float)
-        return np.asarray(self._call(matrix), float)
+            given = pd.DataFrame(matrix, columns=names)
+        try:
+            return np.asarray(self._call(given), float)
+        except (ValueError, AttributeError) as error:
+            if type(error).__name__ != "NotFittedError":  # scikit-learn's, which need not be installed
+                raise
+            name = type(self.model).__name__
+            raise PredictionError(f"The {name} is not fitted; wanted one after {name}.fit(X, y).") from None
 
     def _numbers(
         self, values: np.ndarray, groups: np.ndarray, level: float, levels: tuple, kind: Interval, more: bool
@@ -302,6 +313,7 @@ class PointPredictor:
         mean = chances @ codes
         assert self.classes is not None
         plain = list(self.classes) == [str(code) for code in codes]
+        unknown = np.full(len(mean), np.nan)
         return self._prediction(
             mean,
             np.sqrt(np.maximum(chances @ codes**2 - mean**2, 0.0)),
@@ -313,6 +325,9 @@ class PointPredictor:
             probabilities=chances,
             classes=codes if plain else np.array(self.classes, object),
             sets=inside,
+            entropy=-np.sum(chances * np.log(np.where(chances > 0.0, chances, 1.0)), axis=1),
+            expected_entropy=unknown,
+            mutual_information=unknown,
             guarantee=guarantee,
         )
 

@@ -46,6 +46,7 @@ def _answered(predictor: PointPredictor, question: Question, values: np.ndarray)
         quantiles=none,
         probabilities=found.probabilities if found.probabilities is not None else none,
         defined=np.ones(len(values), bool),
+        entropies=none if found.entropy is None else np.stack([found.entropy, np.full_like(found.sd, np.nan)], axis=-1),
     )
     return Answered(
         answer,

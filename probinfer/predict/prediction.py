@@ -36,6 +36,11 @@ class Prediction:
                      for a count the first few counts; else None
     classes          the class codes 0, …, k - 1 if the outcome is a class, or their labels where a `Pipeline` has
                      them; else None
+    entropy          of classes, (rows, *event): the doubt about the outcome, H(p) = -sum_k p_k log p_k of
+                     `probabilities`, in nats (log 2 = 0.693 for a toss-up of two classes). Else None
+    expected_entropy the part that would remain if the parameters were known, E[H(p | parameters)]; aleatoric
+    mutual_information  the part that comes from not knowing them, `entropy` less `expected_entropy`, which is the
+                     mutual information of outcome and parameters; epistemic, shrinks with more data
     sets             (rows, *event, k), booleans: the set of classes that holds the outcome with probability `level`;
                      the most probable ones. None if the outcome is no class
     calibration_rows (rows,): how many calibration rows stand behind each row's interval; None without calibration
@@ -63,6 +68,9 @@ class Prediction:
     classes: np.ndarray | None = None
     sets: np.ndarray | None = None
     calibration_rows: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+    expected_entropy: np.ndarray | None = None
+    mutual_information: np.ndarray | None = None
     guarantee: str | None = None
     interval: Interval = Interval.ETI
 
@@ -78,8 +86,9 @@ class Prediction:
 
     def columns(self) -> dict[str, np.ndarray]:
         """The prediction as flat columns: mean, sd, lower, upper, level, epistemic_sd, aleatoric_sd, mcse; then
-        q0.05, … for the quantiles asked for; for classes most_probable, probability_0, …, and in_set_0, …; of a
-        calibrated predictor calibration_rows. An outcome of several numbers has mean[0], mean[1], ….
+        q0.05, … for the quantiles asked for; for classes most_probable, probability_0, …, entropy, expected_entropy,
+        mutual_information, and in_set_0, …; of a calibrated predictor calibration_rows. An outcome of several numbers
+        has mean[0], mean[1], ….
         """
         arrays: dict[str, np.ndarray] = {"mean": self.mean, "sd": self.sd, "lower": self.lower, "upper": self.upper}
         arrays |= {"epistemic_sd": self.epistemic_sd, "aleatoric_sd": self.aleatoric_sd, "mcse": self.mcse}
@@ -88,6 +97,9 @@ class Prediction:
         if self.most_probable is not None and self.probabilities is not None:
             arrays["most_probable"] = self.most_probable
             arrays |= {f"probability_{k}": self.probabilities[..., k] for k in range(self.probabilities.shape[-1])}
+        if self.entropy is not None and self.expected_entropy is not None and self.mutual_information is not None:
+            arrays |= {"entropy": self.entropy, "expected_entropy": self.expected_entropy}
+            arrays["mutual_information"] = self.mutual_information
         if self.sets is not None:
             arrays |= {f"in_set_{k}": self.sets[..., k] for k in range(self.sets.shape[-1])}
         if self.calibration_rows is not None:
@@ -113,7 +125,7 @@ class Prediction:
 
     def _start(self) -> "pd.DataFrame":
         frame = self.to_frame().head(_SHOWN)
-        left_out = ("level", "calibration_rows", "probability_", "in_set_")
+        left_out = ("level", "calibration_rows", "probability_", "expected_entropy", "in_set_")
         return frame.drop(columns=[name for name in frame if str(name).startswith(left_out)])
 
     def __repr__(self) -> str:

@@ -12,7 +12,15 @@ from probinfer.posterior.verdict import Verdict
 from probinfer.predict.conformal import Calibration
 from probinfer.predict.engine import Engine
 from probinfer.predict.family import Support
-from probinfer.predict.interval import answer_with_interval, calibrate, probability, refuse_undefined, take_groups
+from probinfer.predict.interval import (
+    answer_with_interval,
+    calibrate,
+    entropy_parts,
+    probabilities,
+    probability,
+    refuse_undefined,
+    take_groups,
+)
 from probinfer.predict.kind import Interval
 from probinfer.predict.missing import Marginal, fill
 from probinfer.predict.prediction import Prediction
@@ -43,6 +51,7 @@ class Predictor:
 
     Raises:
         UnreliablePosterior: the verdict is worse than `accept`.
+        PredictionError: `posterior` is none, or `accept` no Verdict.
         ModelError: the posterior came without model or data, the model has no such outcome, or its rows are not
             independent given the parameters (time series, batch statistics, one parameter for every row).
 
@@ -61,6 +70,7 @@ class Predictor:
 
         if not isinstance(accept, Verdict):
             raise PredictionError(f"accept is {accept!r}; wanted a Verdict, such as Verdict.DOUBTFUL.")
+        check_posterior(posterior)
         refuse_unreliable(posterior, accept, "Predictor")
         program, training = row_program(posterior, outcome)
         self._set(program, {**_provenance(posterior, accept), "training": training}, None)
@@ -145,7 +155,8 @@ class Predictor:
             first_row: number of the first row, for errors that name rows of a larger table.
 
         Returns:
-            Prediction: mean, sd and its two parts, interval, quantiles, probabilities, Monte Carlo error of the mean.
+            Prediction: mean, sd and its two parts, interval, quantiles, probabilities, entropy of classes and its two
+                parts, Monte Carlo error of the mean.
 
         Raises:
             PredictionError: the rows do not fit (names, types, shapes, missing or infinite values, a level that
@@ -154,9 +165,11 @@ class Predictor:
                 calibration rows for `level`.
         """
         level = probability("level", level)
-        wanted = tuple(probability("quantiles", q) for q in (quantiles if quantiles is not None else ()))
+        wanted = probabilities("quantiles", quantiles)
         if not isinstance(interval, Interval):
             raise PredictionError(f"interval is {interval!r}; wanted an Interval, such as Interval.HDI.")
+        if isinstance(first_row, bool) or not isinstance(first_row, int | np.integer):
+            raise PredictionError(f"first_row is {first_row!r}; wanted the number of the first row, such as 0.")
         rows, groups = take_groups(rows, groups, self.calibration, self.program)
         engine: Engine | Marginal = self._engine
         if missing is None:
@@ -168,7 +181,7 @@ class Predictor:
         hashes = np.zeros(count, np.uint32) if self.program.family else content_hashes(columns, count)
         found = answer_with_interval(engine, self.calibration, columns, hashes, groups, level, wanted, interval)
         answer = found.answer
-        refuse_undefined(answer.defined, self.outcome, first_row)
+        refuse_undefined(answer.defined, self.outcome, first_row, columns)
         support = self.program.family.support if self.program.family else None
         total = answer.aleatoric_variance + answer.epistemic_variance
         return Prediction(
@@ -189,6 +202,7 @@ class Predictor:
             calibration_rows=found.calibration_rows,
             guarantee=found.guarantee,
             interval=interval,
+            **entropy_parts(answer),
         )
 
     def calibrate(self, rows: Any, y: Any, groups: Any = None) -> "Predictor":
@@ -262,7 +276,8 @@ class Predictor:
             |mean' - mean|, |sd' - sd| and those of its two parts, |q'(p) - q(p)|  <=  tolerance * sd
 
         for p from 0.005 to 0.995, and so for equal-tailed intervals up to 99%. Whole numbers: the cdf at each
-        quantile, and every probability, within `tolerance`; a quantile moves to the next number where the cdf is
+        quantile, and every probability, within `tolerance`; entropies follow the probabilities, and are not looked at
+        themselves. A quantile moves to the next number where the cdf is
         that close to its level. Shortest intervals, whose ends are not well determined, and `log_score` are not
         looked at. `mcse` becomes the largest Monte Carlo error of the mean that the full draws had on the reference
         rows, in units of the epistemic sd, times the row's.
@@ -378,7 +393,9 @@ class Predictor:
         rows.
         """
         columns, count = read_rows(rows, self.program)
-        return self._engine.log_score(columns, read_outcomes(y, self.program, count))
+        found = self._engine.log_score(columns, read_outcomes(y, self.program, count))
+        refuse_undefined(~np.isnan(found), self.outcome, columns=columns)
+        return found
 
     def cdf(self, rows: Any, y: Any) -> np.ndarray:
         """P(Y <= y) and P(Y < y) of each outcome by the model, on a last axis of two: (rows, *event, 2).
@@ -387,7 +404,9 @@ class Predictor:
         order, and not moved by a calibration. Raises PredictionError as `log_score` does.
         """
         columns, count = read_rows(rows, self.program)
-        return self._engine.cdf(columns, content_hashes(columns, count), read_outcomes(y, self.program, count))
+        found = self._engine.cdf(columns, content_hashes(columns, count), read_outcomes(y, self.program, count))
+        refuse_undefined(~np.isnan(found.reshape(len(found), -1)).any(axis=1), self.outcome, columns=columns)
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a folder of plain files that `load_predictor` reads without the model's code.
@@ -407,8 +426,8 @@ class Predictor:
         Inputs are those of `predictor.inputs`, each (rows, *shape) of its type; raw columns of a model with a pipeline
         are numbers with nan, or text with "", where a value is missing. Outputs are mean, sd, lower, upper,
         epistemic_sd, aleatoric_sd and mcse, (rows, *event); with `quantiles` also quantiles (…, levels), and for
-        classes and counts probabilities (…, k). The rows are not checked: where an integer picks a level that
-        training never saw, or a raw row cannot be prepared, all outputs are nan.
+        classes and counts probabilities (…, k); entropies are left out. The rows are not checked: where an integer
+        picks a level that training never saw, or a raw row cannot be prepared, all outputs are nan.
 
         Args:
             path: the file; one of that name is replaced when the new one is complete.
@@ -424,8 +443,7 @@ class Predictor:
         from probinfer.predict.export import export_onnx
 
         level = probability("level", level)
-        wanted = [probability("quantiles", q) for q in (quantiles if quantiles is not None else ())]
-        export_onnx(self, path, level, wanted)
+        export_onnx(self, path, level, probabilities("quantiles", quantiles))
 
     def __repr__(self) -> str:
         program = self.program
@@ -445,13 +463,22 @@ def load_predictor(path: str | os.PathLike[str]) -> Any:
     Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later
     version.
     """
-    from probinfer.predict.artifact import is_point, read
+    from probinfer.predict.artifact import check_path, is_point, read
 
+    check_path(path)
     if is_point(path):
         from probinfer.predict.point_artifact import read_point
 
         return read_point(path)
     return Predictor.from_program(*read(path))
+
+
+def check_posterior(posterior: Any) -> None:
+    """Raise PredictionError for what is no posterior."""
+    if not hasattr(posterior, "latents") or not hasattr(posterior, "report"):
+        raise PredictionError(
+            f"posterior came as {type(posterior).__name__}; wanted the Posterior that infer or load_posterior returned."
+        )
 
 
 def refuse_unreliable(posterior: "Posterior", accept: Verdict, owner: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from probinfer.errors import PredictionError
 from probinfer.predict.engine import Engine
+from probinfer.predict.interval import refuse_undefined
 from probinfer.predict.program import Program
 
 
@@ -31,6 +32,8 @@ def sample_rows(
     along = np.column_stack([hashes, _occurrences(hashes), np.broadcast_to(words, (len(hashes), 2))]).astype(float)
     keys = engine.of_outcomes(_row_keys, columns, along).reshape(-1, 2)
     values = engine.sample(columns, keys, picked)
+    held = np.abs(values) < 2.0**63 if engine.program.discrete else np.isfinite(values)
+    refuse_undefined(held.all(axis=(0, *range(2, held.ndim))), engine.program.outcome, columns=columns)
     return values.astype(np.int64) if engine.program.discrete else values
 
 

@@ -135,7 +135,7 @@ def answer_together(
             question = questions[number]
             answer = answer._replace(quantiles=answer.quantiles[..., : at.shape[-1]])
             try:
-                refuse_undefined(answer.defined, program.outcome)
+                refuse_undefined(answer.defined, program.outcome, columns=question.columns)
                 if calibration is None or groups is None or plain:
                     results[number] = modelled(answer, calibration, groups, question.level, Interval.ETI, program)
                 else:

@@ -46,11 +46,12 @@ def folder(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "predictor"))
 
 
-def rewrite(folder, change):
-    """The manifest, changed."""
+def rewrite(folder, change, *, seal=True):
+    """The manifest, changed, with a hash of its own that fits: by who means it. Or as it comes: damage."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    content = artifact.sealed(manifest) if seal else json.dumps(manifest).encode()
+    (folder / "manifest.json").write_bytes(content)
 
 
 # the same numbers ----------------------------------------------------------------------------------------------------
@@ -206,6 +207,70 @@ def test_a_manifest_of_another_form(folder, change, text):
     rewrite(folder, change)
     with pytest.raises(pi.ArtifactError, match=text):
         pi.load_predictor(folder)
+
+
+ALTERED = [
+    (lambda d: d.update(format_version=0), "format version 0; versions begin at 1"),
+    (lambda d: d.update(format_version=-5), "format version -5; versions begin at 1"),
+    (lambda d: d.update(format_version=True), "format version True; versions begin at 1"),
+    (lambda d: d.update(size="abc"), "size is 'abc'; wanted a whole number from 1"),
+    (lambda d: d.update(chains=0), "chains is 0; wanted"),
+    (lambda d: d["outcome"].update(probabilities=-1), "probabilities is -1; wanted a whole number from 0"),
+    (lambda d: d["outcome"].update(probabilities=7), "has 7 probabilities, which does not go with Normal"),
+    (lambda d: d["outcome"].update(family="Poisson"), "is continuous and has 0 probabilities.* with Poisson"),
+    (lambda d: d["outcome"].update(family="StudentT"), r"results are \(\), \(\), \(\) by the manifest"),
+    (lambda d: d["outcome"].update(discrete=1), "discrete is 1; wanted true or false"),
+    (lambda d: d["outcome"].update(event=[3]), r"results are \(3,\), \(3,\) by the manifest"),
+    (lambda d: d["inputs"][0].update(name="q"), r"inputs are q float64 by the manifest.*x float64 by the program"),
+    (lambda d: d["inputs"][0].update(dtype="int64"), "inputs are x int64 by the manifest"),
+    (lambda d: d["inputs"][0].update(dtype="object"), "of the type 'object'; wanted float64, int64, bool"),
+    (lambda d: d["inputs"][0].update(shape=[10**12]), "inputs are x float64\\[1000000000000\\] by the manifest"),
+    (lambda d: d["inputs"][0].update(shape="a"), "has the shape 'a'; wanted a list of sizes"),
+    (lambda d: d["inputs"][0].update(low=3, high=1), "from 3 to 1; wanted two whole numbers"),
+    (lambda d: d["inputs"].append(d["inputs"][0]), "lists an input twice: x, x"),
+    (lambda d: d["draws"].update(zz=d["draws"].pop("slope")), "draws are sigma float64, zz float64 by the manifest"),
+    (lambda d: d["fixed"].update(k=d["draws"]["slope"]), "fixed data are k float64.*, none by the program"),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), ALTERED)
+def test_a_manifest_that_does_not_fit_its_programs(folder, change, text):
+    """Also where the manifest's hash fits, or is missing as in artifacts of earlier releases."""
+    rewrite(folder, change)
+    with pytest.raises(pi.ArtifactError, match=text):
+        pi.load_predictor(folder)
+    rewrite(folder, lambda manifest: manifest.pop("manifest_sha256"), seal=False)
+    with pytest.raises(pi.ArtifactError, match=text):
+        pi.load_predictor(folder)
+
+
+def test_any_change_of_the_manifest_shows(folder):
+    """A family with as many parameters would load and answer nonsense; a changed bound or verdict would not be seen."""
+    text = (folder / "manifest.json").read_text()
+    for change in (
+        lambda d: d["outcome"].update(family="Gamma"),
+        lambda d: d["about"].update(verdict="BAD"),
+        lambda d: d.pop("chains"),
+        lambda d: d.update(manifest_sha256=None),
+    ):
+        (folder / "manifest.json").write_text(text)
+        rewrite(folder, change, seal=False)
+        refused(folder, "manifest.json is damaged or was changed: its content has another SHA-256")
+    (folder / "manifest.json").write_text(json.dumps(json.loads(text), sort_keys=True))  # laid out in another way
+    assert pi.load_predictor(folder).program.chains == 4
+    rewrite(folder, lambda manifest: manifest.pop("manifest_sha256"), seal=False)  # as earlier releases wrote it
+    assert pi.load_predictor(folder).program.chains == 4
+
+
+def test_programs_that_draw_are_compared_too(tmp_path):
+    fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(m.draws())}).save(tmp_path / "p")
+    assert pi.load_predictor(tmp_path / "p").program.family is None
+    rewrite(tmp_path / "p", lambda manifest: manifest["outcome"].update(event=[2]))
+    with pytest.raises(pi.ArtifactError, match="do not belong together"):
+        pi.load_predictor(tmp_path / "p")
+    rewrite(tmp_path / "p", lambda manifest: manifest["outcome"].update(event=[], probabilities=3))
+    with pytest.raises(pi.ArtifactError, match="3 probabilities, which does not go with a law without closed form"):
+        pi.load_predictor(tmp_path / "p")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "zip"}', '{"format": null}'])

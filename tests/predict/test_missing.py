@@ -50,7 +50,7 @@ def test_complete_rows_are_as_without(line, gappy):
         np.testing.assert_array_equal(getattr(gappy, field)[[0, 2]], getattr(alone, field))
 
 
-def test_both_gaps_are_alike_and_one_value_is_no_gap(line, gappy):
+def test_both_gaps_are_alike_and_one_value_is_what_it_says(line, gappy):
     assert gappy.mean[1] == gappy.mean[3]
     assert gappy.upper[1] == gappy.upper[3]
     one = line.predict({"x": np.nan}, missing={"x": [0.25]})
@@ -135,12 +135,13 @@ def test_refuses(line, rows, missing, words):
         line.predict(rows, missing=missing)
 
 
-def test_refuses_what_it_cannot_answer(line):
-    rows, missing = {"x": [np.nan, 1.0]}, {"x": STANDING}
-    with pytest.raises(PredictionError, match=r"ask for Interval\.ETI"):
+@pytest.mark.parametrize("standing", [STANDING, STANDING[:1]])  # one value once got around all this
+def test_refuses_what_it_cannot_answer(line, standing):
+    rows, missing = {"x": [np.nan, 1.0]}, {"x": standing}
+    with pytest.raises(PredictionError, match=r"HDI is for rows without gaps, .* Ask for Interval\.ETI"):
         line.predict(rows, missing=missing, interval=pi.Interval.HDI)
     calibrated = line.calibrate({"x": m.x + 0.01}, m.y)
-    with pytest.raises(PredictionError, match="before it was calibrated"):
+    with pytest.raises(PredictionError, match=r"^The predictor was calibrated on rows without gaps, and some rows"):
         calibrated.predict(rows, missing=missing)
     assert len(calibrated.predict({"x": [0.5]}, missing=missing)) == 1  # nothing is missing
     sampled = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})

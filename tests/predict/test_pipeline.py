@@ -418,7 +418,7 @@ def test_preprocessing_that_was_tampered_with_is_refused(saved, tmp_path, damage
     folder = shutil.copytree(saved, tmp_path / "predictor")
     manifest = json.loads((folder / "manifest.json").read_text())
     damage(manifest["prepared"])
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_bytes(artifact.sealed(manifest))
     with pytest.raises(ArtifactError):
         pi.load_predictor(folder)
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 import probinfer as pi
 from probinfer.deploy.score import score
 from probinfer.errors import ArtifactError, ModelError, PredictionError
+from probinfer.predict import artifact
 from probinfer.predict.artifact import card
 
 
@@ -284,6 +285,6 @@ def test_a_damaged_model_is_refused(saved, tmp_path):
 def test_a_manifest_that_does_not_fit_is_refused(saved, tmp_path, change):
     folder = shutil.copytree(saved, tmp_path / "predictor")
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    (folder / "manifest.json").write_bytes(artifact.sealed({**manifest, **change}))
     with pytest.raises(ArtifactError):
         pi.load_predictor(folder)

@@ -29,6 +29,11 @@ def test_columns_of_classes():
     p = prediction(probabilities=chances, classes=np.arange(3))
     assert list(p.to_frame()) == [*PLAIN, "most_probable", "probability_0", "probability_1", "probability_2"]
     np.testing.assert_array_equal(p.most_probable, [1, 0, 2])
+    parts = {name: np.zeros(3) for name in ("entropy", "expected_entropy", "mutual_information")}
+    split = prediction(probabilities=chances, classes=np.arange(3), **parts)
+    assert list(split.to_frame())[-3:] == list(parts)
+    assert "mutual_information" in split._repr_html_()
+    assert "entropy" not in prediction().to_frame()
     assert prediction(probabilities=chances).most_probable is None  # counts are not classes
     assert list(prediction(probabilities=chances).to_frame()) == PLAIN
 

@@ -363,6 +363,30 @@ def test_parameters_that_are_no_numbers_are_named(line):
         broken.predict({"x": [1.0]}, first_row=100)
 
 
+@pytest.mark.parametrize(("far", "told"), [(1e308, "1e[+]308"), (-1e200, "-1e[+]200")])
+def test_numbers_that_overflow_are_refused_with_the_row_and_its_input(line, far, told):
+    """1e308 * slope is infinite for some draws; -1e200 * slope is finite, and its variance is not."""
+    rows = {"x": np.array([0.5, far])}
+    with pytest.raises(pi.PredictionError, match=rf"In row 1 .*beyond 1e308.* farthest from zero is x = {told}"):
+        line.predict(rows)
+    answer = line._engine.summarise(rows, np.zeros(2, np.uint32), np.array([0.05, 0.95]))
+    assert answer.defined.tolist() == [True, False]
+    assert not np.isfinite([answer.mean[1], answer.epistemic_variance[1], *answer.quantiles[1]]).all()  # as it was
+    assert np.isfinite(line.predict({"x": [1e100]}).sd[0])
+
+
+def test_counts_that_overflow_are_refused_and_infinite_chances_are_not():
+    counts = fitted(m.poisson, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
+    for work in (counts.predict, counts.sample, lambda rows: counts.log_score(rows, [1.0, 1.0])):
+        with pytest.raises(pi.PredictionError, match=r"In row 1 .* x = 800"):
+            work({"x": [0.0, 800.0]})
+    sampled = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
+    with pytest.raises(pi.PredictionError, match=r"In row 1 .* x = 800"):
+        sampled.predict({"x": [0.0, 800.0]})
+    sure = fitted(m.logistic, {"X": m.X, "y": m.x > 0}, {"beta": np.abs(m.draws(3))})
+    assert sure.predict({"X": [[1e308, 1e308, 1e308]]}).mean[0] == 1.0  # logits are infinite, the chance is 1
+
+
 # the whole way -------------------------------------------------------------------------------------------------------
 
 

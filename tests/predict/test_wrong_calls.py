@@ -1,0 +1,131 @@
+"""Wrong calls that once gave an error of a library: each says what came and what is wanted, before any work."""
+
+import re
+
+import numpy as np
+import numpyro
+import pytest
+from numpyro import distributions as dist
+from sklearn.linear_model import LinearRegression
+
+import probinfer as pi
+from probinfer.evaluate.splits import folds_of
+from tests.predict import models as m
+from tests.predict.fits import Fit, fitted
+
+
+@pytest.fixture(scope="module")
+def line():
+    return fitted(m.line, {"x": m.x, "y": m.y}, m.LINE)
+
+
+@pytest.fixture(scope="module")
+def point():
+    return pi.PointPredictor(lambda X: X[:, 0], inputs=["x"]).calibrate({"x": m.x}, m.y)
+
+
+def refuses(error, words, work, *arguments, **more):
+    with pytest.raises(error, match=re.escape(words)):
+        work(*arguments, **more)
+
+
+@pytest.mark.parametrize("wrong", [0.5, "0.5", np.array(0.5), {0.5: 1}], ids=["number", "text", "array", "dict"])
+def test_quantiles_that_are_no_list(line, point, wrong, tmp_path):
+    for predictor in (line, point):
+        refuses(pi.PredictionError, f"quantiles came as {wrong!r}", predictor.predict, {"x": [1.0]}, quantiles=wrong)
+        refuses(pi.PredictionError, "quantiles has 2", predictor.predict, {"x": [1.0]}, quantiles=(2,))
+    refuses(pi.PredictionError, "quantiles came as", line.export_onnx, tmp_path / "x.onnx", quantiles=wrong)
+    assert line.predict({"x": [1.0]}, quantiles=np.array([0.5])).quantiles.shape == (1, 1)
+    assert point.predict({"x": [1.0]}, quantiles=[np.float32(0.5)]).quantiles.shape == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", ["a", 1.5, None, True])
+def test_numbers_of_the_first_row(line, wrong):
+    refuses(pi.PredictionError, f"first_row is {wrong!r}", line.predict, {"x": [1.0]}, first_row=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, "a", 3])
+def test_what_is_no_posterior_or_predictor(wrong):
+    came = type(wrong).__name__
+    for work in (pi.Predictor, pi.loo, pi.prior_sensitivity, pi.posterior_check):
+        refuses(pi.PredictionError, f"posterior came as {came}; wanted the Posterior", work, wrong)
+    refuses(pi.PredictionError, f"predictor came as {came}; wanted a Predictor", pi.Monitor, wrong, {"x": m.x})
+
+
+def test_statistics_are_functions_by_name():
+    fit = Fit(pi.Model(m.line), {"x": m.x, "y": m.y}, m.LINE)
+    for wrong in ("mean", ["mean"], {"mean": "mean"}):
+        refuses(pi.PredictionError, "statistics came as", pi.posterior_check, fit, statistics=wrong)
+        refuses(pi.PredictionError, "statistics came as", pi.prior_check, m.line, fit.data, statistics=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 3])
+def test_paths_that_are_none(line, wrong):
+    refuses(pi.ArtifactError, f"path is {wrong!r}; wanted the name of a folder", pi.load_predictor, wrong)
+    refuses(pi.ArtifactError, f"path is {wrong!r}; wanted the name of a folder", line.save, wrong)
+    refuses(pi.ExportError, f"path is {wrong!r}; wanted the name of a file", line.export_onnx, wrong)
+
+
+def test_an_onnx_file_into_a_folder_or_none(line, tmp_path):
+    refuses(pi.ExportError, f"{tmp_path} is a folder; wanted the name of a file", line.export_onnx, tmp_path)
+    refuses(pi.ExportError, "none is no folder; make it first", line.export_onnx, tmp_path / "none" / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_of_metrics_and_parts_of_a_split(line):
+    for wrong in ("a", -1, 1.5, None, True):
+        refuses(pi.PredictionError, f"seed is {wrong!r}", pi.metrics, line, {"x": m.x}, m.y, seed=wrong)
+    for wrong in ("a", None, ("a", "b"), [[0.5], [0.5, 0.1]]):
+        refuses(pi.DataError, f"parts is {wrong!r}", pi.split, {"x": m.x}, wrong)
+
+
+def test_models_as_points():
+    refuses(
+        pi.ModelError, "the class LinearRegression; wanted a fitted", pi.PointPredictor, LinearRegression, inputs=["x"]
+    )
+    refuses(pi.ModelError, "none.onnx is no file", pi.PointPredictor, "none.onnx", inputs=["x"])
+    unfitted = pi.PointPredictor(LinearRegression(), inputs=["x"])
+    refuses(pi.PredictionError, "The LinearRegression is not fitted", unfitted.calibrate, {"x": m.x}, m.y)
+
+    def broken(X):
+        raise ValueError("of the model itself")
+
+    refuses(ValueError, "of the model itself", pi.PointPredictor(broken, inputs=["x"]).calibrate, {"x": m.x}, m.y)
+
+
+def test_one_model_is_not_compared():
+    fit = Fit(pi.Model(m.line), {"x": m.x, "y": m.y}, m.LINE)
+    refuses(pi.PredictionError, "models has 1 ('a'); wanted two or more", pi.compare, {"a": fit})
+    refuses(pi.PredictionError, "models came as list", pi.compare, [fit, fit])
+
+
+def test_folds_of_single_numbers_are_none():
+    refuses(pi.DataError, "fold 0 is no pair of arrays", folds_of, [(0, 1)], m.y, None, False, 0)
+    assert len(folds_of([([0], [1])], m.y, None, False, 0)) == 1
+
+
+def test_time_series_are_shown_the_way():
+    def step(sd):
+        return dist.Normal(0.0, sd)
+
+    space = pi.StateSpace(
+        initial=lambda params: step(1.0),
+        transition=lambda x, t, params: dist.Normal(x, params["sd"]),
+        observation=lambda x, t, params: dist.Normal(x, 1.0),
+        prior={"sd": dist.HalfNormal(1.0)},
+    )
+    fit = Fit(space, m.y, {"sd": np.ones(m.DRAWS)})
+    refuses(pi.ModelError, "parameters=posterior).forecast(steps)", pi.Predictor, fit)
+
+    def series(y):
+        a = numpyro.sample("a", dist.Normal(0, 1))
+        numpyro.sample("next", dist.Normal(a * y[:-1], 1.0), obs=y[1:])
+
+    refuses(pi.ModelError, "the data before=y[:-1] and y=y[1:]", fitted, series, {"y": m.y}, {"a": m.draws()})
+
+    def lagged(before, y=None):
+        a = numpyro.sample("a", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(a * before, 1.0), obs=y)
+
+    predictor = fitted(lagged, {"before": m.y[:-1], "y": m.y[1:]}, {"a": m.draws()})
+    assert predictor.predict({"before": [2.0]}).mean[0] == pytest.approx(2.0 * m.draws().mean())
