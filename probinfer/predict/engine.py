@@ -559,7 +559,7 @@ def _rank(pooled: jax.Array, y: jax.Array, discrete: bool) -> tuple[jax.Array, j
 
 
 def _sample(program: Program, draws: dict, fixed: dict, rows: dict, keys: jax.Array) -> jax.Array:
-    if program.family is None:
+    if program.family is None or program.family.traced:
         return program.programs[SAMPLE].call(draws, fixed, rows, keys)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
     numbers, family = jnp.arange(parameters[0].shape[1]), program.family

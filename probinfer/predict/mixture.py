@@ -60,7 +60,7 @@ def summarise(
     every = weights and weights.copied(copies)
     aleatoric = average(family.variance(*parameters), every) + average(jnp.var(apart, axis=1), weights)
     defined = jnp.ones(mean.shape, bool)
-    for parameter in parameters:
+    for parameter in parameters[2:] if family.traced else parameters:  # a law may have no moments
         defined &= ~jnp.any(jnp.isnan(parameter), axis=tuple(range(1, parameter.ndim)))
     return Summary(
         mean=mean,
@@ -232,7 +232,9 @@ def _count_quantile(family: Family, parameters: Sequence[Array], level: Array, w
     means = family.mean(*parameters)
     centre = average(means, weights, 0)
     variance = average(family.variance(*parameters), weights, 0) + average((means - centre) ** 2, weights, 0)
-    width = 1.0 + jnp.sqrt(variance)
+    endless = jnp.isinf(centre) | jnp.isinf(variance)
+    width = jnp.where(endless, 2.0, 1.0 + jnp.sqrt(variance))
+    centre = jnp.where(endless, 0.0, centre)
     start = jnp.maximum(jnp.floor(centre + width * normal_quantile(level)), 0.0)
     if means.shape[0] >= 512 and weights is None:
         start = _search_count(family, [p[::16] for p in parameters], level, start, width, None)
