@@ -64,13 +64,15 @@ _LAWS: dict[type, tuple[Family, Callable[[Any], tuple]]] = {
     dist.NegativeBinomial2: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
     dist.NegativeBinomialProbs: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
     dist.NegativeBinomialLogits: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
+    dist.GeometricProbs: (NEGATIVE_BINOMIAL, lambda d: (1.0, d.probs / (1.0 - d.probs))),
+    dist.GeometricLogits: (NEGATIVE_BINOMIAL, lambda d: (1.0, jnp.exp(d.logits))),
     dist.CategoricalLogits: (CATEGORICAL, lambda d: (log_softmax(d.logits, axis=-1),)),
     dist.CategoricalProbs: (CATEGORICAL, lambda d: (_log_of(d.probs),)),
     dist.OrderedLogistic: (CATEGORICAL, lambda d: (_log_of(d.probs),)),
 }
 
 _TRUNCATED = (dist.TwoSidedTruncatedDistribution, dist.LeftTruncatedDistribution, dist.RightTruncatedDistribution)
-_CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution, dist.IntervalCensoredDistribution)
+_CENSORED = (dist.LeftCensoredDistribution, dist.RightCensoredDistribution)
 _ZERO_INFLATED = (dist.ZeroInflatedPoisson, ZeroInflatedProbs, ZeroInflatedLogits)
 _INFLATED = {POISSON: ZERO_INFLATED_POISSON, NEGATIVE_BINOMIAL: ZERO_INFLATED_NEGATIVE_BINOMIAL}
 

@@ -36,7 +36,7 @@ _ROWS, _DRAWS, _SAMPLED = 8, 3, 400  # what the look is at
 _FALSE_ALARM = 1e-9
 _SLOPE_RTOL, _SLOPES_RIGHT = 1e-2, 0.95  # a few points may lie next to a kink
 _MOST_NUMBERS = 64
-_CANNOT = (NotImplementedError, TypeError, ValueError, AttributeError, AssertionError)  # what a law without such raises
+_CANNOT = (NotImplementedError, TypeError, ValueError, AttributeError, AssertionError, ImportError)  # of what is not there
 
 _ZERO_INFLATED = (ZeroInflatedProbs, ZeroInflatedLogits, ZeroInflatedPoisson)
 _HURDLE = (HurdleProbs, HurdleLogits, HurdlePoisson)
@@ -169,7 +169,7 @@ def _support(law: Any) -> Support | None:
     low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
     number = isinstance(low, int | float | np.number)
     if law.is_discrete:
-        return Support.COUNT if number and low >= 0 else None
+        return None if low is None or (number and low < 0) else Support.COUNT
     if number and low == 0.0:
         if high is None:
             return Support.POSITIVE
@@ -209,22 +209,24 @@ def _agrees(found: OwnLaw, law_of: Callable[..., Any], draws: dict, fixed: dict,
         moments = found.moments(law)
         numbers = moments[2:]
         y = law.expand((1,)).sample(key, (_SAMPLED,)).reshape(_SAMPLED).astype(float)
-        cdf = jax.vmap(lambda value: found.cdf(value, *numbers))
-        density = jnp.exp(jax.vmap(lambda value: found.log_density(value, *numbers))(y))
-        upto = cdf(y)
-        if found.support.discrete:
-            below = jnp.where(y > 0.0, cdf(y - 1.0), 0.0)
-            return upto, below, upto - below, density, *moments[:2]
+        low = _ends(unwrapped(law))[0]
         ordered = jnp.sort(y)
         step = 1e-5 * (ordered[(3 * _SAMPLED) // 4] - ordered[_SAMPLED // 4])
-        return upto, upto, (cdf(y + step) - cdf(y - step)) / (2.0 * step), density, *moments[:2]
+        points = jnp.stack([y, y - 1.0, y] if found.support.discrete else [y, y - step, y + step])
+        below = jax.vmap(jax.vmap(lambda value: found.cdf(value, *numbers)))(points)
+        density = jnp.exp(jax.vmap(lambda value: found.log_density(value, *numbers))(y))
+        if found.support.discrete:
+            return below[0], below[1], below[0] - below[1], density, moments[1], low
+        return below[0], below[0], (below[2] - below[1]) / (2.0 * step), density, moments[1], low
 
     size, count = len(next(iter(draws.values()))), len(next(iter(rows.values())))
     keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), (size, count))
     each = jax.vmap(jax.vmap(of_pair, (None, 0, 0)), (0, None, 0))
-    upto, below, slope, density, _, variance = (np.asarray(a) for a in jax.jit(each)(draws, rows, keys))
+    upto, below, slope, density, variance, low = (np.asarray(a) for a in jax.jit(each)(draws, rows, keys))
     if np.isnan(upto).any() or not (variance[~np.isnan(variance)] >= 0.0).all():
         return False
+    if found.support.discrete and (low.min() < 0.0 or low.min() < low.max()):
+        return False  # some row not looked at might have numbers below zero
     right = np.isclose(slope, density, rtol=_SLOPE_RTOL, atol=1e-6)
     if right.mean() < _SLOPES_RIGHT:
         return False
