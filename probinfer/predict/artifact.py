@@ -37,11 +37,11 @@ from probinfer.errors import ArtifactError, ModelError
 from probinfer.files import beside, sync_folder, write_new
 from probinfer.model.pipeline.change import Change
 from probinfer.model.pipeline.prepared import Prepared, input_lines, outcome_lines
+from probinfer.predict import traced
 from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.family import Family
-from probinfer.predict import traced
 from probinfer.predict.program import CDF, DENSITY, LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Input, Program
 from probinfer.predict.weights import Weights
 

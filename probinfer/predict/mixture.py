@@ -58,7 +58,9 @@ def summarise(
     mean = average(means, weights)
     epistemic = average((means - mean[:, None]) ** 2, weights)
     every = weights and weights.copied(copies)
-    aleatoric = average(family.variance(*parameters), every) + average(jnp.var(apart, axis=1), weights)
+    within = average(family.variance(*parameters), every)
+    between = average(jnp.var(apart, axis=1), weights) if copies > 1 else 0.0
+    aleatoric = jnp.where(jnp.isinf(within), within, within + between)  # between infinite means there is nan
     defined = jnp.ones(mean.shape, bool)
     for parameter in parameters[2:] if family.traced else parameters:  # a law may have no moments
         defined &= ~jnp.any(jnp.isnan(parameter), axis=tuple(range(1, parameter.ndim)))

@@ -25,8 +25,8 @@ from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.discrete import BINOMIAL
 from probinfer.predict.family import Family, Support
 from probinfer.predict.laws import family_of, parameters_of
-from probinfer.predict.own_law import own_law
 from probinfer.predict.levels import picking_inputs, read_inputs
+from probinfer.predict.own_law import own_law
 from probinfer.predict.own_states import mixed_over, own_states
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Input, Program
 from probinfer.predict.training import sketch

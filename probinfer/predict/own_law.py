@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro import distributions as dist
+from numpyro.distributions import constraints
 from numpyro.distributions.discrete import (
     GeometricLogits,
     GeometricProbs,
@@ -36,7 +37,14 @@ _ROWS, _DRAWS, _SAMPLED = 8, 3, 400  # what the look is at
 _FALSE_ALARM = 1e-9
 _SLOPE_RTOL, _SLOPES_RIGHT = 1e-2, 0.95  # a few points may lie next to a kink
 _MOST_NUMBERS = 64
-_CANNOT = (NotImplementedError, TypeError, ValueError, AttributeError, AssertionError, ImportError)  # of what is not there
+_CANNOT = (
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+)  # of what is not there
 
 _ZERO_INFLATED = (ZeroInflatedProbs, ZeroInflatedLogits, ZeroInflatedPoisson)
 _HURDLE = (HurdleProbs, HurdleLogits, HurdlePoisson)
@@ -126,7 +134,7 @@ def _taken_apart(law_of: Callable[..., Any], first: tuple) -> OwnLaw | None:
         law = law_from(numbers)
         low, high = _ends(law)
         inside = _inside(value, low, high)
-        below = jnp.clip(_cdf(law, _as(law, inside)).reshape(()).astype(float), 0.0, 1.0)
+        below = jnp.clip(_cdf(law, _as(support, inside)).reshape(()).astype(float), 0.0, 1.0)
         below = jnp.where(value >= high, 1.0, below)  # nan stays
         return jnp.where((value < low) | ((value <= low) & (not support.discrete)), 0.0, below)
 
@@ -134,21 +142,21 @@ def _taken_apart(law_of: Callable[..., Any], first: tuple) -> OwnLaw | None:
         law = law_from(numbers)
         low, high = _ends(law)
         inside = _inside(value, low, high)
-        density = law.log_prob(_as(law, inside)).reshape(()).astype(float)
+        density = law.log_prob(_as(support, inside)).reshape(()).astype(float)
         possible = (value >= low) & (value <= high) & ((value == jnp.floor(value)) if support.discrete else True)
         return jnp.where(possible, density, -jnp.inf)
 
     return OwnLaw(name, support, moments, cdf, log_density, sum(sizes))
 
 
-def _as(law: Any, value: Array) -> Array:
-    value = value[None]
-    return value.astype(int) if law.is_discrete else value
+def _as(support: Support, value: Array) -> Array:
+    return value[None].astype(int) if support.discrete else value[None]
 
 
 def _ends(law: Any) -> tuple[Array, Array]:
     """The ends of the law's support; infinite where it has none."""
-    support = law.support
+    # Levy loses its support as a pytree (NumPyro 0.22)
+    support = constraints.greater_than(law.loc) if type(law) is dist.Levy else law.support
     low, high = getattr(support, "lower_bound", -jnp.inf), getattr(support, "upper_bound", jnp.inf)
     return jnp.asarray(low, float).reshape(-1)[0], jnp.asarray(high, float).reshape(-1)[0]
 

@@ -2,17 +2,18 @@
 
     E[Y^k] = ∫ Q(u)^k du  over 0 < u < 1
 
-From e to 1 - e by Gauss and Legendre's rule in logit u; beyond, Q is taken as the power of u or 1 - u that it is nearest
-to there, which has its integral in closed form, and an infinite one where the power says so: tails that fall like a
+From e to 1 - e by Gauss and Legendre's rule in logit u; beyond, Q is taken as the power of u or 1 - u that it is near
+there, which has its integral in closed form, and an infinite one where the power says so: tails that fall like a
 power are met exactly, lighter ones up to a share of what little is beyond.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from numpyro import distributions as dist
-from typing import Any
 
 _BEYOND = 1e-11
 _FARTHER = 1e-9  # the power is that between here and there
@@ -55,6 +56,7 @@ def _integrals(quantile: Any) -> tuple[Array, Array]:
 
 def _tails(quantile: Any, middle: Array, *, upper: bool) -> tuple[Array, Array]:
     """The integrals of the gap from the middle and of its square over the last `_BEYOND` of the probability."""
+
     def gap(tail: float) -> Array:
         return quantile(jnp.asarray(1.0 - tail if upper else tail)) - middle
 

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from probinfer.predict.family import Family, Support
 from probinfer.predict.inversion import to_value
-from probinfer.predict.program import CDF, DENSITY
+from probinfer.predict.program import CDF, DENSITY, PARAMETERS
 from probinfer.predict.steps import normal_quantile
 
 _SUPPORTS = {s.name: s for s in (Support.REAL, Support.POSITIVE, Support.UNIT, Support.COUNT)}
@@ -62,6 +61,8 @@ def unpack(words: Any, programs: Mapping[str, Any]) -> Family:
         raise ValueError(f"it has the programs {sorted(programs)}; wanted {CDF} and {DENSITY}")
     if len(programs[CDF].in_avals) != len(programs[DENSITY].in_avals):
         raise ValueError(f"{CDF} and {DENSITY} are of different laws")
+    if PARAMETERS in programs and len(programs[PARAMETERS].out_avals) != 1 + len(programs[CDF].in_avals):
+        raise ValueError(f"{PARAMETERS} does not give the numbers that {CDF} takes")
     return traced_family(str(words["name"]), _SUPPORTS[words["support"]], programs)
 
 
@@ -85,7 +86,9 @@ def _locate(cdf: Callable[..., Array], support: Support, *parameters: Array) -> 
     need not have moments. The quartiles are looked for among the points 0, ±2^k."""
     count = parameters[0].shape[-1]
     few = [p[..., :: max(1, count // _LOOKED_AT)] for p in parameters]
-    powers = 2.0 ** jnp.arange(_FINEST, _FARTHEST + 1) if support is Support.REAL else 2.0 ** jnp.arange(-8.0, 9.25, 0.5)
+    powers = (
+        2.0 ** jnp.arange(_FINEST, _FARTHEST + 1) if support is Support.REAL else 2.0 ** jnp.arange(-8.0, 9.25, 0.5)
+    )
     points = jnp.concatenate([-powers[::-1], jnp.zeros(1), powers])
     below = lax.map(lambda t: jnp.mean(cdf(to_value(support, t)[0], *few), axis=-1), points)
     places = [jnp.minimum(jnp.sum(below < level, axis=0), len(points) - 1) for level in _QUARTERS]
@@ -93,5 +96,6 @@ def _locate(cdf: Callable[..., Array], support: Support, *parameters: Array) -> 
     apart = points[places[1]] - points[jnp.maximum(places[1] - 1, 0)]
     spread = jnp.maximum((high - low) / (2.0 * normal_quantile(jnp.asarray(0.75))), apart)
     known = ~jnp.isnan(below).any(axis=0)
-    both = jnp.where(known, middle, jnp.nan), spread
-    return tuple(jnp.broadcast_to(value[..., None], parameters[0].shape) for value in both)  # type: ignore[return-value]
+    centre = jnp.where(known, middle, jnp.nan)
+    shape = parameters[0].shape
+    return jnp.broadcast_to(centre[..., None], shape), jnp.broadcast_to(spread[..., None], shape)

@@ -67,7 +67,7 @@ LAWS = {
         lambda p, r: dist.TransformedDistribution(dist.Laplace(r, p), [T.AffineTransform(1.0, -2.0)]),
         lambda p, r: stats.laplace(1 - 2 * r, 2 * p),
     ),
-    "truncated gamma": (lambda p, r: dist.LeftTruncatedGamma(2.0, p, 0.5), None),
+    "truncated gamma": (lambda p, r: dist.LeftTruncatedGamma(dist.Gamma(2.0, p), 0.5), None),
     "truncated Cauchy": (lambda p, r: dist.TruncatedDistribution(dist.Cauchy(r, p), low=-1.0, high=4.0), None),
     "truncated Laplace": (lambda p, r: dist.TruncatedDistribution(dist.Laplace(r, p), low=0.0), None),
     "truncated logistic": (lambda p, r: dist.TruncatedDistribution(dist.Logistic(r, p), high=2.0), None),
@@ -112,7 +112,7 @@ def test_a_law_by_its_own_functions(name):
         p, r = at(X[5], A[0])
         rtol = 1e-5
         if scipys is None:
-            law, rtol = _from_density(density, found.support.discrete), 3e-4
+            law, rtol = FromDensity(density, found.support.discrete), 3e-4
             points = np.linspace(0.02, 3.0, 9) if not found.support.discrete else np.arange(6.0)
         else:
             law = scipys(p, r)
@@ -124,7 +124,7 @@ def test_a_law_by_its_own_functions(name):
         assert np.allclose(cdf(ends), [0.0, 1.0], atol=1e-5)
 
 
-class _from_density:  # noqa: N801 - stands for a law of SciPy
+class FromDensity:
     """Integrals of a density on a grid, whose step of 2e-4 is the error where the density ends at once."""
 
     def __init__(self, density, discrete):
@@ -154,25 +154,25 @@ def half_cauchy():
 
 
 def test_an_infinite_mean_is_told(half_cauchy):
-    """Whatever the order of the draws; quantiles are the mixture's."""
+    """And quantiles are the mixture's."""
     rows = {"x": [-0.5, 0.5]}
-    for predictor in (half_cauchy, predictor_of(LAWS["HalfCauchy"][0], A[::-1])):
-        found = predictor.predict(rows, quantiles=LEVELS)
-        assert np.isinf(found.mean).all()
-        assert np.isinf(found.sd).all()
-        assert np.isnan(found.epistemic_sd).all()
-        for x, quantiles in zip(rows["x"], found.quantiles, strict=True):
-            below = stats.halfcauchy(scale=at(x)[0]).cdf(quantiles[:, None]).mean(1)
-            np.testing.assert_allclose(below, LEVELS, rtol=1e-9)
+    found = half_cauchy.predict(rows, quantiles=LEVELS)
+    assert np.isinf(found.mean).all()
+    assert np.isinf(found.sd).all()
+    assert np.isnan(found.epistemic_sd).all()
+    for x, quantiles in zip(rows["x"], found.quantiles, strict=True):
+        below = stats.halfcauchy(scale=at(x)[0]).cdf(quantiles[:, None]).mean(1)
+        np.testing.assert_allclose(below, LEVELS, rtol=1e-9)
 
 
 def test_the_law_travels_in_the_artifact(half_cauchy, tmp_path):
     half_cauchy.save(tmp_path / "p")
     loaded = pi.load_predictor(tmp_path / "p")
     rows = {"x": [0.5]}
-    for found, expected in zip(loaded.predict(rows).columns().values(), half_cauchy.predict(rows).columns().values(), strict=True):
+    for found, expected in zip(
+        loaded.predict(rows).columns().values(), half_cauchy.predict(rows).columns().values(), strict=True
+    ):
         np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(loaded.sample(rows, 5), half_cauchy.sample(rows, 5))
     np.testing.assert_allclose(
         loaded.log_score(rows, [1.2]), np.log(stats.halfcauchy(scale=at(0.5)[0]).pdf(1.2).mean()), rtol=1e-9
     )
@@ -185,8 +185,11 @@ def test_onnx_refuses_it_by_name(half_cauchy, tmp_path):
 
 @pytest.mark.long
 def test_an_infinite_variance_is_told_in_any_order():
-    """Concentrations on both sides of 2: the variance is infinite in some draws, not in those that come first."""
+    """Of the half-Cauchy law all moments. Concentrations of the inverse gamma law on both sides of 2: the variance is infinite in some draws, not in those that come first."""
     for a in (np.sort(A), np.sort(A)[::-1]):
+        found = predictor_of(LAWS["HalfCauchy"][0], a).predict({"x": [0.0, 0.0]})
+        assert np.isinf(found.mean).all()
+        assert np.isinf(found.sd).all()
         found = predictor_of(lambda p, r: dist.InverseGamma(p + 1.0, 2.0), a).predict({"x": [0.0, 0.0]})
         assert np.isinf(found.sd).all()
         np.testing.assert_allclose(found.mean, (2.0 / at(0.0)[0]).mean(), rtol=1e-6)
@@ -200,6 +203,8 @@ def test_fewer_and_rounded_draws_and_gaps():
     assert predictor.compress(rows, tolerance=0.05).program.size < SIZE
     whole, rounded = (p.predict({"x": [0.3]}) for p in (predictor, predictor.round(rows)))
     np.testing.assert_allclose(rounded.mean, whole.mean, rtol=1e-5)
+    drawn = predictor.sample({"x": [0.3]}, 1000, seed=1)[:, 0]
+    assert stats.kstest(drawn, lambda y: predictor.cdf({"x": np.full(len(y), 0.3)}, y)[:, 0]).pvalue > 1e-6
     gappy = predictor.predict({"x": [np.nan]}, missing={"x": [0.0, 1.0]})
     np.testing.assert_allclose(gappy.mean, predictor.predict({"x": [0.0, 1.0]}).mean.mean(), rtol=1e-9)
 
@@ -258,13 +263,14 @@ class NoMoments(dist.Normal):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize(("spread", "told"), [(1.0, True), (0.01, False)])
+@pytest.mark.parametrize(("spread", "told"), [(1.0, True), pytest.param(0.01, False, marks=pytest.mark.long)])
 def test_an_epistemic_part_is_a_number_that_can_be_trusted_or_nan(spread, told):
-    """Of 200 draws, 32 replicates each: the error of the sd is below an eighth at one in three; 4 of them are allowed."""
+    """S = 200 draws, R = 32 replicates, aleatoric sd 1. The draws are given, so that of a spread of 1 the estimate's noise
+    is that of 2 (m_s - m) e_s, e_s of variance 1 / R: 2.5% of the variance, 1.3% of the sd. Five of them are 7%."""
     a = spread * A / A.std()
     found = predictor_of(lambda p, r: NoMoments(r, 1.0), a).predict({"x": [0.0, 0.5]})
     if told:
-        np.testing.assert_allclose(found.epistemic_sd, spread, rtol=0.1)
+        np.testing.assert_allclose(found.epistemic_sd, spread, rtol=0.07)
     else:
         assert np.isnan(found.epistemic_sd).all()
     np.testing.assert_allclose(found.aleatoric_sd, 1.0, atol=6 * (2 * 31 * SIZE) ** -0.5)
