@@ -98,6 +98,11 @@ def parameters_of(distribution: Any, shape: tuple[int, ...]) -> tuple[Array, ...
     return tuple(jnp.broadcast_to(a, shape + a.shape[-1:] if classes else shape) for a in arrays)
 
 
+def itself(distribution: Any) -> Any:
+    """Of an outcome that is given as two ends between which it lies the law of the outcome; else the law as it is."""
+    return distribution.base_dist if type(distribution) is dist.IntervalCensoredDistribution else distribution
+
+
 def _law_of(distribution: Any) -> tuple[Family, Callable[[Any], tuple]] | None:
     if type(distribution) in _TRUNCATED:
         return (TRUNCATED_NORMAL, _bounded) if type(unwrapped(distribution.base_dist)) is dist.Normal else None

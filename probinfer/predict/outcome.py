@@ -24,7 +24,7 @@ from probinfer.model.trace import VALUE_NEEDED
 from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.discrete import BINOMIAL
 from probinfer.predict.family import Family, Support
-from probinfer.predict.laws import family_of, parameters_of
+from probinfer.predict.laws import family_of, itself, parameters_of
 from probinfer.predict.levels import picking_inputs, read_inputs
 from probinfer.predict.own_law import own_law
 from probinfer.predict.own_states import mixed_over, own_states
@@ -100,7 +100,7 @@ class _Plan:
 
     def _law(self, draw: Mapping[str, Any], rows: int, arrays: Any, constants: Any) -> Any:
         if not self.states:
-            return self.bound.simulate(draw, arrays, constants)[self.site.name]["fn"]
+            return itself(self.bound.simulate(draw, arrays, constants)[self.site.name]["fn"])
         shared = {name: value for name, value in draw.items() if name not in self.states}
         return mixed_over(
             self.states,
@@ -198,6 +198,11 @@ def _bound(posterior: "Posterior") -> "BoundModel":
 
 def _outcome_site(bound: "BoundModel", outcome: str | None) -> Any:
     observed = {site.name: site for site in bound.observed}
+    if outcome is not None and not isinstance(outcome, str):
+        raise ModelError(
+            f"outcome came as {outcome!r}; wanted the name of one observed site. A predictor has one outcome; make one "
+            f"for each: {{name: pi.Predictor(posterior, name) for name in {list(observed)!r}}}."
+        )
     if not observed:
         raise ModelError(
             "The model has no observed site, so there is no outcome to predict. Give obs= to a sample site: "
@@ -210,9 +215,20 @@ def _outcome_site(bound: "BoundModel", outcome: str | None) -> Any:
     name = outcome if outcome is not None else next(iter(observed))
     if name not in observed:
         raise ModelError(f"The model has no observed site {name!r}; its outcomes are {', '.join(map(repr, observed))}.")
-    if not observed[name].shape:
+    site = observed[name]
+    ends: list[bool] = []
+
+    def look() -> list:
+        law = bound.simulate({})[name]["fn"]
+        ends.append(itself(law) is not law)
+        return []
+
+    jax.eval_shape(look)
+    if ends[-1]:
+        site = site._replace(shape=site.shape[:-1], dims=site.dims[:-1])
+    if not site.shape:
         raise ModelError(f"The outcome {name!r} is a single number, so the model has no rows to predict for.")
-    return observed[name]
+    return site
 
 
 def _plans(bound: "BoundModel", site: Any) -> Iterator[_Plan]:
@@ -277,6 +293,7 @@ def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> tuple[_Plan, _Law]
         if law.event_dim > len(plan.event) and family_of(law) is None:
             raise _Unfit(2, _JOINT)
         observed = jnp.asarray(bound.simulate(draw)[plan.site.name]["value"])
+        observed = observed[..., 0] if observed.ndim > len(plan.site.shape) else observed  # one end of two
         fingerprint = _fingerprint(law, plan.site.shape, observed)
         top = jnp.max(fingerprint[0] if family_of(law) is BINOMIAL else observed)
         return jax.tree.map(lambda a: a[rows], (fingerprint, observed)), top

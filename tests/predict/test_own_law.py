@@ -185,7 +185,8 @@ def test_onnx_refuses_it_by_name(half_cauchy, tmp_path):
 
 @pytest.mark.long
 def test_an_infinite_variance_is_told_in_any_order():
-    """Of the half-Cauchy law all moments. Concentrations of the inverse gamma law on both sides of 2: the variance is infinite in some draws, not in those that come first."""
+    """Of the half-Cauchy law in all draws; of the inverse gamma law, with concentrations on both sides of 2, in some,
+    first or last."""
     for a in (np.sort(A), np.sort(A)[::-1]):
         found = predictor_of(LAWS["HalfCauchy"][0], a).predict({"x": [0.0, 0.0]})
         assert np.isinf(found.mean).all()
@@ -247,6 +248,26 @@ def test_a_wrong_cdf_is_not_used(kind, right):
         assert (own_law(law_of, {"a": A}, {}, {"x": X}) is not None) is right
 
 
+def test_an_outcome_known_to_lie_between_two_ends_is_predicted_as_it_is():
+    def model(x, y=None):
+        a = numpyro.sample("a", dist.Normal(0, 1))
+        none = jnp.zeros(x.shape[0], bool)
+        numpyro.sample("y", dist.IntervalCensoredDistribution(dist.Normal(a * x, 2.0), none, none), obs=y)
+
+    predictor = fitted(model, {"x": X, "y": np.stack([X - 1.0, X + 1.0], axis=1)}, {"a": A})
+    found = predictor.predict({"x": [2.0]})
+    np.testing.assert_allclose(found.mean, 2.0 * A.mean(), rtol=1e-9)
+    np.testing.assert_allclose(found.sd, np.hypot(2.0, 2.0 * A.std()), rtol=1e-9)
+    np.testing.assert_allclose(
+        predictor.log_score({"x": [2.0]}, [0.5]), np.log(stats.norm(2.0 * A, 2.0).pdf(0.5).mean()), rtol=1e-9
+    )
+
+
+def test_several_outcomes_are_one_predictor_each():
+    with pytest.raises(pi.ModelError, match=r"outcome came as \['y', 'z'\].*make one for each"):
+        fitted(model_of(LAWS["Uniform"][0]), {"x": X, "y": X}, {"a": A}, outcome=["y", "z"])
+
+
 # moments from draws --------------------------------------------------------------------------------------------------
 
 
@@ -265,8 +286,8 @@ class NoMoments(dist.Normal):
 
 @pytest.mark.parametrize(("spread", "told"), [(1.0, True), pytest.param(0.01, False, marks=pytest.mark.long)])
 def test_an_epistemic_part_is_a_number_that_can_be_trusted_or_nan(spread, told):
-    """S = 200 draws, R = 32 replicates, aleatoric sd 1. The draws are given, so that of a spread of 1 the estimate's noise
-    is that of 2 (m_s - m) e_s, e_s of variance 1 / R: 2.5% of the variance, 1.3% of the sd. Five of them are 7%."""
+    """S = 200 draws, R = 32 replicates, aleatoric sd 1. The draws are given, so that at a spread of 1 the noise is that
+    of 2 (m_s - m) e_s, e_s of variance 1 / R: 2.5% of the variance, 1.3% of the sd. Five of them are 7%."""
     a = spread * A / A.std()
     found = predictor_of(lambda p, r: NoMoments(r, 1.0), a).predict({"x": [0.0, 0.5]})
     if told:
