@@ -197,30 +197,6 @@ def test_an_infinite_variance_is_told_in_any_order():
         assert np.isfinite(found.epistemic_sd).all()
 
 
-@pytest.mark.long
-def test_fewer_and_rounded_draws_and_gaps():
-    predictor = predictor_of(LAWS["SoftLaplace"][0])
-    rows = {"x": np.linspace(-1, 1, 60)}
-    assert predictor.compress(rows, tolerance=0.05).program.size < SIZE
-    whole, rounded = (p.predict({"x": [0.3]}) for p in (predictor, predictor.round(rows)))
-    np.testing.assert_allclose(rounded.mean, whole.mean, rtol=1e-5)
-    drawn = predictor.sample({"x": [0.3]}, 1000, seed=1)[:, 0]
-    assert stats.kstest(drawn, lambda y: predictor.cdf({"x": np.full(len(y), 0.3)}, y)[:, 0]).pvalue > 1e-6
-    gappy = predictor.predict({"x": [np.nan]}, missing={"x": [0.0, 1.0]})
-    np.testing.assert_allclose(gappy.mean, predictor.predict({"x": [0.0, 1.0]}).mean.mean(), rtol=1e-9)
-
-
-@pytest.mark.long
-def test_counts_are_searched():
-    predictor = predictor_of(LAWS["HurdlePoisson"][0], y=np.ones(len(X), int))
-    found = predictor.predict({"x": [0.5]}, quantiles=(0.2, 0.5, 0.9))
-    rates = 3.0 * at(0.5)[0]
-    k = np.arange(40)[:, None]
-    mass = np.where(k == 0, 0.3, 0.7 * stats.poisson(rates).pmf(k) / -np.expm1(-rates)).mean(1)
-    np.testing.assert_array_equal(found.quantiles[0], np.searchsorted(np.cumsum(mass), (0.2, 0.5, 0.9)))
-    np.testing.assert_allclose(found.probabilities[0], mass[: found.probabilities.shape[1]], rtol=1e-5)
-
-
 class Shifted(dist.Normal):
     """Its cdf is that of another normal law, by a tenth of its sd."""
 
