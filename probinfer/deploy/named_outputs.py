@@ -159,7 +159,7 @@ def values(output: Output, form: Form, found: Answered | None, samples: np.ndarr
     assert found is not None
     answer = found.answer
     if output is Output.SD:
-        return np.sqrt(answer.aleatoric_variance + (0.0 if form.point else answer.epistemic_variance))
+        return np.sqrt(answer.variance)
     if output is Output.MOST_PROBABLE:
         codes = np.argmax(answer.probabilities, axis=-1)
         return np.array(form.labels, object)[codes] if form.labels else codes

@@ -37,12 +37,13 @@ from probinfer.errors import ArtifactError, ModelError
 from probinfer.files import beside, sync_folder, write_new
 from probinfer.model.pipeline.change import Change
 from probinfer.model.pipeline.prepared import Prepared, input_lines, outcome_lines
+from probinfer.predict import traced
 from probinfer.predict.agreement import check_outcome, check_programs, read_input
 from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.family import Family
-from probinfer.predict.program import LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Program
+from probinfer.predict.program import CDF, DENSITY, LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Program
 from probinfer.predict.weights import Weights
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ _OPERATION = re.compile(
     r"ProductOfElementaryHouseholderReflectors|Cholesky|TopK|ApproxTopK|shape_assertion|Sharding|"
     r"(stablehlo|mhlo|chlo)\.[\w.]+"
 )
-_ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY)
+_ROLES = (PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY, CDF, DENSITY)
+_TRACED = "own law"  # a family that no table has
 _SECTIONS = {
     "outcome": dict, "inputs": list, "constants": dict, "row_counts": list, "unread": list, "draws": dict,
     "fixed": dict, "programs": dict, "about": dict, "versions": dict, "files": dict,
@@ -137,10 +139,11 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "outcome": {
             "name": program.outcome,
-            "family": (program.family.of or program.family).name if program.family else None,
+            "family": _family_name(program.family),
             "event": list(program.event),
             "discrete": program.discrete,
             "probabilities": program.probabilities,
+            **({"law": traced.pack(program.family)} if program.family and program.family.traced else {}),
         },
         "inputs": [
             {"name": i.name, "dtype": i.dtype, "shape": list(i.shape), "low": i.low, "high": i.high}
@@ -248,7 +251,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
     with _malformed(path):
         outcome = manifest["outcome"]
         family = outcome["family"]
-        if family is not None and family not in FAMILIES:
+        if family is not None and family not in (*FAMILIES, _TRACED):
             raise ArtifactError(
                 f"{path}: the outcome's family is {family!r}; this version knows {', '.join(FAMILIES)}."
             )
@@ -266,7 +269,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
         programs = {role: _exported(path, files[file], manifest) for role, file in manifest["programs"].items()}
         program = Program(
             outcome=outcome["name"],
-            family=_family(path, family, change) if family is not None else None,
+            family=_family(path, outcome, programs, change) if family is not None else None,
             inputs=tuple(read_input(path, words) for words in manifest["inputs"]),
             draws=draws,
             chains=chains,
@@ -282,6 +285,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             weights=_weights(path, manifest, files),
         )
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
+        wanted |= {SAMPLE, CDF, DENSITY} if family == _TRACED else set()
         if not wanted <= set(program.programs) <= set(_ROLES):
             raise ArtifactError(f"{path}: it has the programs {sorted(program.programs)}; wanted {sorted(wanted)}.")
         check_programs(path, program)
@@ -316,11 +320,21 @@ def _check_prepared(path: Any, program: Program) -> None:
         raise ArtifactError(f"{path}: the outcome has {len(labels)} labels for {program.probabilities} classes.")
 
 
-def _family(path: Any, name: str, change: Change | None) -> Family:
+def _family_name(family: Family | None) -> str | None:
+    if family is None:
+        return None
+    return _TRACED if family.traced else (family.of or family).name
+
+
+def _family(path: Any, outcome: Mapping[str, Any], programs: Mapping[str, Any], change: Change | None) -> Family:
     try:
-        return changed(FAMILIES[name], change)
+        if outcome["family"] == _TRACED:
+            return changed(traced.unpack(outcome.get("law"), programs), change)
+        return changed(FAMILIES[outcome["family"]], change)
     except ModelError as error:
         raise ArtifactError(f"{path}: the outcome's transform does not go with its law: {error}") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: the outcome's law does not fit its programs: {error}.") from None
 
 
 def _weights(path: Any, manifest: Mapping, files: Mapping[str, bytes]) -> Weights | None:

@@ -41,6 +41,8 @@ def changed(family: Family, change: Change | None) -> Family:
             f"The outcome is transformed, and its law {family.name} is one of {family.support.value}. A transform goes "
             "with a law of all real numbers (Normal, StudentT, …); leave the outcome as it is."
         )
+    if family.traced:
+        raise ModelError(f"The outcome is transformed, and moments of a transformed {family.name} are not known here.")
     curved = change.curve in (Curve.BOX_COX, Curve.YEO_JOHNSON)
     if curved and family.name not in _REACH:
         raise ModelError(

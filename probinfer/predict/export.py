@@ -70,6 +70,11 @@ def _refuse(predictor: "Predictor") -> None:
             f"{program.outcome} has a law without a closed form, which is answered from predictive draws; ONNX has no "
             "such random numbers. Save it as a folder (predictor.save) instead."
         )
+    if program.family.traced:
+        raise ExportError(
+            f"{program.outcome} is {program.family.name}, a law that is computed by its own functions, which are not "
+            "translated to ONNX. Save it as a folder (predictor.save) instead."
+        )
     if predictor.calibration is not None:
         raise ExportError(
             "The predictor is calibrated, and the ONNX file would give the intervals without calibration. Export the "

@@ -48,6 +48,7 @@ class Family:
     locate           continuous: centre and spread on the search scale (reals: x, positive: log x, unit: logit x)
     first, ratio     counts: log P(Y = 0), and (k, *parameters) -> P(Y = k + 1) / P(Y = k)
     normal           continuous: normal on the search scale, with the mean and sd that `locate` gives
+    traced           made of the law's own exported functions (traced.py): in double precision only, not under vmap
     of, change       of an outcome that the model has transformed: the model's family, and the transform
     """
 
@@ -63,5 +64,6 @@ class Family:
     first: Callable[..., Array] = _absent
     ratio: Callable[..., Array] = _absent
     normal: bool = False
+    traced: bool = False
     of: "Family | None" = None
     change: "Change | None" = None

@@ -145,7 +145,12 @@ def _search(mixture: _Mixture, levels: Array, starts: Array, width: Array, found
     narrow = 8.0 * jnp.finfo(starts.dtype).eps
     numbers = jnp.arange(levels.shape[0])
 
+    single = not mixture.family.traced
+
     def cdf_and_density(t: Array, rough: Array) -> tuple[Array, Array]:
+        if not single:
+            return mixture.cdf(t, rough=False), mixture.density(t, rough=False)
+
         def in_single(function: Callable) -> Array:
             return function(t.astype(jnp.float32), rough=True).astype(t.dtype)
 
@@ -178,7 +183,7 @@ def _search(mixture: _Mixture, levels: Array, starts: Array, width: Array, found
         infinite = jnp.full_like(moved, jnp.inf)
         return _Search(
             at=at,
-            rough=s.rough ^ arrived,
+            rough=(s.rough ^ arrived) & single,
             t=jnp.where(arrived, begin, moved),
             low=jnp.where(arrived, -infinite, low),
             high=jnp.where(arrived, infinite, high),
@@ -195,7 +200,7 @@ def _search(mixture: _Mixture, levels: Array, starts: Array, width: Array, found
     infinite = jnp.asarray(jnp.inf, starts.dtype)
     first = next_after(-1)
     start = starts[jnp.minimum(first, levels.shape[0] - 1)]
-    state = _Search(first, jnp.asarray(True), start, -infinite, infinite, jnp.asarray(0), found)
+    state = _Search(first, jnp.asarray(single), start, -infinite, infinite, jnp.asarray(0), found)
     return lax.while_loop(unfinished, body, state).found
 
 

@@ -64,6 +64,8 @@ _LAWS: dict[type, tuple[Family, Callable[[Any], tuple]]] = {
     dist.NegativeBinomial2: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
     dist.NegativeBinomialProbs: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
     dist.NegativeBinomialLogits: (NEGATIVE_BINOMIAL, lambda d: (d.concentration, d.rate)),
+    dist.GeometricProbs: (NEGATIVE_BINOMIAL, lambda d: (1.0, d.probs / (1.0 - d.probs))),
+    dist.GeometricLogits: (NEGATIVE_BINOMIAL, lambda d: (1.0, jnp.exp(d.logits))),
     dist.CategoricalLogits: (CATEGORICAL, lambda d: (log_softmax(d.logits, axis=-1),)),
     dist.CategoricalProbs: (CATEGORICAL, lambda d: (_log_of(d.probs),)),
     dist.OrderedLogistic: (CATEGORICAL, lambda d: (_log_of(d.probs),)),
@@ -80,13 +82,13 @@ def family_of(distribution: Any) -> Family | None:
 
     Also through censoring: what is predicted is the outcome itself, not whether it would have been seen.
     """
-    law = _law_of(_unwrap(distribution))
+    law = _law_of(unwrapped(distribution))
     return law[0] if law else None
 
 
 def parameters_of(distribution: Any, shape: tuple[int, ...]) -> tuple[Array, ...]:
     """The family's parameters, each broadcast to the outcome's `shape` (and the classes, where there are such)."""
-    base = _unwrap(distribution)
+    base = unwrapped(distribution)
     law = _law_of(base)
     if law is None:
         raise TypeError(f"{type(base).__name__} is no law of a family; family_of says which are.")
@@ -96,23 +98,29 @@ def parameters_of(distribution: Any, shape: tuple[int, ...]) -> tuple[Array, ...
     return tuple(jnp.broadcast_to(a, shape + a.shape[-1:] if classes else shape) for a in arrays)
 
 
+def itself(distribution: Any) -> Any:
+    """Of an outcome that is given as two ends between which it lies the law of the outcome; else the law as it is."""
+    return distribution.base_dist if type(distribution) is dist.IntervalCensoredDistribution else distribution
+
+
 def _law_of(distribution: Any) -> tuple[Family, Callable[[Any], tuple]] | None:
     if type(distribution) in _TRUNCATED:
-        return (TRUNCATED_NORMAL, _bounded) if type(_unwrap(distribution.base_dist)) is dist.Normal else None
+        return (TRUNCATED_NORMAL, _bounded) if type(unwrapped(distribution.base_dist)) is dist.Normal else None
     if type(distribution) not in _ZERO_INFLATED:
         return _LAWS.get(type(distribution))
-    base = _LAWS.get(type(_unwrap(distribution.base_dist)))
+    base = _LAWS.get(type(unwrapped(distribution.base_dist)))
     if base is None or base[0] not in _INFLATED:
         return None
-    return _INFLATED[base[0]], lambda d: (d.gate, *base[1](_unwrap(d.base_dist)))
+    return _INFLATED[base[0]], lambda d: (d.gate, *base[1](unwrapped(d.base_dist)))
 
 
 def _bounded(distribution: Any) -> tuple:
-    base = _unwrap(distribution.base_dist)
+    base = unwrapped(distribution.base_dist)
     return base.loc, base.scale, getattr(distribution, "low", -jnp.inf), getattr(distribution, "high", jnp.inf)
 
 
-def _unwrap(distribution: Any) -> Any:
+def unwrapped(distribution: Any) -> Any:
+    """The law below `to_event`, `expand`, `mask` and censoring."""
     wrapping = dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
     while isinstance(distribution, wrapping) or type(distribution) in _CENSORED:
         distribution = distribution.base_dist

@@ -61,7 +61,9 @@ def summarise(
     mean = average(means, weights)
     epistemic = average((means - mean[:, None]) ** 2, weights)
     every = weights and weights.copied(copies)
-    aleatoric = average(family.variance(*parameters), every) + average(jnp.var(apart, axis=1), weights)
+    within = average(family.variance(*parameters), every)
+    between = average(jnp.var(apart, axis=1), weights) if copies > 1 else 0.0
+    aleatoric = jnp.where(jnp.isinf(within), within, within + between)  # between infinite means there is nan
     places = quantiles(family, parameters, levels, every, search_counts=search_counts)
     return Summary(
         mean=mean,
@@ -79,11 +81,12 @@ def _defined(
     """Which mixtures are laws, with numbers that floating point holds, (M,).
 
     Moments may be infinite by law. Parameters may not, but for bounds and chances of 0 or 1; a quantile is finite by
-    law, and so is the variance of finite means: where these are not, arithmetic went beyond 1e308.
+    law, and so is the variance of finite means: where these are not, arithmetic went beyond 1e308. Which of a traced
+    law's numbers are bounds is not known, and it may have no moments.
     """
     found = finite(places, levels) & (jnp.isfinite(epistemic) | ~jnp.isfinite(means).all(axis=1))
-    for name, parameter in zip(family.parameters, parameters, strict=True):
-        right = ~jnp.isnan(parameter) if name in _ENDLESS else jnp.isfinite(parameter)
+    for name, parameter in list(zip(family.parameters, parameters, strict=True))[2 if family.traced else 0 :]:
+        right = ~jnp.isnan(parameter) if family.traced or name in _ENDLESS else jnp.isfinite(parameter)
         found &= right.all(axis=tuple(range(1, parameter.ndim)))
     return found
 
@@ -302,7 +305,9 @@ def _count_quantile(family: Family, parameters: Sequence[Array], level: Array, w
     means = family.mean(*parameters)
     centre = average(means, weights, 0)
     variance = average(family.variance(*parameters), weights, 0) + average((means - centre) ** 2, weights, 0)
-    width = 1.0 + jnp.sqrt(variance)
+    endless = jnp.isinf(centre) | jnp.isinf(variance)
+    width = jnp.where(endless, 2.0, 1.0 + jnp.sqrt(variance))
+    centre = jnp.where(endless, 0.0, centre)
     start = jnp.maximum(jnp.floor(centre + width * normal_quantile(level)), 0.0)
     if means.shape[0] >= 512 and weights is None:
         start = _search_count(family, [p[::16] for p in parameters], level, start, width, None)

@@ -25,8 +25,9 @@ from probinfer.model.trace import VALUE_NEEDED
 from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.discrete import BINOMIAL
 from probinfer.predict.family import Family, Support
-from probinfer.predict.laws import family_of, parameters_of
+from probinfer.predict.laws import family_of, itself, parameters_of
 from probinfer.predict.levels import picking_inputs, read_inputs
+from probinfer.predict.own_law import own_law
 from probinfer.predict.own_states import mixed_over, own_states
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Input, Program
 from probinfer.predict.training import sketch
@@ -100,7 +101,7 @@ class _Plan:
 
     def _law(self, draw: Mapping[str, Any], rows: int, arrays: Any, constants: Any) -> Any:
         if not self.states:
-            return self.bound.simulate(draw, arrays, constants)[self.site.name]["fn"]
+            return itself(self.bound.simulate(draw, arrays, constants)[self.site.name]["fn"])
         shared = {name: value for name, value in draw.items() if name not in self.states}
         return mixed_over(
             self.states,
@@ -203,6 +204,11 @@ def _bound(posterior: "Posterior") -> "BoundModel":
 
 def _outcome_site(bound: "BoundModel", outcome: str | None) -> Any:
     observed = {site.name: site for site in bound.observed}
+    if outcome is not None and not isinstance(outcome, str):
+        raise ModelError(
+            f"outcome came as {outcome!r}; wanted the name of one observed site. A predictor has one outcome; make one "
+            f"for each: {{name: pi.Predictor(posterior, name) for name in {list(observed)!r}}}."
+        )
     if not observed:
         raise ModelError(
             "The model has no observed site, so there is no outcome to predict. Give obs= to a sample site: "
@@ -215,9 +221,20 @@ def _outcome_site(bound: "BoundModel", outcome: str | None) -> Any:
     name = outcome if outcome is not None else next(iter(observed))
     if name not in observed:
         raise ModelError(f"The model has no observed site {name!r}; its outcomes are {', '.join(map(repr, observed))}.")
-    if not observed[name].shape:
+    site = observed[name]
+    ends: list[bool] = []
+
+    def look() -> list:
+        law = bound.simulate({})[name]["fn"]
+        ends.append(itself(law) is not law)
+        return []
+
+    jax.eval_shape(look)
+    if ends[-1]:
+        site = site._replace(shape=site.shape[:-1], dims=site.dims[:-1])
+    if not site.shape:
         raise ModelError(f"The outcome {name!r} is a single number, so the model has no rows to predict for.")
-    return observed[name]
+    return site
 
 
 def _plans(bound: "BoundModel", site: Any) -> Iterator[_Plan]:
@@ -282,6 +299,7 @@ def _check(plan: _Plan, latents: Mapping[str, np.ndarray]) -> tuple[_Plan, _Law]
         if law.event_dim > len(plan.event) and family_of(law) is None:
             raise _Unfit(2, _JOINT)
         observed = jnp.asarray(bound.simulate(draw)[plan.site.name]["value"])
+        observed = observed[..., 0] if observed.ndim > len(plan.site.shape) else observed  # one end of two
         fingerprint = _fingerprint(law, plan.site.shape, observed)
         top = jnp.max(fingerprint[0] if family_of(law) is BINOMIAL else observed)
         return jax.tree.map(lambda a: a[rows], (fingerprint, observed)), top
@@ -388,9 +406,11 @@ def _export(plan: _Plan, law: _Law, latents: Mapping[str, np.ndarray], chains: i
     bounds = plan.bound.index_bounds_of(one_row, plan.constants)
     constants = {k: v for k, v in plan.constants.items() if k not in plan.left_out}
     known = {**plan.bound.constants, **plan.bound.arrays}
+    family, programs = _programs(plan, law, law_of, draws, fixed, rows or {NO_INPUT: np.zeros(plan.site.shape[0])})
+    law = law._replace(family=family)
     return Program(
         outcome=plan.site.name,
-        family=law.family,
+        family=family,
         inputs=tuple(_input(name, values, bounds.get(name), name in picking) for name, values in rows.items()),
         draws=draws,
         chains=chains,
@@ -401,7 +421,7 @@ def _export(plan: _Plan, law: _Law, latents: Mapping[str, np.ndarray], chains: i
         event=plan.event,
         discrete=law.discrete,
         probabilities=_probabilities(law, jaxpr),
-        programs=_programs(plan, law, law_of, draws, fixed, rows or {NO_INPUT: np.zeros(plan.site.shape[0])}),
+        programs=programs,
     )
 
 
@@ -423,12 +443,13 @@ def _probabilities(law: _Law, jaxpr: Any) -> int:
 
 def _programs(
     plan: _Plan, law: _Law, law_of: Callable, draws: Mapping, fixed: Mapping, rows: Mapping
-) -> dict[str, jax.export.Exported]:
+) -> tuple[Family | None, dict[str, Any]]:
+    """The family, which may be one of this law alone, and the programs."""
     shape = (1, *plan.event)
     batch = shape[: len(shape) - law.event_dim]
     export = partial(_exported, law_of, draws, fixed, rows)
     if law.family:
-        return {PARAMETERS: export(lambda d: tuple(p[0] for p in parameters_of(d, shape)))}
+        return law.family, {PARAMETERS: export(lambda d: tuple(p[0] for p in parameters_of(d, shape)))}
 
     def sample(d: Any, key: jax.Array) -> jax.Array:
         return jnp.broadcast_to(d.expand(batch).sample(key), shape)[0].astype(float)
@@ -439,16 +460,24 @@ def _programs(
     def moments(d: Any) -> tuple[jax.Array, ...]:
         return tuple(jnp.broadcast_to(m, shape)[0].astype(float) for m in (d.mean, d.variance))
 
-    programs = {SAMPLE: export(sample, key=((2,), np.uint32)), LOG_DENSITY: export(log_density, y=(plan.event, float))}
+    sampled = export(sample, key=((2,), np.uint32))
+    own = own_law(law_of, draws, fixed, rows) if not plan.event and not _has_change(plan) else None
+    if own is not None:
+        family, programs = own.export(_PLATFORMS)
+        return family, {PARAMETERS: export(own.moments), SAMPLE: sampled, **programs}
+    programs = {SAMPLE: sampled, LOG_DENSITY: export(log_density, y=(plan.event, float))}
     try:
-        found = jax.jit(jax.vmap(jax.vmap(lambda *a: moments(law_of(*a)), (0, None, None)), (None, None, 0)))(
-            {k: v[:_CHECKED_DRAWS] for k, v in draws.items()}, fixed, {k: v[:_CHECKED_ROWS] for k, v in rows.items()}
-        )
-    except NotImplementedError:
-        return programs
-    if all(bool(jnp.isfinite(m).all()) for m in found):
         programs[MOMENTS] = export(moments)
-    return programs
+    except NotImplementedError:
+        pass
+    return None, programs
+
+
+def _has_change(plan: _Plan) -> bool:
+    """The pipeline transforms the outcome, and moments of a transformed law are known for some families only."""
+    pipeline = plan.bound.pipeline
+    outcome = pipeline.prepared(plan.bound.observed_arguments.get(plan.site.name)).outcome if pipeline else None
+    return outcome is not None and outcome.change is not None
 
 
 def _exported(

@@ -183,7 +183,7 @@ class Predictor:
         answer = found.answer
         refuse_undefined(answer.defined, self.outcome, first_row, columns)
         support = self.program.family.support if self.program.family else None
-        total = answer.aleatoric_variance + answer.epistemic_variance
+        total = answer.variance
         return Prediction(
             outcome=self.outcome,
             mean=answer.mean,

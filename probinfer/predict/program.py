@@ -14,6 +14,7 @@ from probinfer.predict.family import Family
 from probinfer.predict.weights import Weights
 
 PARAMETERS, SAMPLE, MOMENTS, LOG_DENSITY = "parameters", "sample", "moments", "log_density"
+CDF, DENSITY = "cdf", "density"  # of a traced family
 NO_INPUT = ""  # stands for the rows of a model whose outcome reads no data
 
 _RAW = {Kind.NUMBER: "float64", Kind.LABEL: "text", Kind.DATE: "date"}
@@ -42,7 +43,8 @@ class Program:
     """The outcome's law for one row and one posterior draw, vectorised over both, and everything it is fed.
 
     programs     exported functions of (draws, fixed, rows, …) with any number n of rows and s of draws. With a family,
-                 PARAMETERS -> the family's parameters, each (n, s, *event). Without one,
+                 PARAMETERS -> the family's parameters, each (n, s, *event); with a traced one also SAMPLE, and CDF and
+                 DENSITY of (k,) values and the law's numbers, (k,) each. Without one,
                  SAMPLE (…, keys (n, 2)) -> one outcome per row and draw, LOG_DENSITY (…, y (n, *event)) -> (n, s),
                  and, where the law has them, MOMENTS -> mean and variance, each (n, s, *event).
     draws        the latent sites that the outcome depends on, each (S, *shape), chain after chain

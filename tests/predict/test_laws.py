@@ -37,6 +37,8 @@ LAWS = {
     "NegativeBinomial2": (dist.NegativeBinomial2(POSITIVE, POSITIVE), np.array([0, 3, 7])),
     "NegativeBinomialProbs": (dist.NegativeBinomialProbs(POSITIVE, UNIT), np.array([0, 3, 7])),
     "NegativeBinomialLogits": (dist.NegativeBinomialLogits(POSITIVE, REAL), np.array([0, 3, 7])),
+    "Geometric": (dist.Geometric(UNIT), np.array([0, 3, 7])),
+    "Geometric by logits": (dist.Geometric(logits=REAL), np.array([0, 3, 7])),
     "ZeroInflatedPoisson": (dist.ZeroInflatedPoisson(UNIT, POSITIVE), np.array([0, 3, 7])),
     "zero-inflated by logits": (
         dist.ZeroInflatedDistribution(dist.NegativeBinomial2(POSITIVE, 2.0), gate_logits=REAL),
@@ -114,4 +116,4 @@ def test_a_subclass_is_no_known_law():
     assert family_of(Shifted(0.0, 1.0)) is None
     assert family_of(dist.TruncatedDistribution(dist.StudentT(3.0), low=0.0)) is None
     assert family_of(dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2))) is None
-    assert family_of(dist.ZeroInflatedDistribution(dist.Geometric(0.3), gate=0.2)) is None
+    assert family_of(dist.ZeroInflatedDistribution(dist.BetaBinomial(1.0, 2.0, 5), gate=0.2)) is None
