@@ -29,10 +29,10 @@ from probinfer.deploy.calls import Calls
 from probinfer.deploy.meter import STATUSES, Meter, level_label
 from probinfer.deploy.models import Models, Slot
 from probinfer.deploy.openapi import document
-from probinfer.deploy.refusals import INTERNAL, Malformed, NotReady, Refusal, Unauthorised, status_of
+from probinfer.deploy.refusals import INTERNAL, Crowded, Malformed, NotReady, Refusal, Unauthorised, status_of
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings
-from probinfer.deploy.transfer import JSON, Gone, Receive, Scope, Send, header, read_body, reply
+from probinfer.deploy.transfer import CROWDED, JSON, Gone, Receive, Scope, Send, header, read_body, reply
 from probinfer.deploy.worker import Lane, Worker
 from probinfer.errors import ProbinferError
 
@@ -42,6 +42,7 @@ _LARGE = 32_768  # bytes; a larger body is read and its answer written beside th
 _MOST_LANE = 64
 _PROBES = ("/v2/health/live", "/v2/health/ready", "/health/live", "/health/ready")
 _OPEN = (*_PROBES, *page.ASSETS)  # need no key
+_ALWAYS = (*_PROBES, "/metrics")  # answered on a connection too many: who watches must see why others are refused
 
 
 class Service:
@@ -113,8 +114,17 @@ class Service:
                 logging.ERROR if told["status"] == INTERNAL else logging.INFO, "request", extra={**extra, **told}
             )
 
+    def unread(self, status: int) -> None:
+        """Count and log a request that could not be read, and was answered by the connection itself."""
+        self.meter.add("probinfer_requests_total", "", "other", str(status))
+        logger.info("request", extra={"status": status, "error": "unreadable"})
+
     def _admit(self, scope: Scope) -> None:
-        """Raises Unauthorised without the right key. Keys are compared in constant time, as digests."""
+        """Raises Crowded on a connection too many, and Unauthorised without the right key. Keys are compared in
+        constant time, as digests."""
+        if CROWDED in scope.get("extensions", ()) and scope["path"] not in _ALWAYS:
+            most = self.settings.connections
+            raise Crowded(f"More than {most} connections are open; close those that you do not use.", retry_after=1)
         if self._key is None or scope["path"] in _OPEN:
             return
         came = header(scope, b"x-api-key")
@@ -143,7 +153,7 @@ class Service:
             headers = [*headers, (b"retry-after", str(error.retry_after).encode())]
         if status == 401:
             headers = [*headers, (b"www-authenticate", b"Bearer")]
-        if status == 408:
+        if status == 408 or isinstance(error, Crowded):
             headers = [*headers, (b"connection", b"close")]
         await reply(send, status, headers, open_inference.encode({"error": text}))
 

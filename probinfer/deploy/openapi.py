@@ -26,7 +26,7 @@ _REFUSED = {
     422: "the rows do not fit the model; the text names the first that does not",
     429: "the queue is full; see Retry-After",
     500: "an error in the server",
-    503: "starting or stopping; see Retry-After",
+    503: "starting, stopping, or too many connections; see Retry-After",
     504: "the deadline passed before the answer was there",
 }
 _NUMBER = {"type": ["number", "boolean"]}  # true and false are 1 and 0, as in tables

@@ -135,6 +135,8 @@ def _server(settings: ServeSettings, service: Any) -> Any:
 
     class Protocol(GuardedProtocol):
         seconds = settings.body_timeout
+        most = settings.connections
+        refused = staticmethod(service.unread)
 
     class Server(uvicorn.Server):
         """uvicorn's server that lets its clients go before it stops listening."""
@@ -163,7 +165,6 @@ def _server(settings: ServeSettings, service: Any) -> Any:
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        limit_concurrency=settings.connections,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
         ssl_certfile=settings.certificate,

@@ -536,7 +536,34 @@ def test_slow_clients_are_let_go_and_hold_up_nobody(client):
         assert everything(silent) == b""
 
 
+def test_connections_too_many_are_refused_and_probes_answered(folder, shared):
+    with running(settings(folder, connections=4, body_timeout=30.0)) as (client, _), contextlib.ExitStack() as idle:
+        for _ in range(6):
+            idle.enter_context(connect(client))
+        with httpx.Client(base_url=client.base_url) as late:
+            for path in ("/v2/health/live", "/v2/health/ready", "/health/live"):
+                assert late.get(path).status_code == 200
+            answer = late.post("/predict", json={"records": [{"x": 1}]})
+            assert (answer.status_code, answer.headers["retry-after"], answer.headers["connection"]) == (
+                503,
+                "1",
+                "close",
+            )
+            assert "More than 4 connections are open" in answer.json()["error"]
+            refused = 'probinfer_requests_total{model="line",route="predict",status="503"}'
+            assert metric(late, refused) == 1
+        assert client.post("/predict", json={"records": [{"x": 1}]}).status_code == 200  # was there before
+        idle.close()
+        until = time.monotonic() + 20
+        with httpx.Client(base_url=client.base_url) as later:
+            while later.post("/predict", json={"records": [{"x": 1}]}).status_code != 200:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+
+
 def test_floods_of_headers_are_refused(client):
+    unread = 'probinfer_requests_total{model="",route="other",status="%d"}'
+    before = {status: metric(client, unread % status) for status in (400, 431)}
     with connect(client) as many:
         many.sendall(b"GET /v2 HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n")
         assert everything(many).startswith(b"HTTP/1.1 431")
@@ -551,6 +578,7 @@ def test_floods_of_headers_are_refused(client):
     with connect(client) as garbage:
         garbage.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         assert everything(garbage).startswith(b"HTTP/1.1 400")
+    assert {status: metric(client, unread % status) - before[status] for status in (400, 431)} == {400: 1, 431: 2}
     assert client.get("/v2/health/live").status_code == 200
 
 
