@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -40,6 +41,7 @@ logger = logging.getLogger("probinfer.serve")
 
 _LARGE = 32_768  # bytes; a larger body is read and its answer written beside the event loop
 _MOST_LANE = 64
+_MOST_DIGITS = 16  # of milliseconds; more are longer than any server waits
 _PROBES = ("/v2/health/live", "/v2/health/ready", "/health/live", "/health/ready")
 _OPEN = (*_PROBES, *page.ASSETS)  # need no key
 _ALWAYS = (*_PROBES, "/metrics")  # answered on a connection too many: who watches must see why others are refused
@@ -139,9 +141,11 @@ class Service:
         asked = header(scope, b"x-timeout-ms")
         if asked is None:
             return now + self.settings.timeout
-        if not asked.isdigit() or int(asked) == 0:
+        digits = asked.lstrip(b"0")
+        if not digits.isdigit():
             raise Malformed(f"X-Timeout-Ms is {asked[:20].decode('latin-1')!r}; wanted a whole number above 0.")
-        return now + min(self.settings.timeout, int(asked) / 1000.0)
+        seconds = int(digits) / 1000.0 if len(digits) < _MOST_DIGITS else math.inf
+        return now + min(self.settings.timeout, seconds)
 
     async def _refuse(self, scope: Scope, send: Send, error: Exception, told: dict[str, Any]) -> None:
         status, headers, text = status_of(error), self._headers(JSON), str(error)

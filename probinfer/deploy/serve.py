@@ -50,7 +50,7 @@ def serve(settings: ServeSettings) -> None:
 
     try:
         listener = _listening(settings)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a host that cannot be a name
         text = f"The server cannot listen on {settings.host}:{settings.port}: {error}."
         raise ServerFailed(text) from None
     with listener:

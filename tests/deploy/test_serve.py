@@ -390,6 +390,9 @@ def test_numbers_that_are_not_finite_are_null_and_counted():
 def test_a_request_that_cannot_wait_gets_504_and_a_wrong_limit_400(client):
     body = {"inputs": [tensor("x", [1.0] * 400)]}
     assert client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": "soon"}).status_code == 400
+    assert client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": "000"}).status_code == 400
+    for digits in ("9" * 400, "9" * 5000):  # longer than the server waits, whoever asks
+        assert client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": digits}).status_code == 200
     late = client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": "1"})
     assert late.status_code == 504
     assert "not ready in time" in late.json()["error"]
