@@ -41,6 +41,7 @@ logger = logging.getLogger("probinfer.serve")
 
 _LARGE = 32_768  # bytes; a larger body is read and its answer written beside the event loop
 _MOST_LANE = 64
+_MOST_TEXT = 2_000  # characters of an error
 _MOST_DIGITS = 16  # of milliseconds; more are longer than any server waits
 _PROBES = ("/v2/health/live", "/v2/health/ready", "/health/live", "/health/ready")
 _OPEN = (*_PROBES, *page.ASSETS)  # need no key
@@ -159,7 +160,7 @@ class Service:
             headers = [*headers, (b"www-authenticate", b"Bearer")]
         if status == 408 or isinstance(error, Crowded):
             headers = [*headers, (b"connection", b"close")]
-        await reply(send, status, headers, open_inference.encode({"error": text}))
+        await reply(send, status, headers, open_inference.encode({"error": _cut(text)}))
 
     def _headers(self, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         return [*headers, (b"connection", b"close")] if self.draining else [*headers]
@@ -265,7 +266,9 @@ class Service:
             Route("/feedback/{model}", self._nobody, methods=["POST"]),
         ]
         handlers: Any = {HTTPException: self._not_found, ProbinferError: self._refused}
-        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        app.router.redirect_slashes = False  # a POST that is sent elsewhere loses its body with many clients
+        return app
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
@@ -362,7 +365,12 @@ class Service:
 
     async def _refused(self, request: Request, error: Exception) -> Response:
         retry = {"retry-after": str(error.retry_after)} if isinstance(error, Refusal) and error.retry_after else {}
-        return _json({"error": str(error)}, status_of(error), retry)
+        return _json({"error": _cut(str(error))}, status_of(error), retry)
+
+
+def _cut(text: str) -> str:
+    """An error's text, which may hold what a client sent, at a length that is no burden."""
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
 
 
 def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -215,6 +215,11 @@ def test_what_cannot_be_served_is_said_in_one_line(artifact, tmp_path, capsys):
     ]:
         assert cli.main(["serve", str(artifact), *arguments]) == 2
         assert text in capsys.readouterr().err
+    pems = ["--certificate", str(tmp_path / "none.pem"), "--key", str(tmp_path / "key")]
+    assert cli.main(["serve", str(artifact), *pems]) == 1
+    assert "none.pem" in capsys.readouterr().err
+    assert cli.main(["serve", str(artifact), *pems, "--certificate", str(tmp_path / "key")]) == 2
+    assert f"{tmp_path / 'key'} cannot be used for TLS" in capsys.readouterr().err
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
