@@ -6,8 +6,10 @@ One model: a linear regression with 3 inputs and 4,000 posterior draws; a reques
 a process of its own that speaks HTTP over plain sockets, so on two cores it takes a share of them; it is the same for
 all. The bare application is uvicorn (httptools, uvloop) and msgspec around `predictor.predict` in the event loop,
 without batching, metrics, limits or checks of the protocol. Closed loop: each connection sends its next request when it
-has the answer to the last. Open loop: requests are sent at fixed times, at half of what the closed loop reached, and
-latency counts from the time at which a request was due. Servers run one at a time, in turns; medians of the repeats.
+has the answer to the last. Open loop: requests are sent at fixed times, at half of what probinfer's closed loop of 64
+connections reached, and latency counts from the time at which a request was due. The bare application is sent them at
+the same rate, right after: what it needs over its own call is what the machine and the load itself cost. Servers run
+one at a time, in turns; medians of the repeats.
 Cold start: from the start of the process to `/v2/health/ready`, with compiled programs in the cache. Writes a section
 of RESULTS.md unless --dry. With --peers it compares with other servers of models instead; see serving_peers.py.
 """
@@ -68,15 +70,21 @@ def bare(path: str, port: int) -> None:
     decode, encode = msgspec.json.Decoder(dict).decode, msgspec.json.Encoder().encode
     predictor.predict({"X": np.zeros((1, 3))})
 
+    spent = [0.0, 0]  # seconds in calls, and their number
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
         message = await receive()
         if scope["method"] == "GET":
-            body = b"{}"
+            told = f"probinfer_batch_seconds_sum{{}} {spent[0]}\nprobinfer_batch_seconds_count{{}} {spent[1]}\n"
+            body = told.encode() if scope["path"] == "/metrics" else b"{}"
         else:
             asked = decode(message["body"])
+            began = time.perf_counter()
             answer = predictor.predict({"X": np.array([asked["records"][0]["X"]])}, level=asked["level"])
+            spent[0] += time.perf_counter() - began
+            spent[1] += 1
             names = ("mean", "sd", "lower", "upper", "epistemic_sd", "mcse")
             row = {name: float(getattr(answer, name)[0]) for name in names}
             body = encode({"level": asked["level"], "predictions": [row]})
@@ -139,13 +147,19 @@ def batch_seconds(port: int) -> float:
     return parts[0] / parts[1]
 
 
+def tail_over_calls(port: int, rate: float, seconds: float) -> float:
+    """The 99th percentile of latency at a fixed rate, less the mean duration of a call."""
+    return float(np.quantile(load("open", MESSAGES, port, rate, seconds), 0.99)) - batch_seconds(port)
+
+
 # measuring -----------------------------------------------------------------------------------------------------------
 
 
 def measure(path: Path, seconds: float, repeat: int) -> dict[str, Any]:
     rates: dict[tuple[str, int], list[float]] = {}
     p99: dict[tuple[str, int], list[float]] = {}
-    starts, over = [], []
+    over: dict[str, list[float]] = {ON: [], BARE: []}
+    starts = []
     for name in (BARE, ON):
         with serving(name, path):
             pass  # compiled programs are in the cache from here on
@@ -161,14 +175,21 @@ def measure(path: Path, seconds: float, repeat: int) -> dict[str, Any]:
                 if name == ON:
                     starts.append(started)
                     half = rates[name, 64][-1] / 2
-                    latencies = load("open", MESSAGES, port, half, seconds)
-                    over.append(float(np.quantile(latencies, 0.99)) - batch_seconds(port))
+                    over[name].append(tail_over_calls(port, half, seconds))
+            if name == ON:
+                with serving(BARE, path) as (port, _):
+                    load("closed", MESSAGES, port, 4, min(1.0, seconds))
+                    over[BARE].append(tail_over_calls(port, half, seconds))
     imports = []
     for _ in range(repeat):
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", IMPORTS], check=True)
         imports.append(time.perf_counter() - began)
     return {"rates": rates, "p99": p99, "starts": starts, "over": over, "imports": imports}
+
+
+def judged(goal: str, met: bool) -> str:
+    return f"{goal}: {'met' if met else '**missed**'}"
 
 
 def told(found: dict[str, Any], seconds: float, repeat: int) -> str:
@@ -183,14 +204,22 @@ def told(found: dict[str, Any], seconds: float, repeat: int) -> str:
         return float(np.median([a / b for a, b in pairs]))
 
     start, imported = float(np.median(found["starts"])), float(np.median(found["imports"]))
+    tail, machine = (1000 * float(np.median(found["over"][name])) for name in (ON, BARE))
+    cost, gain = ratio((BARE, 16), (ON, 16)), ratio((ON, 64), (OFF, 64))
+    half = f"{rates[ON, 64] / 2:.0f} requests/s (half of probinfer's 64 connections)"
     facts = [
-        f"- cost of a request next to the bare application, 16 connections: {ratio((BARE, 16), (ON, 16)):.2f} times; "
-        f"1 connection: {ratio((BARE, 1), (ON, 1)):.2f} times",
-        f"- batching on against off, 64 connections: {ratio((ON, 64), (OFF, 64)):.2f} times the requests",
-        f"- p99 at half of the rate of 64 connections, less the mean duration of a call: "
-        f"{1000 * float(np.median(found['over'])):.1f} ms",
-        f"- cold start to ready, warm cache: {start:.1f} s, {start / imported:.2f} times importing what it needs (jax, "
-        "uvicorn, starlette, msgspec)",
+        "| what | measured | goal |",
+        "|---|---|---|",
+        f"| cost of a request: rate of the bare application / rate of `{ON}`, 16 connections | {cost:.2f} times | "
+        f"{judged('<= 1.25', cost <= 1.25)} |",
+        f"| the same, 1 connection | {ratio((BARE, 1), (ON, 1)):.2f} times | |",
+        f"| batching: rate of `{ON}` / rate of `{OFF}`, 64 connections each | {gain:.2f} times | "
+        f"{judged('>= 2.5', gain >= 2.5)} |",
+        f"| p99 at {half}, less the mean duration of a call | {tail:.1f} ms | {judged('<= 5 ms', tail <= 5)} |",
+        f"| the bare application's p99 at the same rate, {rates[ON, 64] / 2 / rates[BARE, 64]:.0%} of its own 64 "
+        f"connections, less the mean duration of its call | {machine:.1f} ms | what machine and load cost |",
+        f"| cold start to ready, warm cache: {start:.1f} s / importing jax, uvicorn, starlette and msgspec, "
+        f"{imported:.1f} s | {start / imported:.2f} times | {judged('<= 1.5', start <= 1.5 * imported)} |",
     ]
     command = f"`python -m benchmarks.serve --seconds {seconds:g} --repeat {repeat}`"
     return "\n\n".join(

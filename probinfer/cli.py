@@ -273,9 +273,12 @@ def _score(options: argparse.Namespace) -> int:
     if is_stream(options.input) or is_stream(options.output):
         return _score_stream(options)
     _refuse_options(options, _OF_STREAMS, "a table")
+    from probinfer.deploy.database import scheme_of
     from probinfer.deploy.score import score
     from probinfer.deploy.table_sink import IfExists
 
+    if options.if_exists is not None and scheme_of(options.output) is None:
+        _refuse_options(options, ("if_exists",), "a file, which is replaced once the new one is complete")
     named = ("level", "quantiles", "keep", "partition_by", "chunk_rows", "query", "table", "key", "rejects", "resume")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     if options.if_exists is not None:
@@ -317,5 +320,14 @@ def _serve(options: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(options).items() if name not in left_out and value is not None}
     key = os.environ.get("PROBINFER_API_KEY")
     if options.api_key_file is not None:
-        key = options.api_key_file.read_text("utf-8").partition("\n")[0].strip()
+        key = _first_line(options.api_key_file)
     serve(ServeSettings(named(options.path), api_key=key, **given))
+
+
+def _first_line(path: Path) -> str:
+    from probinfer.errors import DataError
+
+    try:
+        return path.read_text("utf-8").partition("\n")[0].strip()
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text in UTF-8; wanted a file whose first line is the API key.") from None

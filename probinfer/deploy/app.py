@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -29,10 +30,10 @@ from probinfer.deploy.calls import Calls
 from probinfer.deploy.meter import STATUSES, Meter, level_label
 from probinfer.deploy.models import Models, Slot
 from probinfer.deploy.openapi import document
-from probinfer.deploy.refusals import INTERNAL, Malformed, NotReady, Refusal, Unauthorised, status_of
+from probinfer.deploy.refusals import INTERNAL, Crowded, Malformed, NotReady, Refusal, Unauthorised, status_of
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings
-from probinfer.deploy.transfer import JSON, Gone, Receive, Scope, Send, header, read_body, reply
+from probinfer.deploy.transfer import CROWDED, JSON, Gone, Receive, Scope, Send, header, read_body, reply
 from probinfer.deploy.worker import Lane, Worker
 from probinfer.errors import ProbinferError
 
@@ -40,8 +41,11 @@ logger = logging.getLogger("probinfer.serve")
 
 _LARGE = 32_768  # bytes; a larger body is read and its answer written beside the event loop
 _MOST_LANE = 64
+_MOST_TEXT = 2_000  # characters of an error
+_MOST_DIGITS = 16  # of milliseconds; more are longer than any server waits
 _PROBES = ("/v2/health/live", "/v2/health/ready", "/health/live", "/health/ready")
 _OPEN = (*_PROBES, *page.ASSETS)  # need no key
+_ALWAYS = (*_PROBES, "/metrics")  # answered on a connection too many: who watches must see why others are refused
 
 
 class Service:
@@ -113,8 +117,17 @@ class Service:
                 logging.ERROR if told["status"] == INTERNAL else logging.INFO, "request", extra={**extra, **told}
             )
 
+    def unread(self, status: int) -> None:
+        """Count and log a request that could not be read, and was answered by the connection itself."""
+        self.meter.add("probinfer_requests_total", "", "other", str(status))
+        logger.info("request", extra={"status": status, "error": "unreadable"})
+
     def _admit(self, scope: Scope) -> None:
-        """Raises Unauthorised without the right key. Keys are compared in constant time, as digests."""
+        """Raises Crowded on a connection too many, and Unauthorised without the right key. Keys are compared in
+        constant time, as digests."""
+        if CROWDED in scope.get("extensions", ()) and scope["path"] not in _ALWAYS:
+            most = self.settings.connections
+            raise Crowded(f"More than {most} connections are open; close those that you do not use.", retry_after=1)
         if self._key is None or scope["path"] in _OPEN:
             return
         came = header(scope, b"x-api-key")
@@ -129,9 +142,11 @@ class Service:
         asked = header(scope, b"x-timeout-ms")
         if asked is None:
             return now + self.settings.timeout
-        if not asked.isdigit() or int(asked) == 0:
+        digits = asked.lstrip(b"0")
+        if not digits.isdigit():
             raise Malformed(f"X-Timeout-Ms is {asked[:20].decode('latin-1')!r}; wanted a whole number above 0.")
-        return now + min(self.settings.timeout, int(asked) / 1000.0)
+        seconds = int(digits) / 1000.0 if len(digits) < _MOST_DIGITS else math.inf
+        return now + min(self.settings.timeout, seconds)
 
     async def _refuse(self, scope: Scope, send: Send, error: Exception, told: dict[str, Any]) -> None:
         status, headers, text = status_of(error), self._headers(JSON), str(error)
@@ -143,9 +158,9 @@ class Service:
             headers = [*headers, (b"retry-after", str(error.retry_after).encode())]
         if status == 401:
             headers = [*headers, (b"www-authenticate", b"Bearer")]
-        if status == 408:
+        if status == 408 or isinstance(error, Crowded):
             headers = [*headers, (b"connection", b"close")]
-        await reply(send, status, headers, open_inference.encode({"error": text}))
+        await reply(send, status, headers, open_inference.encode({"error": _cut(text)}))
 
     def _headers(self, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         return [*headers, (b"connection", b"close")] if self.draining else [*headers]
@@ -251,7 +266,9 @@ class Service:
             Route("/feedback/{model}", self._nobody, methods=["POST"]),
         ]
         handlers: Any = {HTTPException: self._not_found, ProbinferError: self._refused}
-        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        app.router.redirect_slashes = False  # a POST that is sent elsewhere loses its body with many clients
+        return app
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
@@ -348,7 +365,12 @@ class Service:
 
     async def _refused(self, request: Request, error: Exception) -> Response:
         retry = {"retry-after": str(error.retry_after)} if isinstance(error, Refusal) and error.retry_after else {}
-        return _json({"error": str(error)}, status_of(error), retry)
+        return _json({"error": _cut(str(error))}, status_of(error), retry)
+
+
+def _cut(text: str) -> str:
+    """An error's text, which may hold what a client sent, at a length that is no burden."""
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
 
 
 def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -18,6 +18,7 @@ from probinfer.errors import DataError, MissingExtra
 SCHEMES = ("redis", "rediss")
 _DAY = 24 * 3600  # for which a key is remembered
 _WAIT = 5.0  # seconds until a broker that does not answer counts as gone
+_PORT = 6379  # where an address names none
 
 # KEYS: the stream, then the memory of each answer's key. ARGV: seconds, most entries (0: any), then for each answer its
 # message's key, the number of its fields and values, and these.
@@ -53,6 +54,10 @@ class StreamAddress:
         parts = urlsplit(self.url)
         if parts.scheme not in SCHEMES or not parts.hostname or not self.stream:
             raise DataError(f"{self.shown} names no stream; wanted redis://HOST:PORT/STREAM, perhaps with ?db=N.")
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise DataError(f"{self.shown} names no port: {error}.") from None
         unknown = [name for name, value in parse_qsl(parts.query) if name != "db" or not value.isdecimal()]
         if unknown:
             raise DataError(f"{self.shown} has {unknown[0]}; wanted db=N with the number of a database, or nothing.")
@@ -68,6 +73,12 @@ class StreamAddress:
         parts = urlsplit(self.url)
         number = dict(parse_qsl(parts.query)).get("db", "0")
         return urlunsplit((parts.scheme, parts.netloc, "", urlencode({"db": number}), ""))
+
+    @property
+    def place(self) -> str:
+        """Host and port."""
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}:{parts.port or _PORT}"
 
     @property
     def shown(self) -> str:
@@ -94,6 +105,11 @@ class Reader:
     def __init__(self, address: StreamAddress, group: str, consumer: str) -> None:
         self._client = _client(address)
         self._stream, self._group, self._consumer = address.stream, group, consumer
+        self.place = address.place
+
+    def greet(self) -> None:
+        """Have the broker answer anything."""
+        _greet(self._client)
 
     def join(self) -> None:
         """Have the group there, at the beginning of the stream if it is new."""
@@ -155,6 +171,11 @@ class Writer:
         self._client = _client(address)
         self._stream, self._source, self._most = address.stream, source, most
         self._add = self._client.register_script(_ADD)
+        self.place = address.place
+
+    def greet(self) -> None:
+        """Have the broker answer anything."""
+        _greet(self._client)
 
     def add(self, answers: Mapping[str, Mapping[str, Any]], *, to: str = "") -> int:
         """Add the fields of each key's answer, all in one step; how many of them were not there yet.
@@ -178,9 +199,16 @@ class Writer:
 
 
 def gone() -> tuple[type[Exception], ...]:
-    """Errors of a broker that is away or not ready, and may come back: also one that is full, or starting."""
+    """Errors of a broker that is away or not ready, and may come back: also one that is full, or starting. Those of
+    `denied()`, which are among them for Redis's client, have to be caught first."""
     found = _redis().exceptions
     return (found.ConnectionError, found.TimeoutError, found.BusyLoadingError, found.OutOfMemoryError)
+
+
+def denied() -> tuple[type[Exception], ...]:
+    """Errors of a broker that knows no such user or password: waiting changes nothing."""
+    found = _redis().exceptions
+    return (found.AuthenticationError, found.AuthorizationError)
 
 
 def lost_group(error: Exception) -> bool:
@@ -191,6 +219,17 @@ def lost_group(error: Exception) -> bool:
 def refused() -> type[Exception]:
     """What the broker itself says no with."""
     return _redis().exceptions.ResponseError
+
+
+def _greet(client: Any) -> None:
+    found = _redis().exceptions
+    try:
+        client.ping()
+    except (found.BusyLoadingError, found.OutOfMemoryError):
+        pass  # it is there, and will be ready
+    except found.ResponseError as error:  # as of a user who may not ask this; what is asked next tells
+        if isinstance(error, denied()):
+            raise
 
 
 def _message(key: bytes, fields: Mapping[bytes, bytes] | None, deliveries: int = 1) -> Message:

@@ -1,15 +1,21 @@
-"""One connection of the server, guarded: headers of bounded size, and a request that arrives in bounded time.
+"""One connection of the server, guarded: headers of bounded size, a request that arrives in bounded time, and not more
+connections than wanted.
 
-uvicorn bounds neither; a client that sends a byte a second would hold a connection for ever, and one that sends headers
-without end would fill the memory. Imports uvicorn.
+uvicorn bounds neither of the first two; a client that sends a byte a second would hold a connection for ever, and one
+that sends headers without end would fill the memory. Its limit of connections answers past the application, probes
+too, so that a flood would have the server restarted. Imports uvicorn.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from probinfer.deploy.transfer import CROWDED
+
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 32_768
+_SECONDS_IF_CROWDED = 1.0  # in which a connection too many has to bring its request
 
 
 class _TooManyHeaders(Exception):
@@ -20,26 +26,36 @@ class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's connection with limits.
 
     A request that is not there `seconds` after its beginning is given as long again, in which the application may
-    answer 408; then the connection is closed.
+    answer 408; then the connection is closed. A request on a connection beyond `most` has the extension `CROWDED`; the
+    application refuses it. What cannot be read is refused here, and told to `refused` with its status.
     """
 
     seconds = 10.0
+    most: int | None = None
+    refused: Callable[[int], None] = staticmethod(lambda status: None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._guard: asyncio.TimerHandle | None = None
         self._head_bytes, self._head_count = 0, 0
         self._in_head, self._in_message, self._flooded, self._again = True, True, False, False
+        self._extra = False
 
     @property
     def asked(self) -> bool:
         """A whole request came, and no further one has begun."""
         return self.cycle is not None and not self._in_message
 
+    @property
+    def _crowded(self) -> bool:
+        return self.most is not None and len(self.connections) > self.most
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
-        self._guard = self.loop.call_later(self.seconds, self._overdue)
+        self._extra = self._crowded
+        seconds = min(self.seconds, _SECONDS_IF_CROWDED) if self._extra else self.seconds
+        self._guard = self.loop.call_later(seconds, self._overdue)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing to wait for."""
@@ -64,6 +80,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        if self._extra and self._crowded:
+            self.scope["extensions"] = {CROWDED: {}}
         self._in_head, self._in_message = True, True
         self._head_bytes, self._head_count = 0, 0
 
@@ -97,6 +115,7 @@ class GuardedProtocol(HttpToolsProtocol):
         body = b'{"error":"' + text.encode("ascii") + b'"}'
         head = [b"content-type: application/json\r\n", b"content-length: %d\r\n" % len(body), b"connection: close\r\n"]
         if not self.transport.is_closing():
+            self.refused(status)
             self.transport.write(b"".join([STATUS_LINE[status], *head, b"\r\n", body]))
             self.transport.close()
 

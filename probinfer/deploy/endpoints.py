@@ -1,5 +1,6 @@
 """What `score` is given as input and output, told apart: files, folders, standard input and output, databases."""
 
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ def open_source(given: Place, output: Place, query: str | None, key: str | None)
         address = Address(text)
         if query is None:
             raise DataError(f"{address.shown} is a database; say which rows: --query 'SELECT * FROM houses'.")
+        if address.file is not None and not Path(address.file).exists():  # a driver would make it
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), address.file)
         source = Query(address, query, key)
         return Spooled(source) if address.scheme == "sqlite" and _same_database(address, output) else source
     if text != "-" and samefile(text, output):
@@ -41,9 +44,14 @@ def open_source(given: Place, output: Place, query: str | None, key: str | None)
     return File(path)
 
 
-def check_sink(given: Place, table: str | None, by: Sequence[str] = ()) -> None:
+def check_sink(given: Place, table: str | None, by: Sequence[str] = (), if_exists: IfExists = IfExists.FAIL) -> None:
     """Raises DataError for an output that cannot be written here, before anything is opened."""
     text = os.fspath(given)
+    if if_exists is not IfExists.FAIL and scheme_of(text) is None:
+        raise DataError(
+            f"What to do if a table exists ({if_exists.value}) is a question of databases, and {text} is none: a file "
+            "is replaced once the new one is complete. Leave it out."
+        )
     if by and (scheme_of(text) is not None or not _is_folder(text)):
         raise DataError(f"Only a folder has partitions, and {text} is none; name one, with a slash at the end.")
     if scheme_of(text) is not None:
@@ -89,9 +97,11 @@ def open_sink(
 
 
 def samefile(one: Place, other: Place) -> bool:
-    """Whether both name one file that exists."""
+    """Whether both name one file, which may not be there yet."""
     first, second = Path(one), Path(other)
-    return first.exists() and second.exists() and first.samefile(second)
+    if first.exists() and second.exists():
+        return first.samefile(second)
+    return first.resolve() == second.resolve()
 
 
 def _is_folder(text: str) -> bool:

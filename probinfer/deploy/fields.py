@@ -20,6 +20,7 @@ GROUPS = "groups"  # what groups are called that were no column when the predict
 DAY = "2026-01-31"  # of examples
 _NEW = "(a label that training has not seen)"
 _FLAGS = {"True": 1, "False": 0}
+_NUMBERS = ("float64", "int64")
 _KINDS = {"float64": np.float64, "int64": np.int64, "bool": np.bool_, "text": object, "date": object}
 
 
@@ -103,6 +104,28 @@ def refuse_nested(rows: Mapping[str, Any]) -> None:
                     f"{name} is a whole number beyond 64 bits in row {number} (the first row is row 0); wanted one "
                     "that a computer's number can hold."
                 )
+
+
+def has_booleans(values: Any) -> bool:
+    """Whether true or false is among the values, however deep.
+
+    >>> has_booleans([[1.0, 2.0], [0, True]]), has_booleans([1, 0])
+    (True, False)
+    """
+    if isinstance(values, list):
+        kinds = set(map(type, values))
+        return bool in kinds or (list in kinds and any(map(has_booleans, values)))
+    return isinstance(values, bool)
+
+
+def refuse_booleans(fields: Sequence[Field], rows: Mapping[str, Any]) -> None:
+    """Raise PredictionError where a number came as true or false. A number of a pipeline's raw column may: whether it
+    was one in training is not known."""
+    for field in fields:
+        if field.dtype in _NUMBERS and has_booleans(rows.get(field.name)):
+            raise PredictionError(
+                f"{field.name} is true or false in a record; it held numbers in training, so wanted a number here."
+            )
 
 
 def _raw_field(entry: Input, columns: Sequence[FittedColumn]) -> Field:

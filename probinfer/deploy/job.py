@@ -78,8 +78,14 @@ class Job:
 
     def _table(self, rows: pa.RecordBatch, first: int) -> pa.Table:
         prediction = self.predictor.predict(rows, level=self.level, quantiles=self.quantiles, first_row=first)
-        kept = {name: rows.column(name) for name in self.keep}
-        return pa.table({**kept, **{name: pa.array(values) for name, values in prediction.columns().items()}})
+        kept, made = {name: rows.column(name) for name in self.keep}, prediction.columns()
+        twice = [name for name in kept if name in made]
+        if twice:
+            raise DataError(
+                f"The column {twice[0]} to keep is called like one of the predictions; the output cannot have both. "
+                "Rename it in the input, or leave it out."
+            )
+        return pa.table({**kept, **{name: pa.array(values) for name, values in made.items()}})
 
 
 def _groups_column(predictor: Predictor) -> list[str]:

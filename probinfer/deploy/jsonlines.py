@@ -109,5 +109,19 @@ def to_lines(table: pa.Table) -> bytes:
     return "".join(encode(dict(zip(names, row, strict=True))) + "\n" for row in rows).encode()
 
 
+def finite(value: Any) -> Any:
+    """A value that strict JSON has: numbers that are not finite as the text NaN, Infinity or -Infinity, however deep
+    they lie.
+
+    >>> finite({"x": [1.0, float("inf")]})
+    {'x': [1.0, 'Infinity']}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def _strict(values: list[Any]) -> list[Any]:
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]

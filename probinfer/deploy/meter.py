@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probinfer.deploy.refusals import INTERNAL, STATUS
+from probinfer.deploy.refusals import HEADERS_TOO_LARGE, INTERNAL, STATUS
 
 ROUTES = ("infer", "predict", "feedback", "other")
-STATUSES = (*map(str, sorted({200, 304, *STATUS.values(), 405, INTERNAL})), "other")
+STATUSES = (*map(str, sorted({200, 304, *STATUS.values(), 405, HEADERS_TOO_LARGE, INTERNAL})), "other")
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)  # others are counted together: any number may be asked for
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)

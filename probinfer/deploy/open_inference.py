@@ -13,14 +13,15 @@ import msgspec
 import numpy as np
 
 from probinfer.deploy.asking import Ask, Limits, Reply, Wishes, ask
-from probinfer.deploy.fields import Field
+from probinfer.deploy.fields import Field, has_booleans
 from probinfer.deploy.named_outputs import Form, Output, datatype, shape, values
 from probinfer.deploy.refusals import Malformed
 from probinfer.deploy.served import Served
 
 DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL", "text": "BYTES", "date": "BYTES"}
-_WHOLE = {f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
-_READ = {*_WHOLE, "FP16", "FP32", "FP64", "BOOL", "BYTES"}
+_WHOLE = {f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)}
+_FLOATS = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
+_READ = {*_WHOLE, *_FLOATS, "BOOL", "BYTES"}
 _OURS = ("level", "num_samples", "seed", "quantiles")
 # what clients of other servers send along, and means nothing here; whoever asks for binary tensors is answered in JSON
 _IGNORED = frozenset(
@@ -124,6 +125,8 @@ def _array(tensor: Tensor, field: Field | None) -> Any:
     if missing and None in tensor.data:
         if len(tensor.data) != size or not all(isinstance(value, int | float | None) for value in tensor.data):
             raise Malformed(f"{tensor.name} holds numbers and null; wanted a flat list of {size} of them.")
+        there = [value for value in tensor.data if value is not None]
+        _check_values(tensor, np.asarray(there, None if there else float))
         return tensor.data
     try:
         array = np.asarray(tensor.data)
@@ -135,6 +138,7 @@ def _array(tensor: Tensor, field: Field | None) -> Any:
         raise Malformed(f"{tensor.name} holds something else than numbers; wanted {size} of {tensor.datatype}.")
     if tensor.datatype in _WHOLE and array.dtype.kind == "f":
         raise Malformed(f"{tensor.name} is {tensor.datatype} and holds fractions; wanted whole numbers, or FP64.")
+    _check_values(tensor, array)
     array = array.reshape(tensor.shape)
     wanted = field.shape if field is not None else None
     if wanted == () and array.ndim == 2 and array.shape[1] == 1:
@@ -143,6 +147,31 @@ def _array(tensor: Tensor, field: Field | None) -> Any:
         shown = [-1, *wanted]
         raise Malformed(f"{tensor.name} has the shape {list(array.shape)}; wanted {shown}, with any number of rows.")
     return array
+
+
+def _check_values(tensor: Tensor, array: np.ndarray) -> None:
+    """Raises Malformed for a value that the tensor's datatype does not have."""
+    kind = tensor.datatype
+    if not array.size:
+        return
+    if kind == "BOOL":
+        if array.dtype.kind not in "biu" or (array.dtype.kind != "b" and not np.isin(array, (0, 1)).all()):
+            raise Malformed(f"{tensor.name} is BOOL and holds something else than true and false.")
+        return
+    if has_booleans(tensor.data):
+        raise Malformed(f"{tensor.name} is {kind} and holds true or false; wanted numbers, or the datatype BOOL.")
+    if kind in _WHOLE:
+        bounds = np.iinfo(_WHOLE[kind])
+        low, high, least, most = array.min(), array.max(), bounds.min, bounds.max
+        outside = low if int(low) < least else high if int(high) > most else None
+        if outside is not None:
+            raise Malformed(f"{tensor.name} is {kind} and holds {outside}; wanted {least} to {most}.")
+    elif kind != "FP64":
+        with np.errstate(over="ignore"):
+            outside = array[~np.isfinite(array.astype(_FLOATS[kind]))]
+        if outside.size:
+            most = np.finfo(_FLOATS[kind]).max
+            raise Malformed(f"{tensor.name} is {kind} and holds {outside.flat[0]}; its largest number is {most}.")
 
 
 def write_infer(asked: Ask, reply: Reply) -> bytes:

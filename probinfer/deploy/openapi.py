@@ -26,10 +26,10 @@ _REFUSED = {
     422: "the rows do not fit the model; the text names the first that does not",
     429: "the queue is full; see Retry-After",
     500: "an error in the server",
-    503: "starting or stopping; see Retry-After",
+    503: "starting, stopping, or too many connections; see Retry-After",
     504: "the deadline passed before the answer was there",
 }
-_NUMBER = {"type": ["number", "boolean"]}  # true and false are 1 and 0, as in tables
+_NUMBER = {"type": ["number", "boolean"]}  # where true and false are 1 and 0, as in tables
 _LEVEL = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 _ERROR = {
     "type": "object",
@@ -114,7 +114,8 @@ def _examples(served: Served, limits: Limits) -> dict[str, tuple[Any, Any]]:
 
 def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
     name, form = served.name, served.form
-    properties: dict[str, Any] = {field.name: _input(field) for field in served.fields}
+    raw = served.predictor.program.prepared is not None
+    properties: dict[str, Any] = {field.name: _input(field, raw) for field in served.fields}
     record = {
         "type": "object",
         "required": list(properties),
@@ -225,13 +226,13 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
     return {f"{name}.{key}": schema for key, schema in made.items()}
 
 
-def _input(field: Field) -> dict[str, Any]:
+def _input(field: Field, raw: bool) -> dict[str, Any]:
     kind: dict[str, Any]
     if field.dtype == "bool":
         kind = {"enum": [False, True, 0, 1]}
     elif field.dtype == "int64":
         low, high = (field.low, field.high) if field.low is not None else (-(2**53), 2**53)
-        kind = {"type": ["integer", "boolean"], "minimum": low, "maximum": high}
+        kind = {"type": "integer", "minimum": low, "maximum": high}
     elif field.dtype == "date":
         kind = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?$"}
         kind |= {"description": "a date such as 2026-01-31, or with the time of day 2026-01-31T17:30; no time zone"}
@@ -241,7 +242,7 @@ def _input(field: Field) -> dict[str, Any]:
         kind = {"type": ["string", "number", "boolean"]}
         kind |= {"description": f"a label; training knew {', '.join(field.choices[:20])}"} if field.choices else {}
     else:
-        kind = dict(_NUMBER)
+        kind = dict(_NUMBER) if raw else {"type": "number"}
     return _or_null(kind) if field.missing else _nested(kind, field.shape)
 
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from probinfer.deploy.asking import Ask, Limits, Reply, Wishes, ask
-from probinfer.deploy.fields import refuse_nested
+from probinfer.deploy.fields import refuse_booleans, refuse_nested
 from probinfer.deploy.named_outputs import Output, values
 from probinfer.deploy.open_inference import decode, encode
 from probinfer.deploy.refusals import Malformed
@@ -45,7 +45,9 @@ def read_predict(served: Served, body: bytes | bytearray, limits: Limits) -> Ask
     """The request in a body. Raises Malformed, TooLarge and PredictionError."""
     request = decode(_predict, body)
     wishes = Wishes(request.outputs, request.level, request.quantiles, request.num_samples, request.seed)
-    return ask(served, _columns(request.records), len(request.records), wishes, limits)
+    columns = _columns(request.records)
+    _refuse_booleans(served, columns, body)
+    return ask(served, columns, len(request.records), wishes, limits)
 
 
 def read_feedback(served: Served, body: bytes | bytearray, limits: Limits) -> tuple[Ask, np.ndarray]:
@@ -57,6 +59,7 @@ def read_feedback(served: Served, body: bytes | bytearray, limits: Limits) -> tu
     if served.outcome not in columns:
         raise Malformed(f"The records lack {served.outcome}, the outcome that came.")
     outcomes = columns.pop(served.outcome)
+    _refuse_booleans(served, columns, body)
     if served.form.labels is not None or served.predictor.program.prepared is not None:
         refuse_nested({served.outcome: outcomes})
         came = served.outcomes(outcomes, count)
@@ -68,6 +71,11 @@ def read_feedback(served: Served, body: bytes | bytearray, limits: Limits) -> tu
             f"{served.form.event}."
         )
     return ask(served, columns, count, Wishes(None, request.level), limits), came
+
+
+def _refuse_booleans(served: Served, columns: Mapping[str, Any], body: bytes | bytearray) -> None:
+    if served.predictor.program.prepared is None and (b"true" in body or b"false" in body):
+        refuse_booleans(served.fields, columns)
 
 
 def _columns(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

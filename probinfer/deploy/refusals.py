@@ -52,6 +52,10 @@ class NotReady(Refusal):
     """The server is starting or stopping: the request was not begun."""
 
 
+class Crowded(Refusal):
+    """More connections are open than the server takes: the request was not begun."""
+
+
 class TooLate(Refusal):
     """The deadline passed before the answer was there."""
 
@@ -66,9 +70,11 @@ STATUS: Mapping[type[Exception], int] = {
     PredictionError: 422,
     Busy: 429,
     NotReady: 503,
+    Crowded: 503,
     TooLate: 504,
 }
 INTERNAL = 500
+HEADERS_TOO_LARGE = 431
 
 
 def status_of(error: BaseException) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from probinfer.deploy.chunk import Fault, Position
+from probinfer.deploy.jsonlines import finite
 from probinfer.deploy.outputs import close_safely
 from probinfer.errors import DataError, PredictionError
 from probinfer.files import sync_folder
@@ -67,8 +68,8 @@ class Rejects:
     def write(self, faults: Sequence[Fault]) -> None:
         """Append faults."""
         for fault in faults:
-            record = {"row": fault.row, "reason": fault.reason, "held": fault.held}
-            self._file.write(json.dumps(record, default=str, ensure_ascii=False).encode() + b"\n")
+            record = {"row": fault.row, "reason": fault.reason, "held": finite(fault.held)}
+            self._file.write(json.dumps(record, default=str, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
     def sync(self) -> int:
         """Have what was written on the disk itself; how many bytes it is."""

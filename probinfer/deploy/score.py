@@ -88,7 +88,7 @@ def score(
         query: SELECT whose rows to predict; needed for a database. Of a file or folder, which the query calls `input`,
             it is answered by DuckDB.
         table: name of the table to write; needed for a database.
-        if_exists: what to do if that table is there already.
+        if_exists: what to do if that table is there already. A file is replaced.
         key: column of a query that has a value in every row, no two of them equal; it is kept, and `resume` needs it.
         rejects: file for the rows that cannot be predicted, JSON lines with `row`, `reason` and what the row `held`.
             Without it such a row ends the run.
@@ -125,7 +125,7 @@ def score(
     with ExitStack() as stack:
         source = open_source(input, output, query, key)
         stack.callback(source.close)
-        check_sink(output, table, partition_by)
+        check_sink(output, table, partition_by, if_exists)
         kept = [*([key] if key else []), *keep, *partition_by]
         job = Job.of(load_predictor(path), source, level, quantiles, kept, rejects is not None)
         asked = {"probinfer": version("probinfer"), "predictor": _fingerprint(path), **job.asked}

@@ -41,16 +41,18 @@ def serve(settings: ServeSettings) -> None:
     Raises:
         MissingExtra: without the packages of `probinfer[serve]`.
         ArtifactError: a folder holds no predictor that can be loaded.
-        ServerFailed: the address is taken, the certificate cannot be read, or a worker could not start.
+        ServerFailed: the address is taken, certificate and key do not serve for TLS, or a worker could not start.
+        OSError: the certificate or its key cannot be read.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtra(f"Serving needs {', '.join(missing)}: pip install 'probinfer[serve]'.")
     from probinfer.deploy.refusals import ServerFailed
 
+    _check_tls(settings)
     try:
         listener = _listening(settings)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a host that cannot be a name
         text = f"The server cannot listen on {settings.host}:{settings.port}: {error}."
         raise ServerFailed(text) from None
     with listener:
@@ -58,6 +60,30 @@ def serve(settings: ServeSettings) -> None:
             _serve_here(settings, listener)
         else:
             _serve_in_workers(settings, listener)
+
+
+def _check_tls(settings: ServeSettings) -> None:
+    """Raises where certificate and key are not what TLS needs; what OpenSSL says names no file."""
+    if settings.certificate is None or settings.key is None:
+        return
+    import ssl
+
+    from probinfer.deploy.refusals import ServerFailed
+
+    locked = f"{settings.key} is encrypted; wanted a key without a password, which nobody is there to type."
+
+    def password() -> str:
+        raise ServerFailed(locked)
+
+    for file in (settings.certificate, settings.key):
+        file.open("rb").close()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certificate, settings.key, password)
+    except ssl.SSLError as error:
+        raise ServerFailed(
+            f"{settings.certificate} and {settings.key} cannot be used for TLS: {error.reason or error}. Wanted a "
+            "certificate, with those between it and its authority, and the key that belongs to it, both in PEM."
+        ) from None
 
 
 def _listening(settings: ServeSettings) -> socket.socket:
@@ -135,6 +161,8 @@ def _server(settings: ServeSettings, service: Any) -> Any:
 
     class Protocol(GuardedProtocol):
         seconds = settings.body_timeout
+        most = settings.connections
+        refused = staticmethod(service.unread)
 
     class Server(uvicorn.Server):
         """uvicorn's server that lets its clients go before it stops listening."""
@@ -163,7 +191,6 @@ def _server(settings: ServeSettings, service: Any) -> Any:
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        limit_concurrency=settings.connections,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
         ssl_certfile=settings.certificate,

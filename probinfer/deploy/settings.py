@@ -7,6 +7,7 @@ from pathlib import Path
 from probinfer.errors import MethodError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ class ServeSettings:
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise MethodError(f"{name} is {getattr(self, name)}; wanted a whole number of at least {least}.")
+        if self.port > _LAST_PORT:
+            raise MethodError(f"port is {self.port}; wanted one up to {_LAST_PORT}, or 0 for a free one.")
+        if not self.host.strip():
+            raise MethodError("host is empty; wanted an address such as 127.0.0.1, or 0.0.0.0 for all of the machine.")
         for name in ("max_wait_ms", "drain", "reload"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise MethodError(f"{name} is {getattr(self, name)}; wanted a number of at least 0.")

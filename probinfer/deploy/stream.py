@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from probinfer.deploy.broker import Message, Reader, StreamAddress, Writer, gone, lost_group, pause, refused
+from probinfer.deploy.broker import Message, Reader, StreamAddress, Writer, denied, gone, lost_group, pause, refused
 from probinfer.deploy.job import Job
 from probinfer.deploy.jsonlines import to_chunk, to_lines
 from probinfer.deploy.tables import Types
@@ -25,6 +25,7 @@ logger = logging.getLogger("probinfer.stream")
 RECORD = "record"  # the field that holds a whole row as JSON
 REJECTS = ".rejects"  # what the name of the stream of rejected messages ends in
 _LOOK = 0.5  # seconds that a wait for messages lasts, after which the stop is looked at
+_FIRST = 30.0  # seconds in which a broker must have answered once
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def score_stream(
 
     Every message is answered at least once: it is acknowledged after its answer is written. Its answer is written once,
     as long as the two are not a day apart: the broker remembers the keys. Any number of processes may share a group.
-    While the broker is away they wait for it.
+    A broker has to answer within 30 seconds at first; when it goes away later they wait for it.
 
     Args:
         path: predictor folder.
@@ -83,7 +84,8 @@ def score_stream(
 
     Raises:
         ArtifactError: the predictor cannot be loaded.
-        DataError: a URL names no stream, or the key of that name is none.
+        DataError: a URL names no stream, or the key of that name is none; the broker refuses the user or password.
+        ConnectionError: no broker answered at the beginning.
         PredictionError: level or quantiles are no probabilities.
         MissingExtra: redis is not installed.
     """
@@ -129,6 +131,8 @@ class _Run:
 
     def until(self, stop: threading.Event, count: int, idle: float, until_empty: bool) -> None:
         """Answer messages until `stop`, or until there are none."""
+        for end in (self._reader, self._writer):
+            self._reach(end, stop)
         self._surely(self._reader.join, stop)
         due = 0.0
         while not stop.is_set():
@@ -166,12 +170,31 @@ class _Run:
         self.rejected += done[1]
         self.again += len(answers) + len(faults) - sum(done)
 
+    def _reach(self, end: Reader | Writer, stop: threading.Event) -> None:
+        """Have a broker answer once. Raises ConnectionError if it does not in time: an address that is wrong would be
+        waited for without end."""
+        until, seconds = time.monotonic() + _FIRST, 0.05
+        while True:
+            try:
+                end.greet()
+            except denied() as error:
+                raise _shut(error) from None
+            except gone() as error:
+                if stop.is_set() or time.monotonic() + seconds > until:
+                    text = f"No broker answers at {end.place}: {error}. Is it running, and are host and port right?"
+                    raise ConnectionError(text) from None
+                seconds = pause(seconds)
+            else:
+                return
+
     def _surely[T](self, work: Callable[[], T], stop: threading.Event, *, patient: bool = True) -> T | None:
         """What `work` gives, tried again while the broker is away; None if told to stop meanwhile."""
         seconds, away = 0.05, False
         while True:
             try:
                 found = work()
+            except denied() as error:
+                raise _shut(error) from None
             except gone() as error:
                 if not patient or stop.is_set():
                     return None
@@ -190,6 +213,13 @@ class _Run:
                 if away:
                     logger.warning("broker back")
                 return found
+
+
+def _shut(error: Exception) -> DataError:
+    return DataError(
+        f"The broker refuses the user or password: {error}. Give them in the address, redis://USER:PASSWORD@HOST/…, or "
+        "the password in REDISCLI_AUTH."
+    )
 
 
 def _too_often(message: Message) -> str:

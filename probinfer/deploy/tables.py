@@ -1,5 +1,6 @@
 """Tables read in pieces, memory bounded whatever their length: CSV, Parquet, Arrow IPC, JSON lines. Knows no models."""
 
+import codecs
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,12 @@ SUFFIXES = {
     ".ipc": ".arrow",
     ".jsonl": ".jsonl",
     ".ndjson": ".jsonl",
+}
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
 }
 _BLOCK = 4 * 2**20  # bytes of text read and parsed at a time
 _SAMPLE = 2**20  # bytes of text from which the number of its rows is estimated
@@ -151,6 +158,7 @@ def _is_list(kind: pa.DataType) -> bool:
 def _csv_rows(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
     blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK)
     with pyarrow.csv.open_csv(path, read_options=blocks, convert_options=_csv_options(types, False)) as reader:
+        _refuse_bytes(path, reader.schema)
         yield from _without_first((piece for batch in reader for piece in in_pieces(batch, rows)), 0, skip)
 
 
@@ -171,6 +179,7 @@ def _csv_lenient(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chu
     with pyarrow.csv.open_csv(
         path, read_options=blocks, parse_options=parse, convert_options=_csv_options(types, True)
     ) as reader:
+        _refuse_bytes(path, reader.schema)
         for batch in reader:
             faults, seen[:] = list(seen), []
             whole = Chunk(first, batch, tuple(faults), text=True)
@@ -232,4 +241,27 @@ def _read_errors(path: Path) -> Generator[None]:
         yield
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         first = str(error).splitlines()[0]
+        if "UTF8" in first:
+            raise DataError(_encoded(path)) from None
         raise DataError(f"{path} cannot be read as the table it should be: {first}") from None
+    except UnicodeDecodeError:
+        raise DataError(_encoded(path)) from None
+
+
+def _refuse_bytes(path: Path, schema: pa.Schema) -> None:
+    """A column of a CSV file comes as bytes where it is no UTF-8: raises DataError rather than passing on what nobody
+    can read."""
+    odd = [field.name for field in schema if pa.types.is_binary(field.type)]
+    if odd:
+        raise DataError(_encoded(path, f"the column {odd[0]} of "))
+
+
+def _encoded(path: Path, part: str = "") -> str:
+    """Says that a file is not UTF-8, and which encoding it seems to have."""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+    marked = [name for mark, name in _MARKS.items() if begin.startswith(mark)]
+    found = f"it is {marked[0]}" if marked else "perhaps it is Latin-1"
+    name = marked[0] if marked else "ISO-8859-1"
+    text = f"{part}{path} is not UTF-8; {found}. Convert it: iconv -f {name} -t UTF-8 {path.name} > utf8.csv"
+    return text[0].upper() + text[1:] if part else text

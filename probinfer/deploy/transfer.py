@@ -11,6 +11,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
+CROWDED = "probinfer.crowded"  # the ASGI extension of a request that came on a connection too many
 
 
 class Gone(Exception):

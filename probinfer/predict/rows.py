@@ -18,6 +18,7 @@ from probinfer.errors import PredictionError
 from probinfer.model.pipeline.raw import Place, one_column
 from probinfer.predict.program import Input, Program
 
+_LONGEST = 60  # characters of a name or text in an error
 _KINDS = {"U": "text", "S": "bytes", "T": "text", "M": "dates", "m": "time spans", "c": "complex numbers"}
 
 
@@ -152,7 +153,12 @@ def available_columns(rows: Any) -> list[Any]:
 
 def have_words(available: Sequence[Any]) -> str:
     """The columns that rows have, for an error."""
-    return ", ".join(map(str, list(available)[:20])) or "no columns at all"
+    return ", ".join(str(name)[:_LONGEST] for name in list(available)[:20]) or "no columns at all"
+
+
+def _listed(names: Sequence[Any]) -> str:
+    shown = [name if not isinstance(name, str) or len(name) <= _LONGEST else f"{name[:_LONGEST]}…" for name in names]
+    return ", ".join(map(repr, shown[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def take_column(rows: Any, name: str, program: Program) -> tuple[Any, Any]:
@@ -175,9 +181,7 @@ def _columns(rows: Any, program: Program) -> tuple[Any, dict[str, list[str]], in
         unknown = [key for key in rows if key not in known]
         if unknown:
             wanted = ", ".join(entry.name for entry in program.inputs) or "nothing"
-            raise PredictionError(
-                f"The model knows nothing called {', '.join(map(repr, unknown))}; rows need {wanted}."
-            )
+            raise PredictionError(f"The model knows nothing called {_listed(unknown)}; rows need {wanted}.")
         return rows, names, 1
     if _is(rows, "pandas", "DataFrame"):
         return rows, locate_columns(list(rows.columns), program.inputs), len(rows)
@@ -271,11 +275,26 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
                 "can hold."
             )
     if array.dtype.kind not in "fiub":
-        example = f", for example {array.flat[0].item()!r}" if array.size else ""
+        example = f", for example {_example(value, array)!r}" if array.size else ""
         raise PredictionError(
             f"{name} holds {_KINDS.get(array.dtype.kind, str(array.dtype))}{example}; wanted numbers."
         )
     return array
+
+
+def _example(value: Any, array: np.ndarray) -> Any:
+    """What is no number: of a list with numbers too, which NumPy has turned into text, the first that was text."""
+    while isinstance(value, list | tuple):
+        odd = [each for each in value if isinstance(each, str | list | tuple)]
+        if not odd:
+            break
+        value = odd[0] if isinstance(odd[0], str) else next((each for each in odd if _has_text(each)), None)
+    example = value if isinstance(value, str) else array.flat[0].item()
+    return example if not isinstance(example, str) or len(example) <= _LONGEST else f"{example[:_LONGEST]}…"
+
+
+def _has_text(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list | tuple) and any(map(_has_text, value)))
 
 
 def _typed(entry: Input, name: str, array: np.ndarray, first_row: int) -> np.ndarray:

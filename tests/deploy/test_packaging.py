@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from probinfer import cli
+from probinfer.deploy.meter import ROUTES, STATUSES, Meter
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -136,10 +137,14 @@ def test_probes_ask_the_port_that_the_server_is_given():
             continue
         port = int(container["args"][container["args"].index("--port") + 1])
         assert [entry["containerPort"] for entry in container["ports"]] == [port], name
-        for probe, path in (("readinessProbe", "/v2/health/ready"), ("livenessProbe", "/v2/health/live")):
+        ready, live = "/v2/health/ready", "/v2/health/live"
+        for probe, path in (("startupProbe", ready), ("readinessProbe", ready), ("livenessProbe", live)):
             asked = container[probe]["httpGet"]
             assert asked["path"] == path
             assert asked["port"] in (port, container["ports"][0].get("name")), name
+        startup = container["startupProbe"]
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= 300, name  # the first start compiles
+    assert "--start-period=300s" in instructions()["HEALTHCHECK"][0]
 
 
 def commands():
@@ -177,17 +182,33 @@ def test_what_the_image_copies_is_there_and_sent_to_the_builder():
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_lock_has_what_the_image_installs():
-    for line in instructions()["RUN"]:
-        if not line.startswith("uv sync"):
-            continue
-        options = [word for word in shlex.split(line)[2:] if word not in ("--no-editable", "--no-install-project")]
+def extras(text: str, given: str | None = None) -> list[str]:
+    """The options that the shell makes of a `uv sync` line, for the extras given or those of the file."""
+    (usual,) = (line.partition("=")[2] for line in instructions()["ARG"] if line.startswith("EXTRAS"))
+    script = f"EXTRAS={shlex.quote(given) if given else usual}; printf '%s\\n' {text}"
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "there"),
+    [
+        (None, {"uvicorn", "duckdb", "adbc-driver-postgresql"}),
+        ("serve onnx stream", {"uvicorn", "onnxruntime", "redis"}),
+    ],
+)
+def test_the_lock_has_what_the_image_installs(given, there):
+    lines = [line for line in instructions()["RUN"] if line.startswith("uv sync")]
+    assert len(lines) == 2
+    for line in lines:
+        words = extras(line, given)[2:]
+        options = [word for word in words if word not in ("--no-editable", "--no-install-project")]
+        assert options.count("--extra") == len((given or "serve sql").split())
         exported = subprocess.run(
             ["uv", "export", "--offline", "--quiet", "--no-hashes", *options], cwd=ROOT, capture_output=True, text=True
         )
         assert exported.returncode == 0, exported.stderr
         names = {line.partition("==")[0] for line in exported.stdout.splitlines()}
-        assert {"uvicorn", "duckdb", "adbc-driver-postgresql"} <= names
+        assert there <= names
         assert names.isdisjoint({"pytest", "matplotlib", "sphinx"})
 
 
@@ -213,3 +234,50 @@ def test_the_health_check(status, healthy):
         server.shutdown()
         thread.join()
     assert (found.returncode == 0) is healthy
+
+
+# alerts --------------------------------------------------------------------------------------------------------------
+
+COUNTED = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
+
+
+def alerts():
+    groups = load(DEPLOY / "prometheus/alerts.yaml")["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def faults_of(expr: str) -> list[str]:
+    """What an expression asks for that no server tells: metrics, labels and their values."""
+    told = (
+        Meter(["m"]).text()
+        + 'probinfer_model_ready{model="m",version="v"} 1\nprobinfer_artifact_refused{model="m"} 0\n'
+    )
+    kinds = dict(re.findall(r"# TYPE (\w+) (\w+)", told))
+    names = {f"{name}{end}" for name, kind in kinds.items() for end in COUNTED.get(kind, ("",))}
+    names |= {"probinfer_model_ready", "probinfer_artifact_refused"}
+    faults = [name for name in re.findall(r"probinfer_\w+", expr) if name not in names]
+    values = {"status": STATUSES, "route": ROUTES, "job": ("probinfer",)}
+    for label, words in re.findall(r'(\w+)=~?"([^"]*)"', expr):
+        faults += [word for word in words.split("|") if word not in values.get(label, ())]
+    labels = {"model", "level", "le", "instance"}
+    faults += [name for by in re.findall(r"by \(([^)]*)\)", expr) for name in by.split(", ") if name not in labels]
+    return faults + (["brackets"] if expr.count("(") != expr.count(")") or expr.count("[") != expr.count("]") else [])
+
+
+def test_alerts_ask_for_what_the_server_tells():
+    assert len({rule["alert"] for rule in alerts()}) == len(alerts()) == 13
+    for rule in alerts():
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}, rule
+        assert re.fullmatch(r"\d+[mh]", rule.get("for", "1m")), rule
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"]["summary"]
+        assert faults_of(rule["expr"]) == [], rule["alert"]
+    expr = next(rule["expr"] for rule in alerts() if rule["alert"] == "ProbinferOverloaded")
+    for change in [("requests_total", "request_total"), ("429", "428"), ("status", "code"), ("))", ")")]:
+        assert faults_of(expr.replace(*change))  # the twins
+
+
+def test_the_runbook_says_what_to_do_for_each_alert():
+    rows = re.findall(r"^\| `(Probinfer\w+)` \|(.*)\|$", (ROOT / "docs/serving.md").read_text(), flags=re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(rule["alert"] for rule in alerts())
+    assert all(len(cell.strip()) > 5 for _, row in rows for cell in row.split("|"))

@@ -218,7 +218,7 @@ def test_openapi_describes_what_is_served_with_answers_that_are_real(client, lin
                 assert client.request(method, path, json=sent).status_code == 200, path
     record = document["components"]["schemas"]["classes.Record"]["properties"]
     assert record["site"] == {"type": "string", "enum": ["north", "south"]}
-    assert record["X"] == {"type": "array", "minItems": 3, "maxItems": 3, "items": {"type": ["number", "boolean"]}}
+    assert record["X"] == {"type": "array", "minItems": 3, "maxItems": 3, "items": {"type": "number"}}
 
 
 def test_examples_and_answers_follow_the_documents_own_schemas(client):
@@ -283,6 +283,10 @@ WRONG = {
     "half a draw": (b'{"records": [{"x": 1}], "num_samples": 1.5}', 400, "num_samples is 1.5"),
     "seed": (b'{"records": [{"x": 1}], "num_samples": 5, "seed": -1}', 400, "seed is -1"),
     "rows": (b'{"records": [' + b'{"x":1},' * 500 + b'{"x":1}]}', 413, "501 rows came; one request may have 500"),
+    "a boolean": (b'{"records": [{"x": true}]}', 422, "x is true or false in a record"),
+    "a boolean among numbers": (b'{"records": [{"x": 1}, {"x": false}]}', 422, "x is true or false"),
+    "long name": (b'{"records": [{"x": 1, "' + b"n" * 50_000 + b'": 1}]}', 422, "nnn…'; rows need x"),
+    "number and text": (b'{"records": [{"x": 1}, {"x": "a"}]}', 422, "x holds text, for example 'a'"),
     "huge integer": (b'{"records": [{"x": 1' + b"0" * 400 + b"}]}", 422, "x is a whole number beyond 64 bits in row 0"),
 }
 
@@ -293,6 +297,20 @@ def test_a_wrong_request_is_told_what_is_wrong(client, name):
     answer = client.post("/predict", content=body)
     assert text in answer.json()["error"]
     assert answer.status_code == status
+    assert len(answer.content) < 3_000
+
+
+def test_a_number_in_a_list_may_not_be_a_boolean_and_text_is_named(client):
+    for X, text in [([0.5, True, 1.0], "X is true or false"), ([1, "a", 2], "X holds text, for example 'a'")]:
+        answer = client.post("/predict/classes", json={"records": [{"X": X, "site": "true north"}]})
+        assert (answer.status_code, text in answer.json()["error"]) == (422, True)
+
+
+def test_a_slash_too_many_is_told_and_not_sent_elsewhere(client):
+    for method, path in [("POST", "/predict/"), ("GET", "/metrics/"), ("GET", "/v2/models/line/")]:
+        answer = client.request(method, path)
+        assert (answer.status_code, "nothing that this server does" in answer.json()["error"]) == (404, True)
+    assert client.get("/v2/").status_code == 200
 
 
 TENSORS = {
@@ -303,6 +321,15 @@ TENSORS = {
     "scalar": ([{**tensor("x", [1.0]), "shape": []}], 400, "wanted the number of rows first"),
     "wide": ([tensor("x", [1.0, 2.0], shape=[1, 2])], 400, "wanted [-1]"),
     "fractions": ([tensor("x", [1.5], "INT32")], 400, "INT32 and holds fractions"),
+    "bool": ([tensor("x", [7], "BOOL")], 400, "x is BOOL and holds something else"),
+    "bool of a fraction": ([tensor("x", [0.5], "BOOL")], 400, "x is BOOL and holds something else"),
+    "uint8": ([tensor("x", [1, 300], "UINT8")], 400, "x is UINT8 and holds 300; wanted 0 to 255"),
+    "negative uint8": ([tensor("x", [-1], "UINT8")], 400, "x is UINT8 and holds -1; wanted 0 to 255"),
+    "int64": ([tensor("x", [2**63], "INT64")], 400, "x is INT64 and holds 9223372036854775808"),
+    "fp16": ([tensor("x", [1e6], "FP16")], 400, "x is FP16 and holds 1000000.0; its largest number is 65504"),
+    "fp32": ([tensor("x", [0.0, -1e300], "FP32")], 400, "x is FP32 and holds -1e+300; its largest number is 3.4"),
+    "booleans as numbers": ([tensor("x", [1.0, True])], 400, "x is FP64 and holds true or false"),
+    "booleans as whole numbers": ([tensor("x", [True], "INT32")], 400, "x is INT32 and holds true or false"),
     "null": ([tensor("x", [None])], 400, "something else than numbers"),
     "twice": ([tensor("x", [1.0]), tensor("x", [1.0])], 400, "came twice: x"),
     "unknown": ([tensor("x", [1.0]), tensor("z", [1.0])], 422, "nothing called 'z'"),
@@ -319,6 +346,17 @@ def test_a_wrong_tensor_is_told_what_is_wrong(client, name):
     answer = client.post("/v2/models/line/infer", json={"inputs": inputs})
     assert text in answer.json()["error"]
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype"),
+    [
+        (True, "BOOL"), (1, "BOOL"), (255, "UINT8"), (-128, "INT8"), (2**64 - 1, "UINT64"), (65504.0, "FP16"),
+        (3.4028235e38, "FP32"), (7, "FP64"),
+    ],
+)  # fmt: skip
+def test_the_ends_of_a_datatype_are_taken(client, value, datatype):
+    assert client.post("/v2/models/line/infer", json={"inputs": [tensor("x", [value], datatype)]}).status_code == 200
 
 
 def test_parameters_of_other_servers_are_ignored_and_unknown_ones_refused(client):
@@ -392,6 +430,9 @@ def test_numbers_that_are_not_finite_are_null_and_counted():
 def test_a_request_that_cannot_wait_gets_504_and_a_wrong_limit_400(client):
     body = {"inputs": [tensor("x", [1.0] * 400)]}
     assert client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": "soon"}).status_code == 400
+    assert client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": "000"}).status_code == 400
+    for digits in ("9" * 400, "9" * 5000):  # longer than the server waits, whoever asks
+        assert client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": digits}).status_code == 200
     late = client.post("/v2/models/line/infer", json=body, headers={"x-timeout-ms": "1"})
     assert late.status_code == 504
     assert "not ready in time" in late.json()["error"]
@@ -538,7 +579,34 @@ def test_slow_clients_are_let_go_and_hold_up_nobody(client):
         assert everything(silent) == b""
 
 
+def test_connections_too_many_are_refused_and_probes_answered(folder, shared):
+    with running(settings(folder, connections=4, body_timeout=30.0)) as (client, _), contextlib.ExitStack() as idle:
+        for _ in range(6):
+            idle.enter_context(connect(client))
+        with httpx.Client(base_url=client.base_url) as late:
+            for path in ("/v2/health/live", "/v2/health/ready", "/health/live"):
+                assert late.get(path).status_code == 200
+            answer = late.post("/predict", json={"records": [{"x": 1}]})
+            assert (answer.status_code, answer.headers["retry-after"], answer.headers["connection"]) == (
+                503,
+                "1",
+                "close",
+            )
+            assert "More than 4 connections are open" in answer.json()["error"]
+            refused = 'probinfer_requests_total{model="line",route="predict",status="503"}'
+            assert metric(late, refused) == 1
+        assert client.post("/predict", json={"records": [{"x": 1}]}).status_code == 200  # was there before
+        idle.close()
+        until = time.monotonic() + 20
+        with httpx.Client(base_url=client.base_url) as later:
+            while later.post("/predict", json={"records": [{"x": 1}]}).status_code != 200:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+
+
 def test_floods_of_headers_are_refused(client):
+    unread = 'probinfer_requests_total{model="",route="other",status="%d"}'
+    before = {status: metric(client, unread % status) for status in (400, 431)}
     with connect(client) as many:
         many.sendall(b"GET /v2 HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % i for i in range(200)) + b"\r\n")
         assert everything(many).startswith(b"HTTP/1.1 431")
@@ -553,6 +621,7 @@ def test_floods_of_headers_are_refused(client):
     with connect(client) as garbage:
         garbage.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         assert everything(garbage).startswith(b"HTTP/1.1 400")
+    assert {status: metric(client, unread % status) - before[status] for status in (400, 431)} == {400: 1, 431: 2}
     assert client.get("/v2/health/live").status_code == 200
 
 

@@ -206,6 +206,20 @@ def test_what_cannot_be_served_is_said_in_one_line(artifact, tmp_path, capsys):
     assert cli.main(["serve", f"a={artifact}", f"a={artifact}"]) == 2
     assert "Two predictors are called a" in capsys.readouterr().err
     assert cli.main(["serve", str(artifact), "--api-key-file", str(tmp_path / "none")]) == 1
+    (tmp_path / "key").write_bytes(b"\xff\xfe a key that is no text")
+    for arguments, text in [
+        (["--port", "99999"], "port is 99999; wanted one up to 65535"),
+        (["--host", ""], "host is empty"),
+        (["--host", "a" * 70], "cannot listen on aaa"),
+        (["--api-key-file", str(tmp_path / "key")], "is no text in UTF-8; wanted a file whose first line"),
+    ]:
+        assert cli.main(["serve", str(artifact), *arguments]) == 2
+        assert text in capsys.readouterr().err
+    pems = ["--certificate", str(tmp_path / "none.pem"), "--key", str(tmp_path / "key")]
+    assert cli.main(["serve", str(artifact), *pems]) == 1
+    assert "none.pem" in capsys.readouterr().err
+    assert cli.main(["serve", str(artifact), *pems, "--certificate", str(tmp_path / "key")]) == 2
+    assert f"{tmp_path / 'key'} cannot be used for TLS" in capsys.readouterr().err
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

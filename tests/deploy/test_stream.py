@@ -254,6 +254,38 @@ def test_wrong_calls_are_refused_before_anything_is_read(server, quick, capsys):
     assert server.client.xlen("out") == 0
 
 
+def test_a_wrong_password_is_an_error_and_not_waited_for(server, quick, monkeypatch):
+    put(server, 1)
+    server.client.config_set("requirepass", "the right one")
+    try:
+        for password in (None, "a wrong one"):
+            if password is not None:
+                monkeypatch.setenv("REDISCLI_AUTH", password)
+            with pytest.raises(DataError, match="refuses the user or password") as raised:
+                run(server, quick)
+            assert "a wrong one" not in str(raised.value)
+        monkeypatch.setenv("REDISCLI_AUTH", "the right one")
+        assert run(server, quick).rows == 1
+    finally:
+        server.client.config_set("requirepass", "")
+    assert not issubclass(redis.exceptions.ConnectionError, broker.denied())  # the twin: a loss is waited for
+
+
+def test_a_broker_that_never_was_there_is_not_waited_for_without_end(server, quick, monkeypatch, capsys):
+    monkeypatch.setattr(streaming, "_FIRST", 0.3)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens
+        port = free.getsockname()[1]
+        nowhere = f"redis://127.0.0.1:{port}/s"
+        for ends in [(nowhere, server.url("out")), (server.url("in"), nowhere)]:
+            began = time.monotonic()
+            assert cli.main(["score", str(quick), *ends, "--until-empty"]) == cli.REFUSED
+            assert time.monotonic() - began < 10.0
+            assert f"No broker answers at 127.0.0.1:{port}" in capsys.readouterr().err
+    with pytest.raises(DataError, match="names no port"):
+        broker.StreamAddress("redis://127.0.0.1:99999/s")
+
+
 @pytest.mark.long
 def test_consumers_killed_at_any_time_lose_and_double_nothing(server, quick):
     """Two processes share a group; one after the other is killed with -9 in the middle, and replaced."""

@@ -21,6 +21,7 @@ from probinfer import cli
 from probinfer.deploy import score as scoring
 from probinfer.deploy.ahead import ahead
 from probinfer.deploy.score import score
+from probinfer.deploy.table_sink import IfExists
 from tests.deploy.houses import rows
 
 COUNT = 700
@@ -258,6 +259,8 @@ def test_lines_of_json_whatever_they_hold(quick, tmp_path):
     assert [fault["row"] for fault in bad] == [1, 2, 3, 5, 6, 7, 8]
     assert bad[0]["held"] == "not json"
     assert bad[2]["held"] == {"x": "1", "group": 1, "id": "c"}
+    assert (bad[3]["held"]["x"], bad[5]["held"]["x"]) == ("NaN", "Infinity")
+    assert not any(word in (tmp_path / "bad.jsonl").read_text() for word in (": NaN", ": Infinity"))  # strict JSON
 
 
 def test_numbers_that_are_not_finite_are_null_in_lines():
@@ -314,6 +317,8 @@ def test_nothing_in_is_nothing_out(quick, tmp_path):
         ({"output": "."}, "is a folder. To write a folder of parts"),
         ({"if_exists": "append"}, "wanted an IfExists"),
         ({"rejects": "in.csv"}, "is also input or output"),
+        ({"rejects": "./out.csv"}, "is also input or output"),  # neither is there yet
+        ({"if_exists": IfExists.REPLACE}, r"\(replace\) is a question of databases, and out.csv is none"),
     ],
 )
 def test_calls_that_are_refused_before_any_work(quick, tmp_path, monkeypatch, call, text):
@@ -322,6 +327,42 @@ def test_calls_that_are_refused_before_any_work(quick, tmp_path, monkeypatch, ca
     with pytest.raises(pi.DataError, match=text):
         score(**{"path": quick, "input": "in.csv", "output": "out.csv", **call})
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_database_that_is_not_there_is_not_made_by_reading_it(quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for url in ("sqlite:///none.db", "duckdb:///none.duck"):
+        with pytest.raises(FileNotFoundError, match=r"none\.d"):
+            score(quick, url, "out.csv", query="SELECT 1 AS x, 1 AS 'group'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_columns_that_cannot_both_be_written_and_options_without_effect(quick, tmp_path, capsys):
+    source = write(rows(3).assign(mean=1.0), tmp_path / "in.csv")
+    with pytest.raises(pi.DataError, match="column mean to keep is called like one of the predictions"):
+        score(quick, source, tmp_path / "out.csv", keep=["mean"])
+    call = ["score", str(quick), str(source), str(tmp_path / "out.csv"), "--if-exists", "fail"]
+    assert cli.main(call) == cli.WRONG
+    assert "--if-exists is nothing for a file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_text_that_is_not_utf_8_is_named_with_what_to_do(quick, tmp_path, lenient):
+    table, source = rows(3).assign(name="Zürich"), tmp_path / "in.csv"
+    more = {"rejects": tmp_path / "bad.jsonl"} if lenient else {}
+    for encoding, keep, text in [
+        ("utf-16", [], "in.csv is not UTF-8; it is UTF-16. Convert it: iconv -f UTF-16"),
+        ("utf-32", [], "it is UTF-32"),
+        ("latin-1", ["name"], "The column name of .*in.csv is not UTF-8; perhaps it is Latin-1"),
+    ]:
+        source.write_bytes(table.to_csv(index=False).encode(encoding))
+        with pytest.raises(pi.DataError, match=text):
+            score(quick, source, tmp_path / "out.csv", keep=keep, **more)
+    assert score(quick, source, tmp_path / "out.csv", **more).rows == 3  # nobody reads the column
+    source.write_bytes(table.to_csv(index=False).encode("utf-8-sig"))
+    score(quick, source, tmp_path / "out.csv", keep=["name"], **more)
+    assert list(read(tmp_path / "out.csv")["name"]) == ["Zürich"] * 3
 
 
 def test_folders_that_hold_no_table(quick, tmp_path):
