@@ -123,4 +123,4 @@ def test_the_verdicts_thresholds_are_those_of_the_code():
 
 def test_the_exact_families_are_those_of_the_code():
     text = " ".join((ROOT / "docs" / "concepts.md").read_text("utf-8").split())
-    assert f"one of these distributions: {', '.join(families.FAMILIES)}. An outcome with" in text
+    assert f"one of these distributions: {', '.join(families.FAMILIES)}. Their formulas" in text

@@ -166,6 +166,8 @@ def test_ctrl_c_leaves_nothing_that_looks_finished(predictor, table, tmp_path):
     source = write(many, tmp_path / "in.parquet")
     process = run(
         f"""
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest in the background of a shell ignores Ctrl-C
         from probinfer.deploy.score import score
         score({str(predictor)!r}, {str(source)!r}, {str(tmp_path / "out.csv")!r}, chunk_rows=500)
         """

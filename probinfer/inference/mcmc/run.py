@@ -1,5 +1,6 @@
 """A run of Markov chains from its starting points to its draws, whatever the transition."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -83,11 +84,11 @@ def run_chains(
         elsewhere = None
         if scouted and run.warm is None and positions.shape[1] and not (chains.interrupted or chains.late):
             best = int(np.argmax(np.median(log_density, axis=1)))
-            scouts = _scouts(kernel, target, run, rank, chains, chains.states[best])
-            if scouts is not None:
-                elsewhere = look_elsewhere(
-                    scouts, metrics[best], positions, log_density, run.progress, warmed + positions.shape[1]
-                )
+            with contextlib.suppress(KeyboardInterrupt):  # the draws are there
+                scouts = _scouts(kernel, target, run, rank, chains, chains.states[best])
+                if scouts is not None:
+                    done = warmed + positions.shape[1]
+                    elsewhere = look_elsewhere(scouts, metrics[best], positions, log_density, run.progress, done)
     run.progress.close()
     if positions.shape[1] == 0:
         raise KeyboardInterrupt("Interrupted before every chain had its first draw.")
