@@ -100,11 +100,11 @@ def test_sure_draws_have_none():
     with jax.enable_x64(True):
         sure = mixture.entropies(FAMILIES["Bernoulli"], [jnp.array([[np.inf, -np.inf], [900.0, 900.0]])])
         classes = mixture.entropies(FAMILIES["Categorical"], [jnp.log(jnp.array([[[1.0, 0.0], [0.0, 1.0]]]))])
-        places = jnp.linspace(0.5, 1.0, 1001)
-        error = np.max(np.abs(np.asarray(mixture._log_of_most(places)) - np.log(places)))
-    np.testing.assert_allclose(sure, [[np.log(2.0), 0.0], [0.0, 0.0]], atol=1e-15)
+        p = np.concatenate([np.logspace(-300, -1, 500), np.linspace(0.1, 1.0, 501), 1.0 - np.logspace(-16, -1, 50)])
+        error = np.max(np.abs(np.asarray(mixture._entropy_of_two(jnp.asarray(p))) - entropy(np.stack([p, 1 - p], 1))))
+    np.testing.assert_allclose(sure, [[np.log(2.0), 0.0], [0.0, 0.0]], atol=1e-14)
     np.testing.assert_allclose(classes, [[np.log(2.0), 0.0]], atol=1e-15)
-    assert error < 1e-15
+    assert error < 1e-14
 
 
 def test_numbers_have_none_and_a_point_model_knows_the_whole_only():
