@@ -14,7 +14,8 @@ def beside(path: Path, suffix: str) -> Path:
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file to one beside it and rename that when it is complete.
 
-    durable: and not before every byte is on the disk, so that a power cut leaves the old file or the new one.
+    durable: and not before every byte is on the disk, so that a power cut leaves the old file or the new one; which one
+        is certain after `sync_folder`.
 
     Raises OSError if it cannot be written; an older file is then as it was, and no other is left behind.
     """
@@ -25,8 +26,6 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):  # it has its final name by now
             temporary.unlink()
-    if durable:
-        sync_folder(path.parent)
 
 
 def write_new(path: Path, content: bytes, *, durable: bool = True) -> None:

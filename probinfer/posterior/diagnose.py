@@ -9,7 +9,7 @@ from probinfer.inference.convergence import MIN_DRAWS, Convergence
 from probinfer.inference.draws import Outcome
 from probinfer.inference.undefined import NEGLIGIBLE
 from probinfer.posterior import hamiltonian, improper
-from probinfer.posterior.evidence import Evidence, evidence_of_tree
+from probinfer.posterior.evidence import NAMED, Evidence, evidence_of_tree, listed
 from probinfer.posterior.report import Report
 from probinfer.posterior.verdict import Finding, Verdict
 from probinfer.posterior.weighted import unweighted
@@ -63,9 +63,6 @@ OVERLAP_DOUBTFUL = 0.5
 
 # One chain passes every test that compares it with itself, and cannot know of a mode it never saw.
 ONE_CHAIN = Verdict.DOUBTFUL
-
-# Parameters named in a finding; the table has the rest.
-_NAMED = 3
 
 
 def diagnose(tree: "xr.DataTree") -> Report:
@@ -260,12 +257,11 @@ def _exchangeable(evidence: Evidence) -> list[Finding]:
     overlap = evidence.numbers_of("topic_overlap")
     apart = np.flatnonzero(overlap < OVERLAP_DOUBTFUL)
     if len(apart):
-        shown = ", ".join(map(str, apart[:_NAMED]))
         findings.append(
             Finding(
                 f"{len(apart)} of {len(overlap)} {what} are not found by every chain: the worst match shares "
                 f"{overlap.min():.0%} of its mass",
-                shown if len(apart) <= _NAMED else f"{shown} and {len(apart) - _NAMED} more",
+                listed([str(topic) for topic in apart], len(apart)),
                 Verdict.DOUBTFUL,
                 "Do not read meaning into these. Ask for fewer, or warm up for longer.",
                 float(overlap.min()),
@@ -295,7 +291,7 @@ def _non_finite(evidence: Evidence, numbers: Convergence) -> list[Finding]:
         entries = [int(e) for e in broken if evidence.variable_of(int(e)).latent is latent]
         if not entries:
             continue
-        count = max(int((~np.isfinite(evidence.block(e, e + 1))).sum()) for e in entries[:_NAMED])
+        count = max(int((~np.isfinite(evidence.block(e, e + 1))).sum()) for e in entries[:NAMED])
         advice = (
             "Look for a parameter that runs away: an improper or very wide prior, or an overflow; "
             "standardise the data, tighten the prior, or use float64."
@@ -306,7 +302,7 @@ def _non_finite(evidence: Evidence, numbers: Convergence) -> list[Finding]:
             Finding(
                 f"{count} draws or fewer are not finite numbers, in each of "
                 f"{_counted(len(entries), 'parameter' if latent else 'deterministic value')}",
-                _names(evidence, entries),
+                evidence.names(entries),
                 Verdict.BAD if latent else Verdict.DOUBTFUL,
                 advice,
                 float(count),
@@ -348,7 +344,7 @@ def _never_moved(evidence: Evidence, numbers: Convergence) -> list[Finding]:
         findings.append(
             Finding(
                 f"Every draw of every chain has the same value, for {_counted(len(stuck), 'parameter')}",
-                _names(evidence, stuck),
+                evidence.names(stuck),
                 Verdict.BAD,
                 "They were never updated, or they are numerically fixed (an underflow to a bound). If one is meant "
                 "to be fixed, make it data or a deterministic site.",
@@ -392,7 +388,7 @@ def _effective_size(evidence: Evidence, numbers: Convergence) -> list[Finding]:
         Finding(
             f"There are too few effective draws for {low.size} of {_counted(evidence.entries, 'parameter')}: "
             f"{worst:.0f} in the {'tail' if tail else 'bulk'} at worst, {need} are needed",
-            _names(evidence, low),
+            evidence.names(low),
             Verdict.BAD if worst < least else Verdict.DOUBTFUL,
             advice,
             worst,
@@ -417,7 +413,7 @@ def _r_hat(evidence: Evidence, numbers: Convergence) -> list[Finding]:
         Finding(
             f"{said}: R-hat is {worst:.3f} at worst and above {R_HAT_DOUBTFUL} for {high.size} of "
             f"{_counted(evidence.entries, 'parameter')}",
-            _names(evidence, high),
+            evidence.names(high),
             Verdict.BAD if bad else Verdict.DOUBTFUL,
             advice,
             worst,
@@ -605,8 +601,3 @@ def _bound_raised(evidence: Evidence) -> list[Finding]:
 
 def _counted(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def _names(evidence: Evidence, entries: "np.ndarray | list[int]") -> str:
-    named = ", ".join(evidence.label(int(e)) for e in entries[:_NAMED])
-    return named if len(entries) <= _NAMED else f"{named} and {len(entries) - _NAMED} more"

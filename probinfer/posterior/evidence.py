@@ -30,6 +30,16 @@ SAMPLE = ("sample",)
 MAX_DETERMINISTIC_ENTRIES = 2_000
 
 
+# Parameters named in a finding; the table has the rest.
+NAMED = 3
+
+
+def listed(words: Sequence[str], count: int) -> str:
+    """The first few of `count` words, and how many more there are."""
+    shown = ", ".join(words[:NAMED])
+    return shown if count <= NAMED else f"{shown} and {count - NAMED} more"
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Everything that bears on the verdict.
@@ -103,6 +113,10 @@ class Evidence:
         """Name of a scalar parameter, such as `alpha[county=HENNEPIN]`."""
         variable, within = self._locate(entry)
         return self.variables[variable].label(within)
+
+    def names(self, entries: Sequence[int] | np.ndarray) -> str:
+        """Labels of the first few scalars, and how many more there are."""
+        return listed([self.label(int(entry)) for entry in entries[:NAMED]], len(entries))
 
     def variable_of(self, entry: int) -> Variable:
         """The variable a scalar belongs to."""

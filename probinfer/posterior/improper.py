@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from probinfer.posterior.evidence import Evidence
+from probinfer.posterior.evidence import Evidence, listed
 from probinfer.posterior.verdict import Finding, Verdict
 
 # Factor by which the last moves of particles made them wider, which had been weighted for the posterior already: as for
@@ -20,8 +20,6 @@ REST = 1e-8
 # Standard deviation on the unconstrained scale at which draws without a prior are said to run away. Parameters are to
 # be of the order of one, and their logarithms are smaller still.
 RUNAWAY = 1000.0
-
-_NAMED = 3
 
 
 def widened(evidence: Evidence) -> list[Finding]:
@@ -69,7 +67,7 @@ def runaway(evidence: Evidence) -> list[Finding]:
         Finding(
             f"Draws run away of {len(names)} parameter{'' if len(names) == 1 else 's'} without a prior (an "
             "ImproperUniform or a LogDensity): perhaps the posterior has no integral",
-            ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""),
+            listed(names, len(names)),
             Verdict.DOUBTFUL,
             "Give it a proper prior. If the data do bound it, bring its scale to the order of one.",
             float("nan"),

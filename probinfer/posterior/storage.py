@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probinfer.errors import ArtifactError
-from probinfer.files import write_whole
+from probinfer.files import sync_folder, write_whole
 from probinfer.inference.draws import Outcome
 from probinfer.posterior.datatree import FORMAT
 
@@ -44,6 +44,7 @@ def write_tree(tree: "xr.DataTree", path: str | os.PathLike[str]) -> None:
             f"{'The file that was there is unchanged.' if path.exists() else 'Nothing was written.'}",
             str(path),
         ) from error
+    sync_folder(path.parent)
 
 
 def read_tree(path: str | os.PathLike[str]) -> "xr.DataTree":

@@ -28,7 +28,6 @@ ESS_DOUBTFUL = 100
 
 _SURE = 2.0  # standard errors that an error has to exceed a limit by
 _ENTRIES = 256  # compared at a time
-_NAMED = 3
 
 
 class Errors(NamedTuple):
@@ -95,7 +94,7 @@ def _compared(evidence: Evidence, weights: np.ndarray) -> list[Finding]:
             Finding(
                 f"The draws are off: the mean of {evidence.label(int(off[0]))} is {abs(worst):.2g} posterior standard "
                 f"deviations too {'high' if worst > 0 else 'low'}, as their weights tell",
-                _names(evidence, off),
+                evidence.names(off),
                 Verdict.BAD if shift[off[0]] > SHIFT_BAD else Verdict.DOUBTFUL,
                 _ADVICE,
                 abs(worst),
@@ -110,7 +109,7 @@ def _compared(evidence: Evidence, weights: np.ndarray) -> list[Finding]:
             Finding(
                 f"The draws are too {'wide' if worst > 1 else 'narrow'}: the standard deviation of "
                 f"{evidence.label(int(off[0]))} is {worst:.2f} times that of the posterior, as their weights tell",
-                _names(evidence, off),
+                evidence.names(off),
                 Verdict.BAD if log_factor[off[0]] > np.log(FACTOR_BAD) else Verdict.DOUBTFUL,
                 _ADVICE,
                 worst,
@@ -151,8 +150,3 @@ def _certain(values: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """The size that values have at least, in view of their errors; 0 for entries that are constant or undefined."""
     least = np.abs(values) - _SURE * errors
     return np.where(np.isfinite(least), least, 0.0)
-
-
-def _names(evidence: Evidence, entries: np.ndarray) -> str:
-    named = ", ".join(evidence.label(int(e)) for e in entries[:_NAMED])
-    return named if len(entries) <= _NAMED else f"{named} and {len(entries) - _NAMED} more"

@@ -10,7 +10,7 @@ import numpy as np
 from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import turn
-from probinfer.inference.mcmc.kernel import Kernel
+from probinfer.inference.mcmc.kernel import Kernel, asks_of_data
 from probinfer.inference.mcmc.metropolis import WALK_WARMUP, Metropolis, steps_of_walk
 from probinfer.inference.mcmc.nuts import FIRST_STEP, NUTS, metric_rank
 from probinfer.inference.mcmc.plan import Wish, make_plan
@@ -118,7 +118,7 @@ class Gibbs:
                 "n_steps": "steps",
                 **({"diverging": "diverging", "tree_depth": "depth"} if depths else {}),
             },
-            given=lambda target: lambda ask, inputs: ask(inputs),
+            given=asks_of_data,
             place=plan.place,
             targets=turn.targets(plan),
             sized=len(moves) > 0,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+Ask = Callable[[Callable[[Any], Any]], Any]  # a function of the data -> its value, inside the compiled program
 Value = Any  # an array: of JAX inside the compiled program, of NumPy outside
 
 MAX_ENERGY_ERROR = 1000.0  # beyond it the integrator has left the energy surface: a divergence (Stan's limit)
@@ -64,3 +65,9 @@ class Kernel(NamedTuple):
     words: int = 0
     targets: Any = None
     sized: bool = True
+
+
+def asks_of_data(target: Any) -> Callable[[Callable[[Any], Any], Any], Any]:
+    """The `given` of a kernel whose transition wants more of the data than a density: it gets an `Ask`."""
+    del target
+    return lambda ask, inputs: ask(inputs)

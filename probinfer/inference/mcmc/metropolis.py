@@ -12,7 +12,7 @@ from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.exact.summed import CannotSum, Summed
 from probinfer.inference.mcmc import proposed, turn, walk
-from probinfer.inference.mcmc.kernel import Kernel
+from probinfer.inference.mcmc.kernel import Kernel, asks_of_data
 from probinfer.inference.mcmc.metric import identity
 from probinfer.inference.mcmc.plan import Wish, make_plan
 from probinfer.inference.mcmc.run import run_chains
@@ -151,7 +151,7 @@ class Metropolis:
             fit=functools.partial(turn.fit_plan, plan=plan),
             limit=0,
             stats={**({"acceptance_rate": "acceptance"} if moved else {}), "n_steps": "steps"},
-            given=lambda target: lambda ask, inputs: ask(inputs),
+            given=asks_of_data,
             place=plan.place,
             sized=moved,
         )
@@ -170,7 +170,7 @@ class Metropolis:
             fit=lambda draws, gradients, use, rank: identity(draws.shape[-1], rank),
             limit=0,
             stats={"acceptance_rate": "acceptance", "n_steps": "steps"},
-            given=lambda target: lambda ask, inputs: ask(inputs),
+            given=asks_of_data,
             place=given.place,
             sized=False,
         )

@@ -14,7 +14,7 @@ from numpyro.distributions.transforms import biject_to
 from probinfer.errors import MethodError, ProbinferError
 from probinfer.inference.exact.summed import Summed
 from probinfer.inference.mcmc.counter_random import threefry, uniform
-from probinfer.inference.mcmc.kernel import Draw, Info
+from probinfer.inference.mcmc.kernel import Ask, Draw, Info
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.plan import place_discrete
 from probinfer.inference.montecarlo.sites import by_site
@@ -182,7 +182,7 @@ class Proposed:
 
 
 def transition(
-    ask: Callable[[Callable[[Any], Any]], Any],
+    ask: Ask,
     metric: Metric,
     start: Draw,
     step_size: jax.Array,

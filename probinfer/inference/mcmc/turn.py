@@ -1,6 +1,5 @@
 """A turn through the plan of a model: single sites updated one after the other, then the others moved, given them."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ from jax import lax
 
 from probinfer.inference.mcmc import tree, walk
 from probinfer.inference.mcmc.counter_random import threefry
-from probinfer.inference.mcmc.kernel import Draw, Info
+from probinfer.inference.mcmc.kernel import Ask, Draw, Info
 from probinfer.inference.mcmc.metric import Metric, fit
 from probinfer.inference.mcmc.plan import Plan
 from probinfer.model.target import Target
@@ -19,7 +18,6 @@ _NO_TARGET = 0.5
 _MOVES, _TURNS = 0xFFFFFFF0, 0xFFFFFFF1  # counters that no transition uses
 
 Key = tuple[jax.Array, jax.Array]
-Ask = Callable[[Callable[[Any], Any]], Any]  # a function of the data -> its value
 
 
 class Nuts(NamedTuple):
@@ -70,19 +68,21 @@ def transition(
     turns: int = 1,
 ) -> tuple[Draw, Info]:
     """So many turns; `ask(f)` is f of the data."""
+
+    def once(here: Draw, key: Key) -> tuple[Draw, Info]:
+        return _turn(ask, metric, here, step_size, key, limit, plan, target)
+
     if turns == 1:
-        return _turn(ask, metric, start, step_size, key, limit, plan=plan, target=target)
+        return once(start, key)
 
     def again(state: tuple) -> tuple:
         here, total, i = state
         own = threefry(key, i.astype(jnp.uint32), jnp.uint32(_TURNS))
-        here, info = _turn(ask, metric, here, step_size, own, limit, plan=plan, target=target)
+        here, info = once(here, own)
         summed = jax.tree.map(lambda a, b: a | b if a.dtype == bool else a + b, total, info)
         return here, summed._replace(depth=info.depth, energy=info.energy, energy_error=info.energy_error), i + 1
 
-    shapes = jax.eval_shape(
-        lambda here: _turn(ask, metric, here, step_size, key, limit, plan=plan, target=target)[1], start
-    )
+    shapes = jax.eval_shape(lambda here: once(here, key)[1], start)
     none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     here, info, _ = lax.while_loop(lambda state: state[2] < turns, again, (start, none, jnp.int32(0)))
     return here, info._replace(
@@ -97,7 +97,6 @@ def _turn(
     step_size: jax.Array,
     key: Key,
     limit: jax.Array,
-    *,
     plan: Plan,
     target: Target,
 ) -> tuple[Draw, Info]:

@@ -1,7 +1,6 @@
 """Particle Gibbs with ancestor sampling: settings, and its transition."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ import numpy as np
 from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.counter_random import threefry
-from probinfer.inference.mcmc.kernel import Draw, Info, Kernel
+from probinfer.inference.mcmc.kernel import Ask, Draw, Info, Kernel, asks_of_data
 from probinfer.inference.mcmc.metric import Metric, fit
 from probinfer.inference.mcmc.nuts import FIRST_STEP, metric_rank
 from probinfer.inference.mcmc.run import run_chains
@@ -118,7 +117,7 @@ class ParticleGibbs:
                 "diverging": "diverging",
                 "tree_depth": "depth",
             },
-            given=lambda target: lambda ask, inputs: ask(inputs),
+            given=asks_of_data,
             begin=functools.partial(_begin, marginal, pilot),
         )
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
@@ -127,7 +126,7 @@ class ParticleGibbs:
 
 
 def transition(
-    ask: Callable[[Callable[[Any], Any]], Any],
+    ask: Ask,
     metric: Metric,
     start: Draw,
     step_size: jax.Array,

@@ -1,7 +1,6 @@
 """Particle marginal Metropolis-Hastings: settings, and its transition."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ from jax import lax
 from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
-from probinfer.inference.mcmc.kernel import Draw, Info, Kernel
+from probinfer.inference.mcmc.kernel import Ask, Draw, Info, Kernel, asks_of_data
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.run import run_chains
 from probinfer.inference.mcmc.start import Start
@@ -117,7 +116,7 @@ class PMMH:
             fit=functools.partial(fit_parameters, pilot=pilot),
             limit=0,
             stats={"acceptance_rate": "acceptance", "n_steps": "steps"},
-            given=lambda target: lambda ask, inputs: ask(inputs),
+            given=asks_of_data,
             begin=functools.partial(begin, marginal, pilot),
             words=marginal.blocks,
         )
@@ -129,7 +128,7 @@ class PMMH:
 
 
 def transition(
-    ask: Callable[[Callable[[Any], Any]], Any],
+    ask: Ask,
     metric: Metric,
     start: Draw,
     step_size: jax.Array,
