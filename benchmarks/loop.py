@@ -79,7 +79,7 @@ class Sampled:
         terminal, sys.stderr = sys.stderr, Terminal()
         try:
             with tempfile.TemporaryDirectory() as folder:
-                until = pi.Until(ess=1e9, draws=1000) if rule else None
+                until = pi.Until(rhat=1 + 1e-9, draws=1000) if rule else None
                 path = Path(folder) / "run" if checkpoint else None
                 return self.sampling(progress=progress, until=until, checkpoint=path)
         finally:

@@ -123,19 +123,24 @@ class Until:
             return look
         return look_at(positions) if self.met(look) else look._replace(short=True)
 
-    def next_look(self, look: Look | None, budget: int) -> int:
-        """Draws per chain after which to look again."""
+    def next_look(self, look: Look | None, budget: int, chains: int) -> int:
+        """Draws per chain after which to look again; not where the ESS, which is at most N log10(N) for N draws of all
+        chains, is below its goal in any case."""
         if not self.has_goal:
             return budget
+        first = self.min_draws
+        if self.ess is not None:
+            first = max(first, int(np.ceil(self.ess / np.log10(max(self.ess, 10.0)) / chains)))
         if look is None:
-            return min(self.min_draws, budget)
+            return min(first, budget)
         low, high = (int(np.ceil(factor * look.draws)) for factor in _GROWTH)
-        wanted = low
-        if self.ess is not None and look.ess > 0:
-            wanted = int(min(np.ceil(_MARGIN * look.draws * self.ess / look.ess), high))
-        elif self.ess is not None:
-            wanted = high
-        return min(max(low, wanted), budget)
+        more = [1.0]
+        if self.ess is not None:
+            more.append(self.ess / look.ess if look.ess > 0 else np.inf)
+        if self.rhat is not None and np.isfinite(look.rhat):  # of chains that have mixed it nears 1 as 1 / draws
+            more.append((look.rhat - 1) / (self.rhat - 1))
+        wanted = int(min(np.ceil(_MARGIN * look.draws * max(more)), high))
+        return min(max(low, wanted, first), budget)
 
     def missed(self, look: Look | None) -> str:
         """What was not reached, in words; empty when nothing was."""

@@ -9,7 +9,7 @@ import pytest
 import probinfer as pi
 from probinfer.inference.convergence import convergence
 from probinfer.inference.mcmc import chains
-from probinfer.inference.until import look_at
+from probinfer.inference.until import Look, look_at
 from tests.inference.models import EIGHT_SCHOOLS, eight_schools
 
 METHOD = pi.NUTS(chains=2, draws=200, warmup=200)
@@ -115,8 +115,25 @@ def test_a_coordinate_that_never_moves_reaches_no_goal():
     until = pi.Until(ess=10, rhat=1.5)
     look = look_at(np.stack([np.ones((2, 200)), np.random.default_rng(0).normal(size=(2, 200))], axis=-1))
     assert not until.met(look)
-    assert until.next_look(look, 10_000) > 200
+    assert until.next_look(look, 10_000, chains=2) > 200
     assert until.missed(look) == "ESS nan, wanted 10 and R-hat nan, wanted 1.5"
+
+
+def test_a_look_comes_when_the_goal_may_be_near():
+    seen = Look(draws=200, ess=200.0, rhat=1.02)
+    assert pi.Until(ess=400).next_look(seen, 10_000, chains=4) in (440, 441)  # 1.1 times what it promises
+    assert pi.Until(rhat=1.01).next_look(seen, 10_000, chains=4) in (440, 441)
+    assert pi.Until(ess=400, rhat=1.005).next_look(seen, 10_000, chains=4) == 600  # three times as many at most
+    assert pi.Until(ess=190, rhat=1.03).next_look(seen, 10_000, chains=4) == 240  # and not at once
+    assert pi.Until(ess=400).next_look(seen, 300, chains=4) == 300
+
+
+@pytest.mark.parametrize("goal", [400, 4_000, 50_000])
+def test_no_look_is_left_out_that_could_have_met_the_goal(goal):
+    first = pi.Until(ess=goal).next_look(None, 10**9, chains=4)
+    fewer = 4 * (first - 1)
+    assert first == 100 or fewer * np.log10(fewer) < goal  # the largest ESS that is ever said of so many draws
+    assert first > 100 or goal < 4_000
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def sample(
     look = None
     drawn = 0
     while drawn < budget and not chains.interrupted:
-        wanted = budget if until is None else until.next_look(look, budget)
+        wanted = budget if until is None else until.next_look(look, budget, len(metrics))
         hurry = until is not None and drawn >= until.min_draws
         if until is not None and until.seconds is not None and not hurry:
             wanted = min(wanted, until.min_draws)
