@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from probinfer.inference.exact.dependence import Along, dependence
+from probinfer.inference.exact.few import Few
 from probinfer.inference.exact.short_axes import evaluate
 
 N, K = 5, 3
@@ -126,6 +127,42 @@ def test_short_axes_change_no_number(program):
         pairs = zip(PROGRAMS, short(jnp.full(1, value)), run(jnp.full(N, value)), strict=True)
         for name, one, all_of_them in pairs:
             np.testing.assert_allclose(one, all_of_them, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("index", [[0, 1, 0, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
+def test_few_slices_change_no_number(program, index):
+    run, few = jax.jit(everything), jax.jit(lambda z: evaluate(program, [Few(z, np.array(index), 0)]))
+    for pair in ([0, 1], [2, 0], [1, 1]):
+        z = np.array(pair)
+        for name, found, plain in zip(PROGRAMS, few(z), run(z[index]), strict=True):
+            np.testing.assert_allclose(found, plain, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_loop_that_hands_on_a_key_and_a_state_is_none(reverse):
+    """As NumPyro's scan does it: what it hands on at last is not asked for."""
+
+    def chained(z):
+        def body(carry, _):
+            number, key, before = carry
+            key, _ = jax.random.split(key)
+            return (number + 1, key, z[number]), T[before, z[number]]
+
+        begin = (jnp.zeros((), int), jax.random.key(0), jnp.zeros((), z.dtype))
+        return lax.scan(body, begin, jnp.arange(N), reverse=reverse)[1]
+
+    program = jax.make_jaxpr(chained)(jax.ShapeDtypeStruct((N,), np.int32))
+    index = np.arange(N) % 2
+
+    def summed(z):
+        return evaluate(program, [Few(z, index, 0)])[0]
+
+    z = np.array([2, 1])
+    np.testing.assert_allclose(summed(z), chained(jnp.asarray(z[index])), rtol=1e-6)
+    traced = jax.make_jaxpr(summed)(z)
+    assert "scan" not in str(traced)
+    looked_up = [step.outvars[0].aval.shape for step in traced.jaxpr.eqns if step.primitive.name == "gather"]
+    assert looked_up[-1] == (3, 1, 1)  # the first state, and both pairs of neighbours; those before serve for nothing
 
 
 def test_two_arrays_and_data():

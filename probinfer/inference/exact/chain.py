@@ -10,6 +10,7 @@ operations, and states are drawn from the last to the first given them.
 Source: Rabiner, A tutorial on hidden Markov models and selected applications in speech recognition (1989). Imports JAX.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -26,17 +27,14 @@ class Potentials(NamedTuple):
 
 
 def alternating(values: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
-    """Arrays (K², …) in which even entries of an axis have one value and odd ones another, for all pairs of values.
+    """Arrays (K², …) with the size two along an axis: the value of the even entries and that of the odd ones, for all
+    pairs of values.
 
     Each entry and its neighbour have every pair of values in one of them, whatever the number of entries. Other
     axes have the size one.
     """
-    even, odd = (found.ravel() for found in np.meshgrid(values, values, indexing="ij"))
-    sizes = [1] * len(shape)
-    sizes[axis] = shape[axis]
-    is_odd = (np.arange(shape[axis]) % 2).reshape(sizes)
-    lead = (-1, *[1] * len(shape))
-    return np.where(is_odd, odd.reshape(lead), even.reshape(lead))
+    pairs = np.array([*itertools.product(values.tolist(), repeat=2)], int)
+    return pairs.reshape(-1, *[2 if i == axis else 1 for i in range(len(shape))])
 
 
 def neighbours(index: np.ndarray) -> bool:
@@ -75,8 +73,10 @@ def _placed(terms: jax.Array, at: np.ndarray, which: np.ndarray, size: int) -> j
 
 
 def total(given: Potentials) -> jax.Array:
-    """The log of the sum over all states, (…)."""
-    return log_sum_exp(_forward(given)[-1])
+    """The log of the sum over all states, (…). Only the last forward sums are kept: gradients through all are slow."""
+    single, pair = given
+    last, _ = lax.scan(lambda before, here: (_next(before, here), None), single[0], (single[1:], pair))
+    return log_sum_exp(last)
 
 
 def _forward(given: Potentials) -> jax.Array:
@@ -84,11 +84,15 @@ def _forward(given: Potentials) -> jax.Array:
     single, pair = given
 
     def one(before: jax.Array, here: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        after = here[0] + log_sum_exp(before[:, None] + here[1])
+        after = _next(before, here)
         return after, after
 
     _, later = lax.scan(one, single[0], (single[1:], pair))
     return jnp.concatenate([single[:1], later])
+
+
+def _next(before: jax.Array, here: tuple[jax.Array, jax.Array]) -> jax.Array:
+    return here[0] + log_sum_exp(before[:, None] + here[1])
 
 
 def draw(key: jax.Array, given: Potentials) -> jax.Array:

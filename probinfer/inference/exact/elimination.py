@@ -24,6 +24,7 @@ from jax import lax
 from probinfer.inference.exact import chain
 from probinfer.inference.exact.chain import log_sum_exp
 from probinfer.inference.exact.dependence import data_values, dependence
+from probinfer.inference.exact.few import Few
 from probinfer.inference.exact.rules import Along, Dependence
 from probinfer.inference.exact.short_axes import evaluate
 from probinfer.inference.latent_sites import describe
@@ -409,20 +410,21 @@ def _potentials(step: Step, own: Named, alike: Named) -> chain.Potentials:
 
 def _values(step: Step) -> jax.Array:
     """The values of an entry of a chain."""
-    return jnp.asarray(step.choices.reshape(step.values, step.values, -1)[:, 0, 0])
+    return jnp.asarray(step.choices.reshape(step.values, step.values, 2)[:, 0, 0])
 
 
 def scores(step: Step, before: Terms, u: Named, z: Named, inputs: Named) -> tuple[Any, dict[str, jax.Array]]:
     """Log density of each choice for each entry that is apart (c, *free), or the potentials of a chain; and the terms
     that do not depend on the site."""
 
-    def at(choice: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    def at(choice: Any) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         terms = before(u, {**z, step.name: choice}, inputs)
         return _own(step, terms), {name: term for name, term in terms.items() if name not in step.places}
 
     choices = jnp.asarray(step.choices)
     if step.along is not None:
-        own, rest = jax.vmap(at, out_axes=(0, None))(choices)
+        along, parity = step.along, np.arange(step.shape[step.along]) % 2
+        own, rest = jax.vmap(lambda choice: at(Few(choice, parity, along)), out_axes=(0, None))(choices)
         alike, _ = jax.vmap(at, out_axes=(0, None))(_values(step).reshape(-1, *[1] * len(step.shape)))
         found = _potentials(step, own, alike)
         return jax.tree.map(_or_nothing, found) if step.careful else found, rest

@@ -16,9 +16,11 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal, jaxpr_as_fun
 
+from probinfer.inference.exact.few import Few, after_first, spread
 from probinfer.inference.exact.rules import Dependence, Value, joined, moved
 
 _MOST_AXES = 64  # of an array, NumPy's limit
+_FEWER = 4  # steps, in a loop of more of which it pays to tell those apart that differ
 _ROUNDS = 10  # until what comes in is known; each makes it depend on more
 
 Follow = Callable[[Any, Sequence[Any], Sequence[Value]], list[Value]]
@@ -61,10 +63,11 @@ def through_scan(step: Any, inputs: Sequence[Value], follow: Follow) -> list[Val
     return None
 
 
-def all_at_once(step: Any, inputs: Sequence[Any], follow: Follow, run: Run) -> list[Any] | None:
+def all_at_once(step: Any, inputs: Sequence[Any], asked: Sequence[bool], follow: Follow, run: Run) -> list[Any] | None:
     """The outputs of a scan without a loop, or None where a step needs what an earlier one made of what it got.
 
     inputs: may have the size one along axes, as for `run`, which runs a jaxpr on constants and arguments.
+    asked: which outputs anybody needs, such as not the random key that NumPyro's scan hands on; others may be wrong.
     """
     known = [Value({}, lambda v=v: v.val) if isinstance(v, Literal) else Value({}) for v in step.invars]
     loop = _parts(step, known)
@@ -73,9 +76,8 @@ def all_at_once(step: Any, inputs: Sequence[Any], follow: Follow, run: Run) -> l
     begin, count = len(loop.constants), len(loop.first)
     ready, counted = _counted(loop, follow)
     reach = _reach(step.params["jaxpr"].jaxpr, range(begin, begin + count))
-    used = [type(variable).__name__ != "DropVar" for variable in step.outvars]
-    needed = set().union(*(seen for seen, here in zip(reach, used, strict=True) if here))
-    first = inputs[begin : begin + count]
+    needed = set().union(*(seen for seen, here in zip(reach, asked, strict=True) if here))
+    first = [spread(value) for value in inputs[begin : begin + count]]
     carried = [
         counted()[i] if ready[i] else jnp.broadcast_to(_nothing(aval), (loop.length, *aval.shape))
         for i, aval in enumerate(loop.avals[begin : begin + count])
@@ -90,11 +92,27 @@ def all_at_once(step: Any, inputs: Sequence[Any], follow: Follow, run: Run) -> l
         for i in more:
             carried[i], ready[i] = _brought(first[i], found[i], loop), True
     last = 0 if loop.reverse else loop.length - 1
-    return [*(value[min(last, len(value) - 1)] for value in found[:count]), *found[count:]]
+    return [*(_one(value, last) for value in found[:count]), *found[count:]]
 
 
-def _brought(first: Any, handed_on: Any, loop: _Loop) -> jax.Array:
+def _one(handed_on: Any, step: int) -> Any:
+    """What one step handed on."""
+    if isinstance(handed_on, Few):
+        return handed_on.at(step) if handed_on.axis == 0 else handed_on.spread()[min(step, len(handed_on.values) - 1)]
+    return handed_on[min(step, len(handed_on) - 1)]
+
+
+def _brought(first: Any, handed_on: Any, loop: _Loop) -> Any:
     """What comes in at each step."""
+    few = isinstance(handed_on, Few) and handed_on.axis == 0
+    handed_on = handed_on if few else spread(handed_on)
+    if loop.length > _FEWER and (few or len(handed_on) == 1):
+        values = handed_on.values if few else handed_on
+        rest = jnp.broadcast_shapes(jnp.shape(first), values.shape[1:])
+        wide = jnp.broadcast_to(values, (len(values), *rest))
+        begin = jnp.broadcast_to(first, (1, *rest)).astype(values.dtype)
+        return after_first(begin, Few(wide, handed_on.index, 0) if few else wide, loop.length, reverse=loop.reverse)
+    handed_on = spread(handed_on)
     if len(handed_on) == 1 < loop.length:
         handed_on = jnp.broadcast_to(handed_on, (loop.length, *handed_on.shape[1:]))
     rest = jnp.broadcast_shapes(jnp.shape(first), handed_on.shape[1:])
