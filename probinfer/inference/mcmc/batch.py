@@ -57,7 +57,8 @@ class Subtree(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Chains in the middle of their draws, each field with one row for each chain."""
+    """Chains in the middle of their draws, each field with one row for each chain. The first three are as after the
+    last whole draw; where that was, its row in the block says: the trajectory under way may have a proposal already."""
 
     key: Value
     iteration: Value
@@ -116,12 +117,6 @@ def machine_of(state: ChainState, max_depth: int) -> Machine:
         middle_saved=zeros(max_depth, dim),
     )
     return Machine(state.key, state.iteration, state.step, tree, sub)
-
-
-def states_of(machine: Machine) -> ChainState:
-    """The chains after their last whole draws, each field with one row for each chain."""
-    here = machine.tree.proposal
-    return ChainState(here.q, machine.key, machine.iteration, machine.step, here.g, here.log_density)
 
 
 def make_batch(

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 import jax
 import numpy as np
 
-from probinfer.inference.mcmc.batch import BatchControl, Machine, machine_of, states_of
+from probinfer.inference.mcmc.batch import BatchControl, Machine, machine_of
 from probinfer.inference.mcmc.block import BlockResult, ChainState
 from probinfer.inference.mcmc.chains import Chains, Made
 from probinfer.inference.mcmc.compiled import Batch
@@ -95,14 +95,17 @@ class BatchedChains(Chains):
             machine, result, taken = self._program(
                 self._machines[number], control, self._metrics[number], self._target.inputs
             )
-            states, result, taken = jax.tree.map(np.asarray, (states_of(machine), result, taken))
+            after = (machine.key, machine.iteration, machine.step)
+            (*after, step), result, taken = jax.tree.map(np.asarray, (after, result, taken))
         seconds = time.perf_counter() - began
         self._machines[number] = machine
-        step_size = float(np.exp(states.step.log_step[0] if adapt else states.step.log_average[0]))
-        return Made(_split(group, states, result), int(taken), step_size, seconds)
+        step_size = float(np.exp(step.log_step[0] if adapt else step.log_average[0]))
+        return Made(_split(group, *after, step, result), int(taken), step_size, seconds)
 
 
-def _split(group: range, states: ChainState, result: BlockResult) -> list[tuple[int, ChainState, BlockResult]]:
+def _split(
+    group: range, key: np.ndarray, iteration: np.ndarray, step: DualAveraging, result: BlockResult
+) -> list[tuple[int, ChainState, BlockResult]]:
     """The chains of a batch that drew, each by itself."""
     most = int(result.done.max())
     # copied, so that the rows which nobody filled are not kept
@@ -114,14 +117,10 @@ def _split(group: range, states: ChainState, result: BlockResult) -> list[tuple[
     for row, chain in enumerate(group):
         done = int(result.done[row])
         if done:
-            state = ChainState(
-                q=states.q[row],
-                key=states.key[row],
-                iteration=states.iteration[row],
-                step=DualAveraging(*(column[row] for column in states.step)),
-                g=states.g[row],
-                log_density=states.log_density[row],
-            )
+            last = (column[row, done - 1] for column in (q, g, log_density))
+            here = dict(zip(("q", "g", "log_density"), last, strict=True))
+            own = DualAveraging(*(column[row] for column in step))
+            state = ChainState(key=key[row], iteration=iteration[row], step=own, **here)
             columns = (column[row, :done] for column in (q, g, log_density, step_size))
             made = BlockResult(np.int32(done), *columns, Info(*(column[row, :done] for column in info)))
             found.append((chain, state, made))

@@ -93,9 +93,9 @@ class NUTS:
             names = ", ".join(f"pi.{each.__name__}()" for each in get_args(Approximation))
             raise MethodError(f"NUTS: init is {self.init!r}; wanted one of {names}, or None.")
 
-    def run(self, target: Target, run: Run) -> Draws:
-        """Draw from the target; see `probinfer.infer`."""
-        kernel = Kernel(
+    def kernel(self) -> Kernel:
+        """The transition of one chain, and what has to be known around it."""
+        return Kernel(
             name=f"nuts {self.max_tree_depth}",
             transition=functools.partial(tree.transition, max_depth=self.max_tree_depth),
             gradient=True,
@@ -113,12 +113,15 @@ class NUTS:
                 "energy_error": "energy_error",
             },
         )
+
+    def run(self, target: Target, run: Run) -> Draws:
+        """Draw from the target; see `probinfer.infer`."""
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         rank = metric_rank(target.dim, self.low_rank)
         settles = is_round if self.warmup is None else None
         return run_chains(
             self,
-            kernel,
+            self.kernel(),
             target,
             run,
             rank=rank,
