@@ -7,8 +7,8 @@ All have as many chains, 200 steps of warm-up and 100 draws of each, in double p
 chains by probinfer, and of each chain by itself by the others. A runner has a process of its own for each model and
 number of chains, which first compiles and then draws when it is its turn. Counted are the least effective sample size
 (bulk and tail) over the seconds of the whole call, without compiling. A run whose means are further from those of
-80,000 draws of four chains than 4 standard errors allow does not count. Trees: gradients that the draws took, over those
-of a sampler whose chains wait for the longest tree, had it the same trees.
+80,000 draws of four chains than 4 standard errors allow does not count. Trees: gradients that the draws took, over
+those of a sampler whose chains wait for the longest tree, had it the same trees.
 
 On a GPU the environments of the peers need a JAX for it; then --chains 64 1024 8192 is what to ask. Writes nothing with
 --dry.
