@@ -57,6 +57,7 @@ from probinfer.inference.mcmc.hmc import HMC as HMC
 from probinfer.inference.mcmc.many import ManyChains as ManyChains
 from probinfer.inference.mcmc.metropolis import Metropolis as Metropolis
 from probinfer.inference.mcmc.nuts import NUTS as NUTS
+from probinfer.inference.mcmc.parallel import Parallel as Parallel
 from probinfer.inference.mcmc.sghmc import SGHMC as SGHMC
 from probinfer.inference.mcmc.sgld import SGLD as SGLD
 from probinfer.inference.montecarlo.importance import Importance as Importance

@@ -1,5 +1,6 @@
 """From a model and data to draws: the checks before a method runs, and where its draws come from."""
 
+import enum
 import functools
 import hashlib
 import importlib.metadata
@@ -253,10 +254,13 @@ def method_again(name: str, settings: Mapping[str, Any]) -> Method:
     known: dict[str, Any] = {method.__name__: method for method in METHODS}
     if name not in known:
         raise MethodError(f"The draws are by {name!r}, no method of this version; pass method=, such as pi.NUTS().")
-    wanted = {field.name for field in fields(known[name])}
+    kinds = {field.name: field.type for field in fields(known[name])}
+    choices = {name: kind for name, kind in kinds.items() if isinstance(kind, enum.EnumType)}
     try:
-        return known[name](**{key: value for key, value in settings.items() if key in wanted})
-    except (TypeError, ValueError, AttributeError) as error:
+        given = {key: value for key, value in settings.items() if key in kinds}
+        given |= {key: choices[key][given[key]] for key in choices.keys() & given.keys()}
+        return known[name](**given)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise MethodError(f"{name} cannot be set up again from its settings ({error}); pass method=.") from error
 
 

@@ -1,5 +1,6 @@
 """Checks of the settings of methods and rules, before any work is done."""
 
+import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -26,6 +27,8 @@ def _plain(value: Any) -> Any:
         return {"method": type(value).__name__, **settings_of(value)}
     if isinstance(value, Mapping):
         return {", ".join(key) if isinstance(key, tuple) else str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, enum.Enum):
+        return value.name
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -77,6 +80,13 @@ def check_within(owner: str, name: str, value: Any, low: float, high: float, exa
     """MethodError unless `value` is a number in [low, high)."""
     if not _is_number(value, int, float, np.integer, np.floating) or not low <= value < high:
         raise MethodError(f"{owner}: {name} is {value!r}; wanted a number in [{low:g}, {high:g}), such as {example}.")
+
+
+def check_choice(owner: str, name: str, value: Any, choices: type[enum.Enum]) -> None:
+    """MethodError unless `value` is a member of the enum."""
+    if not isinstance(value, choices):
+        wanted = ", ".join(f"pi.{choices.__name__}.{choice.name}" for choice in choices)
+        raise MethodError(f"{owner}: {name} is {value!r}; wanted one of {wanted}.")
 
 
 def _is_number(value: Any, *kinds: type) -> bool:

@@ -26,9 +26,9 @@ class Look(NamedTuple):
     short: bool = False
 
 
-def look_at(positions: np.ndarray) -> Look:
+def look_at(positions: np.ndarray, superchains: int = 0) -> Look:
     """ESS and R-hat of draws (chain, draw, d); NaN, which reaches no goal, where a coordinate never moved."""
-    numbers = convergence(np.moveaxis(positions, -1, 0), errors=False)
+    numbers = convergence(np.moveaxis(positions, -1, 0), superchains=superchains, errors=False)
     with np.errstate(invalid="ignore"):
         ess = float(np.min(np.minimum(numbers.ess_bulk, numbers.ess_tail)))
         return Look(positions.shape[1], ess, float(np.max(numbers.r_hat)))
@@ -114,14 +114,14 @@ class Until:
         """Whether every goal is reached."""
         return (self.ess is None or look.ess >= self.ess) and (self.rhat is None or look.rhat <= self.rhat)
 
-    def look(self, positions: np.ndarray) -> Look:
-        """Look at draws (chain, draw, d), and no longer than it takes to see that the rule is not met: at the slowest
-        coordinates first, and at all where those meet it."""
+    def look(self, positions: np.ndarray, superchains: int = 0) -> Look:
+        """Look at draws (chain, draw, d), of chains in so many groups, and no longer than it takes to see that the rule
+        is not met: at the slowest coordinates first, and at all where those meet it."""
         few = slowest(positions, _FEW)
-        look = look_at(positions[..., few])
+        look = look_at(positions[..., few], superchains)
         if len(few) == positions.shape[-1]:
             return look
-        return look_at(positions) if self.met(look) else look._replace(short=True)
+        return look_at(positions, superchains) if self.met(look) else look._replace(short=True)
 
     def next_look(self, look: Look | None, budget: int, chains: int) -> int:
         """Draws per chain after which to look again; not where the ESS, which is at most N log10(N) for N draws of all

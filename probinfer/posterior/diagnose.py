@@ -364,9 +364,14 @@ def _constant_by_nature(evidence: Evidence, numbers: Convergence, entry: int) ->
     return at_a_landmark and not siblings.all()
 
 
+def judged_chains(evidence: Evidence) -> int:
+    """As many chains as the effective draws wanted are those of."""
+    return USUAL_CHAINS if evidence.superchains else evidence.chains
+
+
 def _effective_size(evidence: Evidence, numbers: Convergence) -> list[Finding]:
     sizes = np.fmin(numbers.ess_bulk, numbers.ess_tail)
-    chains = USUAL_CHAINS if evidence.superchains else evidence.chains
+    chains = judged_chains(evidence)
     need, least = ESS_PER_CHAIN_DOUBTFUL * chains, ESS_PER_CHAIN_BAD * chains
     low = np.flatnonzero(sizes < need)
     if not low.size:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probinfer.posterior.diagnose import ESS_PER_CHAIN_DOUBTFUL, R_HAT_DOUBTFUL
+from probinfer.posterior.diagnose import ESS_PER_CHAIN_DOUBTFUL, R_HAT_DOUBTFUL, judged_chains
 from probinfer.posterior.report import Report
 from probinfer.posterior.verdict import Finding, Verdict
 
@@ -84,10 +84,11 @@ def _finding(finding: Finding) -> str:
 
 
 def _table(summary: "pd.DataFrame", report: Report) -> str:
+    need = ESS_PER_CHAIN_DOUBTFUL * judged_chains(report.evidence)
     marks = {
         "r_hat": lambda value: value > R_HAT_DOUBTFUL,
-        "ess_bulk": lambda value: value < ESS_PER_CHAIN_DOUBTFUL * report.evidence.chains,
-        "ess_tail": lambda value: value < ESS_PER_CHAIN_DOUBTFUL * report.evidence.chains,
+        "ess_bulk": lambda value: value < need,
+        "ess_tail": lambda value: value < need,
     }
     head = "".join(f"<th>{escape(str(column))}</th>" for column in summary.columns)
     rows = []

@@ -58,7 +58,8 @@ def test_at_a_steady_rate_it_is_shown_and_costs_little(dim, rate, monkeypatch):
         spent[0] += (positions.size - 4 * dim) * live_ess._PER_SEEN  # one draw more by rounding
         return np.arange(min(count, positions.shape[-1]))
 
-    def looked(positions):
+    def looked(positions, superchains):
+        assert superchains == 0
         assert positions.shape[1] >= min(live_ess._ENOUGH, rate // 2)
         spent[0] += (positions.size - 4 * positions.shape[-1]) * live_ess._PER_LOOKED_AT
         when.append(clock[0])

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ class Chains(Turns):
     def __init__(
         self,
         pool: Executor,
-        block: Callable,
+        block: Any,
         target: Target,
         states: list[ChainState],
         target_accept: float | np.ndarray,
@@ -47,6 +47,7 @@ class Chains(Turns):
         self._limit = limit
         self._budget = _PATIENCE
         self._gradients = 0
+        self._metrics: Any = None
         self.states = states
 
     def others(self, states: list[ChainState]) -> "Chains":
@@ -77,7 +78,7 @@ class Chains(Turns):
         `interrupted` as well. `limit` limits trajectories further than the method does. `label` makes the start of the
         progress line from the blocks so far.
         """
-        metrics = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metrics)
+        self._prepare(metrics)
         blocks: list[list[BlockResult]] = [[] for _ in self.states]
         limit = self._limit if limit is None else min(limit, self._limit)
         left = [count] * len(self.states)
@@ -88,34 +89,48 @@ class Chains(Turns):
                 left[chain] -= int(known.result.done)
                 self._gradients += int(known.result.info.steps.sum())
         diverged = sum(int(block.info.diverging.sum()) for chain in blocks for block in chain)
+        groups = self._groups()
 
-        def work(chain: int) -> tuple[ChainState, BlockResult, float]:
-            return self._run(self.states[chain], left[chain], adapt, limit, metrics[chain])
+        def work(group: int) -> Made:
+            return self._run(groups[group], left, adapt, limit)
 
-        def finish(chain: int, made: tuple[ChainState, BlockResult, float]) -> bool:
+        def finish(group: int, made: Made) -> bool:
             nonlocal diverged
-            self.states[chain], result, seconds = made
-            steps = int(result.info.steps.sum())
-            self._gradients += steps
-            self._budget = int(np.clip(steps * _PAUSE / max(seconds, 1e-6), _PATIENCE, 10**8))
-            self._record.keep(phase, chain, Block(self.states[chain], result))
-            blocks[chain].append(result)
-            left[chain] -= int(result.done)
-            diverged += int(result.info.diverging.sum())
-            step = float(np.ravel(result.step_size[int(result.done) - 1])[0])
+            self._budget = int(np.clip(made.gradients * _PAUSE / max(made.seconds, 1e-6), self._least(), 10**8))
+            for chain, state, result in made.draws:
+                self.states[chain] = state
+                self._gradients += int(result.info.steps.sum())
+                self._record.keep(phase, chain, Block(state, result))
+                blocks[chain].append(result)
+                left[chain] -= int(result.done)
+                diverged += int(result.info.diverging.sum())
             drawn = count * len(left) - sum(left)
+            step = made.step_size
             numbers = f"step size {step:.2g}, {diverged} divergent, {self._gradients} gradients"
             progress.update(done * len(left) + drawn, total * len(left), lambda: f"{label(blocks)}, {numbers}")
-            return left[chain] > 0
+            return any(left[chain] > 0 for chain in groups[group])
 
-        self.take_turns((chain for chain, wanted in enumerate(left) if wanted > 0), work, finish, hurry=hurry)
+        wanting = (number for number, group in enumerate(groups) if any(left[chain] > 0 for chain in group))
+        self.take_turns(wanting, work, finish, hurry=hurry)
         return blocks
 
-    def _run(
-        self, state: ChainState, count: int, adapt: bool, limit: int, metric: Metric
-    ) -> tuple[ChainState, BlockResult, float]:
+    def _prepare(self, metrics: list[Metric]) -> None:
+        """What the blocks to come have in common."""
+        self._metrics = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metrics)
+
+    def _groups(self) -> list[range]:
+        """The chains that one call of a program advances."""
+        return [range(chain, chain + 1) for chain in range(len(self.states))]
+
+    def _least(self) -> int:
+        """Gradients of a block, at least."""
+        return _PATIENCE
+
+    def _run(self, group: range, left: list[int], adapt: bool, limit: int) -> "Made":
+        """A block of the chains of a group, which want so many draws more each."""
+        (chain,) = group
         control = BlockControl(
-            count=np.int32(min(count, ROWS)),
+            count=np.int32(min(left[chain], ROWS)),
             budget=np.int32(self._budget),
             adapt=np.bool_(adapt),
             target_accept=np.asarray(self.target_accept, self._target.dtype),
@@ -123,9 +138,22 @@ class Chains(Turns):
         )
         began = time.perf_counter()
         with self._target.precision():
-            state, result = self._block(state, control, metric, self._target.inputs)
+            state, result = self._block(self.states[chain], control, self._metrics[chain], self._target.inputs)
             host_state, host_result = jax.tree.map(np.asarray, (state, result))
-        return host_state, rows(host_result, 0, int(host_result.done)), time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        made = rows(host_result, 0, int(host_result.done))
+        step_size = float(np.ravel(made.step_size[-1])[0])
+        return Made([(chain, host_state, made)], int(made.info.steps.sum()), step_size, seconds)
+
+
+class Made(NamedTuple):
+    """A block: for each chain that drew, its state and the draws; gradients that the program took, one after the
+    other; a step size in use; seconds."""
+
+    draws: list[tuple[int, ChainState, BlockResult]]
+    gradients: int
+    step_size: float
+    seconds: float
 
 
 def stack(blocks: list[list[BlockResult]], column: Callable[[BlockResult], Any]) -> np.ndarray:

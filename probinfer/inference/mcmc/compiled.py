@@ -1,4 +1,4 @@
-"""The programs that a Markov chain runs."""
+"""The programs that Markov chains run."""
 
 from typing import Any
 
@@ -7,10 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.inference.mcmc import step_size as steps
-from probinfer.inference.mcmc.block import BlockControl, ChainState, make_block
+from probinfer.inference.mcmc.batch import BatchControl, machine_of, make_batch, row_size
+from probinfer.inference.mcmc.block import ROWS, BlockControl, ChainState, make_block
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.model.target import Target
+
+_WIDTH = 64  # chains of one call on a CPU: the same on any, so that the draws are
+_BLOCK_BYTES = 256 * 2**20  # of the draws that a call returns, unless one of each chain is more
+_OWN_BYTES = 16 * 2**20  # of the metrics of all chains, beyond which those that are the same are passed once
 
 
 def compiled_block(kernel: Kernel, target: Target, rank: int) -> Any:
@@ -32,6 +37,54 @@ def compiled_block(kernel: Kernel, target: Target, rank: int) -> Any:
         density = kernel.given(target)
     block = make_block(kernel, density, target.dim)
     return target.compile(f"block {rank} {kernel.name}", block, state, control, metric, target.inputs)
+
+
+class Batch:
+    """The executables of `make_batch` for so many chains of this target, for metrics of this rank.
+
+    width: chains that a call advances. max_depth: doublings that there is memory for. A second executable, for one
+    metric of all chains, is made when it is first wanted, and only where passing it to each would cost.
+    """
+
+    def __init__(self, kernel: Kernel, target: Target, rank: int, chains: int) -> None:
+        self._kernel, self._target, self._rank = kernel, target, rank
+        self.width = min(chains, _WIDTH) if jax.default_backend() == "cpu" else chains
+        self.max_depth = kernel.limit
+        each = target.dim * (rank + 1) * target.dtype.itemsize
+        self._heavy = self.width * each > _OWN_BYTES
+        self.program(alike=False)
+
+    def shares(self, *, alike: bool) -> bool:
+        """Whether `program` wants one metric, and not one for each chain."""
+        return alike and self._heavy
+
+    def program(self, *, alike: bool) -> Any:
+        """The executable for chains whose metrics are all `alike` or not."""
+        shared, width, target = self.shares(alike=alike), self.width, self._target
+        dim, dtype = target.dim, target.dtype
+        row = width * row_size(dim) * dtype.itemsize
+        count = min(max(_BLOCK_BYTES // row, 1), ROWS)
+
+        def shape(*size: int, dtype: Any = dtype) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(size, dtype)
+
+        def vectors(*size: int, dtype: Any = dtype) -> jax.ShapeDtypeStruct:
+            return shape(width, *size, dtype=dtype)
+
+        step = steps.DualAveraging(*(vectors() for _ in steps.DualAveraging._fields))
+        words, iteration = vectors(2, dtype=jnp.uint32), vectors(dtype=jnp.uint32)
+        state = ChainState(vectors(dim), words, iteration, step, vectors(dim), vectors())
+        whole = shape(dtype=jnp.int32)
+        control = BatchControl(vectors(dtype=jnp.int32), whole, shape(dtype=bool), shape(), whole)
+        metric = shape if shared else vectors
+        return target.compile(
+            f"batch {width} {count} {self._rank} {shared} {self._kernel.name}",
+            make_batch(target.value_and_grad, count, shared=shared),
+            machine_of(state, self.max_depth),
+            control,
+            Metric(metric(dim), metric(dim, self._rank), metric(self._rank)),
+            target.inputs,
+        )
 
 
 def compiled_density(kernel: Kernel, target: Target) -> Any:

@@ -50,6 +50,7 @@ class Kernel(NamedTuple):
     words: how many pairs of random words belong to the state.
     targets: the acceptances that several step sizes aim at, in the place of the method's own.
     sized: whether the step size means anything.
+    batch: whether it is that of NUTS, which batch.py has for many chains at once.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Kernel(NamedTuple):
     words: int = 0
     targets: Any = None
     sized: bool = True
+    batch: bool = False
 
 
 def asks_of_data(target: Any) -> Callable[[Callable[[Any], Any], Any], Any]:

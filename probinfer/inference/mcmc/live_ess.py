@@ -20,8 +20,9 @@ class LiveESS:
     slowest. Looks come at times that grow geometrically, and each takes as many coordinates and draws as may be had
     for its share of the time; of fewer draws the ESS is at least what is found."""
 
-    def __init__(self, before: list[list[Any]]) -> None:
+    def __init__(self, before: list[list[Any]], superchains: int = 0) -> None:
         self._before = before
+        self._superchains = superchains
         self._began = time.monotonic()
         self._next = 0.0
         self._text = "sampling"
@@ -53,7 +54,7 @@ class LiveESS:
             return False
         ranked, every = (max(1, int(np.ceil(draws * cost / share))) for cost in (_PER_SEEN * dim, _PER_LOOKED_AT * few))
         chosen = slowest(_positions(blocks, ranked), few)
-        self.show(look_at(_positions(blocks, every, chosen)), every)
+        self.show(look_at(_positions(blocks, every, chosen), self._superchains), every)
         return True
 
 

@@ -9,10 +9,11 @@ from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import tree
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import fit, is_round
+from probinfer.inference.mcmc.parallel import Parallel, superchains
 from probinfer.inference.mcmc.run import run_chains
 from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP
 from probinfer.inference.method import Control, Need, Run
-from probinfer.inference.settings import check_fraction, check_whole
+from probinfer.inference.settings import check_choice, check_fraction, check_whole
 from probinfer.inference.variational.flow import Flow
 from probinfer.inference.variational.gaussian import FullRank, LowRank, MeanField
 from probinfer.inference.variational.laplace import Laplace
@@ -41,10 +42,16 @@ class NUTS:
             there; the warm-up may then be shorter. None starts at random points. If its draws are no places to begin
             at, chains start as without it, and the report says so. Draws of one mode let R-hat see one mode only.
         low_rank: directions in which the metric may be far from diagonal; None takes all up to 32 dimensions, 16 above.
+        parallel: how chains run side by side: `Parallel.THREADS`, each by itself on a thread; `Parallel.BATCH`, all in
+            one program, a gradient of each in every step, and none waits for the tree of another; `Parallel.AUTO`, the
+            batch on a GPU, threads on a CPU. The draws are the same up to rounding.
         float64: compute in double precision.
 
     Raises:
         MethodError: a setting is out of range.
+
+    With 64 chains or more, a multiple of 16, every 16th part of them begins at one point, and the report reads R-hat as
+    the nested one, which chains of few draws have too; the effective draws wanted are then those of four long chains.
 
     Discrete latent sites with finitely many values are summed out, and drawn afterwards from their exact law; what
     cannot be summed is refused by name, before anything is compiled (`docs/exact.md`).
@@ -66,6 +73,7 @@ class NUTS:
     max_tree_depth: int = 10
     init: Approximation | None = None
     low_rank: int | None = None
+    parallel: Parallel = Parallel.AUTO
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -80,19 +88,21 @@ class NUTS:
         if self.low_rank is not None:
             check_whole("NUTS", "low_rank", self.low_rank, 0)
         check_fraction("NUTS", "target_accept", self.target_accept, "0.8")
+        check_choice("NUTS", "parallel", self.parallel, Parallel)
         if self.init is not None and not isinstance(self.init, Approximation):
             names = ", ".join(f"pi.{each.__name__}()" for each in get_args(Approximation))
             raise MethodError(f"NUTS: init is {self.init!r}; wanted one of {names}, or None.")
 
-    def run(self, target: Target, run: Run) -> Draws:
-        """Draw from the target; see `probinfer.infer`."""
-        kernel = Kernel(
+    def kernel(self) -> Kernel:
+        """The transition of one chain, and what has to be known around it."""
+        return Kernel(
             name=f"nuts {self.max_tree_depth}",
             transition=functools.partial(tree.transition, max_depth=self.max_tree_depth),
             gradient=True,
             first_step=FIRST_STEP,
             fit=fit,
             limit=self.max_tree_depth,
+            batch=True,
             stats={
                 "acceptance_rate": "acceptance",
                 "tree_depth": "depth",
@@ -103,11 +113,24 @@ class NUTS:
                 "energy_error": "energy_error",
             },
         )
+
+    def run(self, target: Target, run: Run) -> Draws:
+        """Draw from the target; see `probinfer.infer`."""
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         rank = metric_rank(target.dim, self.low_rank)
         settles = is_round if self.warmup is None else None
         return run_chains(
-            self, kernel, target, run, rank=rank, warmup=warmup, init=self.init, settles=settles, scouted=True
+            self,
+            self.kernel(),
+            target,
+            run,
+            rank=rank,
+            warmup=warmup,
+            init=self.init,
+            settles=settles,
+            scouted=True,
+            parallel=self.parallel,
+            superchains=superchains(self.chains),
         )
 
 

@@ -14,12 +14,14 @@ from probinfer.errors import ModelError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.approximate_start import NOWHERE, Beginning, begin
+from probinfer.inference.mcmc.batched_chains import BatchedChains
 from probinfer.inference.mcmc.block import ChainState
 from probinfer.inference.mcmc.chains import Chains, stack, workers
-from probinfer.inference.mcmc.compiled import compiled_block, compiled_density
+from probinfer.inference.mcmc.compiled import Batch, compiled_block, compiled_density
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.nearby import undefined_nearby
+from probinfer.inference.mcmc.parallel import Parallel, is_batch
 from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
 from probinfer.inference.mcmc.scouts import SCOUTS, Elsewhere, look_elsewhere
@@ -43,26 +45,33 @@ def run_chains(
     init: Any = None,
     settles: Any = None,
     scouted: bool = False,
+    parallel: Parallel = Parallel.THREADS,
+    superchains: int = 0,
 ) -> Draws:
     """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric; `init`
     is a method whose draws the chains begin at; `settles` as for `warm_up`; `scouted` has scouts look for modes that no
-    chain has been to."""
+    chain has been to; `superchains` groups of chains begin at one point each, 0 lets every chain have its own."""
     clock = time.perf_counter
     began = clock()
     if run.warm is not None:
         warmup = min(warmup, WARM_WARMUP)
     with ThreadPoolExecutor(workers(method.chains), thread_name_prefix="probinfer") as pool:
-        compiling = pool.submit(compiled_block, kernel, target, rank)
+        if kernel.batch and is_batch(parallel, target):
+            kind, compiling = BatchedChains, pool.submit(Batch, kernel, target, rank, method.chains)
+        else:
+            kind, compiling = Chains, pool.submit(compiled_block, kernel, target, rank)
         beginning = NOWHERE if init is None else begin(init, target, run, method.chains, rank)
         if kernel.begin is None:
             seeds = np.random.SeedSequence(run.key.tolist()).spawn(method.chains)
-            states, metrics = _start(kernel, seeds, target, run, rank, beginning)
+            states, metrics = _start(
+                kernel, seeds, target, run, rank, beginning, method.chains // superchains if superchains else 1
+            )
         else:
             states, metrics = _begin(kernel, method.chains, target, run)
         record = Record(run.journal, target.dim, target.dtype, kernel.words, np.shape(kernel.first_step))
         block = compiling.result()
         accept = method.target_accept if kernel.targets is None else kernel.targets
-        chains = Chains(pool, block, target, states, accept, kernel.limit, record, run.deadline)
+        chains = kind(pool, block, target, states, accept, kernel.limit, record, run.deadline)
         compiled = clock()
         metrics, warmed = warm_up(
             chains,
@@ -78,7 +87,7 @@ def run_chains(
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
         warm = clock()
-        blocks, ending = sample(chains, metrics, method.draws, run.until, run.progress, warmed)
+        blocks, ending = sample(chains, metrics, method.draws, run.until, run.progress, warmed, superchains)
         positions = stack(blocks, lambda block: block.q)
         log_density = stack(blocks, lambda block: block.log_density)
         elsewhere = None
@@ -112,6 +121,7 @@ def run_chains(
             **beginning.facts,
             **nearby,
             "warmup_draws": warmed,
+            **({"superchains": superchains} if superchains else {}),
             **({"warm_start": 1} if run.warm is not None else {}),
             **_told(elsewhere, target),
         },
@@ -178,9 +188,16 @@ def _begin(kernel: Kernel, count: int, target: Target, run: Run) -> tuple[list[C
 
 
 def _start(
-    kernel: Kernel, seeds: list[np.random.SeedSequence], target: Target, run: Run, rank: int, beginning: Beginning
+    kernel: Kernel,
+    seeds: list[np.random.SeedSequence],
+    target: Target,
+    run: Run,
+    rank: int,
+    beginning: Beginning,
+    each: int = 1,
 ) -> tuple[list[ChainState], list[Metric]]:
-    """A chain for each seed at its starting point, and the metric that fits each there."""
+    """A chain for each seed at its starting point, which so many of them have in common, and the metric that fits each
+    there."""
     density, dtype = compiled_density(kernel, target), target.dtype.type
     none = np.zeros(target.dim)
     states, metrics = [], []
@@ -202,6 +219,10 @@ def _start(
                 position = generator.uniform(-radius, radius, target.dim)
                 return position if kernel.place is None else kernel.place(position, generator)
 
+            if chain % each:
+                states.append(states[-1]._replace(key=key))
+                metrics.append(metrics[-1])
+                continue
             start, last = None, np.zeros(target.dim)
             if warm is not None:
                 start = _warm_start(kernel, evaluate, warm, generator, rank)

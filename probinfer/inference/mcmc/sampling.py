@@ -48,15 +48,22 @@ class Ending(NamedTuple):
 
 
 def sample(
-    chains: Advancing, metrics: list[Any], draws: int, until: Until | None, progress: Progress, done: int
+    chains: Advancing,
+    metrics: list[Any],
+    draws: int,
+    until: Until | None,
+    progress: Progress,
+    done: int,
+    superchains: int = 0,
 ) -> tuple[list[list[Any]], Ending]:
     """Draw from every chain with its metric held fixed; the blocks of each chain, and how it ended.
 
     draws: per chain, without a rule; with one they are its budget unless it names its own. done: draws of the warm-up.
+    superchains: groups of chains that R-hat compares, 0 for every chain by itself.
     """
     blocks: list[list[Any]] = [[] for _ in metrics]
     budget = draws if until is None else until.budget(draws)
-    live = LiveESS(blocks)
+    live = LiveESS(blocks, superchains)
     look = None
     drawn = 0
     while drawn < budget and not chains.interrupted:
@@ -80,7 +87,7 @@ def sample(
         if until is None:
             continue
         if until.has_goal and drawn and not chains.interrupted:
-            look = until.look(stack(blocks, lambda block: block.q))
+            look = until.look(stack(blocks, lambda block: block.q), superchains)
             live.show(look)
             if until.met(look):
                 break
