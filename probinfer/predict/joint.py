@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
 from probinfer.errors import ExportError, ModelError, PredictionError
 from probinfer.posterior.verdict import Verdict
+from probinfer.predict.interval import probability
 from probinfer.predict.joint_prediction import JointPrediction
 from probinfer.predict.kind import Interval
 from probinfer.predict.predictor import Predictor, check_posterior, provenance, refuse_unreliable
@@ -120,7 +122,15 @@ class JointPredictor:
     @property
     def inputs(self) -> tuple[Input, ...]:
         """What rows must bring for all outcomes together; of outcomes with rows of their own the inputs of each."""
-        return tuple({entry.name: entry for part in self.parts.values() for entry in part.inputs}.values())
+        found: dict[str, Input] = {}
+        for entry in (entry for part in self.parts.values() for entry in part.inputs):
+            other = found.get(entry.name, entry)
+            low, high = (
+                bound([value for value in values if value is not None], default=None)
+                for bound, values in ((max, (entry.low, other.low)), (min, (entry.high, other.high)))
+            )
+            found[entry.name] = replace(entry, low=low, high=high)
+        return tuple(found.values())
 
     def __getitem__(self, outcome: str) -> Predictor:
         """The predictor of one outcome alone."""
@@ -206,6 +216,26 @@ class JointPredictor:
             {
                 name: part.calibrate(rows_of(name), values[name], groups) if name in values else part
                 for name, part in self.parts.items()
+            }
+        )
+
+    def compress(self, rows: Any, tolerance: float = 0.01) -> "JointPredictor":
+        """A new predictor that answers from far fewer, weighted draws, the same for all outcomes.
+
+        So `sample` draws them together as before. Every outcome's summaries stay within `tolerance` as
+        `Predictor.compress` says; the dependence between outcomes is not looked at.
+        """
+        from probinfer.predict.compress import Asked, compress_together
+
+        tolerance, rows_of, asked = probability("tolerance", tolerance), _RowsOf(self, rows), []
+        for name, part in self.parts.items():
+            part.refuse_calibrated("compress")
+            asked.append(Asked(part.program, *read_rows(rows_of(name), part.program)))
+        smaller = zip(self.parts.items(), compress_together(asked, tolerance), strict=True)
+        return self.of(
+            {
+                name: Predictor.from_program(program, {**part.about, "compression": compression.words()})
+                for (name, part), (program, compression) in smaller
             }
         )
 

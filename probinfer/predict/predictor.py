@@ -329,7 +329,7 @@ class Predictor:
         from probinfer.predict.compress import compress
 
         tolerance = probability("tolerance", tolerance)
-        self._refuse_calibrated("compress")
+        self.refuse_calibrated("compress")
         columns, count = read_rows(rows, self.program)
         program, compression = compress(self.program, columns, count, tolerance)
         return self.from_program(program, {**self.about, "compression": compression.words()})
@@ -373,12 +373,13 @@ class Predictor:
         from probinfer.predict.single import rounded
 
         tolerance = probability("tolerance", tolerance)
-        self._refuse_calibrated("round")
+        self.refuse_calibrated("round")
         columns, count = read_rows(rows, self.program)
         program, rounding = rounded(self.program, columns, count, tolerance)
         return self.from_program(program, {**self.about, "rounding": rounding.words()})
 
-    def _refuse_calibrated(self, verb: str) -> None:
+    def refuse_calibrated(self, verb: str) -> None:
+        """Raise PredictionError for what a calibration would not survive."""
         if self.calibration is not None:
             raise PredictionError(
                 f"The predictor is calibrated, and its calibration holds for its own draws. {verb.capitalize()} first, "
