@@ -16,6 +16,7 @@ from probinfer.deploy.named_outputs import Form, Output, offered
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.predict.artifact import MANIFEST, card
 from probinfer.predict.interval import Answered, probability, take_groups
+from probinfer.predict.joint import JointPredictor
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor, load_predictor
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
@@ -106,6 +107,12 @@ def load(name: str, path: Path) -> Served:
     meanwhile, and for a point model of numbers that is not calibrated."""
     version = version_of(path)
     predictor = load_predictor(path)
+    if isinstance(predictor, JointPredictor):
+        raise ArtifactError(
+            f"The predictor in {path} has the outcomes {', '.join(predictor.outcomes)}, and a served model has one. "
+            f"Save each in a folder of its own, load_predictor(path)[{predictor.outcomes[0]!r}].save(folder), and "
+            "serve those."
+        )
     if isinstance(predictor, PointPredictor) and predictor.classes is None and predictor.calibration is None:
         raise ArtifactError(
             f"The predictor in {path} is a point model that is not calibrated: it has no interval to answer with. "
