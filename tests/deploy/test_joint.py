@@ -1,5 +1,7 @@
 """Several outcomes in one run: a table with columns of each, the same numbers as predicting it."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,10 +51,25 @@ def test_rows_that_one_outcome_cannot_take_are_rejected(path, tmp_path):
     assert len(pd.read_parquet(tmp_path / "out.parquet")) == 4
 
 
-def test_a_server_and_an_onnx_file_have_one_outcome(path, tmp_path, capsys):
-    with pytest.raises(
-        pi.ArtifactError, match=r"has the outcomes height, ill, and a served model has one. Save each in"
-    ):
+@pytest.mark.parametrize("outcome", ["ill", pytest.param("height", marks=pytest.mark.long)])
+def test_each_outcome_is_served_under_a_name_that_ends_in_it(joint, path, outcome):
+    rows = {"x": m.x[:3]}
+    served = load(f"persons.{outcome}", path)
+    assert served.outcome == outcome
+    question = served.question(rows, 3, level=0.8)
+    found = served.answer([question])[0]
+    assert not isinstance(found, Exception)
+    np.testing.assert_allclose(found.lower, joint[outcome].predict(rows, level=0.8).lower, rtol=1e-12)
+    drawn = joint.sample(rows, 8, seed=5)[outcome]
+    np.testing.assert_array_equal(served.answers.sample(question, 8, 5), drawn)  # joint by the same seed
+
+
+def test_a_served_model_has_one_outcome(path):
+    wanted = re.escape(f"probinfer serve persons.height={path} persons.ill={path}")
+    with pytest.raises(pi.ArtifactError, match=f"has the outcomes height, ill, and a served model has one.*{wanted}"):
         load("persons", path)
+
+
+def test_an_onnx_file_has_one_outcome(path, tmp_path, capsys):
     assert main(["export", str(path), "--onnx", str(tmp_path / "file.onnx")]) == 2
     assert "Write a file for each: predictor['height']" in capsys.readouterr().err

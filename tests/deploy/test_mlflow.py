@@ -180,10 +180,10 @@ def test_mlflow_models_serve(saved):
 
 
 def test_several_outcomes(tmp_path):
-    import mlflow.pyfunc
-
     joint = pi.Predictor(fit(), outcome=NAMES)
     flavor.save_model(joint, tmp_path / "persons")
+    import mlflow.pyfunc
+
     model = mlflow.pyfunc.load_model(str(tmp_path / "persons"))
     frame = pd.DataFrame({"x": m.x[:3]})
     pd.testing.assert_frame_equal(model.predict(frame), joint.predict(frame).to_frame(), rtol=1e-10)
