@@ -13,7 +13,7 @@ from scipy import stats
 
 import probinfer as pi
 from probinfer.predict.dependent import refuse_dependent
-from probinfer.predict.joint import JointPredictor
+from probinfer.predict.joint import JointPredictor, _RowsOf
 from probinfer.predict.rows import content_hashes, read_rows
 from probinfer.predict.sampling import sample_rows
 from tests.predict import models as m
@@ -99,20 +99,30 @@ def test_outcomes_with_rows_of_their_own_make_no_table(joint):
         joint.predict(ROWS).to_frame()
 
 
-def test_an_outcome_without_inputs_has_as_many_rows_as_the_others():
+def with_a_bare_outcome():
     def model(x, y=None, z=None):
         a = numpyro.sample("a", dist.Normal(0, 1))
         numpyro.sample("y", dist.Normal(a * x, 1.0), obs=y)
         with numpyro.plate("rows", x.shape[0]):
             numpyro.sample("z", dist.Normal(a, 1.0), obs=z)
 
-    joint = fitted(model, {"x": m.x, "y": m.y, "z": m.y}, {"a": A}, outcome=["y", "z"])
-    for rows in ({"x": list(m.x[:5])}, pd.DataFrame({"x": m.x[:5]})):
-        assert len(joint.predict(rows).to_frame()) == 5
+    return fitted(model, {"x": m.x, "y": m.y, "z": m.y}, {"a": A}, outcome=["y", "z"])
+
+
+def test_an_outcome_without_inputs_has_as_many_rows_as_the_others():
+    joint = with_a_bare_outcome()
+    five = m.x[:5]
+    for rows, count in (({"x": five}, 5), ({"x": [*five]}, 5), (pd.DataFrame({"x": five}), 5), ({"x": 0.5}, 1)):
+        assert read_rows(_RowsOf(joint, rows)("z"), joint["z"].program) == ({}, count)
+
+
+@pytest.mark.long
+def test_an_outcome_without_inputs_is_predicted_and_drawn_for_every_row():
+    joint = with_a_bare_outcome()
+    assert len(joint.predict({"x": m.x[:5]}).to_frame()) == 5
     drawn = joint.sample({"x": m.x[:5]}, draws=7)["z"]
     assert drawn.shape == (7, 5)
     assert len(np.unique(drawn[0])) == 5  # each row has noise of its own
-    assert len(joint.predict({"x": 0.5})["z"]) == 1
 
 
 # draws of all outcomes together --------------------------------------------------------------------------------------
@@ -153,6 +163,7 @@ def test_draws_of_all_outcomes_share_the_posterior_draws_and_nothing_else(joint)
     assert ("height", "ill") in wrong_covariances(drawn_by(joint, draws, lambda name: 0, lambda name: None))
 
 
+@pytest.mark.long
 def test_the_first_of_many_draws_are_those_of_fewer_in_any_order_of_outcomes(joint):
     few, many = joint.sample(ROWS, 3, seed=4), joint.sample(ROWS, 8, seed=4)
     turned = JointPredictor.of({name: joint[name] for name in NAMES[::-1]}).sample(ROWS, 3, seed=4)
@@ -167,6 +178,7 @@ def test_the_first_of_many_draws_are_those_of_fewer_in_any_order_of_outcomes(joi
 # calibrated, rounded -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_each_outcome_is_calibrated_on_its_own(joint):
     rng = np.random.default_rng(14)
     new = {"x": rng.normal(size=200), "day": day[:3] + 0.01}
