@@ -83,20 +83,20 @@ def test_scores_of_those_outcomes_that_are_given(joint):
 
 def test_the_table_has_columns_of_each_outcome(joint):
     frame = pd.DataFrame({"x": m.x[:4], "day": day[:4], "other": "?"})
-    prediction = joint.predict(frame)
+    prediction = joint.predict(frame, level=0.8, quantiles=(0.5,))
     columns = list(prediction.to_frame())
     assert columns[:3] == ["height.mean", "height.sd", "height.lower"]
     assert {"ill.probability_1", "visits.upper"} <= {*columns}
     np.testing.assert_array_equal(prediction.to_frame()["ill.mean"], prediction["ill"].mean)
     for text in (repr(prediction), prediction._repr_html_()):
-        assert all(f"Prediction of {name}: 4 rows, 90% " in text for name in NAMES)
+        assert all(f"Prediction of {name}: 4 rows, 80% " in text for name in NAMES)
     with pytest.raises(KeyError, match=r"'weight' is no outcome; there are 'height'"):
         prediction["weight"]
 
 
 def test_outcomes_with_rows_of_their_own_make_no_table(joint):
     with pytest.raises(pi.PredictionError, match=r"no one table: height has 4, ill has 4, visits has 3"):
-        joint.predict(ROWS).to_frame()
+        joint.predict(ROWS, level=0.8, quantiles=(0.5,)).to_frame()
 
 
 def with_a_bare_outcome():
@@ -200,6 +200,7 @@ def test_groups_go_to_the_outcomes_that_are_calibrated_with_them(joint):
         joint.predict(ROWS, groups=["a"] * 4)
 
 
+@pytest.mark.long
 def test_missing_inputs_go_to_the_outcomes_that_have_them(joint):
     prediction = joint.predict({"x": [np.nan, 0.0], "day": [1.0, 2.0]}, missing={"x": m.x})
     assert prediction["height"].aleatoric_sd[0] > prediction["height"].aleatoric_sd[1]
@@ -271,6 +272,7 @@ def test_an_outcome_of_a_model_that_looks_at_its_data():
         fitted(model, data, {"a": A[:, None]}, outcome=["z", "y"])
 
 
+@pytest.mark.long
 def test_a_raw_column_that_is_outcome_and_input():
     def model(size, before, price=None, rent=None):
         a = numpyro.sample("a", dist.Normal(0, 1))
