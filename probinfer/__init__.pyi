@@ -108,6 +108,8 @@ from probinfer.posterior.states import Forecast as Forecast
 from probinfer.posterior.states import States as States
 from probinfer.posterior.verdict import Verdict as Verdict
 from probinfer.predict.compress import Compression as Compression
+from probinfer.predict.joint import JointPredictor as JointPredictor
+from probinfer.predict.joint_prediction import JointPrediction as JointPrediction
 from probinfer.predict.kind import Interval as Interval
 from probinfer.predict.point import PointPredictor as PointPredictor
 from probinfer.predict.prediction import Prediction as Prediction

@@ -17,6 +17,7 @@ import numpy as np
 from probinfer.deploy.fields import Field, fields_of, group_name
 from probinfer.errors import ArtifactError, MissingExtra
 from probinfer.predict.interval import probability
+from probinfer.predict.joint import JointPredictor
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor, load_predictor
 from probinfer.predict.program import Input
@@ -32,7 +33,7 @@ _OUTPUTS = {"f": "double", "i": "long", "u": "long", "b": "boolean", "O": "strin
 
 
 def save_model(
-    predictor: Predictor | PointPredictor,
+    predictor: Predictor | JointPredictor | PointPredictor,
     path: str | os.PathLike[str],
     *,
     level: float = 0.9,
@@ -85,7 +86,7 @@ def save_model(
 
 
 def log_model(
-    predictor: Predictor | PointPredictor,
+    predictor: Predictor | JointPredictor | PointPredictor,
     name: str = "predictor",
     *,
     level: float = 0.9,
@@ -119,7 +120,7 @@ def log_model(
     )
 
 
-def load_model(model_uri: str | os.PathLike[str]) -> Predictor | PointPredictor:
+def load_model(model_uri: str | os.PathLike[str]) -> Predictor | JointPredictor | PointPredictor:
     """The predictor itself, of a model that `log_model` or `save_model` wrote; `mlflow.pyfunc.load_model` gives the
     model with MLflow's own interface.
 
@@ -135,7 +136,9 @@ def load_model(model_uri: str | os.PathLike[str]) -> Predictor | PointPredictor:
     return load_predictor(folder / _DATA)
 
 
-def signature(predictor: Predictor | PointPredictor, *, level: float = 0.9, quantiles: Sequence[float] = ()) -> Any:
+def signature(
+    predictor: Predictor | JointPredictor | PointPredictor, *, level: float = 0.9, quantiles: Sequence[float] = ()
+) -> Any:
     """MLflow's ModelSignature of a predictor: its columns, what it answers, and the parameters with these defaults."""
     _mlflow()
     from mlflow.models import ModelSignature
@@ -143,16 +146,26 @@ def signature(predictor: Predictor | PointPredictor, *, level: float = 0.9, quan
 
     columns: Any = [
         ColSpec(_TYPES[field.dtype], name, required=not field.missing)
-        for field in fields_of(predictor)
+        for field in _fields(predictor)
         for name in column_names(Input(field.name, field.dtype, field.shape))
     ]
     asked = [
         ParamSpec("level", "double", float(level)),
         ParamSpec("quantiles", "double", list(map(float, quantiles)), shape=(-1,)),
     ]
-    answered = _Pyfunc(predictor, level, quantiles).predict(_example(fields_of(predictor)))
+    answered = _Pyfunc(predictor, level, quantiles).predict(_example(_fields(predictor)))
     outputs: Any = [ColSpec(_OUTPUTS[np.asarray(answered[name]).dtype.kind], str(name)) for name in answered]
     return ModelSignature(Schema(columns) if columns else None, Schema(outputs), ParamSchema(asked))
+
+
+def _parts(predictor: Predictor | JointPredictor | PointPredictor) -> Sequence[Predictor | PointPredictor]:
+    """The predictor of each outcome."""
+    return [*predictor.parts.values()] if isinstance(predictor, JointPredictor) else [predictor]
+
+
+def _fields(predictor: Predictor | JointPredictor | PointPredictor) -> Sequence[Field]:
+    """What every row must bring for all outcomes."""
+    return [*{field.name: field for part in _parts(predictor) for field in fields_of(part)}.values()]
 
 
 def _example(fields: Sequence[Field]) -> "pd.DataFrame":
@@ -169,11 +182,17 @@ def _example(fields: Sequence[Field]) -> "pd.DataFrame":
 class _Pyfunc:
     """What MLflow calls: a data frame in, a data frame out."""
 
-    def __init__(self, predictor: Predictor | PointPredictor, level: float, quantiles: Sequence[float]) -> None:
+    def __init__(
+        self, predictor: Predictor | JointPredictor | PointPredictor, level: float, quantiles: Sequence[float]
+    ) -> None:
         self.predictor, self._level, self._quantiles = predictor, level, tuple(quantiles)
-        self._missing = [field.name for field in fields_of(predictor) if field.missing]
-        calibration = predictor.calibration
-        self._groups = group_name(predictor) if calibration is not None and calibration.by is None else None
+        self._missing = [field.name for field in _fields(predictor) if field.missing]
+        beside = [
+            group_name(part)
+            for part in _parts(predictor)
+            if part.calibration is not None and part.calibration.grouped and part.calibration.by is None
+        ]
+        self._groups = beside[0] if beside else None
 
     def predict(self, rows: "pd.DataFrame", params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
         """`Prediction.to_frame` of the rows. A column that may be missing may be left out."""

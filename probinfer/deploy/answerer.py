@@ -44,10 +44,10 @@ class Answerer(Protocol):
 
 
 class PosteriorAnswers:
-    """Answers from posterior draws, in calls of few shapes."""
+    """Answers from posterior draws, in calls of few shapes. noise_of: the outcome, of a predictor of several."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._program, self._calibration = predictor.program, predictor.calibration
+    def __init__(self, predictor: Predictor, noise_of: str | None = None) -> None:
+        self._program, self._calibration, self._noise_of = predictor.program, predictor.calibration, noise_of
         self._few = FewShapes(Engine(predictor.program, _BLOCK_ROWS))
 
     def compile(self, most_rows: int) -> None:
@@ -68,11 +68,11 @@ class PosteriorAnswers:
         return join(parts, guarantee_of(question, self._calibration, self._program))
 
     def sample(self, question: Question, draws: int, seed: int) -> np.ndarray:
-        """Those of `Predictor.sample`."""
+        """Those of `Predictor.sample`, or of `JointPredictor.sample` for one of its outcomes."""
         count = len(question.hashes)
         hashes = content_hashes(question.columns, count) if self._program.family else question.hashes
         made = next((size for size in _DRAWS if draws <= size), draws)
-        return sample_rows(self._few.engine, question.columns, hashes, made, seed)[:draws]
+        return sample_rows(self._few.engine, question.columns, hashes, made, seed, noise_of=self._noise_of)[:draws]
 
 
 class PointAnswers:

@@ -11,6 +11,7 @@ from probinfer.deploy.rejects import sift
 from probinfer.deploy.sources import Source
 from probinfer.deploy.tables import Types
 from probinfer.errors import DataError, PredictionError
+from probinfer.predict.joint import JointPredictor
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.program import Input
 from probinfer.predict.rows import column_names, locate_columns, read_rows
@@ -22,7 +23,7 @@ _TYPES = {"float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_(), "tex
 class Job:
     """What is asked of every chunk."""
 
-    predictor: Predictor
+    predictor: Predictor | JointPredictor
     types: Types
     level: float
     quantiles: Sequence[float] | None
@@ -32,7 +33,7 @@ class Job:
     @classmethod
     def of(
         cls,
-        predictor: Predictor,
+        predictor: Predictor | JointPredictor,
         source: Source,
         level: float,
         quantiles: Sequence[float] | None,
@@ -43,6 +44,11 @@ class Job:
         keep = list(dict.fromkeys(keep))
         types = _column_types(source, predictor.inputs, [*keep, *_groups_column(predictor)])
         return cls(predictor, types, level, quantiles, keep, lenient)
+
+    @property
+    def outcome(self) -> str:
+        """What is predicted."""
+        return ", ".join(part.outcome for part in _parts(self.predictor))
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -71,7 +77,8 @@ class Job:
         return table, sorted(faults, key=lambda fault: fault.row)
 
     def _read(self, chunk: Chunk, rows: pa.RecordBatch, first: int) -> None:
-        read_rows(self._plain(chunk, rows, first), self.predictor.program, first_row=first)
+        for part in _parts(self.predictor):
+            read_rows(self._plain(chunk, rows, first), part.program, first_row=first)
 
     def _plain(self, chunk: Chunk, rows: pa.RecordBatch, first: int) -> pa.RecordBatch:
         return plain_columns(rows, self.predictor.inputs, self.types, chunk.text, first)
@@ -88,17 +95,25 @@ class Job:
         return pa.table({**kept, **{name: pa.array(values) for name, values in made.items()}})
 
 
-def _groups_column(predictor: Predictor) -> list[str]:
-    """The column that holds the groups of a predictor calibrated for each on its own."""
-    calibration = predictor.calibration
-    if calibration is None or not calibration.grouped:
-        return []
-    if calibration.by is None:
-        raise DataError(
-            "The predictor is calibrated in groups that were passed beside the rows, which a table has no place for. "
-            "Calibrate with the name of a column: predictor.calibrate(rows, y, groups='column')."
-        )
-    return [calibration.by]
+def _parts(predictor: Predictor | JointPredictor) -> Sequence[Predictor]:
+    """The predictor of each outcome."""
+    return [*predictor.parts.values()] if isinstance(predictor, JointPredictor) else [predictor]
+
+
+def _groups_column(predictor: Predictor | JointPredictor) -> list[str]:
+    """The columns that hold the groups of a predictor calibrated for each on its own."""
+    found = []
+    for part in _parts(predictor):
+        calibration = part.calibration
+        if calibration is None or not calibration.grouped:
+            continue
+        if calibration.by is None:
+            raise DataError(
+                "The predictor is calibrated in groups that were passed beside the rows, which a table has no place "
+                "for. Calibrate with the name of a column: predictor.calibrate(rows, y, groups='column')."
+            )
+        found.append(calibration.by)
+    return found
 
 
 def _column_types(source: Source, inputs: Sequence[Input], keep: Sequence[str]) -> dict[str, pa.DataType | None]:

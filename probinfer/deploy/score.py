@@ -136,7 +136,7 @@ def score(
             if_exists=if_exists,
             asked={**asked, "input": source.identity} if resume else asked,
             lasting=resume,
-            metadata={"probinfer": f"predictions of {job.predictor.outcome} by {path}, level {level:.10g}"},
+            metadata={"probinfer": f"predictions of {job.outcome} by {path}, level {level:.10g}"},
             by=partition_by,
         )
         line = make_progress(progress)
@@ -297,7 +297,7 @@ def score_file(wish: Wish, folder: str, file: str, part: str) -> int:
     predictor = loaded(wish.predictor, wish.fingerprint)
     source = Folder(Path(folder)).only(Path(file))
     job = Job.of(predictor, source, wish.level, wish.quantiles, wish.keep, False)
-    sink = Output(Path(part), {"probinfer": f"predictions of {predictor.outcome}, level {wish.level:.10g}"})
+    sink = Output(Path(part), {"probinfer": f"predictions of {job.outcome}, level {wish.level:.10g}"})
     return _run(job, source, sink, None, wish.chunk_rows, make_progress(False))[1].written
 
 

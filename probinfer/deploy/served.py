@@ -16,6 +16,7 @@ from probinfer.deploy.named_outputs import Form, Output, offered
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.predict.artifact import MANIFEST, card
 from probinfer.predict.interval import Answered, probability, take_groups
+from probinfer.predict.joint import JointPredictor
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor, load_predictor
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
@@ -102,10 +103,17 @@ class Served:
 
 
 def load(name: str, path: Path) -> Served:
-    """Load a predictor from its folder. Raises ArtifactError as `load_predictor` does, also where the folder changes
-    meanwhile, and for a point model of numbers that is not calibrated."""
+    """Load a predictor from its folder; of several outcomes the one that the name ends in, as in `persons.height`.
+
+    Raises ArtifactError as `load_predictor` does, also where the folder changes meanwhile, for a point model of numbers
+    that is not calibrated, and for several outcomes under a name that ends in none of them.
+    """
     version = version_of(path)
     predictor = load_predictor(path)
+    one_of_several = None
+    if isinstance(predictor, JointPredictor):
+        one_of_several = _named_outcome(name, path, predictor)
+        predictor = predictor[one_of_several]
     if isinstance(predictor, PointPredictor) and predictor.classes is None and predictor.calibration is None:
         raise ArtifactError(
             f"The predictor in {path} is a point model that is not calibrated: it has no interval to answer with. "
@@ -115,9 +123,22 @@ def load(name: str, path: Path) -> Served:
     if version_of(path) != version:
         raise ArtifactError(f"{path} changed while it was read; read it again.")
     form = Form.of(predictor)
-    answers = PointAnswers(predictor) if isinstance(predictor, PointPredictor) else PosteriorAnswers(predictor)
+    point = isinstance(predictor, PointPredictor)
+    answers = PointAnswers(predictor) if point else PosteriorAnswers(predictor, one_of_several)
     fields, group = fields_of(predictor), group_name(predictor)
     return Served(name, path, version, predictor, answers, fields, group, form, offered(form), text)
+
+
+def _named_outcome(name: str, path: Path, predictor: JointPredictor) -> str:
+    """The outcome that a model of this name serves: what its name ends in. Raises ArtifactError if it ends in none."""
+    found = [outcome for outcome in predictor.outcomes if name.endswith(f".{outcome}")]
+    if not found:
+        models = " ".join(f"{name}.{outcome}={path}" for outcome in predictor.outcomes)
+        raise ArtifactError(
+            f"The predictor in {path} has the outcomes {', '.join(predictor.outcomes)}, and a served model has one, "
+            f"that its name ends in. Serve each of them from the same folder: probinfer serve {models}."
+        )
+    return max(found, key=len)
 
 
 def version_of(path: Path) -> str:

@@ -9,6 +9,7 @@ its own.
     weights.npy          what each draw counts, of a compressed predictor
     <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and
                          draws
+    0-…, 1-…             of several outcomes (`joint_artifact`), the files of each; what they share is there once
 
 The hashes guard against damage and against files that do not belong together. They do not say who wrote the folder:
 whoever may write to it may write a manifest that fits. Loading reads arrays without pickle and a program of array
@@ -25,7 +26,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -49,10 +50,11 @@ from probinfer.predict.weights import Weights
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 6
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 7
 # The least that holds a predictor, so that earlier releases read what they understand, and answer the same.
 _PLAIN_VERSION, _CALIBRATED_VERSION, _WEIGHTED_VERSION, _PREPARED_VERSION = 1, 2, 3, 4  # 5: a point model
-_LATEST_VERSION = 6  # draws in float32, or a calibration by cross-validation
+_ROUNDED_VERSION = 6  # draws in float32, or a calibration by cross-validation
+JOINT_VERSION = 7  # several outcomes
 MANIFEST, SEAL = "manifest.json", "manifest_sha256"  # the latter in every manifest since 0.1; none has to have it
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_MANIFEST = 64 * 2**20
@@ -70,6 +72,8 @@ _SECTIONS = {
     "outcome": dict, "inputs": list, "constants": dict, "row_counts": list, "unread": list, "draws": dict,
     "fixed": dict, "programs": dict, "about": dict, "versions": dict, "files": dict,
 }  # fmt: skip
+_JOINT_SECTIONS = {"parts": list, "about": dict, "versions": dict, "files": dict}  # each part has the others
+_GROUPS = ("draws", "fixed", "programs", "calibration", "weights")  # of files
 
 
 # writing -------------------------------------------------------------------------------------------------------------
@@ -110,33 +114,52 @@ def check_path(path: Any) -> None:
 
 
 def _contents(predictor: "Predictor") -> dict[str, bytes]:
-    program = predictor.program
     files: dict[str, bytes] = {}
+
+    def keep(name: str, content: bytes) -> str:
+        files[name] = content
+        return name
+
+    manifest = {
+        "format": FORMAT,
+        "format_version": _version_of(predictor),
+        **made(),
+        **description(predictor, keep),
+        "about": predictor.about,
+    }
+    return with_manifest(manifest, files)
+
+
+def made() -> dict[str, Any]:
+    """When a predictor is written, and by what."""
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("probinfer", "jax", "jaxlib", "numpyro", "numpy")},
+    }
+
+
+def description(predictor: "Predictor", keep: Callable[[str, bytes], str]) -> dict[str, Any]:
+    """A predictor in the manifest's words. keep: takes the name and content of a file, and says what it is called."""
+    program = predictor.program
     places: dict[str, dict[str, Any]] = {"draws": {}, "fixed": {}, "programs": {}}
     for group, arrays in (("draws", program.draws), ("fixed", program.fixed)):
         for number, (name, values) in enumerate(arrays.items()):
-            places[group][name] = f"{group}-{number}.npy"
             single = group == "draws" and predictor.rounding is not None and values.dtype.kind == "f"
-            files[places[group][name]] = _npy(values.astype(np.float32) if single else values)
+            content = _npy(values.astype(np.float32) if single else values)
+            places[group][name] = keep(f"{group}-{number}.npy", content)
     for role, exported in program.programs.items():
-        places["programs"][role] = f"{role}.jaxexport"
-        files[places["programs"][role]] = bytes(exported.serialize())
+        places["programs"][role] = keep(f"{role}.jaxexport", bytes(exported.serialize()))
     calibration = predictor.calibration
     if calibration is not None:
         arrays, words = calibration.pack()
-        places["calibration"] = {name: f"calibration-{name}.npy" for name in arrays}
-        files |= {places["calibration"][name]: _npy(values) for name, values in arrays.items()}
+        places["calibration"] = {name: keep(f"calibration-{name}.npy", _npy(values)) for name, values in arrays.items()}
         places["calibration_of"] = words
     if program.prepared is not None:
         places["prepared"] = program.prepared.pack()
     if program.weights is not None:
-        places["weights"] = {"weights": "weights.npy"}
-        files["weights.npy"] = _npy(program.weights.values)
+        places["weights"] = {"weights": keep("weights.npy", _npy(program.weights.values))}
         places["weights_of"] = {"mean_error": program.weights.mean_error}
-    manifest = {
-        "format": FORMAT,
-        "format_version": _version_of(predictor),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    return {
         "outcome": {
             "name": program.outcome,
             "family": _family_name(program.family),
@@ -155,10 +178,7 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         "size": program.size,
         "chains": program.chains,
         **places,
-        "about": predictor.about,
-        "versions": {name: version(name) for name in ("probinfer", "jax", "jaxlib", "numpyro", "numpy")},
     }
-    return with_manifest(manifest, files)
 
 
 def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -184,7 +204,7 @@ def _version_of(predictor: "Predictor") -> int:
     """The earliest format that says all of it."""
     crossed = predictor.calibration is not None and predictor.calibration.folds is not None
     if predictor.rounding is not None or crossed:
-        return _LATEST_VERSION
+        return _ROUNDED_VERSION
     if predictor.program.prepared is not None:
         return _PREPARED_VERSION
     if predictor.program.weights is not None:
@@ -248,6 +268,13 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
     """The program in the folder `path`, what is known about it, and its calibration. Raises ArtifactError for anything
     out of order."""
     manifest, files = _checked(Path(path))
+    return described(path, manifest, files)
+
+
+def described(
+    path: Any, manifest: Mapping[str, Any], files: Mapping[str, bytes]
+) -> tuple[Program, dict[str, Any], Calibration | None]:
+    """The predictor that a manifest describes, or a part of one."""
     with _malformed(path):
         outcome = manifest["outcome"]
         family = outcome["family"]
@@ -360,53 +387,112 @@ def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], progr
 def card(path: str | os.PathLike[str]) -> str:
     """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every
     file."""
-    from probinfer.predict.compress import compression_lines
-    from probinfer.predict.single import rounding_lines
-
     manifest, _ = _checked(Path(path))
     if "model" in manifest:
         from probinfer.predict.point_artifact import point_card
 
         return point_card(path, manifest)
+    if "parts" in manifest:
+        from probinfer.predict.joint_artifact import joint_card
+
+        return joint_card(path, manifest)
     with _malformed(path):
-        outcome, about = manifest["outcome"], manifest["about"]
-        event = f", {outcome['event']} numbers a row" if outcome["event"] else ""
-        law = outcome["family"] or "a law without closed form, answered from predictive draws"
-        chains = f"{manifest['chains']} chains" if manifest["chains"] else "independent draws"
-        chains = "weighted" if manifest.get("weights") else chains
+        about = manifest["about"]
         lines = [
             f"Predictor {path}",
-            f"  outcome   {outcome['name']} ~ {law}{event}",
-            f"  draws     {manifest['size']} ({chains})",
-            *compression_lines(about.get("compression")),
-            *rounding_lines(about.get("rounding")),
-            f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
-            *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
+            f"  outcome   {law_words(manifest)}",
+            draws_line(manifest),
+            *cost_lines(about),
+            *verdict_lines(about),
             *calibration_lines(manifest.get("calibration_of")),
             *outcome_lines(_prepared(path, manifest)),
-            f"  created   {manifest.get('created', 'unknown')}",
-            f"  versions  {', '.join(f'{name} {number}' for name, number in manifest['versions'].items())}",
+            *made_lines(manifest),
             "",
-            "Every row needs" if manifest["inputs"] else "Rows need no inputs.",
+            *row_lines(path, manifest),
+            *fixed_lines([manifest]),
+            *origin_lines(manifest),
         ]
-        prepared = _prepared(path, manifest)
-        lines += input_lines(prepared)
-        for i in manifest["inputs"] if prepared is None else ():
-            known = f", {i['low']} to {i['high']}" if i["low"] is not None else ""
-            columns = f" as {i['name']}[0], …" if i["shape"] else ""
-            lines.append(f"  {i['name']}: {i['dtype']}{i['shape'] or ''}{columns}{known}")
-        fixed = {**manifest["constants"], **dict.fromkeys(manifest["fixed"], "an array")}
-        if fixed:
-            lines += ["", "Fixed in training", *(f"  {name}: {value}" for name, value in fixed.items())]
-        lines += ["", "Provenance", *(f"  {name}: {value}" for name, value in about.get("provenance", {}).items())]
-        lines += ["", "Files"]
-        lines += [f"  {n}: {f['size']} bytes, sha-256 {f['sha256']}" for n, f in manifest["files"].items()]
     return "\n".join(lines)
+
+
+def law_words(words: Mapping[str, Any]) -> str:
+    """An outcome and its law."""
+    outcome = words["outcome"]
+    event = f", {outcome['event']} numbers a row" if outcome["event"] else ""
+    law = outcome["family"] or "a law without closed form, answered from predictive draws"
+    return f"{outcome['name']} ~ {law}{event}"
+
+
+def draws_line(words: Mapping[str, Any]) -> str:
+    """How many draws there are, of what kind."""
+    chains = f"{words['chains']} chains" if words["chains"] else "independent draws"
+    return f"  draws     {words['size']} ({'weighted' if words.get('weights') else chains})"
+
+
+def cost_lines(about: Mapping[str, Any]) -> list[str]:
+    """What compressing and rounding cost."""
+    from probinfer.predict.compress import compression_lines
+    from probinfer.predict.single import rounding_lines
+
+    return [*compression_lines(about.get("compression")), *rounding_lines(about.get("rounding"))]
+
+
+def verdict_lines(about: Mapping[str, Any]) -> list[str]:
+    """How far to trust the posterior."""
+    return [
+        f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
+        *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
+    ]
+
+
+def made_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """When it was written, and by what."""
+    return [
+        f"  created   {manifest.get('created', 'unknown')}",
+        f"  versions  {', '.join(f'{name} {number}' for name, number in manifest['versions'].items())}",
+    ]
+
+
+def row_lines(path: Any, words: Mapping[str, Any]) -> list[str]:
+    """What rows must bring."""
+    prepared = _prepared(path, words)
+    lines = ["Every row needs" if words["inputs"] else "Rows need no inputs.", *input_lines(prepared)]
+    for i in words["inputs"] if prepared is None else ():
+        known = f", {i['low']} to {i['high']}" if i["low"] is not None else ""
+        columns = f" as {i['name']}[0], …" if i["shape"] else ""
+        lines.append(f"  {i['name']}: {i['dtype']}{i['shape'] or ''}{columns}{known}")
+    return lines
+
+
+def fixed_lines(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What rows cannot change."""
+    fixed: dict[str, Any] = {}
+    for words in parts:
+        fixed |= {**words["constants"], **dict.fromkeys(words["fixed"], "an array")}
+    return ["", "Fixed in training", *(f"  {name}: {value}" for name, value in fixed.items())] if fixed else []
+
+
+def origin_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """Where the posterior came from, and the files."""
+    origin = manifest["about"].get("provenance", {})
+    return [
+        "",
+        "Provenance",
+        *(f"  {name}: {value}" for name, value in origin.items()),
+        "",
+        "Files",
+        *(f"  {n}: {f['size']} bytes, sha-256 {f['sha256']}" for n, f in manifest["files"].items()),
+    ]
 
 
 def is_point(path: str | os.PathLike[str]) -> bool:
     """Whether the folder holds a point model, not a posterior's predictor. Reads the manifest only."""
     return Path(path).is_dir() and "model" in _manifest(Path(path))
+
+
+def is_joint(path: str | os.PathLike[str]) -> bool:
+    """Whether the folder holds a predictor of several outcomes. Reads the manifest only."""
+    return Path(path).is_dir() and "parts" in _manifest(Path(path))
 
 
 def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -432,9 +518,9 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise ArtifactError(
             f"{path} holds {', '.join(strangers)}, which its manifest does not declare; remove what was added."
         )
-    groups = ("draws", "fixed", "programs", "calibration", "weights")
     with _malformed(path):
-        used = [file for group in groups for file in manifest.get(group, {}).values()]
+        parts = manifest.get("parts", [manifest])
+        used = [file for part in parts for group in _GROUPS for file in part.get(group, {}).values()]
         used += [manifest["model"]] if "model" in manifest else []
     missing = sorted(str(file) for file in used if file not in files)
     if missing:
@@ -468,10 +554,20 @@ def _manifest(path: Path) -> dict[str, Any]:
             f"{path / MANIFEST} is damaged or was changed: its content has another SHA-256 than it declares. Copy the "
             "folder again, or save the predictor again."
         )
-    for name, kind in _SECTIONS.items():
-        if not isinstance(manifest.get(name), kind):
-            raise ArtifactError(f"{path / MANIFEST} is incomplete: {name!r} is missing or no {kind.__name__}.")
+    _check_sections(path, manifest, _JOINT_SECTIONS if "parts" in manifest else _SECTIONS)
+    for part in manifest.get("parts", ()):
+        if not isinstance(part, dict):
+            raise ArtifactError(f"{path / MANIFEST} is malformed: a part of it is {part!r}.")
+        _check_sections(
+            path, part, {name: kind for name, kind in _SECTIONS.items() if name not in ("versions", "files")}
+        )
     return manifest
+
+
+def _check_sections(path: Path, words: Mapping[str, Any], sections: Mapping[str, type]) -> None:
+    for name, kind in sections.items():
+        if not isinstance(words.get(name), kind):
+            raise ArtifactError(f"{path / MANIFEST} is incomplete: {name!r} is missing or no {kind.__name__}.")
 
 
 def _content(path: Path, name: str, size: Any) -> bytes:

@@ -6,9 +6,9 @@ the draws. So a few draws with weights whose average is the same give the same p
 `nearest_combinations`, and judged on rows that had no part in it, by the predictions themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -78,61 +78,89 @@ def compression_lines(words: Any) -> list[str]:
     return [f"  compressed {Compression(**words)}"] if words else []
 
 
+class Asked(NamedTuple):
+    """A program, and rows for which it is to keep its answers."""
+
+    program: Program
+    columns: Mapping[str, np.ndarray]
+    count: int
+
+
 def compress(
     program: Program, columns: Mapping[str, np.ndarray], count: int, tolerance: float
 ) -> tuple[Program, Compression]:
     """The program with the fewest draws that were found. See `Predictor.compress`."""
-    if program.family is None:
-        raise PredictionError(
-            f"{program.outcome} has a law without a closed form, which is answered from predictive draws; fewer "
-            "posterior draws would not make it cheaper. Only predictors with a law of a family can be compressed."
-        )
-    if program.weights is not None:
-        raise PredictionError("The predictor is compressed already; compress the one it was made from.")
-    columns, count = _distinct(columns, count)
-    if count < LEAST_ROWS and program.inputs:
-        raise PredictionError(
-            f"There are {count} different rows; wanted {LEAST_ROWS} or more, like those to be predicted: a third of "
-            "them is held out to measure the errors."
-        )
+    return compress_together([Asked(program, columns, count)], tolerance)[0]
+
+
+def compress_together(asked: Sequence[Asked], tolerance: float) -> list[tuple[Program, Compression]]:
+    """Programs of the same posterior draws with the fewest of them, the same and of the same weights for all."""
+    distinct = []
+    for program, columns, count in asked:
+        if program.family is None:
+            raise PredictionError(
+                f"{program.outcome} has a law without a closed form, which is answered from predictive draws; fewer "
+                "posterior draws would not make it cheaper. Only predictors with a law of a family can be compressed."
+            )
+        if program.weights is not None:
+            raise PredictionError("The predictor is compressed already; compress the one it was made from.")
+        columns, count = _distinct(columns, count)
+        if count < LEAST_ROWS and program.inputs:
+            raise PredictionError(
+                f"There are {count} different rows; wanted {LEAST_ROWS} or more, like those to be predicted: a third "
+                "of them is held out to measure the errors."
+            )
+        distinct.append(Asked(program, columns, count))
     with one_blas_thread():  # the matrices are small: more threads only wait for each other
-        return _compress(program, columns, count, tolerance)
+        return _compress([_Part.of(*one) for one in distinct], tolerance)
 
 
-def _compress(
-    program: Program, columns: Mapping[str, np.ndarray], count: int, tolerance: float
-) -> tuple[Program, Compression]:
-    full = Engine(program)
-    entries = int(np.prod(program.event, dtype=int))
-    order = np.random.default_rng(0).permutation(count)
-    third = max(1, count // 3)
-    held_out = _some(columns, order[:third][: max(1, _MOST_HELD_OUT // entries)]) if program.inputs else columns
-    reference = _some(columns, order[third:][: max(1, _MOST_REFERENCE // entries)]) if program.inputs else columns
-    sizes = (_length(reference, count), _length(held_out, count))
-    judge = Judge(full, held_out, sizes[1])
-    points, scales = _places(full, reference, sizes[0])
-    said = _vectors(full, reference, points, scales)
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A program to compress: what its draws say about the rows of reference, who judges it on those held out, and how
+    many rows these are."""
+
+    program: Program
+    said: "_Said"
+    judge: "Judge"
+    sizes: tuple[int, int]
+
+    @classmethod
+    def of(cls, program: Program, columns: Mapping[str, np.ndarray], count: int) -> "_Part":
+        full = Engine(program)
+        entries = int(np.prod(program.event, dtype=int))
+        order = np.random.default_rng(0).permutation(count)
+        third = max(1, count // 3)
+        held_out = _some(columns, order[:third][: max(1, _MOST_HELD_OUT // entries)]) if program.inputs else columns
+        reference = _some(columns, order[third:][: max(1, _MOST_REFERENCE // entries)]) if program.inputs else columns
+        sizes = (_length(reference, count), _length(held_out, count))
+        judge = Judge(full, held_out, sizes[1])
+        return cls(program, _vectors(full, reference, *_places(full, reference, sizes[0])), judge, sizes)
+
+
+def _compress(parts: Sequence[_Part], tolerance: float) -> list[tuple[Program, Compression]]:
+    said = _AllSaid([part.said for part in parts])
     corners = said.balanced(_MARGIN * tolerance)
-    size, next_size, found = program.size, 1, None
+    size, next_size = parts[0].program.size, 1
     for weights in nearest_combinations(corners):
         chosen = np.flatnonzero(weights)
         if 2 * len(chosen) > size:
             break
         if len(chosen) < next_size or said.worst(weights).max() > _MARGIN * tolerance:
             continue
-        candidate = _subset(program, chosen, weights[chosen], said.mean_error)
-        errors = judge.errors(candidate)
-        if max(errors.values()) <= tolerance:
-            found = candidate, errors
-            break
+        smaller = [_subset(part.program, chosen, weights[chosen], said.mean_error) for part in parts]
+        errors = [part.judge.errors(program) for part, program in zip(parts, smaller, strict=True)]
+        if max(max(each.values()) for each in errors) <= tolerance:
+            return [
+                (program, Compression(size, program.size, tolerance, each, *part.sizes))
+                for part, program, each in zip(parts, smaller, errors, strict=True)
+            ]
         next_size = int(np.ceil(_GROWTH * len(chosen)))
-    if found is None:
-        raise PredictionError(
-            f"No half of the {size} draws was found to keep every summary within {tolerance:g}. Give more rows "
-            f"({count} came, and what they have in common with those held out was not enough), or a larger tolerance."
-        )
-    smaller, errors = found
-    return smaller, Compression(size, smaller.size, tolerance, errors, *sizes)
+    raise PredictionError(
+        f"No half of the {size} draws was found to keep every summary within {tolerance:g}. Give more rows "
+        f"({sum(map(sum, (part.sizes for part in parts)))} were looked at, and what they have in common with those "
+        "held out was not enough), or a larger tolerance."
+    )
 
 
 def _subset(program: Program, chosen: np.ndarray, weights: np.ndarray, mean_error: float) -> Program:
@@ -200,6 +228,19 @@ class _Said:
         errors = np.abs(self.watched[..., chosen] @ weights[chosen].astype(np.float32)).max(axis=0)
         last = len(self.sketches) - 1
         return np.array([*errors[:last], errors[last:].max(initial=0.0)])
+
+
+class _AllSaid:
+    """What each draw says about the outcomes of all programs: `sketches` and errors are those of one after another."""
+
+    def __init__(self, parts: Sequence[_Said]) -> None:
+        self._parts = parts
+        self.sketches = parts[0].sketches if len(parts) == 1 else np.concatenate([part.sketches for part in parts])
+        self.mean_error = max(part.mean_error for part in parts)
+
+    def worst(self, weights: np.ndarray) -> np.ndarray:
+        """The largest error of each summary of each program."""
+        return np.concatenate([part.worst(weights) for part in self._parts])
 
     def balanced(self, close: float) -> np.ndarray:
         """One projection of all, (k, S), with the summaries weighted so that few draws bring every error to `close`.

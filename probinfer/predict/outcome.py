@@ -117,7 +117,7 @@ def row_program(posterior: "Posterior", outcome: str | None) -> tuple[Program, d
     Raises ModelError where the posterior has no model or no such outcome, and where rows of the outcome are not
     independent of one another given the parameters.
     """
-    bound = _bound(posterior)
+    bound = bound_model(posterior)
     site = _outcome_site(bound, outcome)
     latents = {site.name: np.asarray(posterior.latents[site.name]) for site in bound.latents}
     reasons: list[_Unfit] = []
@@ -184,7 +184,8 @@ def _check_observed(bound: "BoundModel", site: Any, argument: str | None) -> Non
         )
 
 
-def _bound(posterior: "Posterior") -> "BoundModel":
+def bound_model(posterior: "Posterior") -> "BoundModel":
+    """The posterior's model with its data. Raises ModelError where it has none, or none that answers rows."""
     if posterior.model is None or posterior.data is None:
         raise ModelError(
             "This posterior came without its model or data, and a predictor needs both. Pass them when loading: "
@@ -206,8 +207,7 @@ def _outcome_site(bound: "BoundModel", outcome: str | None) -> Any:
     observed = {site.name: site for site in bound.observed}
     if outcome is not None and not isinstance(outcome, str):
         raise ModelError(
-            f"outcome came as {outcome!r}; wanted the name of one observed site. A predictor has one outcome; make one "
-            f"for each: {{name: pi.Predictor(posterior, name) for name in {list(observed)!r}}}."
+            f"outcome came as {outcome!r}; wanted the name of one observed site: {' or '.join(map(repr, observed))}."
         )
     if not observed:
         raise ModelError(
@@ -216,7 +216,8 @@ def _outcome_site(bound: "BoundModel", outcome: str | None) -> Any:
         )
     if outcome is None and len(observed) > 1:
         raise ModelError(
-            f"The model has {len(observed)} outcomes; name one of them: outcome={' | '.join(map(repr, observed))}."
+            f"The model has {len(observed)} outcomes; name one of them: outcome={' | '.join(map(repr, observed))}, or "
+            f"all at once: outcome={list(observed)!r}."
         )
     name = outcome if outcome is not None else next(iter(observed))
     if name not in observed:

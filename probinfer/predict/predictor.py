@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -26,11 +26,12 @@ from probinfer.predict.missing import Marginal, fill
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
-from probinfer.predict.sampling import sample_rows
+from probinfer.predict.sampling import check_draws, sample_rows
 
 if TYPE_CHECKING:
     from probinfer.posterior.posterior import Posterior
     from probinfer.predict.compress import Compression
+    from probinfer.predict.joint import JointPredictor
     from probinfer.predict.single import Rounding
 
 _FINDINGS_SHOWN = 3
@@ -46,7 +47,8 @@ class Predictor:
 
     Args:
         posterior: what `infer` returned, or `load_posterior` with model and data.
-        outcome: name of the observed site; may be left out where there is only one.
+        outcome: name of the observed site; may be left out where there is only one. A list of names gives a
+            `JointPredictor` of all these outcomes instead.
         accept: the worst verdict to accept. A posterior with a worse one does not become a predictor.
 
     Raises:
@@ -65,7 +67,21 @@ class Predictor:
     True
     """
 
-    def __init__(self, posterior: "Posterior", outcome: str | None = None, accept: Verdict = Verdict.GOOD) -> None:
+    @overload
+    def __new__(cls, posterior: "Posterior", outcome: str | None = None, accept: Verdict = Verdict.GOOD) -> Self: ...
+    @overload
+    def __new__(
+        cls, posterior: "Posterior", outcome: list[str] | tuple[str, ...], accept: Verdict = Verdict.GOOD
+    ) -> "JointPredictor": ...
+    def __new__(cls, posterior: Any = None, outcome: Any = None, accept: Verdict = Verdict.GOOD) -> Any:
+        """Of several outcomes the predictor is a `JointPredictor`."""
+        if isinstance(outcome, list | tuple):
+            from probinfer.predict.joint import JointPredictor
+
+            return JointPredictor(posterior, outcome, accept)
+        return super().__new__(cls)
+
+    def __init__(self, posterior: "Posterior", outcome: Any = None, accept: Verdict = Verdict.GOOD) -> None:
         from probinfer.predict.outcome import row_program
 
         if not isinstance(accept, Verdict):
@@ -73,12 +89,12 @@ class Predictor:
         check_posterior(posterior)
         refuse_unreliable(posterior, accept, "Predictor")
         program, training = row_program(posterior, outcome)
-        self._set(program, {**_provenance(posterior, accept), "training": training}, None)
+        self._set(program, {**provenance(posterior, accept), "training": training}, None)
 
     @classmethod
     def from_program(cls, program: Program, about: Mapping[str, Any], calibration: Calibration | None = None) -> Self:
         """The predictor of a program that was made before: how `load_predictor` makes it."""
-        self = cls.__new__(cls)
+        self = object.__new__(cls)
         self._set(program, about, calibration)
         return self
 
@@ -313,7 +329,7 @@ class Predictor:
         from probinfer.predict.compress import compress
 
         tolerance = probability("tolerance", tolerance)
-        self._refuse_calibrated("compress")
+        self.refuse_calibrated("compress")
         columns, count = read_rows(rows, self.program)
         program, compression = compress(self.program, columns, count, tolerance)
         return self.from_program(program, {**self.about, "compression": compression.words()})
@@ -357,12 +373,13 @@ class Predictor:
         from probinfer.predict.single import rounded
 
         tolerance = probability("tolerance", tolerance)
-        self._refuse_calibrated("round")
+        self.refuse_calibrated("round")
         columns, count = read_rows(rows, self.program)
         program, rounding = rounded(self.program, columns, count, tolerance)
         return self.from_program(program, {**self.about, "rounding": rounding.words()})
 
-    def _refuse_calibrated(self, verb: str) -> None:
+    def refuse_calibrated(self, verb: str) -> None:
+        """Raise PredictionError for what a calibration would not survive."""
         if self.calibration is not None:
             raise PredictionError(
                 f"The predictor is calibrated, and its calibration holds for its own draws. {verb.capitalize()} first, "
@@ -379,10 +396,9 @@ class Predictor:
 
         Raises PredictionError as `predict` does, and for a number of draws or a seed that is none.
         """
-        if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 0:
-            raise PredictionError(f"draws is {draws!r}; wanted a whole number.")
+        number = check_draws(draws)
         columns, count = read_rows(rows, self.program)
-        return sample_rows(self._engine, columns, content_hashes(columns, count), int(draws), seed)
+        return sample_rows(self._engine, columns, content_hashes(columns, count), number, seed)
 
     def log_score(self, rows: Any, y: Any) -> np.ndarray:
         """log of the posterior predictive density (or probability) of each outcome, (rows,); -inf for an impossible
@@ -457,15 +473,19 @@ class Predictor:
 
 
 def load_predictor(path: str | os.PathLike[str]) -> Any:
-    """Load the `Predictor` or `PointPredictor` that `save` wrote. Runs no code from the folder, and needs neither the
-    model nor its data.
+    """Load the `Predictor`, `JointPredictor` or `PointPredictor` that `save` wrote. Runs no code from the folder, and
+    needs neither the model nor its data.
 
     Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later
     version.
     """
-    from probinfer.predict.artifact import check_path, is_point, read
+    from probinfer.predict.artifact import check_path, is_joint, is_point, read
 
     check_path(path)
+    if is_joint(path):
+        from probinfer.predict.joint_artifact import read_joint
+
+        return read_joint(path)
     if is_point(path):
         from probinfer.predict.point_artifact import read_point
 
@@ -498,7 +518,8 @@ def refuse_unreliable(posterior: "Posterior", accept: Verdict, owner: str) -> No
     )
 
 
-def _provenance(posterior: "Posterior", accept: Verdict) -> dict[str, Any]:
+def provenance(posterior: "Posterior", accept: Verdict) -> dict[str, Any]:
+    """What a predictor keeps of where its posterior came from."""
     report = posterior.report
     return {
         "verdict": report.verdict.name,

@@ -1,5 +1,6 @@
 """Predictive draws of rows: which posterior draws, and the randomness that belongs to each row. Imports jax."""
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,15 +14,31 @@ from probinfer.predict.interval import refuse_undefined
 from probinfer.predict.program import Program
 
 
+def check_draws(draws: Any) -> int:
+    """A number of draws. Raises PredictionError for what is none."""
+    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 0:
+        raise PredictionError(f"draws is {draws!r}; wanted a whole number.")
+    return int(draws)
+
+
 def sample_rows(
-    engine: Engine, columns: Mapping[str, np.ndarray], hashes: np.ndarray, draws: int, seed: Any
+    engine: Engine,
+    columns: Mapping[str, np.ndarray],
+    hashes: np.ndarray,
+    draws: int,
+    seed: Any,
+    *,
+    noise_of: str | None = None,
 ) -> np.ndarray:
     """Draws (draws, rows, *event) as `Predictor.sample` describes them. The first of many draws are those of fewer.
 
-    hashes (rows,): content of each row. Raises PredictionError for a seed that is none.
+    hashes (rows,): content of each row. noise_of: whose noise it is; the same posterior draws are taken whoever it is.
+    Raises PredictionError for a seed that is none.
     """
     with jax.enable_x64(True):
         order, noise = jax.random.split(_key(seed))
+        if noise_of is not None:
+            noise = jax.random.fold_in(noise, zlib.crc32(noise_of.encode()))
         size = engine.program.size
         rounds = [jax.random.permutation(jax.random.fold_in(order, i), size) for i in range(-(-draws // size))]
         picked = np.concatenate([np.zeros(0, int), *map(np.asarray, rounds)])[:draws].astype(int)

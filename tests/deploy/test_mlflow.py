@@ -18,6 +18,7 @@ from tests.deploy import raw_rows
 from tests.deploy.raw_rows import HOUSES, RECORDS
 from tests.predict import models as m
 from tests.predict.fits import fitted
+from tests.predict.test_joint_artifact import NAMES, fit
 from tests.predict.test_point import KEPT, LINEAR
 
 if importlib.util.find_spec("mlflow") is None:
@@ -176,3 +177,16 @@ def test_mlflow_models_serve(saved):
     finally:
         os.killpg(server.pid, 15)  # the command starts a server of its own
         server.wait(30)
+
+
+def test_several_outcomes(tmp_path):
+    joint = pi.Predictor(fit(), outcome=NAMES)
+    flavor.save_model(joint, tmp_path / "persons")
+    import mlflow.pyfunc
+
+    model = mlflow.pyfunc.load_model(str(tmp_path / "persons"))
+    frame = pd.DataFrame({"x": m.x[:3]})
+    pd.testing.assert_frame_equal(model.predict(frame), joint.predict(frame).to_frame(), rtol=1e-10)
+    assert [spec.name for spec in model.metadata.signature.inputs] == ["x"]
+    assert "ill.probability_1" in [spec.name for spec in model.metadata.signature.outputs]
+    assert isinstance(flavor.load_model(tmp_path / "persons"), pi.JointPredictor)

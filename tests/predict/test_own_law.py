@@ -264,8 +264,8 @@ def test_an_outcome_known_to_lie_between_two_ends_is_predicted_as_it_is():
     )
 
 
-def test_several_outcomes_are_one_predictor_each():
-    with pytest.raises(pi.ModelError, match=r"outcome came as \['y', 'z'\].*make one for each"):
+def test_several_outcomes_of_a_model_that_has_one():
+    with pytest.raises(pi.ModelError, match=r"has no observed site 'z'; its outcomes are 'y'"):
         fitted(model_of(LAWS["Uniform"][0]), {"x": X, "y": X}, {"a": A}, outcome=["y", "z"])
 
 

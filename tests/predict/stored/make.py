@@ -19,7 +19,7 @@ import onnx
 import probinfer as pi
 from probinfer import Predictor
 from tests.predict import models as m
-from tests.predict.fits import fitted
+from tests.predict.fits import Fit, fitted
 
 ROWS = {"x": np.array([-1.5, 0.0, 0.25, 2.0])}
 LEVELS = (0.05, 0.5, 0.975)
@@ -91,6 +91,21 @@ def rounded() -> Predictor:
     return fitted(m.line, {"x": m.x, "y": m.y}, {k: v[::4] for k, v in m.LINE.items()}, chains=2).round({"x": m.x})
 
 
+def several() -> pi.JointPredictor:
+    """Format 7: two outcomes, one of them calibrated."""
+
+    def model(x: Any, y: Any = None, ill: Any = None) -> None:
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(slope * x, sigma), obs=y)
+        numpyro.sample("ill", dist.Bernoulli(logits=slope * x), obs=ill)
+
+    data = {"x": m.x, "y": m.y, "ill": (m.y > 0).astype(int)}
+    predictor = Predictor(Fit(pi.Model(model), data, _thin(m.LINE), chains=2), outcome=["y", "ill"])
+    rng = np.random.default_rng(8)
+    return predictor.calibrate({"x": rng.normal(size=60)}, {"y": rng.normal(size=60)})
+
+
 STORED = {
     "v1-normal": normal,
     "v1-geometric": geometric,
@@ -99,15 +114,19 @@ STORED = {
     "v4-prepared": prepared,
     "v5-point": point,
     "v6-rounded": rounded,
+    "v7-several": several,
 }
 
 
-def answers(predictor: Predictor | pi.PointPredictor) -> dict[str, list]:
+def answers(predictor: Predictor | pi.JointPredictor | pi.PointPredictor) -> dict[str, list]:
     """What is kept of the predictions for `ROWS`."""
     prediction = predictor.predict(ROWS, level=0.8, quantiles=LEVELS)
     columns = {name: values.tolist() for name, values in prediction.columns().items()}
     if isinstance(predictor, pi.PointPredictor):
         return columns
+    if isinstance(predictor, pi.JointPredictor):
+        drawn = predictor.sample(ROWS, 3, seed=1)
+        return {**columns, **{f"draws of {name}": values.tolist() for name, values in drawn.items()}}
     scores = predictor.log_score(ROWS, np.array([1.0, 0.0, 2.0, 3.0]))
     return {**columns, "log_score": scores.tolist(), "draws": predictor.sample(ROWS, 3, seed=1).tolist()}
 

@@ -1,0 +1,330 @@
+"""JointPredictor: several outcomes of a model at once, from the same posterior draws. Imports jax, not numpyro."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+import numpy as np
+
+from probinfer.errors import ExportError, ModelError, PredictionError
+from probinfer.posterior.verdict import Verdict
+from probinfer.predict.interval import probability
+from probinfer.predict.joint_prediction import JointPrediction
+from probinfer.predict.kind import Interval
+from probinfer.predict.predictor import Predictor, check_posterior, provenance, refuse_unreliable
+from probinfer.predict.program import Input
+from probinfer.predict.rows import content_hashes, read_rows
+from probinfer.predict.sampling import check_draws, sample_rows
+
+if TYPE_CHECKING:
+    from probinfer.posterior.posterior import Posterior
+
+OWN = ("training", "compression", "rounding")  # what is said about each outcome, not about the posterior
+
+
+class JointPredictor:
+    """Predictions of several outcomes of a model for new rows: what `Predictor(posterior, outcome=["a", "b"])` gives.
+
+    Each outcome's prediction is that of a `Predictor` of it alone, as exact. `sample` draws the outcomes together: each
+    draw takes one posterior draw for all of them, so they depend on one another as far as the parameters make them,
+
+        p(a, b | row) = (1/S) sum_s p(a | row, theta_s) p(b | row, theta_s)
+        Cov[a, b | row] = Cov_s(E[a | row, theta_s], E[b | row, theta_s])
+
+    which is right where the outcomes of a row are independent of one another given the parameters. Others are refused.
+    Where what the outcomes share is a residual too, make one outcome of several numbers, a `MultivariateNormal`.
+
+    Args:
+        posterior: what `infer` returned, or `load_posterior` with model and data.
+        outcome: names of the observed sites, one or more; None for all of them, in the order of the model.
+        accept: the worst verdict to accept.
+
+    Raises:
+        UnreliablePosterior: the verdict is worse than `accept`.
+        PredictionError: `posterior` is none, or `accept` no Verdict.
+        ModelError: as `Predictor` does; and an outcome is predicted from the observed value of another one, or two have
+            a discrete site of each row in common.
+
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> from probinfer import infer
+    >>> def model(x, height=None, ill=None):
+    ...     slope = numpyro.sample("slope", dist.Normal(0, 1))
+    ...     numpyro.sample("height", dist.Normal(slope * x, 1.0), obs=height)
+    ...     numpyro.sample("ill", dist.Bernoulli(logits=slope * x), obs=ill)
+    >>> x = np.linspace(-1, 1, 40)
+    >>> posterior = infer(model, {"x": x, "height": x, "ill": x > 0}, progress=False)
+    >>> predictor = Predictor(posterior, outcome=["height", "ill"])
+    >>> prediction = predictor.predict({"x": [0.0, 1.0]})
+    >>> list(prediction), prediction["ill"].probabilities.shape, list(prediction.to_frame())[:1]
+    (['height', 'ill'], (2, 2), ['height.mean'])
+    >>> {name: draws.shape for name, draws in predictor.sample({"x": [0.0, 1.0]}, draws=10).items()}
+    {'height': (10, 2), 'ill': (10, 2)}
+    """
+
+    def __init__(
+        self, posterior: "Posterior", outcome: Sequence[str] | None = None, accept: Verdict = Verdict.GOOD
+    ) -> None:
+        from probinfer.predict.dependent import refuse_dependent
+        from probinfer.predict.outcome import bound_model, row_program
+
+        if not isinstance(accept, Verdict):
+            raise PredictionError(f"accept is {accept!r}; wanted a Verdict, such as Verdict.DOUBTFUL.")
+        check_posterior(posterior)
+        refuse_unreliable(posterior, accept, "Predictor")
+        bound = bound_model(posterior)
+        names = _names(outcome, [site.name for site in bound.observed])
+        made = {name: row_program(posterior, name) for name in names}
+        refuse_dependent(bound, {name: program for name, (program, _) in made.items()})
+        about = provenance(posterior, accept)
+        self.parts: dict[str, Predictor] = {
+            name: Predictor.from_program(program, {**about, "training": training})
+            for name, (program, training) in made.items()
+        }
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Predictor]) -> Self:
+        """Of predictors made before, by the names of their outcomes. Raises PredictionError where they do not have the
+        same draws: as many, as many chains, the same weights, and the same values of every site they share."""
+        self = cls.__new__(cls)
+        self.parts = dict(parts)
+        first = next(iter(self.parts.values())).program
+        for name, part in self.parts.items():
+            program = part.program
+            one, two = (w.values if w is not None else np.zeros(0) for w in (first.weights, program.weights))
+            shared = [
+                (values, other.program.draws[site])
+                for other in self.parts.values()
+                for site, values in program.draws.items()
+                if site in other.program.draws
+            ]
+            if (
+                (program.size, program.chains, program.outcome) != (first.size, first.chains, name)
+                or not np.array_equal(one, two)
+                or not all(a is b or np.array_equal(a, b) for a, b in shared)
+            ):
+                raise PredictionError(
+                    f"The predictors of {first.outcome!r} and {name!r} do not have the same posterior draws, so they "
+                    "make no joint one."
+                )
+        return self
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Names of the outcomes."""
+        return tuple(self.parts)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Verdict and provenance of the posterior."""
+        return {name: value for name, value in self._first.about.items() if name not in OWN}
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What rows must bring for all outcomes together; of outcomes with rows of their own the inputs of each."""
+        found: dict[str, Input] = {}
+        for entry in (entry for part in self.parts.values() for entry in part.inputs):
+            other = found.get(entry.name, entry)
+            low, high = (
+                bound([value for value in values if value is not None], default=None)
+                for bound, values in ((max, (entry.low, other.low)), (min, (entry.high, other.high)))
+            )
+            found[entry.name] = replace(entry, low=low, high=high)
+        return tuple(found.values())
+
+    def __getitem__(self, outcome: str) -> Predictor:
+        """The predictor of one outcome alone."""
+        if outcome not in self.parts:
+            raise PredictionError(f"{outcome!r} is no outcome; there are {', '.join(map(repr, self.parts))}.")
+        return self.parts[outcome]
+
+    def predict(
+        self,
+        rows: Any,
+        level: float = 0.9,
+        quantiles: Sequence[float] | None = None,
+        *,
+        interval: Interval = Interval.ETI,
+        groups: Any = None,
+        missing: Mapping[str, Any] | None = None,
+        first_row: int = 0,
+    ) -> JointPrediction:
+        """Predict every outcome of each row.
+
+        Arguments are those of `Predictor.predict`, the same for every outcome. Outcomes with rows of their own (persons
+        and their visits) take each their own from a dict, whose arrays then have different lengths. `groups` goes to
+        the outcomes that are calibrated with groups, `missing` to those that have such inputs.
+
+        Returns:
+            JointPrediction: a mapping from each outcome to its Prediction.
+
+        Raises:
+            PredictionError: as `Predictor.predict` does.
+        """
+        rows_of, found = _RowsOf(self, rows), {}
+        for name, part in self.parts.items():
+            calibration = part.calibration
+            beside = groups if not self._grouped or (calibration is not None and calibration.grouped) else None
+            found[name] = part.predict(
+                rows_of(name),
+                level,
+                quantiles,
+                interval=interval,
+                groups=beside,
+                missing=self._missing(name, missing),
+                first_row=first_row,
+            )
+        return JointPrediction(found)
+
+    def sample(self, rows: Any, draws: int = 100, seed: Any = 0) -> dict[str, np.ndarray]:
+        """Joint draws of all outcomes from their predictive distribution, (draws, rows, *event) by outcome.
+
+        Draw i of every outcome, in every row, is of the same posterior draw: what the outcomes have in common through
+        the parameters is kept. Each outcome has noise of its own, which belongs to its name, the row's content, and
+        `seed`. The first of many draws are those of fewer.
+
+        Raises PredictionError as `Predictor.sample` does.
+        """
+        count, rows_of, found = check_draws(draws), _RowsOf(self, rows), {}
+        for name, part in self.parts.items():
+            columns, length = read_rows(rows_of(name), part.program)
+            hashes = content_hashes(columns, length)
+            found[name] = sample_rows(part._engine, columns, hashes, count, seed, noise_of=name)
+        return found
+
+    def log_score(self, rows: Any, y: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Each outcome's log predictive density as `Predictor.log_score` has it, (rows,), for those that `y` holds.
+
+        They are those of the marginal laws; their sum is no joint log density unless the outcomes are independent.
+        """
+        rows_of = _RowsOf(self, rows)
+        return {name: self[name].log_score(rows_of(name), values) for name, values in self._of_outcomes(y).items()}
+
+    def cdf(self, rows: Any, y: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """P(Y <= y) and P(Y < y) of each outcome that `y` holds, as `Predictor.cdf` has them."""
+        rows_of = _RowsOf(self, rows)
+        return {name: self[name].cdf(rows_of(name), values) for name, values in self._of_outcomes(y).items()}
+
+    def calibrate(self, rows: Any, y: Mapping[str, Any], groups: Any = None) -> "JointPredictor":
+        """A new predictor whose intervals and sets cover, for each outcome that `y` holds; the others stay as they are.
+
+        Each outcome is calibrated on its own, as `Predictor.calibrate` says, so an interval covers its outcome as often
+        as the level says: not all intervals of a row at once.
+        """
+        rows_of, values = _RowsOf(self, rows), self._of_outcomes(y)
+        return self.of(
+            {
+                name: part.calibrate(rows_of(name), values[name], groups) if name in values else part
+                for name, part in self.parts.items()
+            }
+        )
+
+    def compress(self, rows: Any, tolerance: float = 0.01) -> "JointPredictor":
+        """A new predictor that answers from far fewer, weighted draws, the same for all outcomes.
+
+        So `sample` draws them together as before. Every outcome's summaries stay within `tolerance` as
+        `Predictor.compress` says; the dependence between outcomes is not looked at.
+        """
+        from probinfer.predict.compress import Asked, compress_together
+
+        tolerance, rows_of, asked = probability("tolerance", tolerance), _RowsOf(self, rows), []
+        for name, part in self.parts.items():
+            part.refuse_calibrated("compress")
+            asked.append(Asked(part.program, *read_rows(rows_of(name), part.program)))
+        smaller = zip(self.parts.items(), compress_together(asked, tolerance), strict=True)
+        return self.of(
+            {
+                name: Predictor.from_program(program, {**part.about, "compression": compression.words()})
+                for (name, part), (program, compression) in smaller
+            }
+        )
+
+    def round(self, rows: Any, tolerance: float = 1e-4) -> "JointPredictor":
+        """A new predictor with draws of single precision: half the space when saved. Each outcome's summaries stay
+        within `tolerance` as `Predictor.round` says."""
+        rows_of = _RowsOf(self, rows)
+        return self.of({name: part.round(rows_of(name), tolerance) for name, part in self.parts.items()})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save as one folder of plain files that `load_predictor` reads without the model's code.
+
+        Draws that outcomes have in common are stored once. See `Predictor.save`.
+        """
+        from probinfer.predict.joint_artifact import write_joint
+
+        write_joint(self, path)
+
+    def export_onnx(self, path: str | os.PathLike[str], *_: Any, **__: Any) -> NoReturn:
+        """Not offered for several outcomes in one file: raises ExportError. Export each of them,
+        `predictor["y"].export_onnx(path)`."""
+        raise ExportError(
+            f"An ONNX file holds one outcome, and this predictor has {', '.join(map(repr, self.parts))}. Write a file "
+            f"for each: predictor[{self.outcomes[0]!r}].export_onnx(path)."
+        )
+
+    def __repr__(self) -> str:
+        laws = [f"{n} ~ {p.program.family.name}" if p.program.family else n for n, p in self.parts.items()]
+        takes = ", ".join(f"{i.name}{list(i.shape) if i.shape else ''}" for i in self.inputs) or "no inputs"
+        verdict = self.about.get("verdict", "?")
+        return f"JointPredictor({', '.join(laws)}; {takes}; {self._first.program.size} draws; {verdict})"
+
+    @property
+    def _first(self) -> Predictor:
+        return next(iter(self.parts.values()))
+
+    @property
+    def _grouped(self) -> bool:
+        """Whether some outcome is calibrated with groups."""
+        return any(part.calibration is not None and part.calibration.grouped for part in self.parts.values())
+
+    def _missing(self, name: str, missing: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """What may stand for the inputs of one outcome; what belongs to none is left for it to refuse."""
+        if not isinstance(missing, Mapping):
+            return missing
+        others = {entry.name for entry in self.inputs} - {entry.name for entry in self.parts[name].inputs}
+        return {key: values for key, values in missing.items() if key not in others} or None
+
+    def _of_outcomes(self, y: Any) -> Mapping[str, Any]:
+        if not isinstance(y, Mapping) or not y:
+            raise PredictionError(
+                f"y came as {type(y).__name__}; wanted a dict of what came for each outcome: "
+                f"{{{self.outcomes[0]!r}: values, …}}."
+            )
+        strangers = [name for name in y if name not in self.parts]
+        if strangers:
+            raise PredictionError(f"{strangers[0]!r} is no outcome; there are {', '.join(map(repr, self.parts))}.")
+        return y
+
+
+class _RowsOf:
+    """The rows of each outcome. One that needs no inputs has as many as the others, if these agree."""
+
+    def __init__(self, predictor: JointPredictor, rows: Any) -> None:
+        self._rows, self._parts, self._bare = rows, predictor.parts, rows
+        if isinstance(rows, Mapping) and predictor.inputs:
+            counts = {
+                len(values)
+                for entry in predictor.inputs
+                if (values := rows.get(entry.name)) is not None and np.ndim(values) > len(entry.shape)
+            }
+            if len(counts) == 1:
+                import pyarrow as pa
+
+                self._bare = pa.table({"": np.zeros(counts.pop())})
+
+    def __call__(self, name: str) -> Any:
+        return self._rows if self._parts[name].inputs else self._bare
+
+
+def _names(outcome: Any, observed: list[str]) -> list[str]:
+    names = list(outcome) if isinstance(outcome, list | tuple) else observed if outcome is None else [outcome]
+    if not observed:
+        raise ModelError(
+            "The model has no observed site, so there is no outcome to predict. Give obs= to a sample site: "
+            'numpyro.sample("y", dist.Normal(mu, sigma), obs=y).'
+        )
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"outcome came as {outcome!r}; wanted names of observed sites: {', '.join(observed)}.")
+    if len(set(names)) < len(names):
+        raise ModelError(f"outcome came as {outcome!r}, which names an outcome twice; each has one prediction.")
+    return names
