@@ -57,7 +57,7 @@ class PosteriorAnswers:
     def share(self, older: Answerer) -> None:
         """Versions that differ in nothing but numbers have the same compiled programs."""
         if isinstance(older, PosteriorAnswers) and older._few.engine.identity == self._few.engine.identity:
-            self._few = FewShapes(older._few.engine.sharing(self._program))
+            self._few = FewShapes(older._few.engine.lend(self._few.engine))
 
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
         """All of them in one call."""

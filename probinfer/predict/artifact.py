@@ -7,6 +7,8 @@ its own.
     fixed-0.npy, …       data of the model that are the same for every row
     calibration-*.npy    conformity scores, of a calibrated predictor
     weights.npy          what each draw counts, of a compressed predictor
+    population*          the law of levels that training never saw, of a predictor that answers them: a program, and the
+                         draws that it needs besides
     <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and
                          draws
 
@@ -26,6 +28,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +40,7 @@ from probinfer.errors import ArtifactError, ModelError
 from probinfer.files import beside, sync_folder, write_new
 from probinfer.model.pipeline.change import Change
 from probinfer.model.pipeline.prepared import Prepared, input_lines, outcome_lines
-from probinfer.predict import traced
+from probinfer.predict import population_file, traced
 from probinfer.predict.agreement import check_outcome, check_programs, read_input
 from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.conformal import Calibration, calibration_lines
@@ -116,8 +119,7 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
     for group, arrays in (("draws", program.draws), ("fixed", program.fixed)):
         for number, (name, values) in enumerate(arrays.items()):
             places[group][name] = f"{group}-{number}.npy"
-            single = group == "draws" and predictor.rounding is not None and values.dtype.kind == "f"
-            files[places[group][name]] = _npy(values.astype(np.float32) if single else values)
+            files[places[group][name]] = _stored(predictor, values) if group == "draws" else _npy(values)
     for role, exported in program.programs.items():
         places["programs"][role] = f"{role}.jaxexport"
         files[places["programs"][role]] = bytes(exported.serialize())
@@ -133,6 +135,8 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         places["weights"] = {"weights": "weights.npy"}
         files["weights.npy"] = _npy(program.weights.values)
         places["weights_of"] = {"mean_error": program.weights.mean_error}
+    if program.population is not None:
+        places["population"] = population_file.pack(program.population, files, partial(_stored, predictor))
     manifest = {
         "format": FORMAT,
         "format_version": _version_of(predictor),
@@ -159,6 +163,12 @@ def _contents(predictor: "Predictor") -> dict[str, bytes]:
         "versions": {name: version(name) for name in ("probinfer", "jax", "jaxlib", "numpyro", "numpy")},
     }
     return with_manifest(manifest, files)
+
+
+def _stored(predictor: "Predictor", values: np.ndarray) -> bytes:
+    """Draws as a file, in half the space if they are rounded."""
+    single = predictor.rounding is not None and values.dtype.kind == "f"
+    return _npy(values.astype(np.float32) if single else values)
 
 
 def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -284,6 +294,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibra
             prepared=prepared,
             weights=_weights(path, manifest, files),
         )
+        program = _with_population(path, manifest, files, program)
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
         wanted |= {SAMPLE, CDF, DENSITY} if family == _TRACED else set()
         if not wanted <= set(program.programs) <= set(_ROLES):
@@ -347,6 +358,18 @@ def _weights(path: Any, manifest: Mapping, files: Mapping[str, bytes]) -> Weight
         raise ArtifactError(f"{path}: the weights are damaged: {error}.") from None
 
 
+def _with_population(path: Any, manifest: Mapping, files: Mapping[str, bytes], program: Program) -> Program:
+    words = manifest.get("population")
+    if not words:
+        return program
+    draws = {name: _in_double(_array(path, file, files)) for name, file in words["draws"].items()}
+    exported = _exported(path, files[words["program"]], manifest)
+    try:
+        return replace(program, population=population_file.unpack(words, draws, exported, program))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: the law of new levels does not fit the predictor: {error}.") from None
+
+
 def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], program: Program) -> Calibration | None:
     if not manifest.get("calibration"):
         return None
@@ -383,6 +406,7 @@ def card(path: str | os.PathLike[str]) -> str:
             f"  verdict   {about.get('verdict', 'unknown')} (accepted: {about.get('accepted', 'unknown')})",
             *(f"            {f['severity']}: {f['what']} ({f['where']})" for f in about.get("findings", [])),
             *calibration_lines(manifest.get("calibration_of")),
+            *population_file.lines(manifest.get("population")),
             *outcome_lines(_prepared(path, manifest)),
             f"  created   {manifest.get('created', 'unknown')}",
             f"  versions  {', '.join(f'{name} {number}' for name, number in manifest['versions'].items())}",
@@ -436,6 +460,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     with _malformed(path):
         used = [file for group in groups for file in manifest.get(group, {}).values()]
         used += [manifest["model"]] if "model" in manifest else []
+        used += population_file.names(manifest.get("population"))
     missing = sorted(str(file) for file in used if file not in files)
     if missing:
         raise ArtifactError(f"{path}: the manifest refers to {', '.join(missing)}, which are not among its files.")

@@ -104,8 +104,11 @@ class Engine:
 
     def sharing(self, program: Program) -> "Engine":
         """An engine of a program that differs from this one's in its draws only: what is compiled serves both."""
-        other = Engine(program, self.block_rows)
-        if program.chains == self.program.chains:
+        return self.lend(Engine(program, self.block_rows))
+
+    def lend(self, other: "Engine") -> "Engine":
+        """`other`, whose program differs in its draws only, with what is compiled here."""
+        if other.program.chains == self.program.chains:
             other._compiled, other._lock = self._compiled, self._lock
         return other
 

@@ -56,10 +56,7 @@ class PopulationEngine(Engine):
 
     def sharing(self, program: Program) -> Engine:
         """As `Engine.sharing`."""
-        other = engine_of(program, self.block_rows)
-        if program.chains == self.program.chains:
-            other._compiled, other._lock = self._compiled, self._lock
-        return other
+        return self.lend(engine_of(program, self.block_rows))
 
     def summarise(
         self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray, *, copies: int = 1
@@ -206,9 +203,7 @@ class PopulationEngine(Engine):
             draws = {**program.draws, **population.draws}
             changed = self._change(draws, jnp.asarray(slots, jnp.int64), keys)
         draws = {name: np.asarray(changed.get(name, values)) for name, values in program.draws.items()}
-        engine = Engine(replace(program, draws=draws, population=None), self.block_rows)
-        engine._compiled, engine._lock = self._compiled, self._lock
-        return engine
+        return self.lend(Engine(replace(program, draws=draws, population=None), self.block_rows))
 
 
 @jax.jit
