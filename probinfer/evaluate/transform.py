@@ -8,8 +8,8 @@ import numpy as np
 from jax import lax
 
 from probinfer.predict.engine import Engine
-from probinfer.predict.population import engine_of
 from probinfer.predict.family import Support
+from probinfer.predict.population import engine_of
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.program import PARAMETERS, Program
 from probinfer.predict.rows import read_rows

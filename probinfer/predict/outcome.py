@@ -456,8 +456,9 @@ def _with_population(
         )
     one_row = {**plan.fixed, **plan.zeros, **{name: values[:1] for name, values in plan.rows.items()}}
     shape, values = (1, *plan.event), {**plan.bound.arrays, **plan.bound.constants}
-    seen = values.get(plan.bound.observed_arguments.get(plan.site.name))
-    y = jnp.asarray(seen[:1], float) if np.shape(seen)[1:] == plan.event and np.ndim(seen) else jnp.zeros(shape)
+    seen: Any = values.get(plan.bound.observed_arguments.get(plan.site.name) or "")
+    given = isinstance(seen, np.ndarray) and seen.ndim > 0 and seen.shape[1:] == plan.event
+    y = jnp.asarray(seen[:1], float) if given else jnp.zeros(shape)
     asked = Asked(
         said=lambda draw, row: _fingerprint(plan.law(draw, plan.fixed, row), shape, y),
         simulate=lambda fix: plan.bound.simulate_by(fix, one_row, plan.constants),

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -153,8 +153,8 @@ class PopulationEngine(Engine):
             apart = slots.reshape(-1, copies, len(codes))
             if np.any(apart != apart[:, :1]):
                 raise PredictionError(
-                    f"{', '.join(population.levels)}: what may stand for a missing level is either known or new; wanted "
-                    "values that training has seen."
+                    f"{', '.join(population.levels)}: what may stand for a missing level is either known or new; "
+                    "wanted values that training has seen."
                 )
             slots = apart[:, 0]
         return slots
@@ -196,7 +196,7 @@ class PopulationEngine(Engine):
         return self._with_effects(self.program.with_draws(lambda _, values: values[picked]), slots, folded)
 
     def _with_effects(self, program: Program, slots: tuple[int, ...], counters: np.ndarray) -> Engine:
-        """An engine of the program with new effects in its draws; each draw's key is folded with its counters (s, k)."""
+        """An engine of the program with new effects in its draws, by keys folded with each draw's counters (s, k)."""
         population = cast(Population, program.population)
         with jax.enable_x64(True):
             keys = _keys(jnp.asarray(counters.astype(np.uint32)))

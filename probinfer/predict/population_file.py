@@ -54,7 +54,9 @@ def unpack(words: Mapping[str, Any], draws: Mapping[str, np.ndarray], exported: 
 
 def lines(words: Any) -> list[str]:
     """What `inspect` says."""
-    return [f"  unseen    new levels of {', '.join(words['levels'])} are answered from their population"] if words else []
+    return (
+        [f"  unseen    new levels of {', '.join(words['levels'])} are answered from their population"] if words else []
+    )
 
 
 def _kinds(avals: Mapping[str, Any]) -> dict[str, tuple]:

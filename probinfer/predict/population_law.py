@@ -119,7 +119,9 @@ def _factor(look: "_Look", entry: Input, others: Sequence[Input]) -> _Factor:
         if look.renamed(inputs, axes, entry.low, size):
             return _Factor(inputs, *look.law(axes, size))
         if not more:
-            why = f"its levels differ by more than {', '.join(axes)}: it selects from fixed data too, which new ones lack"
+            why = (
+                f"its levels differ by more than {', '.join(axes)}: it selects from fixed data too, which new ones lack"
+            )
     raise _Told(why)
 
 
@@ -197,7 +199,9 @@ class _Look:
     def _names(self, size: int) -> np.ndarray:
         return np.argsort(self._rng.random((_LOOKS, size)), axis=1)
 
-    def _exchanged(self, draws: Mapping[str, np.ndarray], axes: Axes, places: np.ndarray) -> dict[str, np.ndarray]:
+    def _exchanged(
+        self, draws: Mapping[str, np.ndarray], axes: Mapping[str, tuple[int, ...]], places: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """Draws with the effects at `places` (looks, size) along the axes exchanged for those of another draw."""
         other = self._some(_LOOKS)
         changed = dict(draws)
@@ -264,7 +268,7 @@ class _Look:
             for axis in np.flatnonzero(np.array(values.shape[1:]) == size):
                 if name in axes:
                     continue
-                further = {name: (int(axis),)}
+                further: Axes = {name: (int(axis),)}
                 away, here = (self._prior(self._exchanged(draws, further, places)) for places in (~own, own))
                 for site, along in axes.items():
                     same, other, changed = (_at(d[site], level, along[0]) for d in (before, away, here))
@@ -289,7 +293,9 @@ class _Look:
                     "they have: which one a new level belongs to is not known to the model"
                 )
             if not self._alike(draws, {name: (0,)}, draws[name].shape[1]):
-                raise _Told(f"the law of {differ} depends on {name}, whose entries have no law that is the same for all")
+                raise _Told(
+                    f"the law of {differ} depends on {name}, whose entries have no law that is the same for all"
+                )
         return tuple(needed)
 
     def _constant(self, draws: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -336,10 +342,11 @@ def _export(
         key = jax.random.wrap_key_data(words, impl="threefry2x32")
 
         def fix(site: Mapping[str, Any]) -> Any:
-            name, value = site["name"], draw.get(site["name"])
-            mask = None if value is None else _new(name, value.shape, factors, slots)
+            name = site["name"]
+            mask = _new(name, draw[name].shape, factors, slots) if name in draw else None
             if mask is None:
                 return _given(draw, site)
+            value = draw[name]
             fresh = site["fn"].sample(jax.random.fold_in(key, number_of[name]))
             return jnp.where(mask, jnp.asarray(fresh, value.dtype), value)
 

@@ -329,7 +329,8 @@ def _typed(entry: Input, name: str, array: np.ndarray, first_row: int) -> np.nda
             hint = " (-1 is how pandas codes a category that was not seen)" if value == -1 else ""
             raise PredictionError(
                 f"{name} is {value} {_at(bad, first_row)}{hint}: a level that the model has never seen. "
-                f"It knows {entry.low} to {entry.high}." + (f" No other is predicted: {entry.closed}." * bool(entry.closed))
+                f"It knows {entry.low} to {entry.high}."
+                + (f" No other is predicted: {entry.closed}." * bool(entry.closed))
             )
     return array
 

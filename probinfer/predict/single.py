@@ -1,7 +1,7 @@
 """Draws in single precision: half the size of an artifact, and the proof that predictions stay. Imports numpy."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
