@@ -6,10 +6,10 @@ from typing import Protocol
 import numpy as np
 
 from probinfer.errors import PredictionError
-from probinfer.predict.engine import Engine
 from probinfer.predict.interval import Answered
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.point_together import answer_points
+from probinfer.predict.population import engine_of
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.rows import content_hashes
 from probinfer.predict.sampling import sample_rows
@@ -48,7 +48,7 @@ class PosteriorAnswers:
 
     def __init__(self, predictor: Predictor, noise_of: str | None = None) -> None:
         self._program, self._calibration, self._noise_of = predictor.program, predictor.calibration, noise_of
-        self._few = FewShapes(Engine(predictor.program, _BLOCK_ROWS))
+        self._few = FewShapes(engine_of(predictor.program, _BLOCK_ROWS))
 
     def compile(self, most_rows: int) -> None:
         """Compile every shape that is needed."""
@@ -57,7 +57,7 @@ class PosteriorAnswers:
     def share(self, older: Answerer) -> None:
         """Versions that differ in nothing but numbers have the same compiled programs."""
         if isinstance(older, PosteriorAnswers) and older._few.engine.identity == self._few.engine.identity:
-            self._few = FewShapes(older._few.engine.sharing(self._program))
+            self._few = FewShapes(older._few.engine.lend(self._few.engine))
 
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
         """All of them in one call."""

@@ -34,6 +34,7 @@ from probinfer.deploy.refusals import INTERNAL, Crowded, Malformed, NotReady, Re
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings
 from probinfer.deploy.transfer import CROWDED, JSON, Gone, Receive, Scope, Send, header, read_body, reply
+from probinfer.deploy.watch import Watch
 from probinfer.deploy.worker import Lane, Worker
 from probinfer.errors import ProbinferError
 
@@ -41,6 +42,7 @@ logger = logging.getLogger("probinfer.serve")
 
 _LARGE = 32_768  # bytes; a larger body is read and its answer written beside the event loop
 _MOST_LANE = 64
+_LOOK = 1.0  # seconds between looks of the monitors
 _MOST_TEXT = 2_000  # characters of an error
 _MOST_DIGITS = 16  # of milliseconds; more are longer than any server waits
 _PROBES = ("/v2/health/live", "/v2/health/ready", "/health/live", "/health/ready")
@@ -63,16 +65,17 @@ class Service:
         self._batch_worker, self._draw_worker = Worker("probinfer-batches"), Worker("probinfer-draws")
         self._lane = Lane(self._draw_worker, _MOST_LANE)
         self._key = None if settings.api_key is None else hashlib.sha256(settings.api_key.encode()).digest()
-        slots = {}
+        slots, self._watches = {}, {name: Watch(self.meter, name, settings.workers) for name, _ in settings.models}
         for name, path in settings.models:
             batcher = Batcher(
                 self._batch_worker,
                 max_batch=settings.max_batch,
                 max_wait=settings.max_wait_ms / 1000.0,
                 max_queue=settings.max_queue,
-                observe=Calls(self.meter, name),
+                observe=Calls(self.meter, name, self._watches[name]),
             )
             slots[name] = Slot(load(name, path), batcher)
+            self._watches[name].begin(slots[name].served)
         self.models = Models(slots, self.meter, settings.max_batch)
         self._hot = self._hot_routes()
         self._rest = self._starlette()
@@ -215,8 +218,9 @@ class Service:
         """Outcomes that came: compare them with the intervals of the version that answers now."""
         slot = self._answering(model)
         asked, came = await self._beside(len(body), records.read_feedback, slot.served, body, self.limits)
-        found = (await self._reply(slot, asked, deadline)).found
-        assert found is not None
+        question = asked.question._replace(again=True)
+        found = await slot.batcher.ask(asked.served, question, deadline)
+        self._watches[model].came(question, found, came)
         inside = (found.lower <= came) & (came <= found.upper)
         level = asked.question.level
         counts = {"total": came.size, "covered_total": inside.sum(), "expected_total": came.size * level}
@@ -275,7 +279,7 @@ class Service:
         loop = asyncio.get_running_loop()
         self._batch_worker.start(loop)
         self._draw_worker.start(loop)
-        tasks = [asyncio.create_task(self._began())]
+        tasks = [asyncio.create_task(self._began()), asyncio.create_task(self._watching())]
         try:
             yield
         finally:
@@ -294,6 +298,15 @@ class Service:
         self._compiled()
         if self.settings.reload:
             await self.models.watch(self.settings.reload)
+
+    async def _watching(self) -> None:
+        """Let the monitors look at what has come, once a second, beside the event loop."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            for name, slot in self.models.slots.items():
+                watch = self._watches[name]
+                if slot.ready and (watch.waiting or not watch.of(slot.served)):
+                    await asyncio.to_thread(watch.look, slot.served)
 
     async def _nobody(self, request: Request) -> Response:
         self.models.slot(request.path_params.get("model"))

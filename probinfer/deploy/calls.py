@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from probinfer.deploy.meter import Meter
+from probinfer.deploy.watch import Watch
 from probinfer.predict.interval import Answered
 from probinfer.predict.together import Question
 
@@ -14,8 +15,8 @@ from probinfer.predict.together import Question
 class Calls:
     """Counts the calls of one model."""
 
-    def __init__(self, meter: Meter, model: str) -> None:
-        self._meter, self._model = meter, model
+    def __init__(self, meter: Meter, model: str, watch: Watch) -> None:
+        self._meter, self._model, self._watch = meter, model, watch
         self._seconds = meter.histogram("probinfer_batch_seconds", model)
         self._rows = meter.histogram("probinfer_batch_rows", model)
         self._requests = meter.histogram("probinfer_batch_requests", model)
@@ -29,6 +30,8 @@ class Calls:
         for question, result in zip(questions, results, strict=True):
             if isinstance(result, Answered):
                 self._count(result, question.level)
+                if self._watch.watches:
+                    self._watch.answered(question, result)
 
     def _count(self, result: Answered, level: float) -> None:
         epistemic, aleatoric = result.answer.epistemic_variance, result.answer.aleatoric_variance  # or nan: unknown

@@ -54,7 +54,9 @@ class Field:
 
 def fields_of(predictor: Predictor | PointPredictor) -> tuple[Field, ...]:
     """What every row must bring; with a pipeline the raw columns, and with calibration in groups each row's group."""
-    fields = _inputs(predictor.inputs, predictor.program.prepared)
+    fields = _inputs(
+        predictor.inputs if predictor.program.prepared else predictor.program.checked, predictor.program.prepared
+    )
     calibration, group = predictor.calibration, group_name(predictor)
     if group is None or calibration is None:
         return fields

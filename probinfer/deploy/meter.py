@@ -23,6 +23,9 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 
+WATCHED = ("inputs", "epistemic share", "calibration", "coverage")
+_LARGEST = ("probinfer_monitor_evidence", "probinfer_monitor_alarm")  # of processes, where others are added up
+
 _HELP = {
     "probinfer_requests_total": ("counter", "Requests answered, by model, route and HTTP status."),
     "probinfer_request_seconds": ("histogram", "From the request's headers to the last byte of its answer."),
@@ -39,6 +42,14 @@ _HELP = {
     "probinfer_feedback_total": ("counter", "Outcomes reported to /feedback, by level."),
     "probinfer_feedback_covered_total": ("counter", "Reported outcomes that lay in their interval."),
     "probinfer_feedback_expected_total": ("counter", "Outcomes that should have: the sum of the levels."),
+    "probinfer_monitor_rows_total": ("counter", "Rows that the artifact's monitor has looked at."),
+    "probinfer_monitor_skipped_total": ("counter", "Rows that it has not, as too many came at once."),
+    "probinfer_monitor_outcomes_total": ("counter", "Outcomes that the artifact's monitor has looked at."),
+    "probinfer_monitor_evidence": (
+        "gauge",
+        "Evidence of a change, of the strongest column, now, over that at which there is an alarm.",
+    ),
+    "probinfer_monitor_alarm": ("gauge", "1 once there was an alarm, until a new version or a new process."),
     "probinfer_reloads_total": ("counter", "New versions of an artifact, loaded or refused."),
 }
 
@@ -105,6 +116,11 @@ class Meter:
                 self._plan("probinfer_interval_width", model=model, level=level)
                 for name in ("total", "covered_total", "expected_total"):
                     self._plan(f"probinfer_feedback_{name}", model=model, level=level)
+            for name in ("rows", "skipped", "outcomes"):
+                self._plan(f"probinfer_monitor_{name}_total", model=model)
+            for watched in WATCHED:
+                for metric in _LARGEST:
+                    self._plan(metric, model=model, watched=watched)
             for outcome in ("loaded", "refused"):
                 self._plan("probinfer_reloads_total", model=model, outcome=outcome)
         self.cells = self._array(folder)
@@ -166,6 +182,7 @@ class Meter:
         if self._folder is None:
             return total
         gauges = {series.first for series in self._series if _HELP[series.metric][0] == "gauge"}
+        largest = {series.first for series in self._series if series.metric in _LARGEST}
         for file in self._folder.glob("*.counts"):
             if file.stem == str(os.getpid()):
                 continue
@@ -174,7 +191,9 @@ class Meter:
                 continue  # another worker is just making it
             alive = _alive(int(file.stem))
             for number, value in enumerate(struct.unpack(f"{len(total)}d", content)):
-                if alive or number not in gauges:
+                if alive and number in largest:
+                    total[number] = max(total[number], value)
+                elif alive or number not in gauges:
                     total[number] += value
         return total
 

@@ -199,8 +199,8 @@ def _batches(predictor: Predictor) -> list[Predictor]:
         return []
     parts = []
     for i in range(BATCHES):
-        draws = {name: values[i * size : (i + 1) * size] for name, values in program.draws.items()}
-        part = replace(program, draws=draws, chains=None)
+        part = program.with_draws(lambda _, values, i=i: values[i * size : (i + 1) * size])
+        part = replace(part, chains=None)
         parts.append(Predictor.from_program(part, predictor.about, predictor.calibration))
         parts[-1]._engine._compiled = parts[0]._engine._compiled
     return parts

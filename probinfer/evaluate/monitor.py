@@ -219,6 +219,42 @@ class Monitor:
         prediction = self._said(rows, prediction)
         columns, count = self._columns(rows, prediction)
         came = None if outcomes is None else self._outcomes(rows, outcomes, prediction)
+        return self._add(columns, count, came)
+
+    def answered(self, inputs: Mapping[str, np.ndarray], epistemic: np.ndarray, total: np.ndarray) -> MonitorStatus:
+        """As `update`, of rows that a server has read and answered already: the model's inputs, (rows, *shape) each,
+        and the epistemic and the whole variance, (rows, *event)."""
+        columns, count = self._flat(inputs, epistemic, total)
+        return self._add(columns, count, None)
+
+    def came(self, below: np.ndarray, upto: np.ndarray, inside: np.ndarray) -> MonitorStatus:
+        """As `update_outcomes`, of outcomes y that a server has looked at already: P(Y < y), P(Y <= y), and whether y
+        was inside, (outcomes,) each."""
+        with self._lock:
+            self._add_outcomes(below, upto, inside)
+            return self._status()
+
+    def attached(self) -> Predictor:
+        """The predictor with this monitor in it: `save` writes what the monitor knows now, and `probinfer serve` goes
+        on from there. Watch a predictor that is as it will be served: calibrated first, then watched."""
+        predictor = self._predictor
+        about = {**predictor.about, "monitor": self.state()}
+        watched = predictor.from_program(predictor.program, about, predictor.calibration)
+        watched._engine = predictor._engine  # what is compiled stays compiled
+        return watched
+
+    @classmethod
+    def of(cls, predictor: Predictor, *, shared_by: int = 1) -> "Monitor | None":
+        """The monitor that was attached to a predictor; None where there is none. `shared_by`: so many processes watch
+        a part of the rows each, and all of them together raise a false alarm with the chance that was asked for."""
+        state = predictor.about.get("monitor")
+        if state is None:
+            return None
+        self = cls.from_state(predictor, state)
+        self.false_alarm /= shared_by
+        return self
+
+    def _add(self, columns: Mapping[str, np.ndarray], count: int, came: Any) -> MonitorStatus:
         with self._lock:
             first = self._inputs.count
             ranks, counts = [], {}
@@ -293,7 +329,7 @@ class Monitor:
             if isinstance(error, ArtifactError):
                 raise
             raise ArtifactError(f"This is no state of a monitor ({type(error).__name__}: {error}).") from error
-        known = {name for entry in predictor.inputs for name in column_names(entry)} | {SHARE}
+        known = {name for entry in predictor.program.inputs for name in column_names(entry)} | {SHARE}
         if outcome != predictor.outcome or not set(self._references) <= known:
             raise ArtifactError(
                 f"The state is of a predictor of {outcome} from {', '.join(self._references)}; this one predicts "
@@ -320,13 +356,18 @@ class Monitor:
         inputs, count = read_rows(plain, predictor.program)
         if len(prediction) != count:
             raise PredictionError(f"The prediction has {len(prediction)} rows, there are {count}.")
-        columns = {}
-        for entry in predictor.inputs:
+        return self._flat(
+            inputs, *(np.square(sd).reshape(count, -1) for sd in (prediction.epistemic_sd, prediction.sd))
+        )
+
+    def _flat(
+        self, inputs: Mapping[str, np.ndarray], epistemic: np.ndarray, total: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], int]:
+        columns, count = {}, len(total)
+        for entry in self._predictor.program.inputs:
             flat = inputs[entry.name].reshape(count, -1).astype(float)
             columns |= dict(zip(column_names(entry), flat.T, strict=True))
-        epistemic, total = (
-            np.square(sd).reshape(count, -1).sum(axis=1) for sd in (prediction.epistemic_sd, prediction.sd)
-        )
+        epistemic, total = (variance.reshape(count, -1).sum(axis=1) for variance in (epistemic, total))
         with np.errstate(invalid="ignore", divide="ignore"):
             columns[SHARE] = np.where(total > 0, epistemic / total, 0.0)
         return columns, count

@@ -9,6 +9,7 @@ from jax import lax
 
 from probinfer.predict.engine import Engine
 from probinfer.predict.family import Support
+from probinfer.predict.population import engine_of
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.program import PARAMETERS, Program
 from probinfer.predict.rows import read_rows
@@ -45,7 +46,7 @@ def transform(predictor: Predictor, rows: Any, y: np.ndarray, seed: int = 0) -> 
     if family is None or family.support is Support.CLASSES:
         return _from_draws(predictor, rows, y, v, seed)
     columns, _ = read_rows(rows, program)
-    engine = Engine(program)
+    engine = engine_of(program)
     if not family.support.discrete:
         edges = _quantiles(engine, columns, len(y), PANELS)
         both = engine.of_outcomes(_continuous, columns, np.concatenate([y[:, None], edges], axis=1))

@@ -239,6 +239,15 @@ class BoundModel:
 
         return self._trace(fix, arrays, constants)
 
+    def simulate_by(
+        self,
+        fix: Callable[[Mapping[str, Any]], Any],
+        arrays: Mapping[str, Any] | None = None,
+        constants: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """As `simulate`, with `fix(site)` giving the value of each unobserved site when its distribution is known."""
+        return self._trace(fix, arrays, constants)
+
     def simulate_unconstrained(
         self, values: Mapping[str, Any], arrays: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:

@@ -7,6 +7,8 @@ its own.
     fixed-0.npy, …       data of the model that are the same for every row
     calibration-*.npy    conformity scores, of a calibrated predictor
     weights.npy          what each draw counts, of a compressed predictor
+    population*          the law of levels that training never saw, of a predictor that answers them: a program, and the
+                         draws that it needs besides
     <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and
                          draws
     0-…, 1-…             of several outcomes (`joint_artifact`), the files of each; what they share is there once
@@ -27,6 +29,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +41,7 @@ from probinfer.errors import ArtifactError, ModelError
 from probinfer.files import beside, sync_folder, write_new
 from probinfer.model.pipeline.change import Change
 from probinfer.model.pipeline.prepared import Prepared, input_lines, outcome_lines
-from probinfer.predict import traced
+from probinfer.predict import population_file, traced
 from probinfer.predict.agreement import check_outcome, check_programs, read_input
 from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.conformal import Calibration, calibration_lines
@@ -144,8 +147,7 @@ def description(predictor: "Predictor", keep: Callable[[str, bytes], str]) -> di
     places: dict[str, dict[str, Any]] = {"draws": {}, "fixed": {}, "programs": {}}
     for group, arrays in (("draws", program.draws), ("fixed", program.fixed)):
         for number, (name, values) in enumerate(arrays.items()):
-            single = group == "draws" and predictor.rounding is not None and values.dtype.kind == "f"
-            content = _npy(values.astype(np.float32) if single else values)
+            content = _stored(predictor, values) if group == "draws" else _npy(values)
             places[group][name] = keep(f"{group}-{number}.npy", content)
     for role, exported in program.programs.items():
         places["programs"][role] = keep(f"{role}.jaxexport", bytes(exported.serialize()))
@@ -159,6 +161,8 @@ def description(predictor: "Predictor", keep: Callable[[str, bytes], str]) -> di
     if program.weights is not None:
         places["weights"] = {"weights": keep("weights.npy", _npy(program.weights.values))}
         places["weights_of"] = {"mean_error": program.weights.mean_error}
+    if program.population is not None:
+        places["population"] = population_file.pack(program.population, keep, partial(_stored, predictor))
     return {
         "outcome": {
             "name": program.outcome,
@@ -179,6 +183,12 @@ def description(predictor: "Predictor", keep: Callable[[str, bytes], str]) -> di
         "chains": program.chains,
         **places,
     }
+
+
+def _stored(predictor: "Predictor", values: np.ndarray) -> bytes:
+    """Draws as a file, in half the space if they are rounded."""
+    single = predictor.rounding is not None and values.dtype.kind == "f"
+    return _npy(values.astype(np.float32) if single else values)
 
 
 def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -311,6 +321,7 @@ def described(
             prepared=prepared,
             weights=_weights(path, manifest, files),
         )
+        program = _with_population(path, manifest, files, program)
         wanted = {PARAMETERS} if family is not None else {SAMPLE, LOG_DENSITY}
         wanted |= {SAMPLE, CDF, DENSITY} if family == _TRACED else set()
         if not wanted <= set(program.programs) <= set(_ROLES):
@@ -374,6 +385,18 @@ def _weights(path: Any, manifest: Mapping, files: Mapping[str, bytes]) -> Weight
         raise ArtifactError(f"{path}: the weights are damaged: {error}.") from None
 
 
+def _with_population(path: Any, manifest: Mapping, files: Mapping[str, bytes], program: Program) -> Program:
+    words = manifest.get("population")
+    if not words:
+        return program
+    draws = {name: _in_double(_array(path, file, files)) for name, file in words["draws"].items()}
+    exported = _exported(path, files[words["program"]], manifest)
+    try:
+        return replace(program, population=population_file.unpack(words, draws, exported, program))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: the law of new levels does not fit the predictor: {error}.") from None
+
+
 def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], program: Program) -> Calibration | None:
     if not manifest.get("calibration"):
         return None
@@ -405,6 +428,7 @@ def card(path: str | os.PathLike[str]) -> str:
             *cost_lines(about),
             *verdict_lines(about),
             *calibration_lines(manifest.get("calibration_of")),
+            *population_file.lines(manifest.get("population")),
             *outcome_lines(_prepared(path, manifest)),
             *made_lines(manifest),
             "",
@@ -522,6 +546,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         parts = manifest.get("parts", [manifest])
         used = [file for part in parts for group in _GROUPS for file in part.get(group, {}).values()]
         used += [manifest["model"]] if "model" in manifest else []
+        used += population_file.names(manifest.get("population"))
     missing = sorted(str(file) for file in used if file not in files)
     if missing:
         raise ArtifactError(f"{path}: the manifest refers to {', '.join(missing)}, which are not among its files.")

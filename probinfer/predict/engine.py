@@ -104,8 +104,11 @@ class Engine:
 
     def sharing(self, program: Program) -> "Engine":
         """An engine of a program that differs from this one's in its draws only: what is compiled serves both."""
-        other = Engine(program, self.block_rows)
-        if program.chains == self.program.chains:
+        return self.lend(Engine(program, self.block_rows))
+
+    def lend(self, other: "Engine") -> "Engine":
+        """`other`, whose program differs in its draws only, with what is compiled here."""
+        if other.program.chains == self.program.chains:
             other._compiled, other._lock = self._compiled, self._lock
         return other
 
@@ -418,8 +421,9 @@ def _family_summary(
     flat = tuple(_draws_second(p, program.event) for p in parameters)
     weights = program.weights
     summary = mixture.summarise(
-        family, flat, levels, program.chains, weights, search_counts=search_counts, copies=copies
-    )
+        family, flat, levels, program.chains, weights, search_counts=search_counts, copies=copies,
+        repeats=program.repeats,
+    )  # fmt: skip
     chances = mixture.probabilities(family, flat, program.probabilities, weights and weights.copied(copies))
     doubts = mixture.entropies(family, flat, weights, copies)
     none = jnp.zeros((summary.mean.shape[0], 0))
@@ -488,7 +492,7 @@ def _sampled_summary(
         mean=jnp.mean(means, axis=1),
         aleatoric_variance=aleatoric,
         epistemic_variance=epistemic,
-        mcse=mixture.mean_mcse(means, program.chains),
+        mcse=mixture.mean_mcse(means, program.chains, program.repeats),
         quantiles=places,
         defined=jnp.isfinite(pooled).all(axis=1) & ~overflowed,
     )

@@ -54,7 +54,7 @@ def fingerprint(program: Program) -> str:
     ]
     words: list[Any] = [
         (family.of or family).name if family is not None else None, outcome.change if outcome else None,
-        program.chains, program.event, program.discrete, program.probabilities,
+        program.chains, program.repeats, program.event, program.discrete, program.probabilities,
         [(entry.name, entry.dtype, entry.shape) for entry in program.inputs], *fed,
     ]  # fmt: skip
     found.update(repr(words).encode())

@@ -43,6 +43,7 @@ def summarise(
     *,
     search_counts: bool = False,
     copies: int = 1,
+    repeats: int = 1,
 ) -> Summary:
     """Mean, both parts of the variance, Monte Carlo error of the mean, and quantiles at `levels`.
 
@@ -52,7 +53,7 @@ def summarise(
     is, where the model itself gives no law for the row, and where a finite answer overflows: see `_defined`.
 
     With `copies` every draw has so many laws, which are equally probable; (M, copies * S) are all laws of the first
-    copy, and so on. What they differ by is aleatoric.
+    copy, and so on. What they differ by is aleatoric. `repeats`: see `mean_mcse`.
     """
     apart = family.mean(*parameters)
     apart = apart.reshape(apart.shape[0], copies, -1)
@@ -68,7 +69,7 @@ def summarise(
         mean=mean,
         aleatoric_variance=aleatoric,
         epistemic_variance=epistemic,
-        mcse=mean_mcse(means, chains) if weights is None else weights.mean_error * jnp.sqrt(epistemic),
+        mcse=mean_mcse(means, chains, repeats) if weights is None else weights.mean_error * jnp.sqrt(epistemic),
         quantiles=places,
         defined=_defined(family, parameters, means, epistemic, places, levels),
     )
@@ -95,8 +96,10 @@ def finite(places: Array, levels: Array) -> Array:
     return (jnp.isfinite(places) | (levels <= 0.0) | (levels >= 1.0)).all(axis=1)
 
 
-def mean_mcse(values: Array, chains: int | None) -> Array:
+def mean_mcse(values: Array, chains: int | None, repeats: int = 1) -> Array:
     """Monte Carlo standard error of the mean of values (M, S) over the draws.
+
+    `repeats`: so many values next to one another are of the same draw; their mean counts as its value.
 
     `chains=None`: independent draws, sd / sqrt(S). Else the S draws are `chains` runs of equal length n, one after
     the other, and are autocorrelated: replicated batch means with batches of b = floor(sqrt(n)) draws,
@@ -104,6 +107,8 @@ def mean_mcse(values: Array, chains: int | None) -> Array:
     Chains that disagree raise it. Too small when the autocorrelation reaches beyond b draws; nan for a single batch.
     Flegal & Jones (2010), Annals of Statistics 38; over chains: Gupta & Vats (2020), Annals of Statistics 48.
     """
+    if repeats > 1:
+        values = jnp.mean(values.reshape(values.shape[0], -1, repeats), axis=2)
     if chains is None:
         batches = values
     else:

@@ -19,6 +19,7 @@ import numpy as np
 
 from probinfer.errors import DataError, ModelError, ProbinferError
 from probinfer.model.pipeline.raw import Place
+from probinfer.model.pipeline.steps import Unseen
 from probinfer.model.statespace import StateSpace
 from probinfer.model.topics import TopicModel
 from probinfer.model.trace import VALUE_NEEDED
@@ -29,6 +30,7 @@ from probinfer.predict.laws import family_of, itself, parameters_of
 from probinfer.predict.levels import picking_inputs, read_inputs
 from probinfer.predict.own_law import own_law
 from probinfer.predict.own_states import mixed_over, own_states
+from probinfer.predict.population_law import Asked, population_of
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Input, Program
 from probinfer.predict.training import sketch
 
@@ -111,11 +113,13 @@ class _Plan:
         )
 
 
-def row_program(posterior: "Posterior", outcome: str | None) -> tuple[Program, dict[str, Any] | None]:
-    """The program behind a predictor, and a sketch of the rows it was trained on.
+def row_program(
+    posterior: "Posterior", outcome: str | None, unseen: Unseen | Mapping[str, Unseen] = Unseen.ERROR
+) -> tuple[Program, dict[str, Any] | None]:
+    """The program behind a predictor, and a sketch of the rows it was trained on. `unseen`: see `Predictor`.
 
-    Raises ModelError where the posterior has no model or no such outcome, and where rows of the outcome are not
-    independent of one another given the parameters.
+    Raises ModelError where the posterior has no model or no such outcome, where rows of the outcome are not independent
+    of one another given the parameters, and where new levels cannot be answered that are wanted.
     """
     bound = bound_model(posterior)
     site = _outcome_site(bound, outcome)
@@ -130,6 +134,7 @@ def row_program(posterior: "Posterior", outcome: str | None) -> tuple[Program, d
                 continue
             evidence = posterior.report.evidence
             program = _export(plan, law, latents, evidence.chains if evidence.chained else None)
+            program = _with_population(plan, latents, program, unseen)
             return _in_own_units(bound, plan, site, program)
     best = max(reasons, key=lambda reason: reason.rank)
     raise ModelError(f"The outcome {site.name!r} cannot be predicted row by row: {best}")
@@ -424,6 +429,46 @@ def _export(plan: _Plan, law: _Law, latents: Mapping[str, np.ndarray], chains: i
         probabilities=_probabilities(law, jaxpr),
         programs=programs,
     )
+
+
+def _with_population(
+    plan: _Plan, latents: Mapping[str, np.ndarray], program: Program, unseen: Unseen | Mapping[str, Unseen]
+) -> Program:
+    """The program with a law for new levels of the inputs that `unseen` says."""
+    every = not isinstance(unseen, Mapping)
+    picking = [entry.name for entry in program.inputs if entry.low is not None]
+    chosen = dict.fromkeys(picking, unseen) if every else unseen
+    wanted = [name for name, which in chosen.items() if which is Unseen.POPULATION]
+    if not wanted and not (every and unseen is Unseen.POPULATION):
+        return program
+    what = f"New levels of {', '.join(wanted)} cannot be predicted" if wanted else "There are no levels to be new"
+    if plan.bound.pipeline is not None:
+        raise ModelError(
+            f"{what}: the model has preprocessing, and labels that it has not seen have no code. Give the column "
+            "Ordinal(unseen=Unseen.RESERVE) before training, which keeps a code for them."
+        )
+    if plan.states:
+        raise ModelError(f"{what}: the outcome is mixed over {', '.join(plan.states)}, drawn anew for each row.")
+    unknown = [name for name in wanted if name not in picking]
+    if unknown or not picking:
+        raise ModelError(
+            f"{what}: unseen names {', '.join(unknown) or 'none'}; the outcome's inputs that pick a level are "
+            f"{', '.join(picking) or 'none'}."
+        )
+    one_row = {**plan.fixed, **plan.zeros, **{name: values[:1] for name, values in plan.rows.items()}}
+    shape, values = (1, *plan.event), {**plan.bound.arrays, **plan.bound.constants}
+    seen: Any = values.get(plan.bound.observed_arguments.get(plan.site.name) or "")
+    given = isinstance(seen, np.ndarray) and seen.ndim > 0 and seen.shape[1:] == plan.event
+    y = jnp.asarray(seen[:1], float) if given else jnp.zeros(shape)
+    asked = Asked(
+        said=lambda draw, row: _fingerprint(plan.law(draw, plan.fixed, row), shape, y),
+        simulate=lambda fix: plan.bound.simulate_by(fix, one_row, plan.constants),
+        rows=plan.rows,
+    )
+    population, refused = population_of(asked, program, latents, wanted, _PLATFORMS)
+    if population is None or (refused and not every):
+        raise ModelError(f"{what}. " + " ".join(f"{name}: {why}." for name, why in refused.items()))
+    return replace(program, population=population)
 
 
 def _input(name: str, values: np.ndarray, bounds: tuple[int, int] | None, picks: bool) -> Input:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy as np
 
 from probinfer.errors import PredictionError, UnreliablePosterior
+from probinfer.model.pipeline.steps import Unseen
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.conformal import Calibration
 from probinfer.predict.engine import Engine
@@ -23,6 +24,7 @@ from probinfer.predict.interval import (
 )
 from probinfer.predict.kind import Interval
 from probinfer.predict.missing import Marginal, fill
+from probinfer.predict.population import engine_of
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
@@ -50,12 +52,19 @@ class Predictor:
         outcome: name of the observed site; may be left out where there is only one. A list of names gives a
             `JointPredictor` of all these outcomes instead.
         accept: the worst verdict to accept. A posterior with a worse one does not become a predictor.
+        unseen: what a level is that training never saw, such as a group's number beyond the last. `Unseen.ERROR`, or
+            `Unseen.POPULATION`: it has effects of its own, from the law that the model gives to those of every level,
+            given the other parameters of a draw: the posterior of a model with one more level, which has no data. New
+            effects are drawn, one for each posterior draw, or as many as make 4,000 in all; by counters, so that a
+            row's answer depends on nothing else. What they differ by is epistemic: data of that level would lessen it.
+            A dict {input: Unseen} says it for each.
 
     Raises:
         UnreliablePosterior: the verdict is worse than `accept`.
         PredictionError: `posterior` is none, or `accept` no Verdict.
         ModelError: the posterior came without model or data, the model has no such outcome, or its rows are not
-            independent given the parameters (time series, batch statistics, one parameter for every row).
+            independent given the parameters (time series, batch statistics, one parameter for every row); or new
+            levels are wanted of an input for which the model has no law of them.
 
     >>> import numpy as np, numpyro, numpyro.distributions as dist
     >>> from probinfer import infer
@@ -68,27 +77,49 @@ class Predictor:
     """
 
     @overload
-    def __new__(cls, posterior: "Posterior", outcome: str | None = None, accept: Verdict = Verdict.GOOD) -> Self: ...
+    def __new__(
+        cls,
+        posterior: "Posterior",
+        outcome: str | None = None,
+        accept: Verdict = Verdict.GOOD,
+        *,
+        unseen: Unseen | Mapping[str, Unseen] = Unseen.ERROR,
+    ) -> Self: ...
     @overload
     def __new__(
         cls, posterior: "Posterior", outcome: list[str] | tuple[str, ...], accept: Verdict = Verdict.GOOD
     ) -> "JointPredictor": ...
-    def __new__(cls, posterior: Any = None, outcome: Any = None, accept: Verdict = Verdict.GOOD) -> Any:
+    def __new__(
+        cls, posterior: Any = None, outcome: Any = None, accept: Verdict = Verdict.GOOD, *, unseen: Any = Unseen.ERROR
+    ) -> Any:
         """Of several outcomes the predictor is a `JointPredictor`."""
         if isinstance(outcome, list | tuple):
             from probinfer.predict.joint import JointPredictor
 
+            if unseen is not Unseen.ERROR:
+                raise PredictionError(
+                    f"unseen is {unseen!r}, but a predictor of several outcomes answers no levels that training never "
+                    "saw. Leave it out, or make a predictor of one outcome."
+                )
             return JointPredictor(posterior, outcome, accept)
         return super().__new__(cls)
 
-    def __init__(self, posterior: "Posterior", outcome: Any = None, accept: Verdict = Verdict.GOOD) -> None:
+    def __init__(
+        self,
+        posterior: "Posterior",
+        outcome: Any = None,
+        accept: Verdict = Verdict.GOOD,
+        *,
+        unseen: Unseen | Mapping[str, Unseen] = Unseen.ERROR,
+    ) -> None:
         from probinfer.predict.outcome import row_program
 
         if not isinstance(accept, Verdict):
             raise PredictionError(f"accept is {accept!r}; wanted a Verdict, such as Verdict.DOUBTFUL.")
+        _check_unseen(unseen)
         check_posterior(posterior)
         refuse_unreliable(posterior, accept, "Predictor")
-        program, training = row_program(posterior, outcome)
+        program, training = row_program(posterior, outcome, unseen)
         self._set(program, {**provenance(posterior, accept), "training": training}, None)
 
     @classmethod
@@ -104,8 +135,7 @@ class Predictor:
         Nothing is traced or compiled for it, if there are as many draws. It is not calibrated. `about`: their verdict
         and provenance.
         """
-        draws = {name: np.asarray(latents[name]) for name in self.program.draws}
-        predictor = self.from_program(replace(self.program, draws=draws), about)
+        predictor = self.from_program(self.program.with_draws(lambda name, _: np.asarray(latents[name])), about)
         predictor._engine = self._engine.sharing(predictor.program)
         return predictor
 
@@ -113,7 +143,7 @@ class Predictor:
         self.program = program
         self.about = dict(about)
         self.calibration = calibration
-        self._engine = Engine(program)
+        self._engine = engine_of(program)
 
     @property
     def outcome(self) -> str:
@@ -312,6 +342,7 @@ class Predictor:
                 compressed or calibrated already, or half of the draws do not suffice.
 
         Fails where new rows are unlike those given, such as groups that were not among them: compare `predict` of both.
+        Levels that training never saw are an error again: few draws say little of a population.
         Wolfe (1976), Mathematical Programming 11 (the search); Litterer & Lyons (2012), Annals of Applied Probability
         22, and Hayakawa, Oberhauser & Lyons (2022), NeurIPS (why so few points suffice).
 
@@ -330,8 +361,9 @@ class Predictor:
 
         tolerance = probability("tolerance", tolerance)
         self.refuse_calibrated("compress")
-        columns, count = read_rows(rows, self.program)
-        program, compression = compress(self.program, columns, count, tolerance)
+        known = replace(self.program, population=None)
+        columns, count = read_rows(rows, known)
+        program, compression = compress(known, columns, count, tolerance)
         return self.from_program(program, {**self.about, "compression": compression.words()})
 
     def round(self, rows: Any, tolerance: float = 1e-4) -> "Predictor":
@@ -374,7 +406,7 @@ class Predictor:
 
         tolerance = probability("tolerance", tolerance)
         self.refuse_calibrated("round")
-        columns, count = read_rows(rows, self.program)
+        columns, count = read_rows(rows, replace(self.program, population=None))
         program, rounding = rounded(self.program, columns, count, tolerance)
         return self.from_program(program, {**self.about, "rounding": rounding.words()})
 
@@ -491,6 +523,14 @@ def load_predictor(path: str | os.PathLike[str]) -> Any:
 
         return read_point(path)
     return Predictor.from_program(*read(path))
+
+
+def _check_unseen(unseen: Any) -> None:
+    given = unseen.values() if isinstance(unseen, Mapping) else [unseen]
+    if any(not isinstance(each, Unseen) or each not in (Unseen.ERROR, Unseen.POPULATION) for each in given):
+        raise PredictionError(
+            f"unseen is {unseen!r}; wanted Unseen.ERROR or Unseen.POPULATION, or a dict with one of them for inputs."
+        )
 
 
 def check_posterior(posterior: Any) -> None:

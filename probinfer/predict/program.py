@@ -1,8 +1,8 @@
 """What a predictor computes from: posterior draws, and the model's outcome as a function of one row. Imports jax
 only."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ class Input:
     dtype         "float64", "int64" or "bool"; "text" and "date" only of raw columns
     shape         of one row's value: () for a number, (k,) for a vector
     low, high     valid range, both ends included, of an integer that picks a level; else None
+    closed        why a level beyond cannot be answered, where that was wanted of other inputs
     """
 
     name: str
@@ -36,6 +37,27 @@ class Input:
     shape: tuple[int, ...] = ()
     low: int | None = None
     high: int | None = None
+    closed: str = ""
+
+
+@dataclass(frozen=True)
+class Population:
+    """How levels that training never saw get effects of their own, from the law that the model has for those of all.
+
+    levels    the inputs whose levels may be new
+    together  for each of them the number of the factor it belongs to: inputs of one factor pick from the same effects,
+              as the two teams of a match do
+    refused   the other inputs that pick a level, and why theirs may not be new
+    draws     the latent sites that the law depends on and the outcome does not read, each (S, *shape)
+    program   exported function of (all draws, slots (levels,), keys (s, 2)) -> those sites of the outcome's draws that
+              change: with the effects of a new level where `slots` says (-1: nowhere), by key of each draw's own
+    """
+
+    levels: tuple[str, ...]
+    together: tuple[int, ...]
+    refused: Mapping[str, str]
+    draws: Mapping[str, np.ndarray]
+    program: jax.export.Exported
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,8 @@ class Program:
     probabilities  how many of P(Y = 0), P(Y = 1), … a prediction holds; 0 for none
     prepared     how raw columns become the inputs, and the outcome's units; None where rows hold the inputs themselves
     weights      what each draw counts; None where they count alike. Only with a family
+    population   how a level that training never saw is answered; None where it is an error
+    repeats      how often each draw stands in a row among `draws`, to have several new effects
     """
 
     outcome: str
@@ -74,6 +98,27 @@ class Program:
     programs: Mapping[str, jax.export.Exported]
     prepared: Prepared | None = None
     weights: Weights | None = None
+    population: Population | None = None
+    repeats: int = 1
+
+    def with_draws(self, of: Callable[[str, np.ndarray], np.ndarray]) -> "Program":
+        """The program with `of(name, values)` in place of the draws of each site."""
+        draws = {name: of(name, values) for name, values in self.draws.items()}
+        population = self.population
+        if population is not None:
+            population = replace(population, draws={name: of(name, v) for name, v in population.draws.items()})
+        return replace(self, draws=draws, population=population)
+
+    @property
+    def checked(self) -> tuple[Input, ...]:
+        """The inputs; without a valid range where any level will do."""
+        if self.population is None:
+            return self.inputs
+        new, refused = self.population.levels, self.population.refused
+        return tuple(
+            replace(i, low=None, high=None) if i.name in new else replace(i, closed=refused.get(i.name, ""))
+            for i in self.inputs
+        )
 
     @property
     def known(self) -> set[str]:

@@ -40,7 +40,7 @@ def read_rows(rows: Any, program: Program, *, first_row: int = 0) -> tuple[dict[
     table, names, length = _columns(rows, program)
     length = raw_count if raw else length
     columns, single = {}, {}
-    for entry in program.inputs:
+    for entry in program.checked:
         values = _numbers(entry, names[entry.name], table, first_row)
         columns[entry.name], single[entry.name] = values
     if any(single.values()) and not all(single.values()):
@@ -330,6 +330,7 @@ def _typed(entry: Input, name: str, array: np.ndarray, first_row: int) -> np.nda
             raise PredictionError(
                 f"{name} is {value} {_at(bad, first_row)}{hint}: a level that the model has never seen. "
                 f"It knows {entry.low} to {entry.high}."
+                + (f" No other is predicted: {entry.closed}." * bool(entry.closed))
             )
     return array
 

@@ -1,7 +1,7 @@
 """Draws in single precision: half the size of an artifact, and the proof that predictions stay. Imports numpy."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def rounded(
         raise PredictionError("There are no rows to measure the rounding on; wanted some like those to be predicted.")
     kept = np.unique(np.linspace(0, count - 1, min(count, _MOST_ROWS)).astype(int))
     some = {name: values[kept] for name, values in columns.items()}
-    coarse = replace(program, draws={name: _in_single(name, values) for name, values in program.draws.items()})
+    coarse = program.with_draws(_in_single)
     errors = Judge(Engine(program), some, len(kept)).errors(coarse)
     rounding = Rounding(tolerance, errors, len(kept))
     if rounding.error > tolerance:

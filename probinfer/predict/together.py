@@ -39,6 +39,7 @@ class Question(NamedTuple):
     groups     each row's group as text, for a predictor calibrated in groups
     level      probability of the equal-tailed interval
     quantiles  further quantiles
+    again      the rows were asked about before: now their outcomes have come
     """
 
     columns: Mapping[str, np.ndarray]
@@ -46,6 +47,7 @@ class Question(NamedTuple):
     groups: np.ndarray | None = None
     level: float = 0.9
     quantiles: tuple[float, ...] = ()
+    again: bool = False
 
     def part(self, start: int, stop: int) -> "Question":
         """The same question about some of the rows."""

@@ -13,7 +13,7 @@ import probinfer as pi
 from probinfer.evaluate.betting import UNIFORM, Capital, misses
 from probinfer.evaluate.exchange import Reference, uniform
 from probinfer.evaluate.monitor import confidence_sequence
-from tests.predict.fits import fitted
+from tests.predict.fits import Fit, fitted
 
 ALPHA = 0.1
 
@@ -270,3 +270,19 @@ def test_bad_input(predictor):
             pi.Monitor.from_state(predictor, {**before, **spoil})
     with pytest.raises(pi.ArtifactError, match="no state of a monitor"):
         pi.Monitor.from_state(predictor, "not json")
+
+
+def test_of_a_predictor_with_preprocessing_the_models_inputs_are_watched():
+    def model(z, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(slope * z, 1.0), obs=y)
+
+    rng = np.random.default_rng(3)
+    raw = {"size": np.exp(rng.normal(size=60)), "price": rng.normal(size=60)}
+    inputs = {"z": pi.Column("size", pi.Log(), pi.Standardise())}
+    pipeline = pi.Pipeline(model, inputs=inputs, outcome={"y": pi.Column("price")})
+    predictor = pi.Predictor(Fit(pipeline, raw, {"slope": rng.normal(size=200)}))
+    monitor = pi.Monitor(predictor, {"size": raw["size"]})
+    monitor = pi.Monitor.from_state(predictor, monitor.state())
+    assert monitor.update({"size": raw["size"]}).alarms == ()
+    assert "z" in [alarm.name for alarm in monitor.update({"size": 20 * raw["size"]}).alarms]

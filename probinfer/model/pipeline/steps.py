@@ -150,17 +150,20 @@ class YeoJohnson:
 
 
 class Unseen(Enum):
-    """What a label means that training has not seen.
+    """What a label or level means that training has not seen.
 
-    ERROR     the row cannot be predicted
-    ZEROS     `OneHot`: no column is 1
-    RESERVE   `Ordinal`: one code more, which no row of training has. An effect with a hierarchical prior is there drawn
-              from the population of groups
+    ERROR       the row cannot be predicted
+    ZEROS       `OneHot`: no column is 1
+    RESERVE     `Ordinal`: one code more, which no row of training has. An effect with a hierarchical prior is there
+                drawn from the population of groups
+    POPULATION  `Predictor`: a level beyond those of training has effects drawn from the law of the population of levels
+                that the model has, for each posterior draw
     """
 
     ERROR = "error"
     ZEROS = "zeros"
     RESERVE = "reserve"
+    POPULATION = "population"
 
 
 @dataclass(frozen=True)
