@@ -17,6 +17,10 @@ _ERRORS = 3
 # steps end only with the resolution of the numbers.
 REST = 1e-8
 
+# Tail shape of the weights of the last step, above which they have no variance: the evidence misses what lies in the
+# tails of the posterior, and the spread of the chains does not show it.
+LAST_KHAT_DOUBTFUL, LAST_KHAT_BAD = 0.5, 1.0
+
 # Standard deviation on the unconstrained scale at which draws without a prior are said to run away. Parameters are to
 # be of the order of one, and their logarithms are smaller still.
 RUNAWAY = 1000.0
@@ -48,6 +52,24 @@ def widened(evidence: Evidence) -> list[Finding]:
             Verdict.BAD if bad else Verdict.DOUBTFUL,
             f"{cause} with a wider proposal= or prior, or use pi.NUTS().",
             factor,
+        )
+    ]
+
+
+def heavier_tails(evidence: Evidence) -> list[Finding]:
+    """Of a posterior whose tails are heavier than those of the proposal that its particles were led from."""
+    shape = float(evidence.attrs.get("last_khat", np.nan))
+    if not shape > LAST_KHAT_DOUBTFUL:
+        return []
+    return [
+        Finding(
+            f"The weights of the last step have a tail of Pareto shape {shape:.2f}, it should be below "
+            f"{LAST_KHAT_DOUBTFUL:g}: the posterior has heavier tails than the beginning, and the evidence may be too "
+            "small by more than its error",
+            "all parameters",
+            Verdict.BAD if shape > LAST_KHAT_BAD else Verdict.DOUBTFUL,
+            "Begin with a proposal= of heavier tails, such as dist.StudentT(3.0, 0.0, 2.0) or dist.Cauchy(0.0, 1.0).",
+            shape,
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Laws that are none, or densities that are NaN, in places with mass: particles and blocks that keep away from there say so.
+"""Laws that are none, or densities that are NaN, in places with mass: what keeps away from there says so.
 
 Each broken model has a twin whose density is zero there on purpose, or which is a law everywhere: no alarm.
 """
@@ -55,7 +55,9 @@ def loud(report) -> list:
     return [finding for finding in report.findings if LOUD in finding.what]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long if i > 2 else ()) for i, n in enumerate(MODELS)]
+)
 def test_filters_tell_where_a_law_is_none(name):
     report = pi.filter(MODELS[name], Y, pi.ParticleFilter(particles=500)).report
     assert report.verdict < pi.Verdict.GOOD
@@ -88,14 +90,16 @@ PARTICLES = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param("PMMH"), pytest.param("ParticleGibbs", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", PARTICLES)
 def test_chains_with_particles_tell_too(name):
     prior = {"sd": dist.LogNormal(0.0, 0.3)}
     broken = walk(lambda x, params: Broken(x, params["sd"]), prior=prior)
     twin = walk(lambda x, params: Positive(x, params["sd"]), prior=prior)
     report = pi.infer(broken, Y, PARTICLES[name], progress=False).report
     assert report.verdict < pi.Verdict.GOOD
-    assert "sd = " in loud(report)[0].where and "state -" in loud(report)[0].where
+    assert "sd = " in loud(report)[0].where
+    assert "state -" in loud(report)[0].where
     assert not loud(pi.infer(twin, Y, PARTICLES[name], progress=False).report)
 
 
@@ -118,7 +122,7 @@ def kinds(outside):
     return model
 
 
-@pytest.mark.parametrize("model", [blocks, kinds])
+@pytest.mark.parametrize("model", [pytest.param(blocks, marks=pytest.mark.long), kinds])
 def test_gibbs_tells_of_continuous_and_discrete_places(model):
     method = pi.Gibbs(draws=300, warmup=100)
     for outside, expected in ((jnp.nan, True), (-jnp.inf, False)):

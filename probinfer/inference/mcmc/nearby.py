@@ -38,10 +38,8 @@ def undefined_nearby(
     generator = np.random.default_rng([*np.asarray(key).tolist(), 2])
     first, second, third = (generator.integers(len(of), size=count) for of in (origins, flat, flat))
     points = origins[first] + (flat[second] - flat[third]) / np.sqrt(2)
-    coordinates = target.split(np.arange(target.dim))
-    discrete = [np.ravel(coordinates[name]) for name in target.layout_names if name in target.bound.discrete]
-    if discrete and place is not None:
-        own = np.concatenate(discrete)
+    own = np.flatnonzero(np.isin(target.coordinate_names(), list(target.bound.discrete)))
+    if len(own) and place is not None:
         points[:, own] = origins[first][:, own]
         low, high = flat.min(axis=0) - 2, flat.max(axis=0) + 2
         for point, j in zip(points, generator.choice(own, size=count), strict=True):
