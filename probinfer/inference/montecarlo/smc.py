@@ -80,8 +80,9 @@ class SMC:
 
     `infer` returns all particles as draws (chain, draw), in the order of their ancestors, so that what relatives still
     have in common lowers the effective sample size. Stores `log_evidence`, `log_evidence_mcse`, `levels`, `moves`,
-    `acceptance`, `last_khat`, the tail shape of the weights of the last step, and `widened`, the factor by which the last moves widened the particles: far above 1 where the
-    posterior has no integral, or is far wider than the beginning, and BAD then.
+    `acceptance`; `last_khat`, the tail shape of the last step's weights: above 0.5 the posterior has heavier tails than
+    the beginning, and the evidence is too small; and `widened`, the factor by which the last moves widened the
+    particles: far above 1 where the posterior has no integral, or is far wider than the beginning, and BAD then.
 
     Discrete sites with finitely many values are summed out of prior and likelihood, and drawn afterwards from their
     exact law (`docs/exact.md`); the log evidence is that of the whole model.
