@@ -129,3 +129,18 @@ def test_the_same_seed_gives_the_same_draws():
 def test_settings_out_of_range(settings):
     with pytest.raises(pi.MethodError, match=next(iter(settings))):
         pi.SMC(**settings)
+
+
+def heavy(x):
+    return jnp.sum(dist.Cauchy(0, 1).log_prob(x))
+
+
+def test_tails_that_the_beginning_lacks_are_told():
+    """From Normal(0, 3) to a Cauchy law in two dimensions the evidence is too small. From wider tails it is right."""
+    model = pi.LogDensity(heavy, dim=2)
+    lacking = infer(model, None, pi.SMC(proposal={"x": dist.Normal(jnp.zeros(2), 3.0).to_event(1)}, particles=1000))
+    assert lacking.report.verdict < pi.Verdict.GOOD
+    assert any("heavier tails" in finding.what for finding in lacking.report.findings)
+    wide = infer(model, None, pi.SMC(proposal={"x": dist.Cauchy(jnp.zeros(2), 2.0).to_event(1)}, particles=1000))
+    assert not any("heavier tails" in finding.what for finding in wide.report.findings)
+    assert evidence_agrees(wide, 0.0)
