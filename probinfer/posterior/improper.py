@@ -18,8 +18,8 @@ _ERRORS = 3
 REST = 1e-8
 
 # Tail shape of the weights of the last step, above which they have no variance: the evidence misses what lies in the
-# tails of the posterior, and the spread of the chains does not show it. A remark: of runs that miss a part it finds only
-# some, and how often it is wrong is not known.
+# tails of the posterior, and the spread of the chains does not show it. A remark: of the runs that miss a part it finds
+# only some, and how often it is wrong is not known.
 LAST_KHAT = 0.5
 
 # Standard deviation on the unconstrained scale at which draws without a prior are said to run away. Parameters are to
