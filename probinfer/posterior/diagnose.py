@@ -84,6 +84,7 @@ def judge(evidence: Evidence) -> Report:
         *_non_finite(evidence, numbers),
         *_undefined(evidence),
         *improper.widened(evidence),
+        *improper.heavier_tails(evidence),
         *_updated(evidence),
         *_start_refused(evidence),
         *_step_bias(evidence),

@@ -10,6 +10,7 @@ from probinfer.errors import DataError, MethodError, ModelError
 from probinfer.inference.draw import key_words
 from probinfer.inference.exact.kalman import Kalman, kalman
 from probinfer.inference.montecarlo.backward import simulate_backward
+from probinfer.inference.montecarlo.doubtful_laws import undefined_laws
 from probinfer.inference.montecarlo.particle import ParticleFilter, passes
 from probinfer.inference.montecarlo.particle_pass import Keep
 from probinfer.inference.settings import check_whole
@@ -118,9 +119,10 @@ def _states(
         last = (found.mean[:, -1], found.cov[:, -1])
         return States(law, level, log_likelihoods=found.log_density.sum(axis=1), last=last, ess=None, **common)
     numbers = count * method.particles * len(series.values) * (1 + int(np.prod(state, dtype=int)))
-    first, second = np.random.SeedSequence(words.tolist()).spawn(2)
+    first, second, third = np.random.SeedSequence(words.tolist()).spawn(3)
     keep = Keep.ALL if draws is not None or method.keeps(numbers) else Keep.LAST
     passed = passes(model, method, series, sets, first.generate_state(2), keep=keep)
+    common["undefined"] = undefined_laws(model, method, series, sets, third.generate_state(2))
     weights = np.exp(passed.log_weights)
     cloud = cloud_of(passed.mean, passed.variance, passed.particles, weights)
     last = cloud._replace(particles=passed.particles[:, -1:], weights=weights[:, -1:])

@@ -17,6 +17,11 @@ _ERRORS = 3
 # steps end only with the resolution of the numbers.
 REST = 1e-8
 
+# Tail shape of the weights of the last step, above which they have no variance: the evidence misses what lies in the
+# tails of the posterior, and the spread of the chains does not show it. A remark: of the runs that miss a part it finds
+# only some, and how often it is wrong is not known.
+LAST_KHAT = 0.5
+
 # Standard deviation on the unconstrained scale at which draws without a prior are said to run away. Parameters are to
 # be of the order of one, and their logarithms are smaller still.
 RUNAWAY = 1000.0
@@ -48,6 +53,24 @@ def widened(evidence: Evidence) -> list[Finding]:
             Verdict.BAD if bad else Verdict.DOUBTFUL,
             f"{cause} with a wider proposal= or prior, or use pi.NUTS().",
             factor,
+        )
+    ]
+
+
+def heavier_tails(evidence: Evidence) -> list[Finding]:
+    """Of a posterior whose tails are heavier than those of the proposal that its particles were led from."""
+    shape = float(evidence.attrs.get("last_khat", np.nan))
+    if not shape > LAST_KHAT:
+        return []
+    return [
+        Finding(
+            f"The weights of the last step have a tail of Pareto shape {shape:.2f}, it should be below "
+            f"{LAST_KHAT:g}: the posterior may have heavier tails than the beginning, and its evidence be too small by "
+            "more than its error",
+            "all parameters",
+            Verdict.GOOD,
+            "Begin with a proposal= of heavier tails, such as dist.StudentT(3.0, 0.0, 2.0) or dist.Cauchy(0.0, 1.0).",
+            shape,
         )
     ]
 

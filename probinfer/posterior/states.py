@@ -9,7 +9,9 @@ import numpy as np
 from scipy.special import logsumexp
 
 from probinfer.inference.draw import key_words
+from probinfer.inference.montecarlo.doubtful_laws import Undefined
 from probinfer.inference.settings import check_whole
+from probinfer.inference.undefined import NEGLIGIBLE
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import StateSpace
 from probinfer.posterior.estimate import check_level
@@ -113,6 +115,7 @@ class States(Band):
         last: Any,
         ess: np.ndarray | None,
         before: Verdict | None = None,
+        undefined: Undefined | None = None,
     ) -> None:
         super().__init__(law, level, 0)
         self.ess = ess
@@ -131,6 +134,7 @@ class States(Band):
         headline = f"{type(method).__name__}, {len(self.mean)} times, log likelihood {self.log_likelihood:.6g}{error}"
         spread = float(np.std(log_likelihoods, ddof=1)) if before is None and runs > 1 else 0.0
         findings = _findings(self, log_likelihoods, spread, getattr(method, "particles", 0), before)
+        findings = tuple(sorted([*_undefined(undefined), *findings], key=lambda finding: finding.severity.value))
         worst = min((finding.severity for finding in findings), default=Verdict.GOOD)
         self.report = StatesReport(worst, findings, headline)
 
@@ -166,6 +170,23 @@ class States(Band):
     def _repr_html_(self) -> str:
         complete = not isinstance(self.law, Cloud) or self.law.weights.shape[1] == len(self.mean)
         return self.report._repr_html_() + (super()._repr_html_() if complete else "")
+
+
+def _undefined(found: Undefined | None) -> list[Finding]:
+    if found is None:
+        return []
+    more = f", and {found.times - 1} more times" if found.times > 1 else ""
+    return [
+        Finding(
+            f"A law of the model is none, or its density not a number, for {found.share:.2%} of the particles at time "
+            f"{found.time}: their weight is not to be relied on",
+            f"as in {found.place}{more}",
+            Verdict.DOUBTFUL if found.share > NEGLIGIBLE else Verdict.GOOD,
+            "Look there for a logarithm or root of what can be negative, a scale that can be, 0/0, or an overflow. If "
+            "the state cannot be there, give the transition a law with that support, or the density -inf.",
+            found.share,
+        )
+    ]
 
 
 def _findings(

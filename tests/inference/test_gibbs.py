@@ -399,3 +399,23 @@ def test_vectors_for_values_are_refused():
 def test_settings_out_of_range(settings):
     with pytest.raises(pi.MethodError, match=next(iter(settings))):
         pi.Gibbs(**settings)
+
+
+def cut_off(y):
+    numpyro.sample("kind", dist.Categorical(jnp.ones(3) / 3))
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    numpyro.factor("place", jnp.where(mu > 0.5, -jnp.inf, 0.0))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def test_a_conjugate_law_that_is_cut_off_is_not_drawn_whole(monkeypatch):
+    """Gradients do not see where a density becomes zero. The law is Normal(0.15, sqrt(1/2)) below 0.5."""
+    exact = stats.truncnorm(-np.inf, 0.35 * np.sqrt(2), 0.15, np.sqrt(0.5))
+    for seen in (True, False):  # by the plan, or only by the draws that are refused
+        if not seen:
+            monkeypatch.setattr(target_module, "_programs", OrderedDict())
+            monkeypatch.setattr(plan._Conditionals, "cut", lambda *a: jnp.zeros((), bool))
+        posterior = infer(cut_off, {"y": np.array([0.3])}, pi.Gibbs(draws=500, warmup=200))
+        assert ("mu: NUTS" in posterior.tree.attrs["plan"]) is seen
+        assert (posterior.latents["mu"] <= 0.5).all()
+        assert_moments(draws_of(posterior, "mu"), exact.mean(), exact.std())

@@ -13,6 +13,8 @@ from scipy import stats
 
 import probinfer as pi
 from probinfer.inference.montecarlo import smc
+from probinfer.posterior.evidence import Evidence
+from probinfer.posterior.improper import heavier_tails
 from tests.inference.statistics import assert_moments, assert_within_mcse
 
 FALSE_ALARM = 1e-6
@@ -129,3 +131,12 @@ def test_the_same_seed_gives_the_same_draws():
 def test_settings_out_of_range(settings):
     with pytest.raises(pi.MethodError, match=next(iter(settings))):
         pi.SMC(**settings)
+
+
+def test_a_heavy_tail_of_the_last_weights_is_remarked_upon():
+    def remarks(attrs):
+        return heavier_tails(Evidence((), ("chain", "draw"), {}, attrs))
+
+    assert "Pareto shape 0.80" in remarks({"last_khat": 0.8})[0].what
+    assert not remarks({"last_khat": 0.3})
+    assert not remarks({})

@@ -1,9 +1,10 @@
 """Hundreds of short Markov chains in step: settings, warm-up, draws."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.chees import Length, halton
 from probinfer.inference.mcmc.ensemble import Ensemble, Places, Trajectories, whitened
 from probinfer.inference.mcmc.metric import Metric, fit
+from probinfer.inference.mcmc.nearby import undefined_nearby
 from probinfer.inference.mcmc.nuts import FIRST_STEP, metric_rank
 from probinfer.inference.mcmc.start import RADII, find_start
 from probinfer.inference.method import Control, Need, Run, check_start
@@ -101,8 +103,9 @@ class ManyChains:
             warm = clock()
             kept, outcome = self._sample(ensemble, places, tuned, generator, run)
         seen = {name: np.stack([row[name] for row in kept], axis=1) for name in kept[0]}
+        positions = seen.pop("z")
         return Draws(
-            positions=seen.pop("z"),
+            positions=positions,
             stats=seen,
             method="ManyChains",
             settings=settings_of(self),
@@ -112,6 +115,7 @@ class ManyChains:
                 "superchains": self.superchains,
                 "trajectory_length": tuned.length,
                 "step_size": tuned.step,
+                **undefined_nearby(_value(target), target, positions, seen, run.key),
             },
         )
 
@@ -209,10 +213,26 @@ def _fit(history: list[Places], rank: int) -> Metric:
     return fit(*flat, rank)
 
 
+def _density(target: Target) -> Callable[..., Any]:
+    """The executable of the log density and its gradient."""
+    point = jax.ShapeDtypeStruct((target.dim,), target.dtype)
+    return target.compile("density", target.value_and_grad, point, target.inputs)
+
+
+def _value(target: Target) -> Callable[[np.ndarray], float]:
+    """The log density at a point."""
+    density = _density(target)
+
+    def value(position: np.ndarray) -> float:
+        with target.precision():
+            return float(density(position.astype(target.dtype), target.inputs)[0])
+
+    return value
+
+
 def _starts(target: Target, superchains: int, chains: int, generator: np.random.Generator) -> tuple[Places, np.ndarray]:
     """A start for every superchain, given to all of its chains, and the middle of the scales that fit there."""
-    point = jax.ShapeDtypeStruct((target.dim,), target.dtype)
-    density = target.compile("density", target.value_and_grad, point, target.inputs)
+    density = _density(target)
 
     def evaluate(position: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = density(position.astype(target.dtype), target.inputs)

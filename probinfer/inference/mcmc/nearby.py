@@ -13,13 +13,20 @@ _SHARE = 1 / 200  # of the evaluations of the run, at most
 
 
 def undefined_nearby(
-    density: Callable[[np.ndarray], float], target: Target, positions: np.ndarray, stats: Mapping[str, Any], key: Any
+    density: Callable[[np.ndarray], float],
+    target: Target,
+    positions: np.ndarray,
+    stats: Mapping[str, Any],
+    key: Any,
+    place: Callable[..., np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Facts for the tree; empty where the log density is a number everywhere nearby.
 
     positions: draws (chain, draw, d). A point is a draw plus the difference of two others over √2, which has the scale
     and the correlations of the posterior whatever these are. Chains that tell divergences are looked at only if there
-    were any, and around these: a trajectory that meets NaN diverges.
+    were any, and around these: a trajectory that meets NaN diverges. Discrete coordinates are left as they are but for
+    one, which goes to a value in its support that `place`, the kernel's own, finds, or as near to it as two beyond
+    those in the draws.
     """
     flat = positions.reshape(-1, positions.shape[-1])
     origins = flat
@@ -31,6 +38,12 @@ def undefined_nearby(
     generator = np.random.default_rng([*np.asarray(key).tolist(), 2])
     first, second, third = (generator.integers(len(of), size=count) for of in (origins, flat, flat))
     points = origins[first] + (flat[second] - flat[third]) / np.sqrt(2)
+    own = np.flatnonzero(np.isin(target.coordinate_names(), list(target.bound.discrete)))
+    if len(own) and place is not None:
+        points[:, own] = origins[first][:, own]
+        low, high = flat.min(axis=0) - 2, flat.max(axis=0) + 2
+        for point, j in zip(points, generator.choice(own, size=count), strict=True):
+            point[j] = np.clip(place(point, generator)[j], low[j], high[j])
     undefined = Undefined(target)
     undefined.without(points, np.array([density(point) for point in points]))
     return undefined.facts

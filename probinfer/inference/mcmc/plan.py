@@ -159,7 +159,10 @@ def _checks(
         for name, tried in points.items():
             gradient = model.gradient(name, values, inputs)
             families = model.families[name]
-            found[name] = [disagreement(family, gradient, x) for family, x in zip(families, tried, strict=True)]
+            found[name] = [
+                jnp.where(model.cut(name, x, values, inputs), jnp.inf, disagreement(family, gradient, x))
+                for family, x in zip(families, tried, strict=True)
+            ]
         return found
 
     def arguments() -> tuple:
@@ -268,6 +271,9 @@ class _Conditionals:
             values = self.values(z, inputs)
             x = values[name]
             drawn = family.sample(family.fit(self.gradient(name, values, inputs), x), key, x.shape)
+            # gradients do not tell where the density is cut off: a draw from there is refused, which keeps the law
+            there = self.total({**values, name: drawn}, inputs)
+            drawn = jnp.where(jnp.isfinite(there), drawn, x)
             return self._with(z, name, drawn.astype(z.dtype), values, inputs)
 
         return update
@@ -350,6 +356,11 @@ class _Conditionals:
             return z.at[self.where[name]].set(x.ravel().astype(z.dtype))
 
         return update
+
+    def cut(self, name: str, points: jax.Array, values: Mapping, inputs: Mapping[str, Any]) -> jax.Array:
+        """Whether the density is zero or no number at some of the points (n, ...) of a site, and is not at others."""
+        there = jnp.isfinite(jax.vmap(lambda x: self.total({**values, name: x}, inputs))(points))
+        return ~jnp.all(there) & (jnp.any(there) | jnp.isfinite(self.total(values, inputs)))
 
     def gradient(self, name: str, values: Mapping[str, jax.Array], inputs: Mapping[str, Any]) -> Callable:
         return jax.grad(lambda x: self.total({**values, name: x}, inputs))

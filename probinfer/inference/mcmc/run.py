@@ -106,8 +106,10 @@ def run_chains(
         for name, field in kernel.stats.items()
     }
     nearby = {}
-    if kernel.begin is None and kernel.given is None:
-        nearby = undefined_nearby(_value(kernel, target), target, positions, seen, run.key)
+    if kernel.begin is None:
+        # several blocks meet NaN without a divergence
+        told = seen if kernel.given is None else {k: v for k, v in seen.items() if k != "diverging"}
+        nearby = undefined_nearby(_value(kernel, target), target, positions, told, run.key, kernel.place)
     return Draws(
         positions=positions,
         stats={

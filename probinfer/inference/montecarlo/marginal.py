@@ -10,7 +10,7 @@ from numpyro.distributions.transforms import biject_to
 
 from probinfer.inference.mcmc.counter_random import threefry
 from probinfer.inference.montecarlo.particle import ParticleFilter
-from probinfer.inference.montecarlo.particle_pass import Keep, one_pass, trace_back
+from probinfer.inference.montecarlo.particle_pass import Doubt, Keep, one_pass, trace_back
 from probinfer.model.statespace import Series, StateSpace
 from probinfer.model.target import Target, fingerprint_of
 from probinfer.model.trajectory import STATES, support_of_states
@@ -61,6 +61,10 @@ class Marginal:
         passed = self._pass(z, words, inputs, particles, Keep.LIKELIHOOD)
         value = self.log_prior(z) + jnp.sum(passed.log_density)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    def doubt(self, z: jax.Array, words: jax.Array, inputs: Mapping[str, Any], particles: int) -> Doubt:
+        """Where the laws are no laws, or densities no numbers; each part has a first axis of times."""
+        return self._pass(z, words, inputs, particles, Keep.DOUBT).doubt
 
     def with_states(
         self, z: jax.Array, words: jax.Array, choice: jax.Array, inputs: Mapping[str, Any], particles: int

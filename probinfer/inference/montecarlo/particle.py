@@ -126,11 +126,18 @@ class ParticleFilter:
 
 
 def passes(
-    model: StateSpace, method: ParticleFilter, series: Series, params: Parameters, key: np.ndarray, *, keep: Keep
+    model: StateSpace,
+    method: ParticleFilter,
+    series: Series,
+    params: Parameters,
+    key: np.ndarray,
+    *,
+    keep: Keep,
+    particles: int | None = None,
 ) -> Pass:
     """A pass for each set of parameters: every array of `params` and of the answer has a first axis of sets, (S, ...).
 
-    key: (2,) uint32. Without parameters there are `method.runs` passes.
+    key: (2,) uint32. particles: instead of the method's. Without parameters there are `method.runs` passes.
     """
     count = len(next(iter(params.values()))) if params else method.runs
     keys = np.random.default_rng(key).integers(0, 2**32, (count, 2), dtype=np.uint32)
@@ -142,9 +149,9 @@ def passes(
         ]
         program = compiled(
             model,
-            ("particles", method, keep),
+            ("particles", method, keep, particles),
             lambda params, key, values, observed: one_pass(
-                model, method, params, Series(values, observed), key, keep=keep
+                model, method, params, Series(values, observed), key, keep=keep, particles=particles
             ),
             *sets[0],
             *fixed,

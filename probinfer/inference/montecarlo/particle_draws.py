@@ -16,6 +16,7 @@ from numpyro import distributions as dist
 from probinfer.inference.mcmc.counter_random import threefry
 from probinfer.inference.montecarlo.particle_keys import key_of
 
+_SIGNED = (dist.constraints.positive, dist.constraints.nonnegative, dist.constraints.softplus_positive)
 _TAG = 0x5151  # second counter: tells these words from those of other uses of threefry
 
 _LEAST = 2.0**-1022  # the least number with all its digits
@@ -59,6 +60,29 @@ def density(law: Any, value: Any) -> jax.Array:
         each = density(law.base_dist, value)
         return jnp.sum(each, axis=tuple(range(-law.reinterpreted_batch_ndims, 0)))
     return law.log_prob(value)
+
+
+def impossible(law: Any) -> jax.Array:
+    """Whether a NumPyro distribution has parameters that are NaN, negative where they must not be, or no probabilities.
+
+    Zero is let pass: a scale of zero is a law that puts all its mass at one point.
+    """
+    found = jnp.zeros((), bool)
+    while law is not None:
+        given = vars(law)
+        for name, constraint in type(law).arg_constraints.items():
+            value = given.get(name)
+            if not isinstance(value, jax.Array | np.ndarray | float | int) or not jnp.issubdtype(
+                jnp.result_type(value), jnp.floating
+            ):
+                continue
+            if constraint in _SIGNED:
+                value = jnp.where(value >= 0, value, jnp.nan)
+            elif constraint is dist.constraints.unit_interval:
+                value = jnp.where((value >= 0) & (value <= 1), value, jnp.nan)
+            found = found | jnp.any(jnp.isnan(value))
+        law = given.get("base_dist")
+    return found
 
 
 @jax.custom_jvp

@@ -21,6 +21,7 @@ from probinfer.inference.mcmc.warmup import DEFAULT_WARMUP
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.montecarlo import pmmh
 from probinfer.inference.montecarlo.conditional import conditional_pass
+from probinfer.inference.montecarlo.doubtful_laws import undefined_nearby
 from probinfer.inference.montecarlo.marginal import Marginal
 from probinfer.inference.montecarlo.particle import ParticleFilter
 from probinfer.inference.montecarlo.pilot import find_pilot
@@ -122,7 +123,9 @@ class ParticleGibbs:
         )
         warmup = DEFAULT_WARMUP if self.warmup is None else self.warmup
         draws = run_chains(self, kernel, target, run, rank=metric_rank(marginal.dim, None), warmup=warmup)
-        return replace(draws, facts={"particles": self.particles})
+        return replace(
+            draws, facts={"particles": self.particles, **undefined_nearby(marginal, draws.positions, run.key)}
+        )
 
 
 def transition(

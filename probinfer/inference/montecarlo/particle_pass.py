@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from probinfer.inference.mcmc.counter_random import threefry
-from probinfer.inference.montecarlo.particle_draws import density, draw
+from probinfer.inference.montecarlo.particle_draws import density, draw, impossible
 from probinfer.inference.montecarlo.particle_keys import key_of
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import Series, StateSpace
@@ -25,8 +25,17 @@ class Keep(enum.Enum):
     """What of a pass is kept besides the estimates of the likelihood."""
 
     LIKELIHOOD = "nothing"
+    DOUBT = "where laws are no laws and densities no numbers"
     LAST = "moments, and the last particles"
     ALL = "moments, and all particles with their ancestors"
+
+
+class Doubt(NamedTuple):
+    """Particles whose weight is no number, and one of them."""
+
+    share: Any  # () of the particles
+    moved: Any  # () whether it is the law of the state that is none; otherwise the observation's
+    state: Any  # (*state): where it is; if `moved`, and not at time 0, from where it moved
 
 
 class Pass(NamedTuple):
@@ -39,6 +48,7 @@ class Pass(NamedTuple):
     particles: Any = ()  # (T, N, *state), or (1, N, *state): the last
     log_weights: Any = ()  # (T, N) or (1, N), normalised
     ancestors: Any = ()  # (T - 1, N): which particle of the time before each comes from
+    doubt: Any = ()  # Doubt, each part with a first axis (T,)
 
 
 class Weights(NamedTuple):
@@ -87,18 +97,22 @@ def one_pass(
     def weigh(x: Any, t: Any, y: Any, seen: Any, law: Any, used: Any) -> jax.Array:
         weight = model.log_observation(x, t, params, y, seen, density)
         if used is not None:
-            weight = weight + log_density(law(), x) - jnp.sum(used.log_prob(x))
+            weight = weight + log_density(law, x) - jnp.sum(used.log_prob(x))
+        if keep is Keep.DOUBT:  # no others: to carry flags along halves the speed of the loop
+            return jnp.where(_no_state(law, x), jnp.nan, weight)
         return jnp.where(jnp.isnan(weight), -jnp.inf, weight)
 
     def begin(words: jax.Array, y: Any, seen: Any) -> tuple:
+        law = model.initial(params)
         used = None if method.initial_proposal is None else method.initial_proposal(params, y)
-        x = draw(used if used is not None else model.initial(params), words)
-        return x, weigh(x, 0, y, seen, lambda: model.initial(params), used)
+        x = draw(law if used is None else used, words)
+        return x, weigh(x, 0, y, seen, law, used)
 
     def move(words: jax.Array, before: Any, t: Any, y: Any, seen: Any) -> tuple:
+        law = model.transition(before, t, params)
         used = None if method.proposal is None else method.proposal(before, t, params, y)
-        x = draw(used if used is not None else model.transition(before, t, params), words)
-        return x, weigh(x, t, y, seen, lambda: model.transition(before, t, params), used)
+        x = draw(law if used is None else used, words)
+        return x, weigh(x, t, y, seen, law, used)
 
     def look(before: Any, t: Any, y: Any, seen: Any) -> jax.Array:
         if method.look_ahead is not None:
@@ -107,8 +121,15 @@ def one_pass(
             value = model.log_observation(model.transition(before, t, params).mean, t, params, y, seen)
         return jnp.where(jnp.any(seen), jnp.maximum(jnp.nan_to_num(value, nan=_FAR), _FAR), 0.0)
 
-    def settle(x: jax.Array, log_weights: jax.Array, ancestors: Any) -> tuple[_Cloud, Pass]:
-        """Weigh the particles, and note what is to be known."""
+    def settle(
+        x: jax.Array, log_weights: jax.Array, ancestors: Any, before: jax.Array, law_of: Any
+    ) -> tuple[_Cloud, Pass]:
+        """Weigh the particles, and note what is to be known. law_of: a state before -> the law that x is from."""
+        if keep is Keep.DOUBT:
+            doubt = _doubt(log_weights, x, before, law_of)
+            log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+            weights = weighed(log_weights)
+            return _Cloud(x, log_weights, weights), Pass(weights.log_total, doubt=doubt)
         weights = weighed(log_weights)
         cloud = _Cloud(x, log_weights, weights)
         if keep is Keep.LIKELIHOOD:
@@ -149,18 +170,34 @@ def one_pass(
         left = even + weights.log_total - seen_before if method.auxiliary else even
         log_weights = jnp.where(enough, cloud.weights.normal(cloud.log_weights), left)
         moved, gained = jax.vmap(move, in_axes=(1, 0, None, None, None))(words_of(moving, n), x, t, y, seen)
-        return settle(moved, log_weights + gained, ancestors)
+        if keep is Keep.DOUBT:  # where nothing was left, nothing is lost
+            gained = jnp.where(log_weights > -jnp.inf, gained, -jnp.inf)
+        return settle(moved, log_weights + gained, ancestors, x, lambda before: model.transition(before, t, params))
 
     y, seen = series.values, series.observed
     start = threefry((words[0, 0], words[0, 1]), jnp.uint32(0), jnp.uint32(_TAGS[1]))
     x, gained = jax.vmap(begin, in_axes=(1, None, None))(words_of(start, n), y[0], seen[0])
-    cloud, first = settle(x, even + gained, ())
+    cloud, first = settle(x, even + gained, (), x, lambda _: model.initial(params))
     cloud, rest = lax.scan(advance, cloud, (jnp.arange(1, times), y[1:], seen[1:], words[1:]))
     ancestors, rest = rest.ancestors, rest._replace(ancestors=())
     every = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
     if keep is Keep.LAST:
         return every._replace(particles=cloud.x[None], log_weights=cloud.weights.normal(cloud.log_weights)[None])
     return every._replace(ancestors=ancestors)
+
+
+def _no_state(law: Any, x: jax.Array) -> jax.Array:
+    """Whether a state's law is none, even if it can be drawn from as Normal(0, -1) can, or what was drawn no number."""
+    none = impossible(law)
+    return none | jnp.any(jnp.isnan(x)) if jnp.issubdtype(x.dtype, jnp.floating) else none
+
+
+def _doubt(log_weights: jax.Array, x: jax.Array, before: jax.Array, law_of: Any) -> Doubt:
+    """Of the log weights (n,) of states x (n, *state), which come from states `before`."""
+    bad = jnp.isnan(log_weights)
+    first = jnp.argmax(bad)
+    moved = _no_state(law_of(before[first]), x[first])
+    return Doubt(jnp.mean(bad, dtype=float), moved, jnp.where(moved, before[first], x[first]))
 
 
 def weighed(log_weights: jax.Array) -> Weights:

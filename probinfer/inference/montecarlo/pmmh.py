@@ -17,6 +17,7 @@ from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.run import run_chains
 from probinfer.inference.mcmc.start import Start
 from probinfer.inference.method import Control, Need, Run
+from probinfer.inference.montecarlo.doubtful_laws import undefined_nearby
 from probinfer.inference.montecarlo.marginal import Marginal
 from probinfer.inference.montecarlo.particle import ParticleFilter
 from probinfer.inference.montecarlo.pilot import Pilot, estimates, find_pilot
@@ -123,7 +124,7 @@ class PMMH:
         warmup = _WARMUP if self.warmup is None else self.warmup
         draws = run_chains(self, kernel, target, run, rank=marginal.dim, warmup=warmup)
         step = np.full_like(draws.stats["step_size"], _SCALE / marginal.dim**0.5)
-        facts = _facts(marginal, pilot, draws, generator)
+        facts = _facts(marginal, pilot, draws, generator) | undefined_nearby(marginal, draws.positions, run.key)
         return replace(draws, stats={**draws.stats, "step_size": step}, facts=facts)
 
 
