@@ -96,13 +96,14 @@ class Row(NamedTuple):
     case: Callable
     thin: int = 1
     replications: int = 160
+    wrong: float = 0.3  # the noise that the twin's model takes for 1
 
 
 TABLE = {
     "SGLD": Row(pi.SGLD(minibatch=20, chains=2, draws=160), regression_case, 5, 96),
     "SGHMC": Row(pi.SGHMC(minibatch=20, chains=2, draws=160), regression_case, 5, 96),
     "Gibbs": Row(pi.Gibbs(chains=2, draws=640, warmup=200), mixture_case, 20),
-    "Rejection": Row(pi.Rejection(draws=KEPT), mean_and_shift_case),
+    "Rejection": Row(pi.Rejection(draws=KEPT), mean_and_shift_case, wrong=3.0),  # with less noise few are accepted
     "Importance": Row(pi.Importance(draws=2000), mean_and_shift_case),
     "Exact": Row(pi.Exact(draws=KEPT), regression_case),
 }
@@ -141,7 +142,7 @@ def test_calibration(name):
 def test_a_wrong_noise_is_noticed(name):
     row = TABLE[name]
     with pytest.raises(AssertionError, match="not uniform"):
-        assert_uniform_ranks(ranks(row._replace(replications=80), 0.3)[0], KEPT, bins=BINS)
+        assert_uniform_ranks(ranks(row._replace(replications=80), row.wrong)[0], KEPT, bins=BINS)
 
 
 def test_every_method_that_samples_is_in_a_table():
