@@ -67,7 +67,7 @@ class Sampled:
             Chains.advance = advance
         self.chains, target = seen["chains"], seen["chains"]._target
         self.target = target
-        self.metric = jax.tree.map(lambda a: np.asarray(a, target.dtype), seen["metric"])
+        self.chains._prepare([seen["metric"]])
 
     def sampling(self, **settings) -> float:
         """Seconds that a run spends on sampling."""
@@ -90,8 +90,7 @@ class Sampled:
         chains = self.chains
         chains._budget = 10**8
         began = time.process_time()
-        _, result, _ = chains._run(chains.states[0], DRAWS, False, chains._limit, self.metric)
-        steps = int(result.info.steps.sum())
+        steps = chains._run(range(1), [DRAWS], False, chains._limit).gradients
         return 1e6 * (time.process_time() - began) / steps, steps / DRAWS
 
     def bare(self) -> Any:

@@ -223,7 +223,8 @@ def test_a_wrong_call_is_not_fifty_bad_rows(quick, tmp_path):
 
 def test_a_failed_run_leaves_no_rejects(quick, tmp_path):
     (tmp_path / "bad.jsonl").write_text("what was here before")
-    (tmp_path / "in.csv").write_text("x,group,id\n1,1,1\na,1,2\n" + "1,1,1\n" * 800_000 + "1,1,text\n")
+    long = f"1.{'0' * 75},1,1\n"  # 80 bytes: Arrow tells types by the first megabyte
+    (tmp_path / "in.csv").write_text("x,group,id\n1,1,1\na,1,2\n" + long * 60_000 + "1,1,text\n")
     with pytest.raises(pi.DataError, match="cannot be read as the table it should be"):
         score(quick, tmp_path / "in.csv", tmp_path / "out.csv", keep=["id"], rejects=tmp_path / "bad.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "in.csv"]

@@ -547,20 +547,19 @@ def test_a_chain_taken_the_wrong_way_round_is_noticed(monkeypatch):
         assert_sums(summed, AllStates(summed), jax.jit(summed.value_and_grad), 1)
 
 
-@pytest.mark.parametrize("method", [pi.Importance(), pi.Rejection(), pi.SGLD(), pi.SGHMC()])
-def test_methods_that_need_the_sites_one_by_one_refuse(method):
+def test_methods_that_need_the_sites_one_by_one_refuse():
     """What is offered instead takes the model: neither another that refuses, nor one for closed forms."""
-    with pytest.raises(
-        pi.MethodError, match=r"needs every latent site continuous, but which is discrete. Fits: NUTS, "
-    ):
-        pi.infer(mixture, {"y": Y}, method, progress=False)
-    try:
-        pi.infer(mixture, {"y": Y}, method, progress=False)
-    except pi.MethodError as refusal:
-        offered = str(refusal).partition("Fits: ")[2].rstrip(".").split(", ")
-    assert {"NUTS", "Gibbs", "Metropolis", "SMC"} <= set(offered)
-    assert not {"SGLD", "SGHMC", "Importance", "Rejection", "Exact", "PMMH"} & set(offered)
-    for name in offered:
+    offered = set()
+    for method in (pi.Importance(), pi.Rejection(), pi.SGLD(), pi.SGHMC()):
+        with pytest.raises(
+            pi.MethodError, match=r"needs every latent site continuous, but which is discrete. Fits: NUTS, "
+        ) as refusal:
+            pi.infer(mixture, {"y": Y}, method, progress=False)
+        names = set(str(refusal.value).partition("Fits: ")[2].rstrip(".").split(", "))
+        assert {"NUTS", "Gibbs", "Metropolis", "SMC"} <= names
+        assert not {"SGLD", "SGHMC", "Importance", "Rejection", "Exact", "PMMH"} & names
+        offered |= names
+    for name in sorted(offered):
         target_for(getattr(pi, name)(), pi.Model(mixture).bind({"y": Y}))
 
 
