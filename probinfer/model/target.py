@@ -140,6 +140,10 @@ class Target:
         values = self._map(f"constrain {deterministics}", at, positions)
         return {name: values[name] for name in wanted}
 
+    def named(self, position: np.ndarray) -> dict[str, np.ndarray]:
+        """The continuous latent sites at one point (d,), by name."""
+        return {name: values[0] for name, values in self.constrain(position[None], deterministics=False).items()}
+
     def pointwise_log_likelihood(self, positions: np.ndarray) -> dict[str, np.ndarray] | None:
         """log p(y_n | z) at many points, for each observed site: (..., d) to (..., *batch shape). None without one."""
         if not self.bound.observed:

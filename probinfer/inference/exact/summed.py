@@ -106,6 +106,11 @@ class Summed(Target):
                 out[start:stop] = np.asarray(program(*parts, words, self.inputs))[: stop - start]
         return out.reshape(*lead, self.whole.dim)
 
+    def named(self, position: np.ndarray) -> dict[str, np.ndarray]:
+        """As for `Target`: the discrete sites have no values here."""
+        there = self.whole.named(self.complete(position[None], np.zeros(2, np.uint32))[0])
+        return {name: value for name, value in there.items() if name not in self.bound.discrete}
+
     def rows_log_likelihood(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """log p(y_n | z) for the outcomes whose rows have discrete sites of their own, at points of all sites."""
         observed = {site.name: site.shape for site in self.bound.observed}

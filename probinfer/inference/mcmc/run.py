@@ -149,8 +149,7 @@ def _told(elsewhere: Elsewhere | None, target: Target) -> dict[str, Any]:
     """What scouts found, as facts for the report."""
     if elsewhere is None:
         return {}
-    values = target.constrain(elsewhere.position[None, None], deterministics=False)
-    place = {name: np.ravel(value).tolist() for name, value in values.items()}
+    place = {name: np.ravel(value).tolist() for name, value in target.named(elsewhere.position).items()}
     numbers = {"gain": elsewhere.gain, "scouts": elsewhere.scouts, "of": SCOUTS}
     return {"elsewhere": json.dumps(place), **{f"elsewhere_{name}": number for name, number in numbers.items()}}
 
