@@ -17,7 +17,7 @@ import numpy as np
 from probinfer.deploy.fields import Field, fields_of, group_name
 from probinfer.errors import ArtifactError, MissingExtra
 from probinfer.predict.interval import probability
-from probinfer.predict.joint import JointPredictor
+from probinfer.predict.joint import JointPredictor, parts_of
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor, load_predictor
 from probinfer.predict.program import Input
@@ -158,14 +158,9 @@ def signature(
     return ModelSignature(Schema(columns) if columns else None, Schema(outputs), ParamSchema(asked))
 
 
-def _parts(predictor: Predictor | JointPredictor | PointPredictor) -> Sequence[Predictor | PointPredictor]:
-    """The predictor of each outcome."""
-    return [*predictor.parts.values()] if isinstance(predictor, JointPredictor) else [predictor]
-
-
 def _fields(predictor: Predictor | JointPredictor | PointPredictor) -> Sequence[Field]:
     """What every row must bring for all outcomes."""
-    return [*{field.name: field for part in _parts(predictor) for field in fields_of(part)}.values()]
+    return [*{field.name: field for part in parts_of(predictor) for field in fields_of(part)}.values()]
 
 
 def _example(fields: Sequence[Field]) -> "pd.DataFrame":
@@ -189,7 +184,7 @@ class _Pyfunc:
         self._missing = [field.name for field in _fields(predictor) if field.missing]
         beside = [
             group_name(part)
-            for part in _parts(predictor)
+            for part in parts_of(predictor)
             if part.calibration is not None and part.calibration.grouped and part.calibration.by is None
         ]
         self._groups = beside[0] if beside else None

@@ -11,7 +11,7 @@ from probinfer.deploy.rejects import sift
 from probinfer.deploy.sources import Source
 from probinfer.deploy.tables import Types
 from probinfer.errors import DataError, PredictionError
-from probinfer.predict.joint import JointPredictor
+from probinfer.predict.joint import JointPredictor, parts_of
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.program import Input
 from probinfer.predict.rows import column_names, locate_columns, read_rows
@@ -48,7 +48,7 @@ class Job:
     @property
     def outcome(self) -> str:
         """What is predicted."""
-        return ", ".join(part.outcome for part in _parts(self.predictor))
+        return ", ".join(part.outcome for part in parts_of(self.predictor))
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Job:
         return table, sorted(faults, key=lambda fault: fault.row)
 
     def _read(self, chunk: Chunk, rows: pa.RecordBatch, first: int) -> None:
-        for part in _parts(self.predictor):
+        for part in parts_of(self.predictor):
             read_rows(self._plain(chunk, rows, first), part.program, first_row=first)
 
     def _plain(self, chunk: Chunk, rows: pa.RecordBatch, first: int) -> pa.RecordBatch:
@@ -95,15 +95,10 @@ class Job:
         return pa.table({**kept, **{name: pa.array(values) for name, values in made.items()}})
 
 
-def _parts(predictor: Predictor | JointPredictor) -> Sequence[Predictor]:
-    """The predictor of each outcome."""
-    return [*predictor.parts.values()] if isinstance(predictor, JointPredictor) else [predictor]
-
-
 def _groups_column(predictor: Predictor | JointPredictor) -> list[str]:
     """The columns that hold the groups of a predictor calibrated for each on its own."""
     found = []
-    for part in _parts(predictor):
+    for part in parts_of(predictor):
         calibration = part.calibration
         if calibration is None or not calibration.grouped:
             continue

@@ -61,9 +61,10 @@ class Undefined:
             )
         else:
             values = target.constrain(z[None], deterministics=False)
-            place = ", ".join(f"{name} = {_short(value[0])}" for name, value in values.items())
+            place = ", ".join(f"{name} = {short(value[0])}" for name, value in values.items())
         return place + (f" (from site {', '.join(blamed)})" if blamed else "")
 
 
-def _short(value: np.ndarray) -> str:
+def short(value: np.ndarray) -> str:
+    """The value of a site in words, of a long one its ends."""
     return np.array2string(np.asarray(value), precision=4, threshold=8, edgeitems=3)

@@ -509,14 +509,10 @@ def origin_lines(manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def is_point(path: str | os.PathLike[str]) -> bool:
-    """Whether the folder holds a point model, not a posterior's predictor. Reads the manifest only."""
-    return Path(path).is_dir() and "model" in _manifest(Path(path))
-
-
-def is_joint(path: str | os.PathLike[str]) -> bool:
-    """Whether the folder holds a predictor of several outcomes. Reads the manifest only."""
-    return Path(path).is_dir() and "parts" in _manifest(Path(path))
+def sections(path: str | os.PathLike[str]) -> set[str]:
+    """What the manifest of the folder has: "model" for a point model, "parts" for several outcomes. Reads the manifest
+    only; nothing where there is no folder."""
+    return set(_manifest(Path(path))) if Path(path).is_dir() else set()
 
 
 def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:

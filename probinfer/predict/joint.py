@@ -296,6 +296,11 @@ class JointPredictor:
         return y
 
 
+def parts_of[P](predictor: P | JointPredictor) -> "list[P | Predictor]":
+    """The predictor of each outcome: itself, where there is one."""
+    return [*predictor.parts.values()] if isinstance(predictor, JointPredictor) else [predictor]
+
+
 class _RowsOf:
     """The rows of each outcome. One that needs no inputs has as many as the others, if these agree."""
 

@@ -511,14 +511,15 @@ def load_predictor(path: str | os.PathLike[str]) -> Any:
     Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later
     version.
     """
-    from probinfer.predict.artifact import check_path, is_joint, is_point, read
+    from probinfer.predict.artifact import check_path, read, sections
 
     check_path(path)
-    if is_joint(path):
+    found = sections(path)
+    if "parts" in found:
         from probinfer.predict.joint_artifact import read_joint
 
         return read_joint(path)
-    if is_point(path):
+    if "model" in found:
         from probinfer.predict.point_artifact import read_point
 
         return read_point(path)

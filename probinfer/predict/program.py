@@ -3,6 +3,7 @@ only."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -109,7 +110,7 @@ class Program:
             population = replace(population, draws={name: of(name, v) for name, v in population.draws.items()})
         return replace(self, draws=draws, population=population)
 
-    @property
+    @cached_property
     def checked(self) -> tuple[Input, ...]:
         """The inputs; without a valid range where any level will do."""
         if self.population is None:

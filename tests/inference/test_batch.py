@@ -2,10 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +29,7 @@ from probinfer.inference.mcmc.record import Record
 from probinfer.inference.progress import Silent
 from probinfer.model import target as target_module
 from probinfer.model.target import Target
+from tests.inference.killing import kill_twice
 from tests.inference.statistics import assert_moments
 
 X = np.random.default_rng(21).normal(size=(40, 3)) @ np.array([[1.0, 0.9, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 3.0]])
@@ -259,18 +256,8 @@ run(checkpoint=sys.argv[1])
 
 @pytest.mark.long
 def test_killed_at_any_moment(tmp_path, usual):
-    path, size = tmp_path / "run.checkpoint", 0
-    for kill in range(2):
-        process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SCRIPT), str(path)])
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if path.exists() and path.stat().st_size > size + 100_000 * (kill + 1):
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.002)
-        process.wait(timeout=60)
-        assert path.stat().st_size > size
-        size = path.stat().st_size
+    path = tmp_path / "run.checkpoint"
+    kill_twice(SCRIPT, path, grown=100_000)
     np.testing.assert_array_equal(draws(run(checkpoint=path)), draws(usual))
 
 

@@ -2,11 +2,6 @@
 
 import errno
 import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 import zlib
 
 import numpy as np
@@ -18,6 +13,7 @@ import probinfer as pi
 from probinfer.inference.checkpoint import MAGIC, Journal
 from probinfer.inference.mcmc import chains
 from probinfer.inference.mcmc.record import SAMPLING
+from tests.inference.killing import kill_twice
 
 X = np.random.default_rng(5).normal(size=(300, 12))
 DATA = {"X": X, "y": (X[:, 0] > 0.3).astype(int)}
@@ -73,18 +69,7 @@ run(sys.argv[1])
 
 def test_killed_at_any_moment(tmp_path, expected):
     path = tmp_path / "run.checkpoint"
-    size = 0
-    for kill in range(2):
-        process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SCRIPT), str(path)])
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if path.exists() and path.stat().st_size > size + 20_000 * (kill + 1):
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.002)
-        process.wait(timeout=60)
-        assert path.stat().st_size > size
-        size = path.stat().st_size
+    kill_twice(SCRIPT, path, grown=20_000)
     np.testing.assert_array_equal(draws(run(path)), expected)
 
 

@@ -69,10 +69,12 @@ def together(few: Sequence[Few]) -> tuple[list[Any], np.ndarray] | None:
     return found, index.ravel()
 
 
-def after_first(first: Any, handed_on: Any, length: int, *, reverse: bool) -> Few:
+def after_first(first: Any, handed_on: Few, *, reverse: bool) -> Few:
     """What comes in at each step of a loop whose steps hand on few different things, along axis 0: at the first step
-    `first` (1, …), then what the one before handed on (c, …), a `Few` or the same at every step."""
-    few = handed_on if isinstance(handed_on, Few) else Few(handed_on, np.zeros(length, int), 0)
-    values = jnp.concatenate([first, few.values])
-    here = np.append(few.index[1:] + 1, 0) if reverse else np.append(0, few.index[:-1] + 1)
-    return Few(values, here, 0)
+    `first` (…), then what the one before handed on."""
+    values = jnp.asarray(handed_on.values)
+    rest = jnp.broadcast_shapes(jnp.shape(first), values.shape[1:])
+    begin = jnp.broadcast_to(first, (1, *rest)).astype(values.dtype)
+    values = jnp.concatenate([begin, jnp.broadcast_to(values, (len(values), *rest))])
+    index = handed_on.index + 1
+    return Few(values, np.append(index[1:], 0) if reverse else np.append(0, index[:-1]), 0)

@@ -97,24 +97,21 @@ def all_at_once(step: Any, inputs: Sequence[Any], asked: Sequence[bool], follow:
 
 def _one(handed_on: Any, step: int) -> Any:
     """What one step handed on."""
-    if isinstance(handed_on, Few):
-        return handed_on.at(step) if handed_on.axis == 0 else handed_on.spread()[min(step, len(handed_on.values) - 1)]
+    if isinstance(handed_on, Few) and handed_on.axis == 0:
+        return handed_on.at(step)
+    handed_on = spread(handed_on)
     return handed_on[min(step, len(handed_on) - 1)]
 
 
 def _brought(first: Any, handed_on: Any, loop: _Loop) -> Any:
-    """What comes in at each step."""
-    few = isinstance(handed_on, Few) and handed_on.axis == 0
-    handed_on = handed_on if few else spread(handed_on)
-    if loop.length > _FEWER and (few or len(handed_on) == 1):
-        values = handed_on.values if few else handed_on
-        rest = jnp.broadcast_shapes(jnp.shape(first), values.shape[1:])
-        wide = jnp.broadcast_to(values, (len(values), *rest))
-        begin = jnp.broadcast_to(first, (1, *rest)).astype(values.dtype)
-        return after_first(begin, Few(wide, handed_on.index, 0) if few else wide, loop.length, reverse=loop.reverse)
-    handed_on = spread(handed_on)
-    if len(handed_on) == 1 < loop.length:
-        handed_on = jnp.broadcast_to(handed_on, (loop.length, *handed_on.shape[1:]))
+    """What comes in at each step: at the first of them `first`, then what the one before handed on."""
+    few = handed_on if isinstance(handed_on, Few) and handed_on.axis == 0 else None
+    if few is None:
+        handed_on = spread(handed_on)
+        few = Few(handed_on, np.zeros(loop.length, int), 0) if len(handed_on) == 1 else None
+    if few is not None:
+        found = after_first(first, few, reverse=loop.reverse)
+        return found if loop.length > _FEWER else found.spread()
     rest = jnp.broadcast_shapes(jnp.shape(first), handed_on.shape[1:])
     first = jnp.broadcast_to(first, (1, *rest)).astype(handed_on.dtype)
     kept = jnp.broadcast_to(handed_on[1:] if loop.reverse else handed_on[:-1], (loop.length - 1, *rest))

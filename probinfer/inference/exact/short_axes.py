@@ -265,18 +265,7 @@ def _same_everywhere(step: Any) -> bool:
     return entries and whole and step.params["mode"] is not jax.lax.GatherScatterMode.FILL_OR_DROP
 
 
-_OF_COUNTS = (
-    "lt",
-    "add",
-    "sub",
-    "select_n",
-    "broadcast_in_dim",
-    "convert_element_type",
-    "reshape",
-    "clamp",
-    "max",
-    "min",
-)
+_OF_COUNTS = "add broadcast_in_dim clamp convert_element_type lt max min reshape select_n sub".split()
 
 _SHORT = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),

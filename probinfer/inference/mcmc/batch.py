@@ -21,7 +21,7 @@ from probinfer.inference.mcmc.kernel import MAX_ENERGY_ERROR, Draw, Info, Value
 from probinfer.inference.mcmc.leapfrog import Point, at, kinetic, leapfrog
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.step_size import DualAveraging
-from probinfer.model.loop_sums import sum_all
+from probinfer.inference.mcmc.tree import _bits, _turning
 
 
 class Tree(NamedTuple):
@@ -152,7 +152,7 @@ def make_batch(
             return (taken < control.budget) & more.any() & ~(more & (done == rows)).any()
 
         n, dim = machine.tree.rho.shape
-        table = jnp.zeros((n, rows, 2 * dim + len(_NUMBERS)), machine.tree.rho.dtype)
+        table = jnp.zeros((n, rows, row_size(dim)), machine.tree.rho.dtype)
         start = (machine, table, jnp.zeros(n, jnp.int32), jnp.int32(0))
         machine, table, done, taken = lax.while_loop(unfinished, step, start)
         return machine, _result(table, done, dim), taken
@@ -332,12 +332,3 @@ def _merged(tree: Tree, sub: Subtree, right: jax.Array, complete: jax.Array, key
 
 def _where(condition: jax.Array, one: Any, other: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
-
-
-def _turning(middle: jax.Array, v_left: jax.Array, v_right: jax.Array) -> jax.Array:
-    """Whether a trajectory has begun to come back: as in tree.py."""
-    return (sum_all(middle * v_left) <= 0) | (sum_all(middle * v_right) <= 0)
-
-
-def _bits(key: tuple[jax.Array, jax.Array], counter: jax.Array, stream: int) -> tuple[jax.Array, jax.Array]:
-    return threefry(key, counter.astype(jnp.uint32), jnp.uint32(stream))

@@ -1,7 +1,6 @@
 """Chains in one program: as `Chains`, but that a call advances many, each in its own place of its own trajectory."""
 
 import time
-from concurrent.futures import Executor
 
 import jax
 import numpy as np
@@ -12,9 +11,7 @@ from probinfer.inference.mcmc.chains import Chains, Made
 from probinfer.inference.mcmc.compiled import Batch
 from probinfer.inference.mcmc.kernel import Info
 from probinfer.inference.mcmc.metric import Metric
-from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.step_size import DualAveraging
-from probinfer.model.target import Target
 
 _LEAST = 10  # gradients of a block: no more are needed, as trajectories go on in the next
 
@@ -23,38 +20,18 @@ class BatchedChains(Chains):
     """Chains that a compiled `Batch` advances.
 
     What is kept between two calls are chains after whole draws. A trajectory that the end of a call cut goes on in the
-    next from where it is; one that Ctrl-C, a deadline or a crash cut begins anew, with the same random numbers.
+    next from where it is; one that Ctrl-C, a deadline or a crash cut begins anew, with the same random numbers. However
+    few chains there are, they cost as much as a whole batch.
     """
 
-    def __init__(
-        self,
-        pool: Executor,
-        batch: Batch,
-        target: Target,
-        states: list[ChainState],
-        target_accept: float | np.ndarray,
-        limit: int,
-        record: Record,
-        deadline: float = np.inf,
-    ) -> None:
-        super().__init__(pool, batch, target, states, target_accept, limit, record, deadline)
-        self._batch = batch
-        self._budget = _LEAST
-        self._machines: dict[int, Machine] = {}
-
-    def others(self, states: list[ChainState]) -> "BatchedChains":
-        """As `Chains.others`. However few, they cost as much as a whole batch."""
-        rest = (self.target_accept, self._limit, self._record, self._deadline)
-        made = BatchedChains(self._pool, self._batch, self._target, states, *rest)
-        made._budget = self._budget
-        return made
+    _block: Batch
 
     def _prepare(self, metrics: list[Metric]) -> None:
-        self._machines = {}
+        self._machines: dict[int, Machine] = {}
         alike = all(metric is metrics[0] for metric in metrics)
-        self._program = self._batch.program(alike=alike)
+        self._program = self._block.program(alike=alike)
         with self._target.precision():
-            if self._batch.shares(alike=alike):
+            if self._block.shares(alike=alike):
                 self._metrics = [self._placed(metrics[0])] * len(self._groups())
             else:
                 self._metrics = [
@@ -66,18 +43,18 @@ class BatchedChains(Chains):
         return jax.tree.map(lambda a: jax.numpy.asarray(a, self._target.dtype), metric)
 
     def _groups(self) -> list[range]:
-        width = self._batch.width
+        width = self._block.width
         return [range(first, min(first + width, len(self.states))) for first in range(0, len(self.states), width)]
 
     def _padded[T](self, values: list[T], group: range) -> list[T]:
         """What belongs to the chains of a group, and the last of it again up to the width of the batch."""
-        return [values[min(chain, group[-1])] for chain in range(group[0], group[0] + self._batch.width)]
+        return [values[min(chain, group[-1])] for chain in range(group[0], group[0] + self._block.width)]
 
     def _least(self) -> int:
         return _LEAST
 
     def _run(self, group: range, left: list[int], adapt: bool, limit: int) -> Made:
-        dtype, wanted = self._target.dtype, np.zeros(self._batch.width, np.int32)
+        dtype, wanted = self._target.dtype, np.zeros(self._block.width, np.int32)
         wanted[: len(group)] = [left[chain] for chain in group]
         control = BatchControl(
             wanted=wanted,
@@ -86,10 +63,10 @@ class BatchedChains(Chains):
             target_accept=np.asarray(self.target_accept, dtype),
             limit=np.int32(limit),
         )
-        number = group[0] // self._batch.width
+        number = group[0] // self._block.width
         if number not in self._machines:
             states = jax.tree.map(lambda *rows: np.stack(rows), *self._padded(self.states, group))
-            self._machines[number] = machine_of(states, self._batch.max_depth)
+            self._machines[number] = machine_of(states, self._block.max_depth)
         began = time.perf_counter()
         with self._target.precision():
             machine, result, taken = self._program(

@@ -45,7 +45,7 @@ class Chains(Turns):
         self._record = record
         self.target_accept = target_accept
         self._limit = limit
-        self._budget = _PATIENCE
+        self._budget = self._least()
         self._gradients = 0
         self._metrics: Any = None
         self.states = states
@@ -53,7 +53,7 @@ class Chains(Turns):
     def others(self, states: list[ChainState]) -> "Chains":
         """Chains of the same program and record from other states; their phases must be others."""
         rest = (self.target_accept, self._limit, self._record, self._deadline)
-        made = Chains(self._pool, self._block, self._target, states, *rest)
+        made = type(self)(self._pool, self._block, self._target, states, *rest)
         made._budget = self._budget
         return made
 

@@ -1,5 +1,6 @@
 """The programs that Markov chains run."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -87,9 +88,21 @@ class Batch:
         )
 
 
-def compiled_density(kernel: Kernel, target: Target) -> Any:
-    """The executable of the target's `value_and_grad`, or of its log density where the kernel uses no gradient."""
+def compiled_density(target: Target, *, gradient: bool = True) -> Any:
+    """The executable of the target's `value_and_grad`, or of its log density alone."""
     point = jax.ShapeDtypeStruct((target.dim,), target.dtype)
-    if kernel.gradient:
+    if gradient:
         return target.compile("density", target.value_and_grad, point, target.inputs)
     return target.compile("log density", target.log_density, point, target.inputs)
+
+
+def value_at(target: Target, *, gradient: bool = True) -> Callable[[np.ndarray], float]:
+    """The log density at a point, by the program that found the starting points."""
+    density = compiled_density(target, gradient=gradient)
+
+    def value(position: np.ndarray) -> float:
+        with target.precision():
+            found = density(position.astype(target.dtype), target.inputs)
+            return float(found[0] if gradient else found)
+
+    return value

@@ -1,10 +1,9 @@
 """Hundreds of short Markov chains in step: settings, warm-up, draws."""
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws, Outcome
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.chees import Length, halton
+from probinfer.inference.mcmc.compiled import compiled_density, value_at
 from probinfer.inference.mcmc.ensemble import Ensemble, Places, Trajectories, whitened
 from probinfer.inference.mcmc.metric import Metric, fit
 from probinfer.inference.mcmc.nearby import undefined_nearby
@@ -115,7 +115,7 @@ class ManyChains:
                 "superchains": self.superchains,
                 "trajectory_length": tuned.length,
                 "step_size": tuned.step,
-                **undefined_nearby(_value(target), target, positions, seen, run.key),
+                **undefined_nearby(value_at(target), target, positions, seen, run.key),
             },
         )
 
@@ -213,26 +213,9 @@ def _fit(history: list[Places], rank: int) -> Metric:
     return fit(*flat, rank)
 
 
-def _density(target: Target) -> Callable[..., Any]:
-    """The executable of the log density and its gradient."""
-    point = jax.ShapeDtypeStruct((target.dim,), target.dtype)
-    return target.compile("density", target.value_and_grad, point, target.inputs)
-
-
-def _value(target: Target) -> Callable[[np.ndarray], float]:
-    """The log density at a point."""
-    density = _density(target)
-
-    def value(position: np.ndarray) -> float:
-        with target.precision():
-            return float(density(position.astype(target.dtype), target.inputs)[0])
-
-    return value
-
-
 def _starts(target: Target, superchains: int, chains: int, generator: np.random.Generator) -> tuple[Places, np.ndarray]:
     """A start for every superchain, given to all of its chains, and the middle of the scales that fit there."""
-    density = _density(target)
+    density = compiled_density(target)
 
     def evaluate(position: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = density(position.astype(target.dtype), target.inputs)

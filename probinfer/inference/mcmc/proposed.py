@@ -18,6 +18,7 @@ from probinfer.inference.mcmc.kernel import Ask, Draw, Info
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.plan import place_discrete
 from probinfer.inference.montecarlo.sites import by_site
+from probinfer.inference.undefined import short
 from probinfer.model.target import Target, fingerprint_of
 from probinfer.model.trace import VALUE_NEEDED, jacobian_name, log_densities
 
@@ -174,7 +175,7 @@ class Proposed:
         for name, log_q in found.items():
             missed = np.flatnonzero((own > highest - _NEGLIGIBLE) & np.isneginf(log_q))
             if len(missed):
-                at = np.array2string(values[name][missed[0]], precision=4, threshold=8)
+                at = short(values[name][missed[0]])
                 raise MethodError(
                     f"{_OWNER}: proposal for {name} has no mass at {at}, where the posterior has some, so that the "
                     "chain would never go there. Give a distribution whose support covers that of the posterior."

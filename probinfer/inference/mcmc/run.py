@@ -17,7 +17,7 @@ from probinfer.inference.mcmc.approximate_start import NOWHERE, Beginning, begin
 from probinfer.inference.mcmc.batched_chains import BatchedChains
 from probinfer.inference.mcmc.block import ChainState
 from probinfer.inference.mcmc.chains import Chains, stack, workers
-from probinfer.inference.mcmc.compiled import Batch, compiled_block, compiled_density
+from probinfer.inference.mcmc.compiled import Batch, compiled_block, compiled_density, value_at
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.nearby import undefined_nearby
@@ -109,7 +109,8 @@ def run_chains(
     if kernel.begin is None:
         # several blocks meet NaN without a divergence
         told = seen if kernel.given is None else {k: v for k, v in seen.items() if k != "diverging"}
-        nearby = undefined_nearby(_value(kernel, target), target, positions, told, run.key, kernel.place)
+        value = value_at(target, gradient=kernel.gradient)
+        nearby = undefined_nearby(value, target, positions, told, run.key, kernel.place)
     return Draws(
         positions=positions,
         stats={
@@ -159,18 +160,6 @@ def _first(sizes: np.ndarray) -> np.ndarray:
     return sizes if sizes.ndim == 2 else sizes[..., 0]
 
 
-def _value(kernel: Kernel, target: Target) -> Callable[[np.ndarray], float]:
-    """The log density at a point, by the program that found the starting points."""
-    density = compiled_density(kernel, target)
-
-    def value(position: np.ndarray) -> float:
-        with target.precision():
-            found = density(position.astype(target.dtype), target.inputs)
-            return float(found[0] if kernel.gradient else found)
-
-    return value
-
-
 def _begin(kernel: Kernel, count: int, target: Target, run: Run) -> tuple[list[ChainState], list[Metric]]:
     """As `_start`, at points that the kernel knows."""
     assert kernel.begin is not None
@@ -199,7 +188,7 @@ def _start(
 ) -> tuple[list[ChainState], list[Metric]]:
     """A chain for each seed at its starting point, which so many of them have in common, and the metric that fits each
     there."""
-    density, dtype = compiled_density(kernel, target), target.dtype.type
+    density, dtype = compiled_density(target, gradient=kernel.gradient), target.dtype.type
     none = np.zeros(target.dim)
     states, metrics = [], []
     warm = run.warm

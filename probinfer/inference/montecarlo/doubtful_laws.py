@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from probinfer.inference.mcmc.nearby import points_near
 from probinfer.inference.montecarlo.marginal import Marginal
 from probinfer.inference.montecarlo.particle import ParticleFilter, passes
 from probinfer.inference.montecarlo.particle_pass import Doubt, Keep
+from probinfer.inference.undefined import short
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import Series, StateSpace
 
@@ -49,7 +51,7 @@ def worst_of(doubt: Doubt) -> Undefined | None:
         return None
     t = int(np.argmax(by_time))
     s = int(np.argmax(shares[:, t]))
-    state = np.array2string(np.asarray(doubt.state[s, t]), precision=4, threshold=8, edgeitems=3)
+    state = short(doubt.state[s, t])
     if not doubt.moved[s, t]:
         place = f"the observation's law at time {t}, state {state}"
     else:
@@ -62,9 +64,8 @@ def undefined_nearby(marginal: Marginal, positions: np.ndarray, key: np.ndarray)
     target, dim = marginal.target, marginal.dim
     flat = positions.reshape(-1, positions.shape[-1])[:, :dim]
     generator = np.random.default_rng([*np.asarray(key).tolist(), 2])
-    first, second, third = generator.integers(len(flat), size=(3, _POINTS))
     points = np.zeros((_POINTS, target.dim))
-    points[:, :dim] = flat[first] + (flat[second] - flat[third]) / np.sqrt(2)
+    points[:, :dim] = points_near(flat, flat, _POINTS, generator)[1]
     words = generator.integers(0, 2**32, (_POINTS, marginal.blocks, 2), dtype=np.uint32)
     program = _program(marginal)
     with target.precision():
@@ -76,7 +77,7 @@ def undefined_nearby(marginal: Marginal, positions: np.ndarray, key: np.ndarray)
         return {}
     worst = int(np.argmax(shares))
     one = worst_of(jax.tree.map(lambda part: part[worst : worst + 1], doubt))
-    where = _words({name: values[name][0, worst] for name in marginal.model.prior})
+    where = ", ".join(f"{name} = {short(values[name][0, worst])}" for name in marginal.model.prior)
     place = f"{where}: {'the prior' if one is None else one.place}"
     return {"undefined": float(shares.mean()), "undefined_at": place}
 
@@ -91,9 +92,3 @@ def _program(marginal: Marginal) -> Any:
     point = jax.ShapeDtypeStruct((target.dim,), target.dtype)
     words = jax.ShapeDtypeStruct((marginal.blocks, 2), jnp.uint32)
     return target.compile(f"doubtful laws {marginal.name}", look, point, words, target.inputs)
-
-
-def _words(values: Mapping[str, np.ndarray]) -> str:
-    return ", ".join(
-        f"{name} = {np.array2string(np.asarray(value), precision=4, threshold=8)}" for name, value in values.items()
-    )
