@@ -16,6 +16,7 @@ from scipy import stats
 
 import probinfer as pi
 from probinfer.inference.montecarlo import exchange, replica
+from probinfer.inference.montecarlo.tempering import preconditioner
 from probinfer.model import target as target_module
 from tests.inference.statistics import assert_moments, assert_within_mcse
 
@@ -110,6 +111,38 @@ def test_bennett_is_exact_for_shifted_normals():
     error = np.std(estimates, ddof=1) / np.sqrt(len(estimates))
     assert error < 0.01
     assert abs(np.mean(estimates) - a**2 / 2) < stats.norm.isf(FALSE_ALARM / 2) * error + 1e-3  # bias of order 1 / 400
+
+
+def test_bennett_takes_weights_of_a_prior_that_is_much_too_wide():
+    """Two levels of a step, one of them with log weights down to -1e200: the evidence is that of the sane ones."""
+    rng = np.random.default_rng(1)
+    below, above = -(10 ** rng.uniform(0, 200, 1000)), rng.normal(-3.0, 0.1, 1000)
+    found = replica._bennett(below, above)
+    assert np.isfinite(found)
+    # at the shift the two sums of the definition are equal
+    shares = [1 / (1 + np.exp(np.minimum(found - below, 700))), 1 / (1 + np.exp(above - found))]
+    assert np.isclose(shares[0].sum(), shares[1].sum(), rtol=1e-6)
+
+
+def test_a_prior_that_underflows_to_the_edge_of_its_support():
+    """Most draws of this prior are zero in double precision, minus infinity on the real line: they have no weight, and
+    the replicas that are finite give the covariance."""
+    y = np.array([0.3, -1.1, 0.8, 0.2, -0.6, 1.4, -0.2, 0.9])
+
+    def scatter(y=None):
+        tau = numpyro.sample("tau", dist.Gamma(1e-2, 1e-2))
+        numpyro.sample("y", dist.Normal(0.0, tau**-0.5).expand([8]).to_event(1), obs=y)
+
+    posterior = infer(scatter, {"y": y}, pi.Tempering(draws=500, warmup=200))
+    a, b = 1e-2 + 4, 1e-2 + (y**2).sum() / 2
+    assert_moments(np.asarray(posterior.tree["posterior"]["tau"]), a / b, a**0.5 / b, resolution=0.3)
+
+
+def test_replicas_at_infinity_do_not_shape_the_covariance():
+    finite = np.random.default_rng(0).normal(size=(50, 2))
+    lost = np.array([[-np.inf, 0.0], [np.nan, 1.0]])
+    assert np.array_equal(preconditioner(np.concatenate([finite, lost])), preconditioner(finite))
+    assert np.array_equal(preconditioner(lost), np.eye(2))
 
 
 def test_restarts_are_counted_from_end_to_end():

@@ -25,6 +25,7 @@ _LEAST_STEP = 1e-9  # from one temperature to the next
 _ROUNDS = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of warm-up; after each but the last the ladder is set anew
 _PIECE = 25  # sweeps of warm-up after which step sizes change
 _ACCEPT = 0.8
+_HALVINGS = 2000  # at most: log weights of a wide prior can be 1e300 apart
 _SCOUTS = 2000  # draws of the prior that the first replicas are chosen from
 
 
@@ -262,7 +263,7 @@ def _bennett(below: np.ndarray, above: np.ndarray) -> float:
     low, high = float(finite.min()) - 50, float(finite.max()) + 50
     if apart(low) <= 0 or apart(high) >= 0:
         return -np.inf  # no overlap: the weights below are zero all but everywhere
-    return float(scipy.optimize.brentq(apart, low, high, xtol=1e-10))
+    return float(scipy.optimize.brentq(apart, low, high, xtol=1e-10, maxiter=_HALVINGS))
 
 
 def _restarts(names: np.ndarray) -> int:

@@ -97,9 +97,13 @@ class Moves:
 
 
 def preconditioner(z: np.ndarray) -> np.ndarray:
-    """A root of the particles' covariance (d, d), shrunk towards its diagonal by as much as d particles would weigh."""
+    """A root of the particles' covariance (d, d), shrunk towards its diagonal by as much as d particles would weigh;
+    without those at infinity, where a prior that underflows to the end of its support has draws."""
     flat = z.reshape(-1, z.shape[-1])
+    flat = flat[np.isfinite(flat).all(axis=1)]
     n, d = flat.shape
+    if n < 2:
+        return np.eye(d)
     covariance = np.atleast_2d(np.cov(flat.T))
     variances = np.maximum(np.diag(covariance), 1e-300)
     weight = d / (d + n)
