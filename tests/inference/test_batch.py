@@ -22,7 +22,7 @@ from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.batched_chains import BatchedChains
 from probinfer.inference.mcmc.block import ChainState
 from probinfer.inference.mcmc.chains import Chains, stack
-from probinfer.inference.mcmc.compiled import Batch, compiled_block
+from probinfer.inference.mcmc.compiled import Batch, Block
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.parallel import superchains
 from probinfer.inference.mcmc.record import Record
@@ -95,7 +95,7 @@ def both(target, count=70, wanted=6):
     found = []
     with ThreadPoolExecutor(2) as pool:
         for kind, program in (
-            (Chains, compiled_block(kernel, target, 3)),
+            (Chains, Block(kernel, target, 3)),
             (BatchedChains, Batch(kernel, target, 3, count)),
         ):
             record = Record(None, target.dim, target.dtype)

@@ -9,6 +9,7 @@ import pytest
 from scipy import integrate
 
 import probinfer as pi
+from probinfer.inference.variational import flow
 from probinfer.inference.variational.coupling import forward, identity, inverse, log_base
 from tests.inference.statistics import assert_moments
 
@@ -140,3 +141,12 @@ def test_many_seeds(model, seed):
     attrs = infer(pi.Flow(starts=1), model, seed).tree.attrs
     assert -0.1 < attrs["elbo"] < 6 * attrs["elbo_mcse"]
     assert attrs["importance_ess"] > 2000
+
+
+def test_a_normal_law_that_collapsed_is_stretched_before_it_is_bent():
+    kept = np.array([[1e-6, 0.0], [3e4, 1e5]])
+    assert flow._invertible(kept) is kept
+    flat = np.array([[2.0, 0.0], [2.0, 0.0]])  # along (1, -1) it has no width
+    for root in (flat, np.zeros((2, 2)), np.array([[1.0, 0.0], [np.inf, np.nan]])):
+        assert np.isfinite(np.linalg.solve(flow._invertible(root), np.ones(2))).all()
+    np.testing.assert_allclose(flow._invertible(flat) @ flow._invertible(flat).T, flat @ flat.T, atol=1e-7)

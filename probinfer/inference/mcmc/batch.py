@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from probinfer.inference.mcmc import step_size as steps
-from probinfer.inference.mcmc.block import BlockResult, ChainState
+from probinfer.inference.mcmc.block import BlockResult, ChainState, Row
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
 from probinfer.inference.mcmc.kernel import MAX_ENERGY_ERROR, Draw, Info, Value
 from probinfer.inference.mcmc.leapfrog import Point, at, kinetic, leapfrog
@@ -131,13 +131,16 @@ def make_batch(
     def block(
         machine: Machine, control: BatchControl, metric: Metric, inputs: Any
     ) -> tuple[Machine, BlockResult, jax.Array]:
+        n, dim = machine.tree.rho.shape
+        packing = Row.packing(dim, machine.tree.rho.dtype)
+
         def density(q: jax.Array) -> Any:
             return value_and_grad(q, inputs)
 
         def one(machine: Machine, table: jax.Array, done: jax.Array, wanted: jax.Array, metric: Metric) -> Any:
             machine, row, ends = _step(density, machine, done < wanted, metric, control)
             # What is not a draw goes beyond the table, where it is dropped.
-            table = table.at[jnp.where(ends, done, rows)].set(row, mode="drop")
+            table = table.at[jnp.where(ends, done, rows)].set(packing.pack(row, table.dtype), mode="drop")
             return machine, table, done + ends.astype(jnp.int32)
 
         every = jax.vmap(one, in_axes=(0, 0, 0, 0, None if shared else 0))
@@ -151,43 +154,17 @@ def make_batch(
             more = done < control.wanted
             return (taken < control.budget) & more.any() & ~(more & (done == rows)).any()
 
-        n, dim = machine.tree.rho.shape
-        table = jnp.zeros((n, rows, row_size(dim)), machine.tree.rho.dtype)
+        table = jnp.zeros((n, rows, packing.size), machine.tree.rho.dtype)
         start = (machine, table, jnp.zeros(n, jnp.int32), jnp.int32(0))
         machine, table, done, taken = lax.while_loop(unfinished, step, start)
-        return machine, _result(table, done, dim), taken
+        return machine, BlockResult(done, *packing.unpack(table)), taken
 
     return block
 
 
-# The columns of a table after q and g, with their types; whole numbers are below 2**24, so that floats hold them.
-_NUMBERS: dict[str, Any] = {"log_density": float, "step_size": float} | dict.fromkeys(Info._fields, float)
-_NUMBERS |= {"steps": jnp.int32, "depth": jnp.int32, "diverging": bool, "saturated": bool}
-
-
-def row_size(dim: int) -> int:
-    """Numbers that a draw of d dimensions takes in a block."""
-    return 2 * dim + len(_NUMBERS)
-
-
-def _row(here: Draw, step_size: jax.Array, info: Info) -> jax.Array:
-    numbers = jnp.stack([jnp.asarray(x, here.q.dtype) for x in (here.log_density, step_size, *info)])
-    return jnp.concatenate([here.q, here.g, numbers])
-
-
-def _result(table: jax.Array, done: jax.Array, dim: int) -> BlockResult:
-    """The draws of a table (n, rows, numbers)."""
-    columns = {
-        name: table[..., 2 * dim + i].astype(kind if kind is not float else table.dtype)
-        for i, (name, kind) in enumerate(_NUMBERS.items())
-    }
-    log_density, step_size = columns.pop("log_density"), columns.pop("step_size")
-    return BlockResult(done, table[..., :dim], table[..., dim : 2 * dim], log_density, step_size, Info(**columns))
-
-
 def _step(
     density: Callable, machine: Machine, active: jax.Array, metric: Metric, control: BatchControl
-) -> tuple[Machine, jax.Array, jax.Array]:
+) -> tuple[Machine, Row, jax.Array]:
     """One gradient of one chain, and all that is due with it: the chain then, the row of its draw, and whether that
     draw ended here. A chain that is not `active` has its draws already."""
     tree, sub = machine.tree, machine.sub
@@ -227,7 +204,9 @@ def _step(
     step = _where(ends & control.adapt, adapted, machine.step)
     iteration = machine.iteration + ends.astype(jnp.uint32)
     tree = tree._replace(started=tree.started & ~ends)
-    return Machine(machine.key, iteration, step, tree, sub), _row(tree.proposal, tree.size, info), ends
+    here = tree.proposal
+    row = Row(here.q, here.g, here.log_density, tree.size, info)
+    return Machine(machine.key, iteration, step, tree, sub), row, ends
 
 
 def _begun(machine: Machine, metric: Metric, control: BatchControl) -> Tree:

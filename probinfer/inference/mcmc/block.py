@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.counter_random import threefry
 from probinfer.inference.mcmc.kernel import Draw, Info, Kernel, Value
 from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.packing import Packing
 from probinfer.inference.mcmc.step_size import DualAveraging
 
 ROWS = 500  # the most draws that one call returns
@@ -34,7 +36,6 @@ class BlockControl(NamedTuple):
     count: Value  # draws wanted, at most ROWS
     budget: Value  # gradients after which to return early, with fewer draws
     adapt: Value  # bool: let the step size adapt
-    target_accept: Value
     limit: Value  # doublings of a trajectory
 
 
@@ -49,42 +50,84 @@ class BlockResult(NamedTuple):
     info: Info
 
 
-def make_block(kernel: Kernel, target_density: Callable, dim: int) -> Callable[..., tuple[ChainState, BlockResult]]:
-    """The function to compile, for a density of (q, inputs) such as the kernel wants: block(state, control, metric,
-    inputs)."""
+class Row(NamedTuple):
+    """What is kept of a draw."""
 
-    def block(state: ChainState, control: BlockControl, metric: Metric, inputs: Any) -> tuple[ChainState, BlockResult]:
+    q: Value
+    g: Value
+    log_density: Value
+    step_size: Value
+    info: Info
+
+    @classmethod
+    def packing(cls, dim: int, dtype: Any, sizes: tuple[int, ...] = ()) -> Packing:
+        """Rows as vectors of `dtype`, whose whole numbers are below 2**24, so that single precision holds them; step
+        sizes of the shape `sizes`, () for one."""
+
+        def shape(*size: int, dtype: Any = dtype) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(size, np.dtype(dtype))
+
+        scalar, whole, flag = shape(), shape(dtype=np.int32), shape(dtype=bool)
+        info = Info(scalar, shape(*sizes), whole, whole, flag, flag, scalar, scalar)
+        return Packing(cls(shape(dim), shape(dim), scalar, shape(*sizes), info))
+
+
+class Layout(NamedTuple):
+    """How the states, settings and draws of the chains of a kernel are packed: each a vector, or a table of rows."""
+
+    numbers: Packing  # of a state (q, g, log density, step), then the acceptances to aim at
+    words: Packing  # of a state (key, iteration, words), then the draws made in this block
+    control: Packing
+    row: Packing
+
+    @classmethod
+    def of(cls, kernel: Kernel, dim: int, dtype: Any) -> "Layout":
+        """That of a target with so many dimensions and this type."""
+        sizes = np.shape(kernel.first_step)
+        scalar, vector, size = np.zeros((), dtype), np.zeros(dim, dtype), np.zeros(sizes, dtype)
+        step = DualAveraging(*(size for _ in DualAveraging._fields))
+        word = np.uint32(0)
+        own = np.zeros((kernel.words, 2), np.uint32) if kernel.words else ()
+        whole = np.int32(0)
+        return cls(
+            Packing((vector, vector, scalar, step, size)),
+            Packing((np.zeros(2, np.uint32), word, own, word)),
+            Packing(BlockControl(whole, whole, np.bool_(False), whole)),
+            Row.packing(dim, dtype, sizes),
+        )
+
+
+def make_block(kernel: Kernel, target_density: Callable, layout: Layout) -> Callable[..., tuple]:
+    """The function to compile, for a density of (q, inputs) such as the kernel wants: block(numbers, words, control,
+    metric, inputs) -> (numbers, words, table), packed as the layout has it, the table with ROWS rows."""
+
+    def block(numbers: jax.Array, words: jax.Array, control: jax.Array, metric: Metric, inputs: Any) -> tuple:
+        settings: BlockControl = layout.control.unpack(control)
+        dtype = numbers.dtype
+
         def density(q: jax.Array) -> Any:
             return target_density(q, inputs)
 
-        dtype = state.q.dtype
-
         def draw(carry: tuple) -> tuple:
-            here, step, iteration, result, gradients = carry
-            key = threefry((state.key[0], state.key[1]), iteration, jnp.uint32(0))
-            size = jnp.exp(jnp.where(control.adapt, step.log_step, step.log_average))
-            here, info = kernel.transition(density, metric, here, size, key, control.limit)
-            adapted = steps.update(step, info.symmetric_acceptance, control.target_accept)
-            step = jax.tree.map(lambda new, old: jnp.where(control.adapt, new, old), adapted, step)
-            row = (here.q, here.g, here.log_density, size, info)
-            stored = (result.q, result.g, result.log_density, result.step_size, result.info)
-            stored = jax.tree.map(lambda all_, one: all_.at[result.done].set(one), stored, row)
-            result = BlockResult(result.done + 1, *stored)
-            return here, step, iteration + jnp.uint32(1), result, gradients + info.steps
+            numbers, words, table, gradients = carry
+            q, g, log_density, step, accept = layout.numbers.unpack(numbers)
+            key, iteration, own, done = layout.words.unpack(words)
+            named = threefry((key[0], key[1]), iteration, jnp.uint32(0))
+            size = jnp.exp(jnp.where(settings.adapt, step.log_step, step.log_average))
+            here, info = kernel.transition(density, metric, Draw(q, g, log_density, own), size, named, settings.limit)
+            adapted = steps.update(step, info.symmetric_acceptance, accept)
+            step = jax.tree.map(lambda new, old: jnp.where(settings.adapt, new, old), adapted, step)
+            row = layout.row.pack(Row(here.q, here.g, here.log_density, size, info), dtype)
+            numbers = layout.numbers.pack((here.q, here.g, here.log_density, step, accept), dtype)
+            words = layout.words.pack((key, iteration + 1, here.words, done + 1), jnp.uint32)
+            return numbers, words, table.at[done].set(row), gradients + info.steps
 
         def unfinished(carry: tuple) -> jax.Array:
-            *_, result, gradients = carry
-            return (result.done < control.count) & (gradients < control.budget)
+            _, words, _, gradients = carry
+            return (words[-1].astype(jnp.int32) < settings.count) & (gradients < settings.budget)
 
-        scalar, vector = jnp.zeros(ROWS, dtype), jnp.zeros((ROWS, dim), dtype)
-        flag, whole = jnp.zeros(ROWS, bool), jnp.zeros(ROWS, jnp.int32)
-        sizes = jnp.zeros((ROWS, *state.step.log_step.shape), dtype)
-        info = Info(scalar, sizes, whole, whole, flag, flag, scalar, scalar)
-        empty = BlockResult(jnp.int32(0), vector, vector, scalar, sizes, info)
-        start = Draw(state.q, state.g, state.log_density, state.words)
-        here, step, iteration, result, _ = lax.while_loop(
-            unfinished, draw, (start, state.step, state.iteration, empty, jnp.int32(0))
-        )
-        return ChainState(here.q, state.key, iteration, step, here.g, here.log_density, here.words), result
+        table = jnp.zeros((ROWS, layout.row.size), dtype)
+        numbers, words, table, _ = lax.while_loop(unfinished, draw, (numbers, words, table, jnp.int32(0)))
+        return numbers, words, table
 
     return block

@@ -11,7 +11,7 @@ import numpy as np
 
 from probinfer.inference.mcmc.block import ROWS, BlockControl, BlockResult, ChainState
 from probinfer.inference.mcmc.metric import Metric
-from probinfer.inference.mcmc.record import Block, Record, rows
+from probinfer.inference.mcmc.record import Block, Record
 from probinfer.inference.progress import Progress
 from probinfer.inference.turns import Turns
 from probinfer.model.target import Target
@@ -117,6 +117,9 @@ class Chains(Turns):
     def _prepare(self, metrics: list[Metric]) -> None:
         """What the blocks to come have in common."""
         self._metrics = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metrics)
+        if not self._target.devices:  # carried over once, and not in every call
+            with self._target.precision():
+                self._metrics = jax.device_put(self._metrics)
 
     def _groups(self) -> list[range]:
         """The chains that one call of a program advances."""
@@ -133,17 +136,14 @@ class Chains(Turns):
             count=np.int32(min(left[chain], ROWS)),
             budget=np.int32(self._budget),
             adapt=np.bool_(adapt),
-            target_accept=np.asarray(self.target_accept, self._target.dtype),
             limit=np.int32(limit),
         )
+        accept = np.asarray(self.target_accept, self._target.dtype)
         began = time.perf_counter()
-        with self._target.precision():
-            state, result = self._block(self.states[chain], control, self._metrics[chain], self._target.inputs)
-            host_state, host_result = jax.tree.map(np.asarray, (state, result))
+        state, made = self._block(self.states[chain], control, accept, self._metrics[chain])
         seconds = time.perf_counter() - began
-        made = rows(host_result, 0, int(host_result.done))
         step_size = float(np.ravel(made.step_size[-1])[0])
-        return Made([(chain, host_state, made)], int(made.info.steps.sum()), step_size, seconds)
+        return Made([(chain, state, made)], int(made.info.steps.sum()), step_size, seconds)
 
 
 class Made(NamedTuple):

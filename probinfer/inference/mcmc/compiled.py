@@ -8,8 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.inference.mcmc import step_size as steps
-from probinfer.inference.mcmc.batch import BatchControl, machine_of, make_batch, row_size
-from probinfer.inference.mcmc.block import ROWS, BlockControl, ChainState, make_block
+from probinfer.inference.mcmc.batch import BatchControl, machine_of, make_batch
+from probinfer.inference.mcmc.block import (
+    ROWS,
+    BlockControl,
+    BlockResult,
+    ChainState,
+    Layout,
+    Row,
+    make_block,
+)
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.model.target import Target
@@ -19,25 +27,43 @@ _BLOCK_BYTES = 256 * 2**20  # of the draws that a call returns, unless one of ea
 _OWN_BYTES = 16 * 2**20  # of the metrics of all chains, beyond which those that are the same are passed once
 
 
-def compiled_block(kernel: Kernel, target: Target, rank: int) -> Any:
-    """The executable of `make_block` for this target."""
+class Block:
+    """The executable of `make_block` for this target and metrics of this rank, called with trees of NumPy's arrays."""
 
-    def shape(*size: int, dtype: Any = target.dtype) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(size, dtype)
+    def __init__(self, kernel: Kernel, target: Target, rank: int) -> None:
+        def shape(*size: int, dtype: Any = target.dtype) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(size, dtype)
 
-    with target.precision():
-        step = jax.eval_shape(lambda: steps.start(kernel.first_step, target.dtype))
-    words, iteration = shape(2, dtype=jnp.uint32), shape(dtype=jnp.uint32)
-    own = shape(kernel.words, 2, dtype=jnp.uint32) if kernel.words else ()
-    state = ChainState(shape(target.dim), words, iteration, step, shape(target.dim), shape(), own)
-    whole = shape(dtype=jnp.int32)
-    control = BlockControl(whole, whole, shape(dtype=bool), shape(*np.shape(kernel.first_step)), whole)
-    metric = Metric(shape(target.dim), shape(target.dim, rank), shape(rank))
-    density: Any = target.value_and_grad_in_loop if kernel.gradient else target.log_density
-    if kernel.given is not None:
-        density = kernel.given(target)
-    block = make_block(kernel, density, target.dim)
-    return target.compile(f"block {rank} {kernel.name}", block, state, control, metric, target.inputs)
+        self._target = target
+        self._layout = Layout.of(kernel, target.dim, target.dtype)
+        density: Any = target.value_and_grad_in_loop if kernel.gradient else target.log_density
+        if kernel.given is not None:
+            density = kernel.given(target)
+        self._program = target.compile(
+            f"block {rank} {kernel.name}",
+            make_block(kernel, density, self._layout),
+            shape(self._layout.numbers.size),
+            shape(self._layout.words.size, dtype=jnp.uint32),
+            shape(self._layout.control.size, dtype=jnp.int32),
+            Metric(shape(target.dim), shape(target.dim, rank), shape(rank)),
+            target.inputs,
+        )
+
+    def __call__(
+        self, state: ChainState, control: BlockControl, target_accept: np.ndarray, metric: Metric
+    ) -> tuple[ChainState, BlockResult]:
+        """The chain's state after the block, and the draws."""
+        layout, dtype = self._layout, self._target.dtype
+        numbers = layout.numbers.pack((state.q, state.g, state.log_density, state.step, target_accept), dtype)
+        words = layout.words.pack((state.key, state.iteration, state.words, np.uint32(0)), np.uint32)
+        with self._target.precision():
+            found = self._program(numbers, words, layout.control.pack(control, np.int32), metric, self._target.inputs)
+            numbers, words, table = map(np.asarray, found)
+        q, g, log_density, step, _ = layout.numbers.unpack(numbers)
+        key, iteration, own, done = layout.words.unpack(words)
+        # copied, so that the rows which nobody filled are not kept
+        row = layout.row.unpack(table[:done].copy())
+        return ChainState(q, key, iteration, step, g, log_density, own), BlockResult(np.int32(done), *row)
 
 
 class Batch:
@@ -63,7 +89,7 @@ class Batch:
         """The executable for chains whose metrics are all `alike` or not."""
         shared, width, target = self.shares(alike=alike), self.width, self._target
         dim, dtype = target.dim, target.dtype
-        row = width * row_size(dim) * dtype.itemsize
+        row = width * Row.packing(dim, dtype).size * dtype.itemsize
         count = min(max(_BLOCK_BYTES // row, 1), ROWS)
 
         def shape(*size: int, dtype: Any = dtype) -> jax.ShapeDtypeStruct:

@@ -17,7 +17,7 @@ from probinfer.inference.mcmc.approximate_start import NOWHERE, Beginning, begin
 from probinfer.inference.mcmc.batched_chains import BatchedChains
 from probinfer.inference.mcmc.block import ChainState
 from probinfer.inference.mcmc.chains import Chains, stack, workers
-from probinfer.inference.mcmc.compiled import Batch, compiled_block, compiled_density, value_at
+from probinfer.inference.mcmc.compiled import Batch, Block, compiled_density, value_at
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.nearby import undefined_nearby
@@ -59,7 +59,7 @@ def run_chains(
         if kernel.batch and is_batch(parallel, target):
             kind, compiling = BatchedChains, pool.submit(Batch, kernel, target, rank, method.chains)
         else:
-            kind, compiling = Chains, pool.submit(compiled_block, kernel, target, rank)
+            kind, compiling = Chains, pool.submit(Block, kernel, target, rank)
         beginning = NOWHERE if init is None else begin(init, target, run, method.chains, rank)
         if kernel.begin is None:
             seeds = np.random.SeedSequence(run.key.tolist()).spawn(method.chains)

@@ -81,8 +81,9 @@ def ascend(
                 done += _BLOCK
                 progress(done, bounds[-1])
                 if count >= 2 * _WINDOW:
-                    rise = float(np.mean(bounds[-_WINDOW:]) - np.mean(bounds[-2 * _WINDOW : -_WINDOW]))
-                    noise = float(np.sqrt(np.sum(np.square(errors[-2 * _WINDOW :])))) / _WINDOW
+                    with np.errstate(invalid="ignore"):  # bounds that are not finite yet: not arrived
+                        rise = float(np.mean(bounds[-_WINDOW:]) - np.mean(bounds[-2 * _WINDOW : -_WINDOW]))
+                        noise = float(np.sqrt(np.sum(np.square(errors[-2 * _WINDOW :])))) / _WINDOW
                     if rise < max(RISE, 2 * noise):
                         arrived = step == len(_RATES) - 1
                         break

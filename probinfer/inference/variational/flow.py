@@ -22,6 +22,7 @@ from probinfer.model.rows import Rows
 from probinfer.model.target import Target
 
 _FULL = 100  # dimensions up to which the normal law to begin with has all correlations
+_FLAT = 1e-9  # the least width of a direction of that law, of its widest, in units of each coordinate
 _CHUNK = 1000  # points of a call of the compiled flow
 _FRESH = 4000  # draws that the bound is measured with
 _FRESH_ALL_ROWS = 400  # and where each is a pass over more rows than a step sees
@@ -184,7 +185,19 @@ def _base(target: Target, generator: np.random.Generator, seen: SampledRows | No
         return fit_from_rows(seen, generator, family, **settings).law
 
     law = nearest(Triangular()) if d <= _FULL else nearest(FewDirections(round(np.sqrt(d))))
-    return law.mean, (law.at(np.eye(d)) - law.mean).T
+    return law.mean, _invertible((law.at(np.eye(d)) - law.mean).T)
+
+
+def _invertible(root: np.ndarray) -> np.ndarray:
+    """A root (d, d) of a covariance, stretched along the directions in which it has no width to speak of: the nearest
+    normal law of a posterior that is far from normal may have collapsed there, and a map that starts flat stays so."""
+    lengths = np.linalg.norm(root, axis=1, keepdims=True)
+    lengths = np.where(np.isfinite(lengths) & (lengths > 0), lengths, 1.0)
+    scaled = np.where(np.isfinite(root), root / lengths, 0.0)
+    left, widths, right = np.linalg.svd(scaled)
+    if widths[-1] >= _FLAT * widths[0] > 0:
+        return root
+    return lengths * (left * np.maximum(widths, _FLAT * max(widths[0], 1.0))) @ right
 
 
 def _bounds(law: FlowLaw, target: Target, generator: np.random.Generator, seen: SampledRows | None) -> np.ndarray:
