@@ -1,6 +1,5 @@
 """One trajectory of many chains in step, all of the same length, shared out to the cores."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
 from probinfer.inference.mcmc.kernel import MAX_ENERGY_ERROR
 from probinfer.inference.mcmc.leapfrog import Point, at, kinetic, leapfrog
 from probinfer.inference.mcmc.metric import Metric
+from probinfer.inference.mcmc.packing import Packing
 from probinfer.model.target import Target
 
 
@@ -36,21 +36,25 @@ class Trajectories(NamedTuple):
 class Ensemble:
     """The compiled trajectory of all chains; `rank` is that of the metric."""
 
-    def __init__(self, target: Target, chains: int, rank: int, pool: ThreadPoolExecutor) -> None:
-        self._target, self._pool = target, pool
+    def __init__(self, target: Target, chains: int, rank: int) -> None:
+        self._target = target
         self._parts = max(part for part in range(1, workers(chains) + 1) if chains % part == 0)
         each, dim = chains // self._parts, target.dim
+        scalar, vector = np.zeros((), target.dtype), np.zeros(dim, target.dtype)
+        self._places = Packing(Places(vector, vector, scalar))
+        self._moved = Packing((Places(vector, vector, scalar), Trajectories(vector, vector, scalar, np.bool_(False))))
+        metric = Metric(vector, np.zeros((dim, rank), target.dtype), np.zeros(rank, target.dtype))
+        self._settings = Packing((metric, scalar))
 
         def shape(*size: int, dtype: Any = target.dtype) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(size, dtype)
 
         self._program = target.compile(
             f"ensemble {each} {rank}",
-            _mover(target),
-            Places(shape(each, dim), shape(each, dim), shape(each)),
+            self._packed(_mover(target)),
+            shape(each, self._places.size),
             shape(each, 2, dtype=jnp.uint32),
-            Metric(shape(dim), shape(dim, rank), shape(rank)),
-            shape(),
+            shape(self._settings.size),
             shape(dtype=jnp.int32),
             target.inputs,
         )
@@ -60,19 +64,24 @@ class Ensemble:
     ) -> tuple[Places, Trajectories]:
         """One trajectory of `leapfrogs` steps of size `step` from every place; words (chains, 2) uint32."""
         dtype = self._target.dtype
-        metric = jax.tree.map(lambda a: np.asarray(a, dtype), metric)
+        packed = np.concatenate([places.z, places.g, places.log_density[:, None]], axis=1).astype(dtype)
+        settings = self._settings.pack((metric, np.float64(step)), dtype)
+        with self._target.precision():
+            # JAX begins with all parts before it waits for the first
+            begun = [
+                self._program(*part, settings, np.int32(leapfrogs), self._target.inputs)
+                for part in zip(np.split(packed, self._parts), np.split(words, self._parts), strict=True)
+            ]
+            found = np.concatenate([np.asarray(part) for part in begun])
+        return self._moved.unpack(found)
 
-        def one(part: tuple[Places, np.ndarray]) -> Any:
-            with self._target.precision():
-                found = self._program(*part, metric, dtype.type(step), np.int32(leapfrogs), self._target.inputs)
-                return jax.tree.map(np.asarray, found)
+    def _packed(self, move: Any) -> Any:
+        def packed(places: jax.Array, words: jax.Array, settings: jax.Array, leapfrogs: jax.Array, inputs: Any) -> Any:
+            metric, step = self._settings.unpack(settings)
+            moved = move(self._places.unpack(places), words, metric, step, leapfrogs, inputs)
+            return jax.vmap(lambda one: self._moved.pack(one, places.dtype))(moved)
 
-        split = [
-            (Places(*columns), own)
-            for *columns, own in zip(*(np.split(a, self._parts) for a in (*places, words)), strict=True)
-        ]
-        found = list(self._pool.map(one, split)) if self._parts > 1 else [one(split[0])]
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        return packed
 
 
 def whitened(metric: Metric, x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Hundreds of short Markov chains in step: settings, warm-up, draws."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -95,13 +94,12 @@ class ManyChains:
         began = clock()
         generator = np.random.default_rng(run.key)
         rank = metric_rank(target.dim, self.low_rank)
-        with ThreadPoolExecutor(thread_name_prefix="probinfer") as pool:
-            ensemble = Ensemble(target, self.chains, rank, pool)
-            places, scale = _starts(target, self.superchains, self.chains, generator)
-            compiled = clock()
-            tuned, places = self._warm_up(ensemble, places, scale, rank, target, generator, run)
-            warm = clock()
-            kept, outcome = self._sample(ensemble, places, tuned, generator, run)
+        ensemble = Ensemble(target, self.chains, rank)
+        places, scale = _starts(target, self.superchains, self.chains, generator)
+        compiled = clock()
+        tuned, places = self._warm_up(ensemble, places, scale, rank, target, generator, run)
+        warm = clock()
+        kept, outcome = self._sample(ensemble, places, tuned, generator, run)
         seen = {name: np.stack([row[name] for row in kept], axis=1) for name in kept[0]}
         positions = seen.pop("z")
         return Draws(
