@@ -3,7 +3,8 @@
     python -m benchmarks.loop [--only MODEL ...] [--repeat 9] [--dry]
 
 One chain on one thread, all figures by turns, medians of processor time. The bare loop does a leapfrog step with an
-identity metric and adds up the log densities; the block is what `pi.NUTS` runs, with its fitted metric. The overhead is
+identity metric and adds up the log densities; the block is what `pi.NUTS` runs, with its fitted metric, of 500 draws as
+sampling makes them, the call included. The overhead is
 that of `pi.infer` with a progress line in a terminal, a stop rule that is never met and a checkpoint, over `pi.infer`
 without them: seconds of sampling, 1,000 draws of 4 chains. Writes a section of RESULTS.md unless --dry or --only.
 """
@@ -23,6 +24,7 @@ from jax import lax
 import probinfer as pi
 from benchmarks.nuts import PEERS
 from benchmarks.results import measure_table
+from probinfer.inference.mcmc.block import ROWS
 from probinfer.inference.mcmc.chains import Chains
 from probinfer.inference.mcmc.record import SAMPLING
 
@@ -37,7 +39,7 @@ HEADER = (
     " sampling, s | ms more with progress | with stop rule | with checkpoint | with all | overhead | goal |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
-BARE_STEPS, DRAWS = 3_000, 150
+BARE_STEPS = 3_000
 
 
 class Terminal(io.StringIO):
@@ -90,8 +92,8 @@ class Sampled:
         chains = self.chains
         chains._budget = 10**8
         began = time.process_time()
-        steps = chains._run(range(1), [DRAWS], False, chains._limit).gradients
-        return 1e6 * (time.process_time() - began) / steps, steps / DRAWS
+        steps = chains._run(range(1), [ROWS], False, chains._limit).gradients
+        return 1e6 * (time.process_time() - began) / steps, steps / ROWS
 
     def bare(self) -> Any:
         """A function that takes the time of a leapfrog of the bare loop, in microseconds."""
