@@ -4,9 +4,9 @@
 
 One chain on one thread, all figures by turns, medians of processor time. The bare loop does a leapfrog step with an
 identity metric and adds up the log densities; the block is what `pi.NUTS` runs, with its fitted metric, of 500 draws as
-sampling makes them, the call included. The overhead is
-that of `pi.infer` with a progress line in a terminal, a stop rule that is never met and a checkpoint, over `pi.infer`
-without them: seconds of sampling, 1,000 draws of 4 chains. Writes a section of RESULTS.md unless --dry or --only.
+sampling makes them, the call included. The overhead is that of `pi.infer` with a progress line in a terminal, a stop
+rule that is never met and a checkpoint, over `pi.infer` without them: seconds of sampling, 1,000 draws of 4 chains.
+Writes a section of RESULTS.md unless --dry or --only.
 """
 
 import io
