@@ -143,7 +143,8 @@ def test_a_chain_of_a_batch_draws_what_it_draws_alone(target):
     assert seen["depth"].max() == DEPTH
 
 
-@pytest.mark.parametrize("broken", ["merge", pytest.param("turn", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("broken", ["merge", "turn"])
 def test_a_broken_tree_draws_something_else(target, monkeypatch, broken):
     monkeypatch.setattr(target_module, "_programs", OrderedDict())
     if broken == "merge":
@@ -155,6 +156,7 @@ def test_a_broken_tree_draws_something_else(target, monkeypatch, broken):
         assert_alike(both(target, 6))
 
 
+@pytest.mark.long
 def test_no_chain_waits_for_the_tree_of_another(target):
     """All have their draws after as many gradients as the chain that takes most of them needs for its own."""
     count = 64

@@ -538,6 +538,7 @@ def test_a_long_chain_costs_its_length(long_chain):
     assert (np.diff(states) >= 0).all()
 
 
+@pytest.mark.long
 def test_a_chain_taken_the_wrong_way_round_is_noticed(monkeypatch):
     """The twin does not turn the pairs whose first entry is odd."""
     right = chain.potentials

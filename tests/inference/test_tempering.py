@@ -74,6 +74,7 @@ def test_both_modes_in_their_shares():
     assert posterior.report.verdict is pi.Verdict.GOOD
 
 
+@pytest.mark.long
 def test_an_exchange_by_the_wrong_ratio_is_noticed(monkeypatch):
     right = exchange.exchange_log_ratio
     monkeypatch.setattr(target_module, "_programs", OrderedDict())
