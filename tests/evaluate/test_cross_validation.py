@@ -94,6 +94,7 @@ def test_folds_of_any_size_run_one_program(posterior, found):
     assert off_by(again) < 1
 
 
+@pytest.mark.long
 def test_a_warm_start_draws_from_the_fold_and_not_from_where_it_starts():
     """Two chains from draws of another posterior, far away: the law is the fold's, and the metric fits at once."""
     method = pi.NUTS(chains=2, draws=1500)

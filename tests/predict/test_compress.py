@@ -187,24 +187,27 @@ def test_weights_are_weights(values):
 # the parts -----------------------------------------------------------------------------------------------------------
 
 
-def test_weighted_mixtures_are_mixtures_with_repeated_draws():
+@pytest.mark.parametrize(
+    ("name", "parameters", "search"),
+    [
+        ("Normal", ([[0.0, 2.0]], [[1.0, 0.5]]), False),
+        pytest.param("Poisson", ([[2.0, 6.0]],), False, marks=pytest.mark.long),
+        ("Poisson", ([[2.0, 6.0]],), True),
+        pytest.param("Bernoulli", ([[0.5, -2.0]],), False, marks=pytest.mark.long),
+    ],
+)
+def test_weighted_mixtures_are_mixtures_with_repeated_draws(name, parameters, search):
     """Weights 1/4, 3/4 are one draw and three equal ones."""
-    for name, parameters in {
-        "Normal": ([[0.0, 2.0]], [[1.0, 0.5]]),
-        "Poisson": ([[2.0, 6.0]],),
-        "Bernoulli": ([[0.5, -2.0]],),
-    }.items():
-        family, levels = FAMILIES[name], np.array([0.05, 0.4, 0.9])
-        given = [np.array(p) for p in parameters]
-        weights = Weights(np.array([0.25, 0.75]), 0.5)
-        for search in (False, True) if name == "Poisson" else (False,):
-            summarise = partial(mixture.summarise, family, levels=levels, chains=None, search_counts=search)
-            with jax.enable_x64(True):
-                weighted = jax.jit(partial(summarise, weights=weights))(given)
-                repeated = jax.jit(summarise)([p[:, [0, 1, 1, 1]] for p in given])
-            for field in ("mean", "aleatoric_variance", "epistemic_variance", "quantiles"):
-                np.testing.assert_allclose(getattr(weighted, field), getattr(repeated, field), rtol=1e-9, err_msg=name)
-            np.testing.assert_allclose(weighted.mcse, 0.5 * np.sqrt(repeated.epistemic_variance), rtol=1e-9)
+    family, levels = FAMILIES[name], np.array([0.05, 0.4, 0.9])
+    given = [np.array(p) for p in parameters]
+    weights = Weights(np.array([0.25, 0.75]), 0.5)
+    summarise = partial(mixture.summarise, family, levels=levels, chains=None, search_counts=search)
+    with jax.enable_x64(True):
+        weighted = jax.jit(partial(summarise, weights=weights))(given)
+        repeated = jax.jit(summarise)([p[:, [0, 1, 1, 1]] for p in given])
+    for field in ("mean", "aleatoric_variance", "epistemic_variance", "quantiles"):
+        np.testing.assert_allclose(getattr(weighted, field), getattr(repeated, field), rtol=1e-9, err_msg=name)
+    np.testing.assert_allclose(weighted.mcse, 0.5 * np.sqrt(repeated.epistemic_variance), rtol=1e-9)
 
 
 def test_the_nearest_point_of_a_polytope():

@@ -83,6 +83,7 @@ def test_the_values_in_training_play_no_part(predictor):
     assert set(predictor.program.draws) == {"slope", "half"}
 
 
+@pytest.mark.long
 def test_weights_that_are_left_out_are_noticed(posterior, monkeypatch):
     """The twin mixes the components in equal shares."""
     monkeypatch.setattr(own_states, "pointwise_log_density", lambda site: jnp.zeros(()))

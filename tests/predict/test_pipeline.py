@@ -359,6 +359,7 @@ def test_earlier_releases_refuse_it(saved):
     assert json.loads((saved / "manifest.json").read_text())["format_version"] == 4
 
 
+@pytest.mark.long
 def test_a_fresh_process_answers_raw_rows(logged, saved, tmp_path):
     NEW.to_parquet(tmp_path / "new.parquet")
     code = (
