@@ -16,6 +16,7 @@ import pytest
 
 import probinfer as pi
 from probinfer.deploy.score import score
+from tests.deploy.conftest import LOADED
 
 ROWS = 1_000
 
