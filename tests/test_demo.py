@@ -9,7 +9,7 @@ import pytest
 
 import probinfer as pi
 from probinfer import cli
-from probinfer.demo import picture, radon
+from probinfer.demo import picture, radon, run
 from probinfer.demo.baselines import pooled, rmse, unpooled
 from probinfer.errors import MissingExtra
 
@@ -77,9 +77,10 @@ def test_rmse():
     assert rmse(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == pytest.approx(2**0.5)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> tuple[Path, str]:
-    """Folder and printed text of one run of the demo, over a folder where it has run before, with the same draws."""
+@pytest.fixture(scope="module", params=[1500, pytest.param(run.DRAWS, marks=pytest.mark.long)])
+def demo(request, tmp_path_factory) -> tuple[Path, str]:
+    """Folder and printed text of one run of the demo, over a folder where it has run before, with the same draws; fewer
+    of them than usual by default."""
     import contextlib
     import io
 
@@ -92,6 +93,7 @@ def demo(tmp_path_factory) -> tuple[Path, str]:
     for _ in range(2):
         with contextlib.redirect_stdout(io.StringIO()) as text, pytest.MonkeyPatch.context() as patch:
             patch.setattr(pi, "infer", once)
+            patch.setattr(run, "DRAWS", request.param)
             assert cli.main(["demo", "--output", str(folder)]) == 0
     return folder, text.getvalue()
 

@@ -84,7 +84,7 @@ def test_numbers_against_closed_forms(normal):
     assert len(scores) == 9
 
 
-@pytest.mark.parametrize("far", [-40.0, 0.0, 40.0])
+@pytest.mark.parametrize("far", [-40.0, *(pytest.param(far, marks=pytest.mark.long) for far in (0.0, 40.0))])
 def test_crps_of_a_mixture_far_from_its_outcome(far):
     # twenty normals against E|X - y| - E|X - X'| / 2 in closed form
     means, sds = rng.normal(0, 3, 20), np.exp(rng.normal(0, 1, 20))
@@ -155,6 +155,7 @@ def covered(make, truth, repeats=400, level=0.9):
     return sum(score.lower <= truth <= score.upper for score in map(make, range(repeats)))
 
 
+@pytest.mark.long
 def test_intervals_cover():
     """400 tables of 200 rows; the number of hits is within the binomial band at a false-alarm rate of 1e-4, where the
     interval's coverage may be 2 points off for being asymptotic."""

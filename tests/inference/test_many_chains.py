@@ -71,6 +71,7 @@ def test_exact_law_of_a_positive_site():
     assert_moments(draws, law.mean(), law.std(), quantile=law.ppf, resolution=0.2)
 
 
+@pytest.mark.long
 def test_a_trajectory_that_is_never_refused_is_noticed(monkeypatch):
     monkeypatch.setattr(target_module, "_programs", OrderedDict())
     monkeypatch.setattr(ensemble, "uniform", lambda bits, dtype: jnp.full(bits.shape, 1e-30, dtype))

@@ -96,7 +96,11 @@ def test_resampling_mends_what_mean_field_leaves_out():
     assert len(draws) < len(plain)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [*METHODS[:2], pytest.param(METHODS[2], marks=pytest.mark.long)],
+    ids=lambda method: type(method).__name__,
+)
 def test_a_funnel_is_bad(method):
     assert infer(method, funnel, {}).report.verdict is pi.Verdict.BAD
 
