@@ -141,7 +141,7 @@ def run(script):
     )
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", pytest.param(".parquet", marks=pytest.mark.long)])
 def test_a_disk_that_fills_leaves_nothing_that_looks_finished(predictor, table, tmp_path, suffix):
     many = pd.concat([table] * 6, ignore_index=True).assign(x=np.linspace(-2, 2, 6 * ROWS))  # no two rows are equal
     source = write(many, tmp_path / "in.parquet")

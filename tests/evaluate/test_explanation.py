@@ -113,6 +113,7 @@ def test_random_orders_agree_with_all_coalitions(predictor):
     assert (np.abs(sampled["value"] - exact["value"]) <= 8 * sampled["se"] + 1e-9).all()
 
 
+@pytest.mark.long
 def test_lime_finds_the_slopes(predictor):
     found = pi.lime_weights(
         predictor, {"u": u[:1], "v": v[:1]}, ROWS, of=pi.Quantity.MEAN, samples=500, repeats=4

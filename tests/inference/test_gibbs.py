@@ -120,6 +120,7 @@ def test_entries_that_depend_on_one_another():
         assert_within_mcse(draws_of(posterior, "states"), 0.5)
 
 
+@pytest.mark.long
 def test_counts_without_end():
     """n ~ Poisson(5), y | n ~ Binomial(n, 0.4): n - y ~ Poisson(3) given y, for each of three pairs."""
 
@@ -262,6 +263,7 @@ def test_single_precision_finds_the_same_plan():
     assert_mixture(posterior)
 
 
+@pytest.mark.long
 def test_a_checkpoint_gives_the_same_draws(tmp_path):
     first = pi.infer(mixture, {"y": Y}, pi.Gibbs(draws=200), checkpoint=tmp_path / "run", progress=False)
     again = pi.infer(mixture, {"y": Y}, pi.Gibbs(draws=200), checkpoint=tmp_path / "run", progress=False)

@@ -205,6 +205,7 @@ def test_chosen_without_being_asked_for_and_the_reason_is_said(model):
     assert "cannot be integrated out" in reason
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_its_checkpoint(model, tmp_path):
     path = tmp_path / "run"
     whole = draw(model, Y, QUICK, progress=False, checkpoint=path)[0].positions

@@ -86,6 +86,10 @@ def test_both_modes_in_their_shares():
     assert posterior.report.verdict is not pi.Verdict.BAD
     law = stats.norm(0, np.sqrt(25.25))
     assert evidence_agrees(posterior, float(np.log(SHARES @ law.pdf([-4.0, 4.0]))))
+
+
+@pytest.mark.long
+def test_chains_do_not_find_both():
     nuts = infer(two_peaks, {}, pi.NUTS(chains=8, draws=500))
     assert nuts.report.verdict is pi.Verdict.BAD
 

@@ -55,12 +55,13 @@ def test_every_summary_is_kept_on_new_rows(line, small):
     than on the rows held out, which the search stopped at."""
     assert small.compression.before == DRAWS
     assert small.program.size == small.compression.after <= DRAWS / 10
-    new = {"x": np.random.default_rng(4).normal(size=300)}
+    new = {"x": np.random.default_rng(4).normal(size=len(X))}
     assert worst(line, small, new) <= 0.012
     assert worst(line, small, {"x": X}) == pytest.approx(small.compression.error, rel=0.7)
     assert small.compression.error <= 0.01
 
 
+@pytest.mark.long
 def test_as_many_draws_taken_at_random_do_not_keep_them(line, small):
     some = np.random.default_rng(5).permutation(DRAWS)[: small.program.size]
     random = fitted(m.line, {"x": m.x, "y": m.y}, {"slope": SLOPE[some], "sigma": SCALE[some]})
@@ -132,6 +133,7 @@ def test_shortest_intervals_and_metrics_follow_the_weights(line, small):
     assert crps[0] == pytest.approx(crps[1], rel=0.01)
 
 
+@pytest.mark.long
 def test_the_monte_carlo_error_is_that_of_the_draws_before(line, small):
     """Never below the full predictor's on the reference rows, and no more than the worst of them."""
     before, after = line.predict({"x": X}), small.predict({"x": X})

@@ -44,7 +44,7 @@ LAWS = {
 @pytest.mark.parametrize(
     ("name", "level"),
     [
-        pytest.param(name, level, marks=[] if name == "beta" and level == 0.9 else pytest.mark.long)
+        pytest.param(name, level, marks=[] if name == "log normal" and level == 0.9 else pytest.mark.long)
         for name in LAWS
         for level in (0.5, 0.9)
     ],

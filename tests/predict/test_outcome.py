@@ -44,7 +44,7 @@ def test_other_threads_keep_numpyros_checks_meanwhile(monkeypatch):
     monkeypatch.setattr(dist.Distribution, "set_default_validate_args", switched)
     with pytest.raises(AssertionError), numpyro.validation_enabled(False):
         pass
-    predictor = fitted(m.multivariate, {"x": m.x, "y": m.wide}, m.MULTIVARIATE)
+    predictor = pi.Predictor(Fit(pi.Model(m.multivariate), {"x": m.x, "y": m.wide}, m.MULTIVARIATE))  # made here
     assert predictor.predict({"x": m.x[:2]}).mean.shape == (2, 3)
 
 

@@ -375,11 +375,15 @@ def test_numbers_that_overflow_are_refused_with_the_row_and_its_input(line, far,
     assert np.isfinite(line.predict({"x": [1e100]}).sd[0])
 
 
-def test_counts_that_overflow_are_refused_and_infinite_chances_are_not():
+def test_counts_that_overflow_are_refused():
     counts = fitted(m.poisson, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
     for work in (counts.predict, counts.sample, lambda rows: counts.log_score(rows, [1.0, 1.0])):
         with pytest.raises(pi.PredictionError, match=r"In row 1 .* x = 800"):
             work({"x": [0.0, 800.0]})
+
+
+@pytest.mark.long
+def test_counts_without_a_cdf_that_overflow_are_refused_and_infinite_chances_are_not():
     sampled = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
     with pytest.raises(pi.PredictionError, match=r"In row 1 .* x = 800"):
         sampled.predict({"x": [0.0, 800.0]})
