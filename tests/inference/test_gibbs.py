@@ -413,7 +413,8 @@ def cut_off(y):
     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
 
-@pytest.mark.parametrize("seen", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("seen", [True, False])
 def test_a_conjugate_law_that_is_cut_off_is_not_drawn_whole(seen, monkeypatch):
     """Gradients do not see where a density becomes zero. The law is Normal(0.15, sqrt(1/2)) below 0.5. It is seen by
     the plan, or only by the draws that are refused."""

@@ -63,6 +63,7 @@ def test_exact_moments():
     assert [posterior.tree["posterior"].sizes[dim] for dim in ("chain", "draw")] == [128, 100]
 
 
+@pytest.mark.long
 def test_exact_law_of_a_positive_site():
     y = np.random.default_rng(3).poisson(3.0, 20)
     posterior = infer(rate, {"y": y}, pi.ManyChains())

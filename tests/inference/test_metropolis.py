@@ -241,7 +241,8 @@ def test_proposals_leave_the_law_where_it_is(name):
     assert_law(steps_from_exact_draws(PROPOSALS[name]), LAW.cdf, names=name)
 
 
-@pytest.mark.parametrize("name", ["drifting", pytest.param("independent", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["drifting", "independent"])
 def test_the_ratio_of_hastings_left_out_is_noticed(name, monkeypatch):
     monkeypatch.setattr(target_module, "_programs", OrderedDict())
     monkeypatch.setattr(proposed, "_log_prob", lambda laws, values: jnp.zeros(()))

@@ -443,8 +443,8 @@ def test_a_doubtful_posterior_gives_a_doubtful_estimate():
 # what is refused ----------------------------------------------------------------------------------------------------
 
 
-def test_estimates_show_themselves(chains):
-    estimate = pi.expect(lambda x: {"<a>": x}, dist.Normal(1.0, 1.0), level=0.95)
+def test_estimates_show_themselves():
+    estimate = pi.expect(lambda x: {"<a>": x}, dist.Normal(1.0, 1.0), pi.MonteCarlo(draws=1000), level=0.95)
     low, high = estimate.interval()
     assert low["<a>"] < estimate.value["<a>"] < high["<a>"]
     assert "95% interval" in estimate._repr_html_()

@@ -127,10 +127,10 @@ def test_twins_are_caught(name, monkeypatch):
 
 
 def test_smoothing_by_particles_agrees_with_kalman():
-    states = pi.smooth(MODEL, Y, pi.ParticleFilter(particles=300, runs=20), draws=100)
+    states = pi.smooth(MODEL, Y, pi.ParticleFilter(particles=200, runs=20), draws=40)
     exact = pi.smooth(MODEL, Y)
-    assert agrees(states.mean, exact.mean, states.mcse + exact.sd / 300, 19)
-    assert not agrees(states.mean, pi.filter(MODEL, Y).mean, states.mcse + exact.sd / 300, 19)
+    assert agrees(states.mean, exact.mean, states.mcse + exact.sd / 200, 19)
+    assert not agrees(states.mean, pi.filter(MODEL, Y).mean, states.mcse + exact.sd / 200, 19)
     np.testing.assert_allclose(states.sd, exact.sd, rtol=0.1)
 
 

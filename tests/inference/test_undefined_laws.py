@@ -55,9 +55,7 @@ def loud(report) -> list:
     return [finding for finding in report.findings if LOUD in finding.what]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.long if i > 1 else ()) for i, n in enumerate(MODELS)]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if i else ()) for i, n in enumerate(MODELS)])
 def test_filters_tell_where_a_law_is_none(name):
     report = pi.filter(MODELS[name], Y, pi.ParticleFilter(particles=500)).report
     assert report.verdict < pi.Verdict.GOOD
@@ -68,9 +66,7 @@ def test_filters_tell_where_a_law_is_none(name):
     assert state < 0.0  # in all of them the fault is there alone
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.long if i > 1 else ()) for i, n in enumerate(TWINS)]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if i else ()) for i, n in enumerate(TWINS)])
 def test_a_density_of_zero_and_ordinary_laws_are_no_alarm(name):
     assert not loud(pi.filter(TWINS[name], Y, pi.ParticleFilter(particles=500)).report)
 
