@@ -75,7 +75,7 @@ METHODS = {
     "correlated": pi.PMMH(particles=30, draws=600, warmup=100, thin=6, refresh=0.2),
     "ParticleGibbs": pi.ParticleGibbs(particles=15, draws=600, warmup=150),
 }
-QUICK = pi.PMMH(particles=30, draws=100, warmup=30, thin=6)  # the programs of the other
+QUICK = pi.PMMH(particles=10, chains=2, draws=40, warmup=10, thin=2)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,6 @@ def test_chosen_without_being_asked_for_and_the_reason_is_said(model):
     assert "cannot be integrated out" in reason
 
 
-@pytest.mark.long
 def test_a_run_goes_on_from_its_checkpoint(model, tmp_path):
     path = tmp_path / "run"
     whole = draw(model, Y, QUICK, progress=False, checkpoint=path)[0].positions

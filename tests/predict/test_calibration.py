@@ -286,7 +286,12 @@ A = {"a": np.exp(0.3 * m.draws())}
         (m.line, m.LINE, [-1e4, -300.0, -3.0, 0.0, 0.5, 4.0, 200.0, 1e6]),
         pytest.param(gamma, A, [1e-60, 1e-8, 0.1, 1.0, 3.0, 50.0, 1e4, 1e9], marks=pytest.mark.long),
         pytest.param(beta, A, [1e-40, 1e-8, 0.1, 0.5, 0.9, 1 - 1e-6, 1 - 1e-9, 1 - 1e-14], marks=pytest.mark.long),
-        (m.poisson, {"rate": np.exp(0.1 * m.draws())}, [0, 1, 2, 5, 30, 400, 9000, 10**6]),
+        pytest.param(
+            m.poisson,
+            {"rate": np.exp(0.1 * m.draws())},
+            [0, 1, 2, 5, 30, 400, 9000, 10**6],
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             m.poisson,
             {"rate": 1e4 * np.exp(0.01 * m.draws())},
@@ -407,6 +412,7 @@ def test_scores_that_do_not_fit_are_refused(by_site, tmp_path, change, text):
     shutil.rmtree(tmp_path / "predictor")
 
 
+@pytest.mark.long
 def test_a_rows_interval_does_not_depend_on_its_batch(by_site):
     x, site = line_rows(72, 24)[0]["x"], np.resize(["n", "s", "w"], 72)
     together = by_site.predict({"x": x, "site": site}, quantiles=(0.3,))
@@ -461,10 +467,10 @@ def test_too_few_rows_for_a_level(line, by_site):
     with pytest.raises(
         pi.PredictionError, match=re.escape("18 calibration rows, too few for a bound that no more than 5% of")
     ):
-        calibrated.predict(rows, 0.9)
+        calibrated.predict({"x": 0.0}, 0.9)
     with pytest.raises(pi.PredictionError, match=r"wanted 19 or more\. Ask for a lower level"):
-        calibrated.predict(rows, 0.9)
-    calibrated.predict(rows, 0.88)
+        calibrated.predict({"x": 0.0}, 0.9)
+    calibrated.predict({"x": 0.0}, 0.88)
     with pytest.raises(pi.PredictionError, match="100 calibration rows of the group 'w', too few"):
         by_site.predict({"x": 0.0, "site": "w"}, 0.99)
 

@@ -141,6 +141,7 @@ def test_the_monte_carlo_error_is_that_of_the_draws_before(line, small):
     assert np.max(after.mcse / after.epistemic_sd) == pytest.approx(np.max(before.mcse / before.epistemic_sd), rel=0.05)
 
 
+@pytest.mark.long
 def test_it_is_calibrated_afterwards(line, small):
     y = 2 * np.random.default_rng(7).normal(size=len(X))
     wide = small.calibrate({"x": X}, y)
@@ -173,11 +174,15 @@ def test_refusals(line, small):
         line.compress({"x": np.tile([1.0, 2.0], 50)})
     with pytest.raises(pi.PredictionError, match="compressed already"):
         small.compress({"x": X})
-    with pytest.raises(pi.PredictionError, match="No half of the 1000 draws was found to keep every summary"):
-        line.compress({"x": X}, 1e-9)
     geometric = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(m.draws())})
     with pytest.raises(pi.PredictionError, match="has a law without a closed form"):
         geometric.compress({"x": X})
+
+
+@pytest.mark.long
+def test_a_tolerance_that_takes_all_draws_is_refused(line):
+    with pytest.raises(pi.PredictionError, match="No half of the 1000 draws was found to keep every summary"):
+        line.compress({"x": X}, 1e-9)
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.6], [1.2, -0.2], [[1.0]], [1.0, 0.0], [np.nan, 1.0]])

@@ -151,6 +151,7 @@ def test_bounds_from_one_side(line):
     assert narrowest.interval is pi.Interval.HDI
 
 
+@pytest.mark.long
 def test_calibrated_bounds_cover_and_the_shortest_is_refused():
     """Of 2000 new rows, beta-binomial band with a false alarm rate of one in ten thousand."""
     rng = np.random.default_rng(70)

@@ -101,6 +101,7 @@ def test_weighted_draws(poisson):
     assert np.isclose(coarse.mean[0], small.predict({"x": STANDING}).mean.mean(), rtol=1e-12)
 
 
+@pytest.mark.long
 def test_raw_columns_of_a_pipeline():
     def model(X, level, J, y=None):
         import numpyro

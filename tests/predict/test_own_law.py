@@ -287,6 +287,7 @@ class NoMoments(dist.Normal):
         raise NotImplementedError
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("spread", "told"), [(1.0, True), pytest.param(0.01, False, marks=pytest.mark.long)])
 def test_an_epistemic_part_is_a_number_that_can_be_trusted_or_nan(spread, told):
     """S = 200 draws, R = 32 replicates, aleatoric sd 1. The draws are given, so that at a spread of 1 the noise is that
