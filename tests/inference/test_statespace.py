@@ -120,7 +120,7 @@ TWINS = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if i else ()) for i, n in enumerate(TWINS)])
+@pytest.mark.parametrize("name", TWINS)
 def test_twins_are_caught(name, monkeypatch):
     module, function, wrong = TWINS[name]
     monkeypatch.setattr(module, function, wrong(getattr(module, function)))
