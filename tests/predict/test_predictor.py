@@ -139,7 +139,7 @@ def test_mcse_of_chains_is_not_that_of_independent_draws():
 # the same answer, however it is asked for ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", ["line", "geometric"])
+@pytest.mark.parametrize("which", ["line", pytest.param("geometric", marks=pytest.mark.long)])
 def test_a_rows_answer_does_not_depend_on_its_batch(which, request):
     predictor = request.getfixturevalue(which)
     x = np.random.default_rng(1).normal(size=72)  # two blocks, of 64 and 8
