@@ -137,6 +137,7 @@ def test_a_surrogate_tree_of_a_step(predictor):
     assert pick(found, quantity="sd")["rule"].iloc[0].startswith("v ")
 
 
+@pytest.mark.long
 def test_vectors_whole_numbers_and_pictures(predictor):
     def mixed(X, group, y=None):
         b = numpyro.sample("b", dist.Normal(0, 1).expand([X.shape[1]]).to_event(1))

@@ -203,8 +203,8 @@ def test_bad_input(normal):
 
 
 def test_shown(normal):
-    scores = pi.metrics(normal, {"x": x[:5]}, y_line[:5])
-    assert repr(scores).startswith("Scores of y: 5 rows, 90% intervals")
+    scores = pi.metrics(normal, {"x": x}, y_line)
+    assert repr(scores).startswith("Scores of y: 300 rows, 90% intervals")
     assert "<table" in scores._repr_html_()
 
 
