@@ -351,8 +351,8 @@ class Predictor:
         ...     numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
         >>> x = np.linspace(-1, 1, 50)
         >>> predictor = Predictor(infer(model, {"x": x, "y": x}, Exact(draws=1000), progress=False))
-        >>> small = predictor.compress({"x": x})
-        >>> small.compression.before, small.compression.after < 40, small.compression.error < 0.01
+        >>> small = predictor.compress({"x": x}, tolerance=0.05)
+        >>> small.compression.before, small.compression.after < 40, small.compression.error < 0.05
         (1000, True, True)
         """
         from probinfer.predict.compress import compress

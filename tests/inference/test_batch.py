@@ -233,6 +233,7 @@ def often(monkeypatch):
     monkeypatch.setattr(batched_chains, "_LEAST", 13)
 
 
+@pytest.mark.long
 def test_where_blocks_end_changes_no_draw_and_a_cut_checkpoint_gives_the_same(tmp_path, often, usual, monkeypatch):
     path = tmp_path / "run.checkpoint"
     np.testing.assert_array_equal(draws(run(checkpoint=path)), draws(usual))

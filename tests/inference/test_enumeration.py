@@ -526,6 +526,7 @@ def long_chain():
     return summed, exactly
 
 
+@pytest.mark.long
 def test_a_long_chain_costs_its_length(long_chain):
     summed, exactly = long_chain
     z = points(summed, 1)[0]

@@ -329,6 +329,7 @@ def assert_without_gradient(posterior):
     assert_within_mcse(draws_of(posterior, "a"), weights @ (2.0 - k) / 2, resolution=0.5, names="a")
 
 
+@pytest.mark.long
 def test_metropolis_within_gibbs_where_there_is_no_gradient(tmp_path):
     posterior = infer(without_gradient, {"y": np.array(2.0)}, pi.Gibbs(draws=1000, warmup=200))
     assert posterior.tree.attrs["plan"] == "k: a walk on the whole numbers, all entries at once; a: a random walk"

@@ -144,6 +144,7 @@ def test_known_levels_are_answered_as_without(predictor):
         np.testing.assert_array_equal(getattr(mixed, field)[:-1], getattr(plain.predict(rows), field))
 
 
+@pytest.mark.long
 def test_an_answer_depends_neither_on_the_batch_nor_on_what_the_level_is_called(predictor):
     alone = predictor.predict({"x": [0.3], "group": [J]})
     several = predictor.predict({"x": np.full(150, 0.3), "group": np.r_[np.resize(group, 147), 99, -1, 10**12]})

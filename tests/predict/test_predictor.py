@@ -128,6 +128,7 @@ def test_several_numbers_with_a_joint_law():
     assert predictor.sample({"x": m.x[:2]}, draws=7).shape == (7, 2, 3)
 
 
+@pytest.mark.long
 def test_mcse_of_chains_is_not_that_of_independent_draws():
     slope = np.repeat(m.draws()[:20], 10)  # each draw ten times: 10 times fewer
     latents = {"slope": slope, "sigma": m.LINE["sigma"]}
