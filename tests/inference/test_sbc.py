@@ -105,7 +105,7 @@ def ranks(
 
 def test_conjugate_model_is_calibrated():
     case = normal_mean()
-    assert_uniform_ranks(ranks(case, case.model, 48), KEPT, bins=8, names="mu")
+    assert_uniform_ranks(ranks(case, case.model, 80), KEPT, bins=8, names="mu")
 
 
 @pytest.mark.long
