@@ -89,7 +89,7 @@ def run(*arguments: str, **options) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["inspect", "nowhere"], "nowhere"),
+        pytest.param(["inspect", "nowhere"], "nowhere", marks=pytest.mark.long),
         (["score", "nowhere", "rows.csv", "predictions.csv"], "nowhere"),
     ],
 )

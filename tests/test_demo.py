@@ -1,15 +1,15 @@
 """The demo: its data are what they are said to be, its baselines are least squares, and it runs from end to end."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import probinfer as pi
 from probinfer import cli
-from probinfer.demo import picture, radon
+from probinfer.demo import picture, radon, run
 from probinfer.demo.baselines import pooled, rmse, unpooled
 from probinfer.errors import MissingExtra
 
@@ -77,22 +77,19 @@ def test_rmse():
     assert rmse(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == pytest.approx(2**0.5)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> tuple[Path, str]:
-    """Folder and printed text of one run of the demo, over a folder where it has run before, with the same draws."""
+@pytest.fixture(scope="module", params=[1500, pytest.param(run.DRAWS, marks=pytest.mark.long)])
+def demo(request, tmp_path_factory) -> tuple[Path, str]:
+    """Folder and printed text of one run of the demo, over a folder as an earlier one leaves it; with fewer draws than
+    usual by default."""
     import contextlib
     import io
 
-    folder, infer, drawn = tmp_path_factory.mktemp("demo") / "out", pi.infer, []
-
-    def once(*arguments, **settings):
-        drawn[:] = drawn or [infer(*arguments, **settings)]
-        return drawn[0]
-
-    for _ in range(2):
-        with contextlib.redirect_stdout(io.StringIO()) as text, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pi, "infer", once)
-            assert cli.main(["demo", "--output", str(folder)]) == 0
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    shutil.copytree(Path(__file__).parent / "predict" / "stored" / "v1-normal", folder / "predictor")
+    (folder / "predictions.csv").write_text("what was here before")
+    with contextlib.redirect_stdout(io.StringIO()) as text, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "DRAWS", request.param)
+        assert cli.main(["demo", "--output", str(folder)]) == 0
     return folder, text.getvalue()
 
 

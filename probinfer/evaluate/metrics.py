@@ -44,11 +44,11 @@ def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: 
 
     >>> import numpy as np, numpyro, numpyro.distributions as dist
     >>> import probinfer as pi
-    >>> def coin(y=None):
-    ...     p = numpyro.sample("p", dist.Beta(1, 1))
-    ...     numpyro.sample("y", dist.Normal(p, 1), obs=y)
+    >>> def level(y=None):
+    ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
+    ...     numpyro.sample("y", dist.Normal(mu, 1), obs=y)
     >>> data = {"y": np.random.default_rng(0).normal(0.5, 1, 50)}
-    >>> prediction = Predictor(pi.infer(coin, data, progress=False)).predict({})
+    >>> prediction = Predictor(pi.infer(level, data, progress=False)).predict({})
     >>> scores = metrics(prediction, None, [0.7])
     >>> scores["coverage"].value
     1.0

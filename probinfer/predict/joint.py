@@ -47,13 +47,13 @@ class JointPredictor:
             a discrete site of each row in common.
 
     >>> import numpy as np, numpyro, numpyro.distributions as dist
-    >>> from probinfer import infer
+    >>> from probinfer import Laplace, infer
     >>> def model(x, height=None, ill=None):
     ...     slope = numpyro.sample("slope", dist.Normal(0, 1))
     ...     numpyro.sample("height", dist.Normal(slope * x, 1.0), obs=height)
     ...     numpyro.sample("ill", dist.Bernoulli(logits=slope * x), obs=ill)
     >>> x = np.linspace(-1, 1, 40)
-    >>> posterior = infer(model, {"x": x, "height": x, "ill": x > 0}, progress=False)
+    >>> posterior = infer(model, {"x": x, "height": x, "ill": x > 0}, Laplace(), progress=False)
     >>> predictor = Predictor(posterior, outcome=["height", "ill"])
     >>> prediction = predictor.predict({"x": [0.0, 1.0]})
     >>> list(prediction), prediction["ill"].probabilities.shape, list(prediction.to_frame())[:1]

@@ -16,6 +16,7 @@ from tests.inference.statistics import assert_within_mcse
 
 FALSE_ALARM = 1e-6
 SMALL = sorted((Path(__file__).parent / "reference").glob("*.json"))
+QUICK = ("eight_schools_noncentered", "garch11")
 
 
 def assert_agrees(draws, reference, *, total):
@@ -33,7 +34,10 @@ def assert_agrees(draws, reference, *, total):
 TOTAL = sum(len(json.loads(path.read_text())["parameters"]) for path in SMALL)
 
 
-@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.long, id=path.stem) for path in SMALL],
+)
 def test_small_reference(path):
     stored = json.loads(path.read_text())
     entry = REGISTRY[stored["name"]]

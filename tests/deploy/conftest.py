@@ -17,7 +17,7 @@ import probinfer as pi
 from probinfer.deploy import score as scoring
 from tests.deploy.houses import LEVELS, houses
 
-LOADED = functools.lru_cache(maxsize=4)(pi.load_predictor)
+LOADED = functools.lru_cache(maxsize=8)(pi.load_predictor)
 
 
 @pytest.fixture(autouse=True)

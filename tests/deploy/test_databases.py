@@ -19,6 +19,7 @@ from probinfer.deploy import table_sink
 from probinfer.deploy.database import Address, connect
 from probinfer.deploy.score import score
 from probinfer.deploy.table_sink import IfExists, TableSink
+from tests.deploy.conftest import LOADED
 from tests.deploy.houses import rows
 from tests.deploy.test_tables import assert_predicted, read, write
 
@@ -298,7 +299,7 @@ def test_cells_of_sqlite_have_types_of_their_own(quick, tmp_path):
 def test_decimals_and_arrays_of_postgresql(postgres, quick, tmp_path):
     query = """SELECT 7 AS id, 'a' AS name, 0.25::numeric AS x, 1::smallint AS "group" """
     score(quick, postgres.url, tmp_path / "out.csv", query=query, keep=["id", "name"])
-    expected = pi.load_predictor(quick).predict({"x": [0.25], "group": [1]}).mean
+    expected = LOADED(quick).predict({"x": [0.25], "group": [1]}).mean
     np.testing.assert_allclose(read(tmp_path / "out.csv")["mean"], expected)
 
 

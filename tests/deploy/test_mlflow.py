@@ -179,6 +179,7 @@ def test_mlflow_models_serve(saved):
         server.wait(30)
 
 
+@pytest.mark.long
 def test_several_outcomes(tmp_path):
     joint = pi.Predictor(fit(), outcome=NAMES)
     flavor.save_model(joint, tmp_path / "persons")

@@ -3,6 +3,7 @@
 import asyncio
 
 import numpy as np
+import pytest
 
 from probinfer.deploy.batcher import Batcher
 from probinfer.deploy.meter import Meter
@@ -56,6 +57,15 @@ def test_a_version_of_the_same_program_is_not_compiled_again(tmp_path):
     before, after = (served.answer([question])[0].answer.mean for served in (first, slot.served))
     np.testing.assert_allclose(after - before, 0.5)
 
+
+@pytest.mark.long
+def test_a_version_of_another_program_shares_nothing(tmp_path):
+    path = tmp_path / "line"
+    save(path, 0.0)
+    models = Models({"line": Slot(load("line", path), Batcher(Worker("test")))}, Meter(["line"]), 1)
+    slot = models.slots["line"]
+    asyncio.run(models.warm())
+    known = dict(slot.served.answers._few.engine._compiled)
     fitted(m.line, {"x": m.x, "y": m.y}, {name: values[:-4] for name, values in m.LINE.items()}, chains=4).save(path)
     asyncio.run(models.look("line"))
     assert slot.served.answers._few.engine._compiled.keys().isdisjoint(known)

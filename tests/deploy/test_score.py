@@ -16,6 +16,7 @@ import pytest
 
 import probinfer as pi
 from probinfer.deploy.score import score
+from tests.deploy.conftest import LOADED
 
 ROWS = 1_000
 
@@ -31,7 +32,7 @@ def predictor(tmp_path_factory):
     rng = np.random.default_rng(0)
     data = {"x": rng.normal(size=60), "X": rng.normal(size=(60, 2)), "group": np.arange(60) % 4, "J": 4}
     data["y"] = data["x"] + rng.normal(size=60)
-    made = pi.Predictor(pi.infer(model, data, pi.NUTS(draws=250), progress=False), accept=pi.Verdict.DOUBTFUL)
+    made = pi.Predictor(pi.infer(model, data, pi.Exact(draws=1000), progress=False))
     path = tmp_path_factory.mktemp("model") / "predictor"
     made.save(path)
     return path
@@ -74,7 +75,7 @@ def test_scores_are_the_predictions_whatever_the_format_and_chunk(predictor, tab
     )
     assert done.rows == ROWS
     found = read(tmp_path / f"out{target}")
-    expected = pi.load_predictor(predictor).predict(table, level=0.8, quantiles=(0.25,))
+    expected = LOADED(predictor).predict(table, level=0.8, quantiles=(0.25,))
     assert found["name"].tolist() == table["name"].tolist()
     for name, values in expected.columns().items():
         np.testing.assert_allclose(found[name], values, rtol=1e-10, err_msg=name)
@@ -140,9 +141,9 @@ def run(script):
     )
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", pytest.param(".parquet", marks=pytest.mark.long)])
 def test_a_disk_that_fills_leaves_nothing_that_looks_finished(predictor, table, tmp_path, suffix):
-    many = pd.concat([table] * 20, ignore_index=True).assign(x=np.linspace(-2, 2, 20 * ROWS))  # no two rows are equal
+    many = pd.concat([table] * 6, ignore_index=True).assign(x=np.linspace(-2, 2, 6 * ROWS))  # no two rows are equal
     source = write(many, tmp_path / "in.parquet")
     process = run(
         f"""

@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 def settings(folder, **more):
     models = (("line", folder / "line"), ("classes", folder / "classes"))
-    usual = {"max_batch": 8, "reload": 0.0, "drain": 0.0, "body_timeout": 1.0, "max_body": MOST_BODY, "max_rows": 500}
+    usual = {"max_batch": 4, "reload": 0.0, "drain": 0.0, "body_timeout": 1.0, "max_body": MOST_BODY, "max_rows": 500}
     return ServeSettings(models, **{**usual, **more})
 
 

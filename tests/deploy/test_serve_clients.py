@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(folder):
-    with running(ServeSettings((("grouped", folder),), max_batch=8, max_rows=50, reload=0.0, drain=0.0)) as (client, _):
+    with running(ServeSettings((("grouped", folder),), max_batch=2, max_rows=50, reload=0.0, drain=0.0)) as (client, _):
         yield client
 
 

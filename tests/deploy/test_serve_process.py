@@ -146,7 +146,7 @@ class Load:
 
 
 def test_sigterm_under_load_loses_no_request(artifact):
-    with process(artifact, "--max-batch", "8", "--drain", "1.5", "--log-requests") as server:
+    with process(artifact, "--max-batch", "4", "--drain", "1.5", "--log-requests") as server:
         with httpx.Client(base_url=server.address, headers={"x-api-key": KEY}) as client:
             until_ready(client)
             load = Load(server.address, 4)

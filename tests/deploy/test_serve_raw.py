@@ -13,6 +13,7 @@ from probinfer.deploy.named_outputs import Output
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings
 from tests.deploy import raw_rows
+from tests.deploy.conftest import LOADED
 from tests.deploy.raw_rows import HOUSES, RECORDS
 from tests.deploy.serving import metric, running, tensor
 from tests.predict.test_point import KEPT, LINEAR, SOFTMAX
@@ -43,14 +44,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(folder):
     models = tuple((name, folder / name) for name in ("price", "fate", "point", "kind"))
-    with running(ServeSettings(models, max_batch=8, reload=0.0, drain=0.0)) as (client, _):
+    with running(ServeSettings(models, max_batch=2, reload=0.0, drain=0.0)) as (client, _):
         yield client
 
 
 def test_raw_records_are_answered_in_the_outcomes_own_units(client, folder):
     body = {"records": RECORDS, "level": 0.8, "quantiles": [0.5]}
     found = client.post("/predict/price", json=body).json()
-    expected = pi.load_predictor(folder / "price").predict(ROWS, level=0.8, quantiles=(0.5,))
+    expected = LOADED(folder / "price").predict(ROWS, level=0.8, quantiles=(0.5,))
     assert found["outcome"] == "price"
     for name in ("mean", "sd", "lower", "upper", "epistemic_sd", "mcse"):
         np.testing.assert_allclose([row[name] for row in found["predictions"]], getattr(expected, name), rtol=1e-10)
@@ -63,7 +64,7 @@ def test_raw_tensors_are_answered_as_records_are(client, folder):
     answer = client.post("/v2/models/price/infer", json=body)
     assert answer.status_code == 200, answer.text
     outputs = {output["name"]: np.reshape(output["data"], output["shape"]) for output in answer.json()["outputs"]}
-    predictor = pi.load_predictor(folder / "price")
+    predictor = LOADED(folder / "price")
     expected = predictor.predict(ROWS)
     np.testing.assert_allclose(outputs["mean"], expected.mean, rtol=1e-10)
     np.testing.assert_allclose(outputs["upper"], expected.upper, rtol=1e-10)
@@ -73,7 +74,7 @@ def test_raw_tensors_are_answered_as_records_are(client, folder):
 def test_labels_of_classes_are_answered_as_labels(client, folder):
     wanted = ["probabilities", "most_probable", "in_set"]
     found = client.post("/predict/fate", json={"records": RECORDS, "outputs": wanted}).json()
-    expected = pi.load_predictor(folder / "fate").predict(ROWS)
+    expected = LOADED(folder / "fate").predict(ROWS)
     assert found["classes"] == ["kept", "sold"]
     assert [row["most_probable"] for row in found["predictions"]] == expected.most_probable.tolist()
     tensors = {"inputs": TENSORS, "outputs": [{"name": "most_probable"}, {"name": "in_set"}]}
@@ -93,7 +94,7 @@ def test_outcomes_are_reported_in_their_own_units(client, folder, model, labelle
     records = [{**record, name: value} for record, value in zip(RECORDS, came, strict=True)]
     answer = client.post(f"/feedback/{model}", json={"records": records, "level": 0.5})
     assert answer.status_code == 200, answer.text
-    p = pi.load_predictor(folder / model).predict(ROWS, level=0.5)
+    p = LOADED(folder / model).predict(ROWS, level=0.5)
     numbers = np.array(came) if model == "price" else np.searchsorted(["kept", "sold"], came)
     assert answer.json()["covered"] == ((p.lower <= numbers) & (numbers <= p.upper)).tolist()
     assert metric(client, f'probinfer_feedback_total{{model="{model}",level="0.5"}}') >= 2
@@ -178,7 +179,7 @@ def test_point_models_are_answered_with_their_intervals(client, folder):
     rows = {"a": [0.3, -1.0], "b": [0.5, 0.1], "site": [0, 1]}
     records = [{name: values[i] for name, values in rows.items()} for i in range(2)]
     found = client.post("/predict/point", json={"records": records, "level": 0.8, "quantiles": [0.25]}).json()
-    expected = pi.load_predictor(folder / "point").predict(rows, level=0.8, quantiles=(0.25,))
+    expected = LOADED(folder / "point").predict(rows, level=0.8, quantiles=(0.25,))
     assert set(found["predictions"][0]) == {"mean", "sd", "lower", "upper", "quantiles"}
     for name in ("mean", "sd", "lower", "upper"):
         np.testing.assert_allclose([row[name] for row in found["predictions"]], getattr(expected, name), rtol=1e-12)
@@ -195,8 +196,8 @@ def test_many_rows_of_a_point_model_come_in_pieces(client, folder):
         tensor("b", rows["b"].tolist()),
         tensor("site", rows["site"].tolist(), "INT64"),
     ]
-    found = client.post("/v2/models/point/infer", json={"inputs": inputs}).json()  # max_batch is 8
-    expected = pi.load_predictor(folder / "point").predict(rows)
+    found = client.post("/v2/models/point/infer", json={"inputs": inputs}).json()  # max_batch is 2
+    expected = LOADED(folder / "point").predict(rows)
     outputs = {output["name"]: output["data"] for output in found["outputs"]}
     np.testing.assert_allclose(outputs["upper"], expected.upper, rtol=1e-12)
     assert found["parameters"]["guarantee"] == expected.guarantee
@@ -207,7 +208,7 @@ def test_a_point_classifier_gives_labels_and_sets(client, folder):
     found = client.post(
         "/predict/kind", json={"records": records, "level": 0.9, "outputs": ["most_probable", "in_set"]}
     )
-    expected = pi.load_predictor(folder / "kind").predict({"a": [2.0, 0.1], "b": [0.0, 1.0]}, level=0.9)
+    expected = LOADED(folder / "kind").predict({"a": [2.0, 0.1], "b": [0.0, 1.0]}, level=0.9)
     assert [row["most_probable"] for row in found.json()["predictions"]] == expected.most_probable.tolist()
     assert [row["in_set"] for row in found.json()["predictions"]] == expected.sets.tolist()
     for more, text in [
@@ -258,7 +259,7 @@ def test_a_browser_shows_the_raw_columns(client, folder):
     assert all(f">{town}</option>" in page for town in ("Aix", "Ulm", "Řím"))
     assert 'type="datetime-local"' in page
     example = load("price", folder / "price").example()
-    expected = pi.load_predictor(folder / "price").predict(example)
+    expected = LOADED(folder / "price").predict(example)
     drawn = [float(text) for text in re.findall(r"<text[^>]*>(-?[\d.]+)</text>", page)]
     np.testing.assert_allclose(drawn, [expected.lower[0], expected.upper[0]], rtol=1e-3)
     assert re.search(r'id="problem"[^>]*></p>', page)

@@ -22,6 +22,7 @@ from probinfer.deploy import score as scoring
 from probinfer.deploy.ahead import ahead
 from probinfer.deploy.score import score
 from probinfer.deploy.table_sink import IfExists
+from tests.deploy.conftest import LOADED
 from tests.deploy.houses import rows
 
 COUNT = 700
@@ -55,7 +56,7 @@ def read(path):
 
 
 def assert_predicted(predictor, found, table, level=0.9):
-    expected = pi.load_predictor(predictor).predict(table, level=level)
+    expected = LOADED(predictor).predict(table, level=level)
     assert len(found) == len(table)
     for name, values in expected.columns().items():
         np.testing.assert_allclose(found[name], values, rtol=1e-9, err_msg=name)
@@ -130,7 +131,7 @@ def test_vectors_come_as_lists_or_as_columns(tmp_path):
     X = rng.normal(size=(50, 3))
     fitted = pi.infer(model, {"X": X, "y": X.sum(axis=1)}, pi.Exact(draws=100), progress=False)
     pi.Predictor(fitted).save(tmp_path / "predictor")
-    expected = pi.load_predictor(tmp_path / "predictor").predict({"X": X}).mean
+    expected = LOADED(tmp_path / "predictor").predict({"X": X}).mean
     lists = pa.table({"X": pa.array(X.tolist())})
     pq.write_table(lists, tmp_path / "lists.parquet")
     pq.write_table(lists.cast(pa.schema({"X": pa.list_(pa.float64(), 3)})), tmp_path / "fixed.parquet")
@@ -223,8 +224,8 @@ def test_a_wrong_call_is_not_fifty_bad_rows(quick, tmp_path):
 
 def test_a_failed_run_leaves_no_rejects(quick, tmp_path):
     (tmp_path / "bad.jsonl").write_text("what was here before")
-    long = f"1.{'0' * 75},1,1\n"  # 80 bytes: Arrow tells types by the first megabyte
-    (tmp_path / "in.csv").write_text("x,group,id\n1,1,1\na,1,2\n" + long * 60_000 + "1,1,text\n")
+    long = f"1.{'0' * 3995},1,1\n"  # 4,000 bytes: Arrow tells types by the first megabyte
+    (tmp_path / "in.csv").write_text("x,group,id\n1,1,1\na,1,2\n" + long * 1_200 + "1,1,text\n")
     with pytest.raises(pi.DataError, match="cannot be read as the table it should be"):
         score(quick, tmp_path / "in.csv", tmp_path / "out.csv", keep=["id"], rejects=tmp_path / "bad.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "in.csv"]
@@ -253,7 +254,7 @@ def test_lines_of_json_whatever_they_hold(quick, tmp_path):
     done = score(quick, tmp_path / "in.jsonl", tmp_path / "out.jsonl", keep=["id"], rejects=tmp_path / "bad.jsonl")
     assert (done.rows, done.rejected) == (3, 7)
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    expected = pi.load_predictor(quick).predict({"x": [0.5, 1.0, -0.5], "group": [1, 2, 0]})
+    expected = LOADED(quick).predict({"x": [0.5, 1.0, -0.5], "group": [1, 2, 0]})
     np.testing.assert_allclose([line["mean"] for line in found], expected.mean, rtol=1e-12)
     assert [line["id"] for line in found] == ["a", '{"deep": 1}', None]
     bad = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]

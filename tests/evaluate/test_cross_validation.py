@@ -94,6 +94,7 @@ def test_folds_of_any_size_run_one_program(posterior, found):
     assert off_by(again) < 1
 
 
+@pytest.mark.long
 def test_a_warm_start_draws_from_the_fold_and_not_from_where_it_starts():
     """Two chains from draws of another posterior, far away: the law is the fold's, and the metric fits at once."""
     method = pi.NUTS(chains=2, draws=1500)
@@ -290,11 +291,11 @@ def test_calibrating_by_the_folds_covers_fresh_rows(crossed, tmp_path):
     assert loaded.guarantee == grouped.predict({"x": x[:9]}, groups=side[:9]).guarantee
 
 
-def test_calibrating_by_folds_takes_every_row_and_good_fits(crossed):
-    with pytest.raises(pi.PredictionError, match="groups has 3 entries for 400 rows"):
-        crossed.calibrate(groups=[0, 1, 1])
-    with pytest.raises(pi.PredictionError, match="Only 320 of 400 rows were left out"):
-        replace(crossed, folds=crossed.folds[:4]).calibrate()
-    bad = replace(crossed.folds[0], report=SimpleNamespace(verdict=pi.Verdict.BAD))
+def test_calibrating_by_folds_takes_every_row_and_good_fits(found):
+    with pytest.raises(pi.PredictionError, match="groups has 3 entries for 45 rows"):
+        found.calibrate(groups=[0, 1, 1])
+    with pytest.raises(pi.PredictionError, match="Only 34 of 45 rows were left out"):
+        replace(found, folds=found.folds[:3]).calibrate()
+    bad = replace(found.folds[0], report=SimpleNamespace(verdict=pi.Verdict.BAD))
     with pytest.raises(pi.UnreliablePosterior, match="The worst verdict of a fold is BAD"):
-        replace(crossed, folds=(bad, *crossed.folds[1:])).calibrate()
+        replace(found, folds=(bad, *found.folds[1:])).calibrate()

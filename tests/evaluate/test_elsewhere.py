@@ -64,6 +64,7 @@ def test_folds_are_the_same_elsewhere(posterior, here, threads, monkeypatch):
         assert (abs(found.log_score[fold.test] - exact) < 6 * error + 1e-3).all()
 
 
+@pytest.mark.long
 def test_trials_are_the_same_elsewhere(threads):
     one = pi.tune(level, DATA, SCALES, method=pi.Exact(draws=200), progress=False)
     other = pi.tune(level, DATA, SCALES, method=pi.Exact(draws=200), executor=threads, progress=False)

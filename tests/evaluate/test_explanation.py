@@ -113,6 +113,7 @@ def test_random_orders_agree_with_all_coalitions(predictor):
     assert (np.abs(sampled["value"] - exact["value"]) <= 8 * sampled["se"] + 1e-9).all()
 
 
+@pytest.mark.long
 def test_lime_finds_the_slopes(predictor):
     found = pi.lime_weights(
         predictor, {"u": u[:1], "v": v[:1]}, ROWS, of=pi.Quantity.MEAN, samples=500, repeats=4
@@ -136,6 +137,7 @@ def test_a_surrogate_tree_of_a_step(predictor):
     assert pick(found, quantity="sd")["rule"].iloc[0].startswith("v ")
 
 
+@pytest.mark.long
 def test_vectors_whole_numbers_and_pictures(predictor):
     def mixed(X, group, y=None):
         b = numpyro.sample("b", dist.Normal(0, 1).expand([X.shape[1]]).to_event(1))

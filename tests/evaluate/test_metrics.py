@@ -84,6 +84,7 @@ def test_numbers_against_closed_forms(normal):
     assert len(scores) == 9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("far", [-40.0, 0.0, 40.0])
 def test_crps_of_a_mixture_far_from_its_outcome(far):
     # twenty normals against E|X - y| - E|X - X'| / 2 in closed form
@@ -155,6 +156,7 @@ def covered(make, truth, repeats=400, level=0.9):
     return sum(score.lower <= truth <= score.upper for score in map(make, range(repeats)))
 
 
+@pytest.mark.long
 def test_intervals_cover():
     """400 tables of 200 rows; the number of hits is within the binomial band at a false-alarm rate of 1e-4, where the
     interval's coverage may be 2 points off for being asymptotic."""
@@ -202,8 +204,8 @@ def test_bad_input(normal):
 
 
 def test_shown(normal):
-    scores = pi.metrics(normal, {"x": x[:5]}, y_line[:5])
-    assert repr(scores).startswith("Scores of y: 5 rows, 90% intervals")
+    scores = pi.metrics(normal, {"x": x}, y_line)
+    assert repr(scores).startswith("Scores of y: 300 rows, 90% intervals")
     assert "<table" in scores._repr_html_()
 
 

@@ -272,6 +272,7 @@ def test_bad_input(predictor):
         pi.Monitor.from_state(predictor, "not json")
 
 
+@pytest.mark.long
 def test_of_a_predictor_with_preprocessing_the_models_inputs_are_watched():
     def model(z, y=None):
         slope = numpyro.sample("slope", dist.Normal(0, 1))

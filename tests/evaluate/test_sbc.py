@@ -86,6 +86,7 @@ def test_wrong_posteriors_are_told_apart_and_which_way(wrong, seen):
     assert seen(found.to_frame())
 
 
+@pytest.mark.long
 def test_an_executor_gives_the_same_ranks(right):
     with ThreadPoolExecutor(2) as pool:
         found = pi.sbc(line, DATA, Closed(), replications=200, seed=3, executor=pool, progress=False)

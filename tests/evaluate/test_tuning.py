@@ -67,6 +67,7 @@ def test_the_best_the_simplest_and_the_table(trials):
         trials.simplest("degree")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [pi.RandomSearch, pi.BayesianSearch])
 def test_random_and_bayesian_searches_find_a_wide_prior(make):
     found = search(make({"scale": pi.Range(0.01, 100.0, log=True)}, trials=5), criterion=pi.Criterion.CRPS)

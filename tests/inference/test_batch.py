@@ -143,7 +143,8 @@ def test_a_chain_of_a_batch_draws_what_it_draws_alone(target):
     assert seen["depth"].max() == DEPTH
 
 
-@pytest.mark.parametrize("broken", ["merge", pytest.param("turn", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("broken", ["merge", "turn"])
 def test_a_broken_tree_draws_something_else(target, monkeypatch, broken):
     monkeypatch.setattr(target_module, "_programs", OrderedDict())
     if broken == "merge":
@@ -155,6 +156,7 @@ def test_a_broken_tree_draws_something_else(target, monkeypatch, broken):
         assert_alike(both(target, 6))
 
 
+@pytest.mark.long
 def test_no_chain_waits_for_the_tree_of_another(target):
     """All have their draws after as many gradients as the chain that takes most of them needs for its own."""
     count = 64
@@ -231,6 +233,7 @@ def often(monkeypatch):
     monkeypatch.setattr(batched_chains, "_LEAST", 13)
 
 
+@pytest.mark.long
 def test_where_blocks_end_changes_no_draw_and_a_cut_checkpoint_gives_the_same(tmp_path, often, usual, monkeypatch):
     path = tmp_path / "run.checkpoint"
     np.testing.assert_array_equal(draws(run(checkpoint=path)), draws(usual))

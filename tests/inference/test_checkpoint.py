@@ -73,12 +73,13 @@ def test_killed_at_any_moment(tmp_path, expected):
     np.testing.assert_array_equal(draws(run(path)), expected)
 
 
-def test_cut_anywhere_and_with_rubbish_at_the_end(tmp_path, expected, often):
+@pytest.mark.parametrize("cuts", [2, pytest.param(20, marks=pytest.mark.long)])
+def test_cut_anywhere_and_with_rubbish_at_the_end(cuts, tmp_path, expected, often):
     path = tmp_path / "run.checkpoint"
     run(path)
     whole = path.read_bytes()
     generator = np.random.default_rng(0)
-    for cut in [5, len(MAGIC), len(MAGIC) + 7, len(whole) - 1, *generator.integers(30, len(whole), 8)]:
+    for cut in [5, len(MAGIC), len(MAGIC) + 7, len(whole) - 1, *generator.integers(30, len(whole), cuts)]:
         path.write_bytes(whole[:cut] + generator.bytes(int(generator.integers(0, 40)) if cut > 500 else 0))
         np.testing.assert_array_equal(draws(run(path)), expected)
         assert path.read_bytes().startswith(MAGIC)

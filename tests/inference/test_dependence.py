@@ -129,7 +129,10 @@ def test_short_axes_change_no_number(program):
             np.testing.assert_allclose(one, all_of_them, rtol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("index", [[0, 1, 0, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
+@pytest.mark.parametrize(
+    "index",
+    [[0, 1, 0, 1, 0], *(pytest.param(index, marks=pytest.mark.long) for index in ([1, 1, 0, 0, 0], [0, 0, 0, 0, 0]))],
+)
 def test_few_slices_change_no_number(program, index):
     run, few = jax.jit(everything), jax.jit(lambda z: evaluate(program, [Few(z, np.array(index), 0)]))
     for pair in ([0, 1], [2, 0], [1, 1]):

@@ -153,7 +153,11 @@ def assert_exact(case: Case, defect: float, method: type) -> None:
 
 
 METHODS = (pi.NUTS, pi.HMC, pi.Metropolis)
-QUICK = {pi.NUTS: CASES, pi.HMC: (dirichlet_multinomial,), pi.Metropolis: (linear_regression,)}
+QUICK = {  # of the supports one each: the line, above zero, a simplex, in order
+    pi.NUTS: (normal_mean_and_scale, beta_bernoulli, order_statistics),
+    pi.HMC: (dirichlet_multinomial,),
+    pi.Metropolis: (linear_regression,),
+}
 PAIRS = [
     pytest.param(make, method, id=f"{make.__name__}-{method.__name__}", marks=() if quick else pytest.mark.long)
     for make in CASES
@@ -185,7 +189,7 @@ def assert_gaussian(draws: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> 
         assert_within_mcse(z[..., 1:] * z[..., :-1], 0.0, names="covariance of neighbours")
 
 
-@pytest.mark.parametrize("method", [pi.NUTS, pi.HMC, pytest.param(pi.Metropolis, marks=pytest.mark.long)])
+@pytest.mark.parametrize("method", [pi.NUTS, *(pytest.param(each, marks=pytest.mark.long) for each in METHODS[1:])])
 @pytest.mark.parametrize("dim", [pytest.param(1, marks=pytest.mark.long), 10])
 def test_correlated_gaussian(dim, method):
     mean, factor = gaussian(dim)
@@ -210,11 +214,13 @@ def assert_autoregressive(x: np.ndarray, rho: float = 0.7) -> None:
     assert_within_mcse(x[..., 1:] * x[..., :-1], rho, resolution=RESOLUTION, names="covariance of neighbours")
 
 
-@pytest.mark.parametrize("dim", [100, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("dim", [100, 1000])
 def test_many_dimensions(dim):
     assert_autoregressive(draw(pi.LogDensity(autoregressive, dim=dim), {})["x"])
 
 
+@pytest.mark.long
 def test_autoregressive_twin_with_weaker_correlation_is_noticed():
     weaker = draw(pi.LogDensity(lambda x: autoregressive(x, rho=0.6), dim=100), {})["x"]
     with pytest.raises(AssertionError, match="tolerance"):

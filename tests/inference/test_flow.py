@@ -59,8 +59,16 @@ def test_no_normal_law_can(posterior):
         assert_moments(white(normal), 0.0, 1.0)
 
 
-def test_too_few_steps_are_told_and_more_of_them_come_nearer_to_the_evidence_from_below():
-    posterior, longer = (infer(pi.Flow(layers=2, width=16, starts=1, max_steps=steps)) for steps in (100, 600))
+SHORT = pi.Flow(layers=2, width=16, starts=2, max_steps=100)
+
+
+@pytest.fixture(scope="module")
+def short():
+    return infer(SHORT)
+
+
+def test_too_few_steps_are_told_and_more_of_them_come_nearer_to_the_evidence_from_below(short):
+    posterior, longer = short, infer(pi.Flow(layers=2, width=16, starts=1, max_steps=600))
     assert posterior.tree.attrs["steps"] == 100
     assert posterior.report.verdict is not pi.Verdict.GOOD
     assert "still rising" in str(posterior.report)
@@ -69,9 +77,8 @@ def test_too_few_steps_are_told_and_more_of_them_come_nearer_to_the_evidence_fro
     assert bounds[1] @ [1, -6] < 0, "the evidence is one"
 
 
-def test_the_better_start_is_kept_and_the_seed_decides():
-    first, again = (infer(pi.Flow(layers=2, starts=2, max_steps=100)) for _ in range(2))
-    other = infer(pi.Flow(layers=2, starts=2, max_steps=100), seed=1)
+def test_the_better_start_is_kept_and_the_seed_decides(short):
+    first, again, other = short, infer(SHORT), infer(SHORT, seed=1)
     bounds = [float(each) for each in first.tree.attrs["elbo_of_starts"].split(", ")]
     assert len(set(bounds)) == 2
     assert first.tree.attrs["elbo"] == pytest.approx(max(bounds), abs=1e-3)

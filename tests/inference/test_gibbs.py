@@ -120,6 +120,7 @@ def test_entries_that_depend_on_one_another():
         assert_within_mcse(draws_of(posterior, "states"), 0.5)
 
 
+@pytest.mark.long
 def test_counts_without_end():
     """n ~ Poisson(5), y | n ~ Binomial(n, 0.4): n - y ~ Poisson(3) given y, for each of three pairs."""
 
@@ -134,6 +135,7 @@ def test_counts_without_end():
     assert_moments(draws_of(posterior, "n") - y, np.full(3, 3.0), np.full(3, np.sqrt(3.0)), resolution=0.3)
 
 
+@pytest.mark.long
 def test_counts_that_depend_on_one_another():
     """Two Poisson counts whose sum is known to be odd or even by a factor: their law by summing over a square."""
 
@@ -177,6 +179,7 @@ def test_normal_and_gamma():
     assert_semi_conjugate(posterior, y)
 
 
+@pytest.mark.long
 def test_a_wrong_shape_of_the_gamma_is_noticed(monkeypatch):
     wrong = conditionals._GAMMA._replace(
         sample=lambda p, key, shape: conditionals._GAMMA.sample((p[0] + 0.5, p[1]), key, shape)
@@ -260,6 +263,7 @@ def test_single_precision_finds_the_same_plan():
     assert_mixture(posterior)
 
 
+@pytest.mark.long
 def test_a_checkpoint_gives_the_same_draws(tmp_path):
     first = pi.infer(mixture, {"y": Y}, pi.Gibbs(draws=200), checkpoint=tmp_path / "run", progress=False)
     again = pi.infer(mixture, {"y": Y}, pi.Gibbs(draws=200), checkpoint=tmp_path / "run", progress=False)
@@ -267,6 +271,7 @@ def test_a_checkpoint_gives_the_same_draws(tmp_path):
     assert np.array_equal(draws_of(first, "which"), draws_of(again, "which"))
 
 
+@pytest.mark.long
 def test_sequential_monte_carlo_updates_with_discrete_sites_summed_out():
     posterior = infer(mixture, {"y": Y}, pi.Gibbs(draws=1000, warmup=100))
     assert_mixture(posterior)
@@ -324,6 +329,7 @@ def assert_without_gradient(posterior):
     assert_within_mcse(draws_of(posterior, "a"), weights @ (2.0 - k) / 2, resolution=0.5, names="a")
 
 
+@pytest.mark.long
 def test_metropolis_within_gibbs_where_there_is_no_gradient(tmp_path):
     posterior = infer(without_gradient, {"y": np.array(2.0)}, pi.Gibbs(draws=1000, warmup=200))
     assert posterior.tree.attrs["plan"] == "k: a walk on the whole numbers, all entries at once; a: a random walk"
@@ -408,14 +414,16 @@ def cut_off(y):
     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
 
-def test_a_conjugate_law_that_is_cut_off_is_not_drawn_whole(monkeypatch):
-    """Gradients do not see where a density becomes zero. The law is Normal(0.15, sqrt(1/2)) below 0.5."""
+@pytest.mark.long
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_conjugate_law_that_is_cut_off_is_not_drawn_whole(seen, monkeypatch):
+    """Gradients do not see where a density becomes zero. The law is Normal(0.15, sqrt(1/2)) below 0.5. It is seen by
+    the plan, or only by the draws that are refused."""
     exact = stats.truncnorm(-np.inf, 0.35 * np.sqrt(2), 0.15, np.sqrt(0.5))
-    for seen in (True, False):  # by the plan, or only by the draws that are refused
-        if not seen:
-            monkeypatch.setattr(target_module, "_programs", OrderedDict())
-            monkeypatch.setattr(plan._Conditionals, "cut", lambda *a: jnp.zeros((), bool))
-        posterior = infer(cut_off, {"y": np.array([0.3])}, pi.Gibbs(draws=500, warmup=200))
-        assert ("mu: NUTS" in posterior.tree.attrs["plan"]) is seen
-        assert (posterior.latents["mu"] <= 0.5).all()
-        assert_moments(draws_of(posterior, "mu"), exact.mean(), exact.std())
+    if not seen:
+        monkeypatch.setattr(target_module, "_programs", OrderedDict())
+        monkeypatch.setattr(plan._Conditionals, "cut", lambda *a: jnp.zeros((), bool))
+    posterior = infer(cut_off, {"y": np.array([0.3])}, pi.Gibbs(draws=500, warmup=200))
+    assert ("mu: NUTS" in posterior.tree.attrs["plan"]) is seen
+    assert (posterior.latents["mu"] <= 0.5).all()
+    assert_moments(draws_of(posterior, "mu"), exact.mean(), exact.std())

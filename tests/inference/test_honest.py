@@ -47,7 +47,13 @@ MISSES = {
 }
 
 
-@pytest.mark.parametrize("name", MISSES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("two sided", "event", "discrete") else pytest.param(name, marks=pytest.mark.long)
+        for name in MISSES
+    ],
+)
 def test_a_proposal_that_misses_a_part_is_bad(name, monkeypatch):
     f, over, proposal = MISSES[name]
     estimate = pi.expect(f, over, pi.Importance(proposal=proposal))
@@ -101,11 +107,11 @@ NAN = pi.LogDensity(nan_above, dim=2)
 CUT = pi.LogDensity(lambda x: jnp.where(x[0] > 0.5, -jnp.inf, -0.5 * jnp.sum(x**2)), dim=2)
 LOOKING = [
     pi.Importance(),
-    pytest.param(pi.Importance(proposal=WIDE), id="Importance given"),
-    pi.Rejection(proposal=WIDE),
+    pytest.param(pi.Importance(proposal=WIDE), id="Importance given", marks=pytest.mark.long),
+    pytest.param(pi.Rejection(proposal=WIDE), marks=pytest.mark.long),
     pi.SMC(particles=100, proposal=WIDE),
     pi.Laplace(resample=True),
-    pytest.param(pi.Metropolis(draws=300), id="Metropolis"),
+    pytest.param(pi.Metropolis(draws=300), id="Metropolis", marks=pytest.mark.long),
     pytest.param(pi.NUTS(draws=200), id="NUTS"),
     pytest.param(pi.Tempering(draws=200, proposal=WIDE), id="Tempering", marks=pytest.mark.long),
 ]
@@ -123,7 +129,13 @@ def test_nan_in_places_is_told_with_a_place(method):
 
 
 @pytest.mark.parametrize(
-    "method", [pi.Importance(), pi.Rejection(proposal=WIDE), pi.Metropolis(draws=300)], ids=lambda m: type(m).__name__
+    "method",
+    [
+        pi.Importance(),
+        pytest.param(pi.Rejection(proposal=WIDE), marks=pytest.mark.long),
+        pytest.param(pi.Metropolis(draws=300), marks=pytest.mark.long),
+    ],
+    ids=lambda m: type(m).__name__,
 )
 def test_a_density_that_is_zero_in_places_is_not_called_nan(method):
     report = infer(CUT, None, method).report
@@ -164,7 +176,11 @@ def test_particles_far_from_a_posterior_that_has_one_stay_good():
     assert float(posterior.tree.posterior["x"][..., 1].std()) == pytest.approx(100, rel=0.15)
 
 
-@pytest.mark.parametrize("method", [pi.NUTS(draws=100), pi.LowRank()], ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [pi.NUTS(draws=100), pytest.param(pi.LowRank(), marks=pytest.mark.long)],
+    ids=lambda method: type(method).__name__,
+)
 def test_draws_that_run_away_without_a_prior_are_named(method):
     def model(y=None):
         a = numpyro.sample("a", dist.Normal(0, 1))

@@ -60,7 +60,9 @@ def test_a_posterior_of_its_form_is_met_exactly(posterior):
     assert posterior.report.verdict is pi.Verdict.GOOD
 
 
-@pytest.mark.parametrize("twin", [pi.LowRank(rank=1), pi.MeanField()], ids=["rank 1", "mean-field"])
+@pytest.mark.parametrize(
+    "twin", [pi.LowRank(rank=1), pytest.param(pi.MeanField(), marks=pytest.mark.long)], ids=["rank 1", "mean-field"]
+)
 def test_too_few_directions_are_told(twin):
     posterior = infer(twin)
     with pytest.raises(AssertionError, match="tolerance"):
@@ -68,6 +70,7 @@ def test_too_few_directions_are_told(twin):
     assert posterior.report.verdict is not pi.Verdict.GOOD
 
 
+@pytest.mark.long
 def test_more_directions_than_needed_do_no_harm():
     posterior = infer(pi.LowRank(rank=D))
     assert_moments(projected(np.asarray(posterior.tree["posterior"]["x"]), ROOT), 0.0, 1.0)

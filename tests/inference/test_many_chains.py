@@ -63,6 +63,7 @@ def test_exact_moments():
     assert [posterior.tree["posterior"].sizes[dim] for dim in ("chain", "draw")] == [128, 100]
 
 
+@pytest.mark.long
 def test_exact_law_of_a_positive_site():
     y = np.random.default_rng(3).poisson(3.0, 20)
     posterior = infer(rate, {"y": y}, pi.ManyChains())
@@ -71,6 +72,7 @@ def test_exact_law_of_a_positive_site():
     assert_moments(draws, law.mean(), law.std(), quantile=law.ppf, resolution=0.2)
 
 
+@pytest.mark.long
 def test_a_trajectory_that_is_never_refused_is_noticed(monkeypatch):
     monkeypatch.setattr(target_module, "_programs", OrderedDict())
     monkeypatch.setattr(ensemble, "uniform", lambda bits, dtype: jnp.full(bits.shape, 1e-30, dtype))

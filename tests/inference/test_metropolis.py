@@ -201,7 +201,6 @@ PROPOSALS = {
     "drifting": drifting,
     "near": near,
 }
-LESS = [pytest.param(name, marks=pytest.mark.long) for name in ("independent, wider than the support", "near")]
 
 
 def steps_from_exact_draws(given, chains=8000, proposals=4) -> np.ndarray:
@@ -235,12 +234,15 @@ def steps_from_exact_draws(given, chains=8000, proposals=4) -> np.ndarray:
     return special.expit(ends)
 
 
-@pytest.mark.parametrize("name", ["independent", "drifting", *LESS])
+@pytest.mark.parametrize(
+    "name", [name if name == "drifting" else pytest.param(name, marks=pytest.mark.long) for name in PROPOSALS]
+)
 def test_proposals_leave_the_law_where_it_is(name):
     assert_law(steps_from_exact_draws(PROPOSALS[name]), LAW.cdf, names=name)
 
 
-@pytest.mark.parametrize("name", ["drifting", pytest.param("independent", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["drifting", "independent"])
 def test_the_ratio_of_hastings_left_out_is_noticed(name, monkeypatch):
     monkeypatch.setattr(target_module, "_programs", OrderedDict())
     monkeypatch.setattr(proposed, "_log_prob", lambda laws, values: jnp.zeros(()))

@@ -51,6 +51,7 @@ def unscaled(rows, z, taken, whole, known):
     return value, slope
 
 
+@pytest.mark.long
 def test_a_forgotten_scale_is_noticed(monkeypatch):
     monkeypatch.setattr(sampled_rows, "estimate", unscaled)
     broken = infer(pi.FullRank(minibatch=99, rounds=2, draws=500))  # no program of another size is taken over
@@ -168,7 +169,7 @@ def test_one_run_of_steps_is_not_settled():
 
 
 def test_the_same_seed_gives_the_same_draws():
-    method = pi.MeanField(minibatch=100, rounds=1, draws=100)
+    method = pi.FullRank(minibatch=100, rounds=1, draws=200)
     first, again, other = (white(infer(method, seed=seed)) for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

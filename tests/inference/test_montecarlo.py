@@ -57,7 +57,7 @@ POLYNOMIAL = {"square": np.array([2.0, 4.0, 1.25]), "product": -2.0 * 4.0}
     "method",
     [
         pi.MonteCarlo(),
-        pi.MonteCarlo(antithetic=True),
+        pytest.param(pi.MonteCarlo(antithetic=True), marks=pytest.mark.long),
         pi.QuasiMonteCarlo(),
         pytest.param(pi.Importance(), marks=pytest.mark.long),
         None,
@@ -122,13 +122,17 @@ def test_a_wrong_exact_value_is_noticed():
         (stats.multivariate_normal([1.0, 2.0], [[2.0, 0.5], [0.5, 1.0]]), [1.0, 2.0]),
         (stats.dirichlet([1.0, 2.0, 3.0]), [1 / 6, 2 / 6, 3 / 6]),
         (dist.Beta(2.0, 3.0), 0.4),
-        (dist.LogNormal(0.0, 0.5), np.exp(0.125)),
+        pytest.param(dist.LogNormal(0.0, 0.5), np.exp(0.125), marks=pytest.mark.long),
         (dist.StudentT(9.0, 2.0, 1.0), 2.0),
         (dist.InverseGamma(9.0, 16.0), 2.0),
         (dist.Gamma(jnp.array([1.0, 4.0])).to_event(1), [1.0, 4.0]),
         (dist.Exponential(2.0).expand([2]), [0.5, 0.5]),
-        (dist.LowRankMultivariateNormal(jnp.ones(2), jnp.ones((2, 1)), jnp.ones(2)), [1.0, 1.0]),
-        (dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])), [1 / 6, 2 / 6, 3 / 6]),
+        pytest.param(
+            dist.LowRankMultivariateNormal(jnp.ones(2), jnp.ones((2, 1)), jnp.ones(2)),
+            [1.0, 1.0],
+            marks=pytest.mark.long,
+        ),
+        pytest.param(dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])), [1 / 6, 2 / 6, 3 / 6], marks=pytest.mark.long),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -210,8 +214,8 @@ def test_a_rare_event_that_few_draws_met_is_not_good():
     "method",
     [
         pi.MonteCarlo(draws=2000),
-        pi.MonteCarlo(draws=2000, antithetic=True),
-        pi.MonteCarlo(draws=2000, control=lambda x: x, control_mean=0.0),
+        pytest.param(pi.MonteCarlo(draws=2000, antithetic=True), marks=pytest.mark.long),
+        pytest.param(pi.MonteCarlo(draws=2000, control=lambda x: x, control_mean=0.0), marks=pytest.mark.long),
         pi.QuasiMonteCarlo(points=64, randomisations=8),
     ],
     ids=["plain", "antithetic", "control", "quasi"],
@@ -304,7 +308,11 @@ def normal(y=None):
 
 @pytest.mark.parametrize(
     "method",
-    [None, pi.Importance(proposal=dist.StudentT(5.0, 1.0, 1.0)), pi.Rejection(draws=5000)],
+    [
+        None,
+        pytest.param(pi.Importance(proposal=dist.StudentT(5.0, 1.0, 1.0)), marks=pytest.mark.long),
+        pi.Rejection(draws=5000),
+    ],
     ids=["adapted", "given", "rejection"],
 )
 def test_conjugate_model(method):
@@ -337,15 +345,23 @@ def gamma_poisson(y=None):
         numpyro.sample("y", dist.Poisson(rate), obs=y)
 
 
-def test_a_positive_site():
+@pytest.mark.parametrize(
+    "method",
+    [
+        pi.Importance(),
+        pytest.param(pi.Importance(proposal=dist.Gamma(2.0, 1.0)), marks=pytest.mark.long),
+        pytest.param(pi.Rejection(draws=4000), marks=pytest.mark.long),
+    ],
+    ids=["adapted", "given", "rejection"],
+)
+def test_a_positive_site(method):
     y = np.array([2, 0, 3, 1, 1, 4])
     a, b = 3 + y.sum(), 0.5 + 6
     r, p = 3.0, 0.5
     evidence = r * np.log(p) - special.gammaln(r) + special.gammaln(a) - a * np.log(b) - special.gammaln(y + 1).sum()
-    for method in (pi.Importance(), pi.Importance(proposal=dist.Gamma(2.0, 1.0)), pi.Rejection(draws=4000)):
-        estimate = pi.expect(lambda s: s["rate"], gamma_poisson, method, data={"y": y})
-        assert_close(estimate, a / b, resolution=0.02)
-        assert abs(estimate.log_evidence - evidence) < 5 * estimate.log_evidence_mcse
+    estimate = pi.expect(lambda s: s["rate"], gamma_poisson, method, data={"y": y})
+    assert_close(estimate, a / b, resolution=0.02)
+    assert abs(estimate.log_evidence - evidence) < 5 * estimate.log_evidence_mcse
 
 
 def test_both_modes_are_found():
@@ -427,8 +443,8 @@ def test_a_doubtful_posterior_gives_a_doubtful_estimate():
 # what is refused ----------------------------------------------------------------------------------------------------
 
 
-def test_estimates_show_themselves(chains):
-    estimate = pi.expect(lambda x: {"<a>": x}, dist.Normal(1.0, 1.0), level=0.95)
+def test_estimates_show_themselves():
+    estimate = pi.expect(lambda x: {"<a>": x}, dist.Normal(1.0, 1.0), pi.MonteCarlo(draws=1000), level=0.95)
     low, high = estimate.interval()
     assert low["<a>"] < estimate.value["<a>"] < high["<a>"]
     assert "95% interval" in estimate._repr_html_()

@@ -76,6 +76,7 @@ def test_draws_do_not_depend_on_threads_or_on_where_blocks_end(monkeypatch):
     np.testing.assert_array_equal(positions(), expected)
 
 
+@pytest.mark.long
 def test_draws_do_not_depend_on_where_blocks_end_when_rounding_depends_on_fusion(monkeypatch):
     """A matrix product compiled outside the loop and inside it may differ in the last bit."""
     rng = np.random.default_rng(8)
@@ -326,7 +327,7 @@ def test_wrong_settings_of_other_chains_are_refused(method, settings, text):
         method(**settings)
 
 
-@pytest.mark.parametrize("method", [pi.HMC, pi.Metropolis])
+@pytest.mark.parametrize("method", [pytest.param(pi.HMC, marks=pytest.mark.long), pi.Metropolis])
 def test_other_chains_keep_their_seed_their_rule_and_their_checkpoint(method, tmp_path):
     small = method(chains=2, draws=150, warmup=100)
     np.testing.assert_array_equal(positions(small), positions(small))

@@ -108,12 +108,14 @@ def test_conjugate_model_is_calibrated():
     assert_uniform_ranks(ranks(case, case.model, 80), KEPT, bins=8, names="mu")
 
 
+@pytest.mark.long
 def test_wrong_noise_is_noticed():
     case = normal_mean()
     with pytest.raises(AssertionError, match="not uniform"):
         assert_uniform_ranks(ranks(case, case.twin, 80), KEPT, bins=8, names="mu")
 
 
+@pytest.mark.long
 def test_a_stop_rule_does_not_bias():
     case = normal_mean()
     assert_uniform_ranks(ranks(case, case.model, 80, UNTIL), KEPT, bins=8, names="mu")

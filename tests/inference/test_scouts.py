@@ -70,6 +70,7 @@ def test_a_mode_of_a_model_with_discrete_sites_is_found():
     assert {*json.loads(told["elsewhere"])} == {"x"}
 
 
+@pytest.mark.long
 def test_without_scouts_it_is_not(monkeypatch):
     """The broken twin: one mode alone passes for the posterior."""
     monkeypatch.setattr(chain_runs, "look_elsewhere", lambda *_: None)
@@ -109,6 +110,6 @@ def test_one_mode_is_no_alarm(law):
         assert "elsewhere" not in posterior.tree.attrs
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_a_funnel_is_not_good(seed):
     assert infer(funnel, pi.NUTS(), seed).report.verdict is not pi.Verdict.GOOD

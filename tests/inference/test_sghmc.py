@@ -33,6 +33,7 @@ def test_the_posterior_is_met_from_minibatches(posterior):
     assert "The finite step makes variances too large, by 1" in str(posterior.report)
 
 
+@pytest.mark.long
 def test_few_rows_and_long_steps_are_as_wide_as_they_say():
     posterior = infer(pi.SGHMC(minibatch=2, bias=0.9))
     wide = float(np.sqrt(1 + posterior.tree.attrs["step_bias"]))

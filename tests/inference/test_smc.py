@@ -86,10 +86,15 @@ def test_both_modes_in_their_shares():
     assert posterior.report.verdict is not pi.Verdict.BAD
     law = stats.norm(0, np.sqrt(25.25))
     assert evidence_agrees(posterior, float(np.log(SHARES @ law.pdf([-4.0, 4.0]))))
+
+
+@pytest.mark.long
+def test_chains_do_not_find_both():
     nuts = infer(two_peaks, {}, pi.NUTS(chains=8, draws=500))
     assert nuts.report.verdict is pi.Verdict.BAD
 
 
+@pytest.mark.long
 def test_a_positive_site_and_its_jacobian():
     def model(y):
         rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
@@ -102,9 +107,13 @@ def test_a_positive_site_and_its_jacobian():
     assert_moments(np.asarray(posterior.tree["posterior"]["rate"]), law.mean(), law.std())
 
 
-def test_without_a_prior_a_proposal_is_asked_for_and_serves():
+def test_without_a_prior_a_proposal_is_asked_for():
     with pytest.raises(pi.MethodError, match=r"pi\.SMC\(proposal="):
         infer(improper, {})
+
+
+@pytest.mark.long
+def test_a_proposal_serves_instead_of_a_prior():
     posterior = infer(improper, {}, pi.SMC(proposal=dist.Normal(1.0, 2.0)))
     assert evidence_agrees(posterior, np.log(2 * np.pi) / 2)
     assert_moments(np.asarray(posterior.tree["posterior"]["x"]), 0.0, 1.0)

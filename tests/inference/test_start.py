@@ -59,7 +59,7 @@ def test_points_where_the_density_is_not_finite_are_passed_over():
     assert last[0] == RADII[-1]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_unscaled_regression_samples_from_its_defaults(seed):
     """Outcome in tens of thousands, predictors from a thousandth to a thousand, flat priors: no start is near."""
     rng = np.random.default_rng(seed)

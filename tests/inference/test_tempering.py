@@ -75,6 +75,7 @@ def test_both_modes_in_their_shares():
     assert posterior.report.verdict is pi.Verdict.GOOD
 
 
+@pytest.mark.long
 def test_an_exchange_by_the_wrong_ratio_is_noticed(monkeypatch):
     right = exchange.exchange_log_ratio
     monkeypatch.setattr(target_module, "_programs", OrderedDict())
@@ -172,13 +173,18 @@ def test_the_ladder_grows_to_what_the_posterior_asks_for():
     assert attrs["restarts"] >= 20
 
 
-def test_without_a_prior_a_proposal_is_asked_for_and_serves():
-    def improper():
-        x = numpyro.sample("x", dist.ImproperUniform(constraints.real, (), ()))
-        numpyro.factor("normal", -(x**2) / 2)
+def improper():
+    x = numpyro.sample("x", dist.ImproperUniform(constraints.real, (), ()))
+    numpyro.factor("normal", -(x**2) / 2)
 
+
+def test_without_a_prior_a_proposal_is_asked_for():
     with pytest.raises(pi.MethodError, match=r"pi\.Tempering\(proposal="):
         infer(improper, {})
+
+
+@pytest.mark.long
+def test_a_proposal_serves_instead_of_a_prior():
     posterior = infer(improper, {}, pi.Tempering(chains=8, proposal=dist.Normal(1.0, 2.0)))
     assert evidence_agrees(posterior, np.log(2 * np.pi) / 2)
     assert_moments(np.asarray(posterior.tree["posterior"]["x"]), 0.0, 1.0)

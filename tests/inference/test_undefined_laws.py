@@ -55,9 +55,7 @@ def loud(report) -> list:
     return [finding for finding in report.findings if LOUD in finding.what]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.long if i > 2 else ()) for i, n in enumerate(MODELS)]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if i else ()) for i, n in enumerate(MODELS)])
 def test_filters_tell_where_a_law_is_none(name):
     report = pi.filter(MODELS[name], Y, pi.ParticleFilter(particles=500)).report
     assert report.verdict < pi.Verdict.GOOD
@@ -68,7 +66,7 @@ def test_filters_tell_where_a_law_is_none(name):
     assert state < 0.0  # in all of them the fault is there alone
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if i else ()) for i, n in enumerate(TWINS)])
 def test_a_density_of_zero_and_ordinary_laws_are_no_alarm(name):
     assert not loud(pi.filter(TWINS[name], Y, pi.ParticleFilter(particles=500)).report)
 
@@ -79,6 +77,7 @@ def test_the_share_is_that_of_the_particles():
     assert abs(loud(report)[0].value - 0.5) < 5 * 0.5 / np.sqrt(8 * 256)
 
 
+@pytest.mark.long
 def test_smoothing_tells_too():
     report = pi.smooth(MODELS["an observation"], Y, pi.ParticleFilter(particles=100, runs=2), draws=5).report
     assert loud(report)
@@ -131,8 +130,10 @@ def test_gibbs_tells_of_continuous_and_discrete_places(model):
         assert not expected or report.verdict < pi.Verdict.GOOD
 
 
-def test_many_chains_tell():
+@pytest.mark.parametrize(
+    ("outside", "expected"), [(jnp.nan, True), pytest.param(-jnp.inf, False, marks=pytest.mark.long)]
+)
+def test_many_chains_tell(outside, expected):
     method = pi.ManyChains(chains=64, draws=40, warmup=100)
-    for outside, expected in ((jnp.nan, True), (-jnp.inf, False)):
-        density = pi.LogDensity(lambda x, o=outside: jnp.where(x[0] > 0.5, o, -0.5 * jnp.sum(x**2)), dim=2)
-        assert bool(loud(pi.infer(density, None, method, progress=False).report)) is expected
+    density = pi.LogDensity(lambda x: jnp.where(x[0] > 0.5, outside, -0.5 * jnp.sum(x**2)), dim=2)
+    assert bool(loud(pi.infer(density, None, method, progress=False).report)) is expected

@@ -97,7 +97,7 @@ def test_a_budget_without_a_goal_is_spent_and_nothing_is_missed():
 
 
 def test_time_ends_a_run_between_looks():
-    posterior = run(pi.Until(ess=1e12, seconds=1.5, draws=10**8))
+    posterior = run(pi.Until(ess=1e12, seconds=0.3, draws=10**8))
     assert posterior.report.outcome is pi.Outcome.OUT_OF_BUDGET
     assert 100 <= posterior.tree["posterior"].sizes["draw"] < 10**8
 

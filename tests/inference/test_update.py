@@ -12,6 +12,7 @@ from tests.inference.statistics import assert_moments
 FALSE_ALARM = 1e-6
 RATE = np.random.default_rng(5).poisson(4.0, 40)
 BEFORE, NEW = RATE[:25], RATE[25:]
+UPDATE = pi.SMC(chains=16, particles=250)
 
 
 def counts(y=None):
@@ -32,7 +33,7 @@ def before():
 
 @pytest.fixture(scope="module")
 def after(before):
-    return before.update({"y": NEW}, method=pi.SMC(chains=16, particles=250), progress=False)
+    return before.update({"y": NEW}, method=UPDATE, progress=False)
 
 
 def test_moments(before, after):
@@ -55,7 +56,7 @@ def test_evidence(after):
 def test_doubts_are_inherited():
     doubtful = pi.infer(counts, {"y": BEFORE}, pi.NUTS(chains=1), progress=False)
     assert doubtful.report.verdict is pi.Verdict.DOUBTFUL
-    updated = doubtful.update({"y": NEW}, progress=False)
+    updated = doubtful.update({"y": NEW}, method=UPDATE, progress=False)
     assert updated.report.verdict is pi.Verdict.DOUBTFUL
     assert "had the verdict DOUBTFUL" in str(updated.report)
 

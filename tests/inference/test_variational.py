@@ -88,6 +88,7 @@ def test_the_bound_is_below_the_evidence_by_the_divergence():
     assert abs(attrs["elbo"] - LOG_EVIDENCE) > tolerance
 
 
+@pytest.mark.long
 def test_resampling_mends_what_mean_field_leaves_out():
     draws = np.asarray(infer(pi.MeanField(draws=20_000, resample=True)).tree["posterior"]["b"])
     plain = np.asarray(infer(pi.MeanField(draws=20_000)).tree["posterior"]["b"])
@@ -96,7 +97,11 @@ def test_resampling_mends_what_mean_field_leaves_out():
     assert len(draws) < len(plain)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [METHODS[0], *(pytest.param(method, marks=pytest.mark.long) for method in METHODS[1:])],
+    ids=lambda method: type(method).__name__,
+)
 def test_a_funnel_is_bad(method):
     assert infer(method, funnel, {}).report.verdict is pi.Verdict.BAD
 
@@ -162,7 +167,11 @@ def test_what_is_not_heeded_is_refused(method):
         pi.infer(regression, DATA, method, until=pi.Until(ess=100), progress=False)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [METHODS[0], *(pytest.param(method, marks=pytest.mark.long) for method in METHODS[1:])],
+    ids=lambda method: type(method).__name__,
+)
 def test_a_density_that_is_nowhere_finite(method):
     def broken():
         x = numpyro.sample("x", dist.Normal(0, 1))

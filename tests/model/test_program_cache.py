@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from probinfer.model.program_cache import cache_folder, kept_programs
 
@@ -39,6 +40,12 @@ def stored(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*-cache"))
 
 
+def test_the_next_process_finds_the_program(tmp_path):
+    assert hits(str(tmp_path)) == 0
+    assert hits(str(tmp_path)) >= 1
+
+
+@pytest.mark.long
 def test_the_next_process_finds_the_program_that_two_wrote_at_once_even_beside_a_torn_one(tmp_path):
     environment = {**os.environ, "PROBINFER_CACHE": str(tmp_path)}
     processes = [

@@ -52,6 +52,7 @@ def test_good_draws_are_good(good, rng):
     )
 
 
+@pytest.mark.long
 def test_false_alarms_are_rare():
     """100 runs of 20 independent parameters each: the limits are far outside of what chance does to 4000 draws."""
     rng = np.random.default_rng(1)

@@ -62,7 +62,9 @@ def test_saved_and_read_again(posterior, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "method", [pi.Metropolis(draws=100, warmup=100), pi.MeanField(draws=100)], ids=["no gradient", "sample"]
+    "method",
+    [pi.Metropolis(draws=100, warmup=100), pytest.param(pi.MeanField(draws=100), marks=pytest.mark.long)],
+    ids=["no gradient", "sample"],
 )
 def test_the_model_of_any_method_is_known_again(method, tmp_path):
     def coin(y=None):

@@ -9,6 +9,7 @@ import numpy as np
 
 import probinfer as pi
 from probinfer.predict.predictor import Predictor
+from tests.predict import models
 
 
 @dataclass
@@ -30,6 +31,20 @@ class Fit:
 
 
 def fitted(fn: Any, data: Mapping[str, Any], latents: Mapping[str, np.ndarray], **more: Any) -> Predictor:
-    """A predictor from draws as they are."""
+    """A predictor from draws as they are. Of the models that several tests share, the same one for the same draws, with
+    all that it has compiled."""
+    if fn.__module__ != models.__name__:
+        return _fitted(fn, data, latents, **more)
+    arrays = (np.asarray(values) for given in (data, latents) for values in given.values())
+    key = (fn, *data, *latents, *((a.dtype.str, a.shape, a.tobytes()) for a in arrays), *sorted(more.items()))
+    if key not in _MADE:
+        _MADE[key] = _fitted(fn, data, latents, **more)
+    return _MADE[key]
+
+
+_MADE: dict[tuple, Predictor] = {}
+
+
+def _fitted(fn: Any, data: Mapping[str, Any], latents: Mapping[str, np.ndarray], **more: Any) -> Predictor:
     outcome = more.pop("outcome", None)
     return Predictor(Fit(pi.Model(fn), data, latents, **more), outcome)

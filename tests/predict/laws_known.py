@@ -1,9 +1,10 @@
 """Every family with SciPy's distribution of the same law, and NumPyro's distributions that lead to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from numpyro import distributions as dist
 from scipy import stats
 
@@ -134,3 +135,19 @@ for inflated in ("Poisson", "NegativeBinomial"):
 ELEMENTWISE = [name for name, known in KNOWN.items() if known.scipy is not None]
 CONTINUOUS = [name for name, known in KNOWN.items() if not known.family.support.discrete]
 COUNTS = [name for name, known in KNOWN.items() if known.family.support is Support.COUNT]
+QUICK = (
+    "Normal",
+    "StudentT",
+    "Laplace",
+    "Gamma",
+    "Bernoulli",
+    "Binomial",
+    "Poisson",
+    "Categorical",
+    "ZeroInflatedPoisson",
+)
+
+
+def quick_of(names: Iterable[str]) -> list:
+    """Names of families, all but those of every kind marked long: each compiles programs of its own."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in names]

@@ -77,6 +77,7 @@ np.savez(sys.argv[3], mean=prediction.mean, upper=prediction.upper, draws=predic
 """
 
 
+@pytest.mark.long
 def test_a_program_with_a_cholesky_decomposition_in_a_new_process(tmp_path):
     """Such a program once crashed a process that had not used JAX's linear algebra before (jax issue 29610)."""
     predictor = fitted(m.multivariate, {"x": m.x, "y": m.wide}, m.MULTIVARIATE)

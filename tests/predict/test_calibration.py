@@ -84,16 +84,28 @@ def many(X, y=None):
         numpyro.sample("y", dist.Normal(X @ b, 0.5), obs=y)
 
 
-def test_broken_twin_rows_of_the_training_data_are_refused_and_would_cover_too_rarely():
+@pytest.fixture
+def heart():
+    """A predictor that knows its 60 rows of training almost by heart, the rows, and what draws others."""
     rng = np.random.default_rng(4)
     X, y = rng.normal(size=(60, 40)), rng.normal(size=60)
     fit = np.linalg.lstsq(X, y)[0]
-    predictor = fitted(many, {"X": X, "y": y}, {"b": np.tile(fit, (20, 1))})
+    return fitted(many, {"X": X, "y": y}, {"b": np.tile(fit, (20, 1))}), X, y, rng
+
+
+def test_rows_of_the_training_data_are_refused(heart):
+    predictor, X, y, rng = heart
     with pytest.raises(pi.PredictionError, match="Rows of the training data came to calibrate with: 60 of the 60"):
         predictor.calibrate({"X": X}, y)
     fresh, outcomes = rng.normal(size=(1000, 40)), rng.normal(size=1000)
     with pytest.raises(pi.PredictionError, match="1 of the 61 rows that could be looked up, row 60 for one"):
         predictor.calibrate({"X": np.r_[fresh[:60], X[7:8]]}, np.r_[outcomes[:60], y[7:8]])
+
+
+@pytest.mark.long
+def test_broken_twin_calibrated_on_the_training_data_it_would_cover_too_rarely(heart):
+    predictor, X, y, rng = heart
+    fresh, outcomes = rng.normal(size=(1000, 40)), rng.normal(size=1000)
     unknowing = pi.Predictor.from_program(predictor.program, {})
     low, high = band(900, 60, 0.9)
     again = unknowing.calibrate({"X": X}, y).predict({"X": fresh[100:]})
@@ -205,6 +217,7 @@ def test_sets_of_classes_cover():
     assert (frame["calibration_rows"] == 399).all()
 
 
+@pytest.mark.long
 def test_sets_of_two_classes_cover():
     rng = np.random.default_rng(12)
     X = rng.normal(size=(2400, 3))
@@ -273,7 +286,12 @@ A = {"a": np.exp(0.3 * m.draws())}
         (m.line, m.LINE, [-1e4, -300.0, -3.0, 0.0, 0.5, 4.0, 200.0, 1e6]),
         pytest.param(gamma, A, [1e-60, 1e-8, 0.1, 1.0, 3.0, 50.0, 1e4, 1e9], marks=pytest.mark.long),
         pytest.param(beta, A, [1e-40, 1e-8, 0.1, 0.5, 0.9, 1 - 1e-6, 1 - 1e-9, 1 - 1e-14], marks=pytest.mark.long),
-        (m.poisson, {"rate": np.exp(0.1 * m.draws())}, [0, 1, 2, 5, 30, 400, 9000, 10**6]),
+        pytest.param(
+            m.poisson,
+            {"rate": np.exp(0.1 * m.draws())},
+            [0, 1, 2, 5, 30, 400, 9000, 10**6],
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             m.poisson,
             {"rate": 1e4 * np.exp(0.01 * m.draws())},
@@ -333,6 +351,17 @@ def test_saved_and_loaded(line, by_site, tmp_path):
     )
     assert "calibrated on 300 rows" in repr(loaded)
     assert "calibrated on 100 rows of their group: at least 80% and at most" in repr(there)
+    frame = pd.DataFrame({"site": new["site"], "x": new["x"], "id": np.arange(50)})
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    score(tmp_path / "predictor", tmp_path / "in.csv", tmp_path / "out.csv", level=0.8)
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")["upper"], here.upper)
+    np.testing.assert_array_equal(by_site.predict(frame, 0.8).upper, here.upper)
+    np.testing.assert_array_equal(by_site.predict(pa.Table.from_pandas(frame), 0.8).upper, here.upper)
+
+
+@pytest.mark.long
+def test_loaded_in_another_process(by_site, tmp_path):
+    by_site.save(tmp_path / "predictor")
     code = f"""
 import sys, numpy as np, probinfer
 p = probinfer.load_predictor({str(tmp_path / "predictor")!r})
@@ -340,12 +369,6 @@ print(repr(p.predict({{"x": [0.3], "site": ["s"]}}).upper[0]))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300).stdout
     assert out.strip() == repr(by_site.predict({"x": [0.3], "site": ["s"]}).upper[0])
-    frame = pd.DataFrame({"site": new["site"], "x": new["x"], "id": np.arange(50)})
-    frame.to_csv(tmp_path / "in.csv", index=False)
-    score(tmp_path / "predictor", tmp_path / "in.csv", tmp_path / "out.csv", level=0.8)
-    np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")["upper"], here.upper)
-    np.testing.assert_array_equal(by_site.predict(frame, 0.8).upper, here.upper)
-    np.testing.assert_array_equal(by_site.predict(pa.Table.from_pandas(frame), 0.8).upper, here.upper)
 
 
 def test_groups_beside_the_rows_have_no_place_in_a_table(line, tmp_path):
@@ -389,6 +412,7 @@ def test_scores_that_do_not_fit_are_refused(by_site, tmp_path, change, text):
     shutil.rmtree(tmp_path / "predictor")
 
 
+@pytest.mark.long
 def test_a_rows_interval_does_not_depend_on_its_batch(by_site):
     x, site = line_rows(72, 24)[0]["x"], np.resize(["n", "s", "w"], 72)
     together = by_site.predict({"x": x, "site": site}, quantiles=(0.3,))
@@ -406,6 +430,10 @@ def test_only_intervals_and_quantiles_change(line, by_site):
     assert np.all(after.upper - after.lower > before.upper - before.lower)
     assert line.calibration is None
     assert before.guarantee is None
+
+
+@pytest.mark.long
+def test_metrics_say_what_is_not_calibrated(line, by_site):
     scores = pi.metrics(by_site, {"x": m.x, "site": ["n"] * m.ROWS}, m.y)
     assert scores["crps"].value == pi.metrics(line, {"x": m.x}, m.y)["crps"].value
     assert scores["crps"].how.endswith("of the model, not calibrated")
@@ -439,10 +467,10 @@ def test_too_few_rows_for_a_level(line, by_site):
     with pytest.raises(
         pi.PredictionError, match=re.escape("18 calibration rows, too few for a bound that no more than 5% of")
     ):
-        calibrated.predict(rows, 0.9)
+        calibrated.predict({"x": 0.0}, 0.9)
     with pytest.raises(pi.PredictionError, match=r"wanted 19 or more\. Ask for a lower level"):
-        calibrated.predict(rows, 0.9)
-    calibrated.predict(rows, 0.88)
+        calibrated.predict({"x": 0.0}, 0.9)
+    calibrated.predict({"x": 0.0}, 0.88)
     with pytest.raises(pi.PredictionError, match="100 calibration rows of the group 'w', too few"):
         by_site.predict({"x": 0.0, "site": "w"}, 0.99)
 
@@ -471,10 +499,10 @@ def test_groups_that_do_not_fit(line, by_site):
     ("model", "latents", "bad", "text"),
     [
         (gamma, A, 0.0, "y is 0 in row 3 .*only gives numbers above zero"),
-        (beta, A, 1.0, "numbers between 0 and 1"),
-        (m.poisson, {"rate": A["a"]}, -1, "0, 1, 2"),
+        pytest.param(beta, A, 1.0, "numbers between 0 and 1", marks=pytest.mark.long),
+        pytest.param(m.poisson, {"rate": A["a"]}, -1, "0, 1, 2", marks=pytest.mark.long),
         (m.poisson, {"rate": A["a"]}, 0.5, "0, 1, 2"),
-        (m.geometric, {"rate": A["a"]}, 0.5, "whole numbers"),
+        pytest.param(m.geometric, {"rate": A["a"]}, 0.5, "whole numbers", marks=pytest.mark.long),
     ],
     ids=["positive", "unit", "negative count", "fraction", "fraction without cdf"],
 )

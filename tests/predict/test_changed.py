@@ -143,7 +143,7 @@ def test_cdf_and_density_are_one_law(law, change):
         assert (cdf[3] == 0.0).all()
 
 
-@pytest.mark.parametrize("change", ["square", "yeo-johnson"])
+@pytest.mark.parametrize("change", ["square", pytest.param("yeo-johnson", marks=pytest.mark.long)])
 def test_quantiles_are_mapped_back(change):
     family, parameters = family_of("Normal", change), LAWS["Normal"][1]
     levels = np.array([0.001, 0.05, 0.3, 0.5, 0.9, 0.999])
@@ -185,7 +185,9 @@ def test_laws_that_cannot_be_transformed_are_named():
         changed(FAMILIES["Laplace"], Change.of([BoxCoxPower(0.5)]))
 
 
-@pytest.mark.parametrize("change", ["log", "square", "yeo-johnson"])
+@pytest.mark.parametrize(
+    "change", ["square", *(pytest.param(change, marks=pytest.mark.long) for change in ("log", "yeo-johnson"))]
+)
 def test_draws_follow_the_cdf(change):
     """Kolmogorov and Smirnov at a false alarm rate of 1e-6; a change by another step is found out."""
     family, parameters = family_of("Normal", change), LAWS["Normal"][1]

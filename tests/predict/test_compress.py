@@ -55,12 +55,13 @@ def test_every_summary_is_kept_on_new_rows(line, small):
     than on the rows held out, which the search stopped at."""
     assert small.compression.before == DRAWS
     assert small.program.size == small.compression.after <= DRAWS / 10
-    new = {"x": np.random.default_rng(4).normal(size=300)}
+    new = {"x": np.random.default_rng(4).normal(size=len(X))}
     assert worst(line, small, new) <= 0.012
     assert worst(line, small, {"x": X}) == pytest.approx(small.compression.error, rel=0.7)
     assert small.compression.error <= 0.01
 
 
+@pytest.mark.long
 def test_as_many_draws_taken_at_random_do_not_keep_them(line, small):
     some = np.random.default_rng(5).permutation(DRAWS)[: small.program.size]
     random = fitted(m.line, {"x": m.x, "y": m.y}, {"slope": SLOPE[some], "sigma": SCALE[some]})
@@ -132,6 +133,7 @@ def test_shortest_intervals_and_metrics_follow_the_weights(line, small):
     assert crps[0] == pytest.approx(crps[1], rel=0.01)
 
 
+@pytest.mark.long
 def test_the_monte_carlo_error_is_that_of_the_draws_before(line, small):
     """Never below the full predictor's on the reference rows, and no more than the worst of them."""
     before, after = line.predict({"x": X}), small.predict({"x": X})
@@ -139,6 +141,7 @@ def test_the_monte_carlo_error_is_that_of_the_draws_before(line, small):
     assert np.max(after.mcse / after.epistemic_sd) == pytest.approx(np.max(before.mcse / before.epistemic_sd), rel=0.05)
 
 
+@pytest.mark.long
 def test_it_is_calibrated_afterwards(line, small):
     y = 2 * np.random.default_rng(7).normal(size=len(X))
     wide = small.calibrate({"x": X}, y)
@@ -171,11 +174,15 @@ def test_refusals(line, small):
         line.compress({"x": np.tile([1.0, 2.0], 50)})
     with pytest.raises(pi.PredictionError, match="compressed already"):
         small.compress({"x": X})
-    with pytest.raises(pi.PredictionError, match="No half of the 1000 draws was found to keep every summary"):
-        line.compress({"x": X}, 1e-9)
     geometric = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(m.draws())})
     with pytest.raises(pi.PredictionError, match="has a law without a closed form"):
         geometric.compress({"x": X})
+
+
+@pytest.mark.long
+def test_a_tolerance_that_takes_all_draws_is_refused(line):
+    with pytest.raises(pi.PredictionError, match="No half of the 1000 draws was found to keep every summary"):
+        line.compress({"x": X}, 1e-9)
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.6], [1.2, -0.2], [[1.0]], [1.0, 0.0], [np.nan, 1.0]])
@@ -187,24 +194,27 @@ def test_weights_are_weights(values):
 # the parts -----------------------------------------------------------------------------------------------------------
 
 
-def test_weighted_mixtures_are_mixtures_with_repeated_draws():
+@pytest.mark.parametrize(
+    ("name", "parameters", "search"),
+    [
+        ("Normal", ([[0.0, 2.0]], [[1.0, 0.5]]), False),
+        pytest.param("Poisson", ([[2.0, 6.0]],), False, marks=pytest.mark.long),
+        ("Poisson", ([[2.0, 6.0]],), True),
+        pytest.param("Bernoulli", ([[0.5, -2.0]],), False, marks=pytest.mark.long),
+    ],
+)
+def test_weighted_mixtures_are_mixtures_with_repeated_draws(name, parameters, search):
     """Weights 1/4, 3/4 are one draw and three equal ones."""
-    for name, parameters in {
-        "Normal": ([[0.0, 2.0]], [[1.0, 0.5]]),
-        "Poisson": ([[2.0, 6.0]],),
-        "Bernoulli": ([[0.5, -2.0]],),
-    }.items():
-        family, levels = FAMILIES[name], np.array([0.05, 0.4, 0.9])
-        given = [np.array(p) for p in parameters]
-        weights = Weights(np.array([0.25, 0.75]), 0.5)
-        for search in (False, True) if name == "Poisson" else (False,):
-            summarise = partial(mixture.summarise, family, levels=levels, chains=None, search_counts=search)
-            with jax.enable_x64(True):
-                weighted = jax.jit(partial(summarise, weights=weights))(given)
-                repeated = jax.jit(summarise)([p[:, [0, 1, 1, 1]] for p in given])
-            for field in ("mean", "aleatoric_variance", "epistemic_variance", "quantiles"):
-                np.testing.assert_allclose(getattr(weighted, field), getattr(repeated, field), rtol=1e-9, err_msg=name)
-            np.testing.assert_allclose(weighted.mcse, 0.5 * np.sqrt(repeated.epistemic_variance), rtol=1e-9)
+    family, levels = FAMILIES[name], np.array([0.05, 0.4, 0.9])
+    given = [np.array(p) for p in parameters]
+    weights = Weights(np.array([0.25, 0.75]), 0.5)
+    summarise = partial(mixture.summarise, family, levels=levels, chains=None, search_counts=search)
+    with jax.enable_x64(True):
+        weighted = jax.jit(partial(summarise, weights=weights))(given)
+        repeated = jax.jit(summarise)([p[:, [0, 1, 1, 1]] for p in given])
+    for field in ("mean", "aleatoric_variance", "epistemic_variance", "quantiles"):
+        np.testing.assert_allclose(getattr(weighted, field), getattr(repeated, field), rtol=1e-9, err_msg=name)
+    np.testing.assert_allclose(weighted.mcse, 0.5 * np.sqrt(repeated.epistemic_variance), rtol=1e-9)
 
 
 def test_the_nearest_point_of_a_polytope():

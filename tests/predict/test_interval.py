@@ -44,7 +44,7 @@ LAWS = {
 @pytest.mark.parametrize(
     ("name", "level"),
     [
-        pytest.param(name, level, marks=[] if name in ("beta", "log normal") and level == 0.9 else pytest.mark.long)
+        pytest.param(name, level, marks=[] if name == "log normal" and level == 0.9 else pytest.mark.long)
         for name in LAWS
         for level in (0.5, 0.9)
     ],
@@ -88,7 +88,7 @@ def test_mixtures_with_several_peaks():
     assert low == pytest.approx(grid[np.argmin(widths)], abs=0.01)
 
 
-@pytest.mark.parametrize("rate", [0.3, 4.0, 300.0])
+@pytest.mark.parametrize("rate", [4.0, *(pytest.param(rate, marks=pytest.mark.long) for rate in (0.3, 300.0))])
 def test_the_fewest_counts(rate):
     predictor = fitted(m.poisson, {"x": m.x, "y": m.counts}, {"rate": rate * np.exp(0.2 * m.draws())})
     prediction = predictor.predict({"x": [0.0, 0.2]}, 0.9, interval=pi.Interval.HDI)
@@ -131,8 +131,13 @@ def test_classes_and_laws_without_a_cdf():
     assert np.all(both[0].upper - both[0].lower <= (both[1].upper - both[1].lower) * 1.001)
 
 
-def test_bounds_from_one_side():
-    predictor = fitted(m.line, {"x": m.x, "y": m.y}, m.LINE)
+@pytest.fixture(scope="module")
+def line():
+    return fitted(m.line, {"x": m.x, "y": m.y}, m.LINE)
+
+
+def test_bounds_from_one_side(line):
+    predictor = line
     rows = {"x": np.array([0.5, -2.0])}
     lower, upper = (predictor.predict(rows, 0.9, interval=k) for k in (pi.Interval.LOWER, pi.Interval.UPPER))
     known = predictor.predict(rows, quantiles=(0.1, 0.9)).quantiles
@@ -146,6 +151,7 @@ def test_bounds_from_one_side():
     assert narrowest.interval is pi.Interval.HDI
 
 
+@pytest.mark.long
 def test_calibrated_bounds_cover_and_the_shortest_is_refused():
     """Of 2000 new rows, beta-binomial band with a false alarm rate of one in ten thousand."""
     rng = np.random.default_rng(70)
@@ -164,8 +170,8 @@ def test_calibrated_bounds_cover_and_the_shortest_is_refused():
         predictor.predict(new, interval="hdi")
 
 
-def test_a_rows_shortest_interval_does_not_depend_on_its_batch():
-    predictor = fitted(m.line, {"x": m.x, "y": m.y}, m.LINE)
+def test_a_rows_shortest_interval_does_not_depend_on_its_batch(line):
+    predictor = line
     together = predictor.predict({"x": m.x}, interval=pi.Interval.HDI)
     alone = predictor.predict({"x": m.x[:1]}, interval=pi.Interval.HDI)
     assert alone.lower[0] == pytest.approx(together.lower[0], rel=1e-9)

@@ -71,6 +71,14 @@ assert "numpyro" not in sys.modules
 """
 
 
+def test_a_loaded_predictor_gives_the_same_numbers(joint, saved):
+    here, there = (each.predict(ROWS).columns() for each in (joint, pi.load_predictor(saved)))
+    assert set(there) == set(here)
+    for name, values in here.items():
+        np.testing.assert_array_equal(there[name], values)
+
+
+@pytest.mark.long
 def test_a_loaded_predictor_gives_the_same_numbers_in_a_new_process(joint, saved, tmp_path):
     np.save(tmp_path / "x.npy", ROWS["x"])
     files = [str(saved), str(tmp_path / "x.npy"), str(tmp_path / "out.npz")]

@@ -64,14 +64,28 @@ def test_kept_functions_answer_the_same_to_the_last_bit_and_are_not_traced_again
     assert found.mean != directly.mean
 
 
-def test_a_damaged_file_is_made_again(program, folder):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-100],
+        *(
+            pytest.param(damage, marks=pytest.mark.long)
+            for damage in (
+                lambda content: b"",
+                lambda content: content.replace(b"\n", b"\n\n", 1),
+                lambda content: b"\xff\n[]\n",
+            )
+        ),
+    ],
+    ids=["cut", "empty", "changed", "rubbish"],
+)
+def test_a_damaged_file_is_made_again(program, folder, damage):
     directly = answer(program, beforehand=True)
     (file,) = folder.iterdir()
-    content = file.read_bytes()
-    for damaged in (b"", content[:-100], content.replace(b"\n", b"\n\n", 1), b"\xff\n[]\n"):
-        file.write_bytes(damaged)
-        assert_equal(answer(program, beforehand=True), directly)
-        assert file.read_bytes() != damaged
+    damaged = damage(file.read_bytes())
+    file.write_bytes(damaged)
+    assert_equal(answer(program, beforehand=True), directly)
+    assert file.read_bytes() != damaged
 
 
 def test_the_fingerprint_sees_what_is_compiled_and_not_the_numbers(program):

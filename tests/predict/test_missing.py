@@ -68,11 +68,11 @@ def test_values_of_several_inputs_belong_together():
     assert np.isclose(half.mean[0], predictor.predict({"x": [1.0, 1.0], "group": group}).mean.mean(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("table", [pd.DataFrame, pa.table])
-def test_one_entry_of_a_vector(table):
+def test_one_entry_of_a_vector():
     predictor = fitted(m.logistic, {"X": m.X, "y": m.x > 0}, {"beta": m.draws(3)})
     row = {"X[0]": [0.4], "X[1]": [None], "X[2]": [-1.0]}
-    found = predictor.predict(table(row), missing={"X[1]": STANDING})
+    found, alike = (predictor.predict(table(row), missing={"X[1]": STANDING}) for table in (pd.DataFrame, pa.table))
+    assert np.array_equal(found.probabilities, alike.probabilities)
     rows = np.column_stack([np.full(3, 0.4), STANDING, np.full(3, -1.0)])
     each = predictor.predict({"X": rows})
     assert np.isclose(found.mean[0], each.mean.mean(), rtol=1e-12)
@@ -81,17 +81,27 @@ def test_one_entry_of_a_vector(table):
     assert np.isclose(vectors.mean[0], found.mean[0], rtol=1e-12)
 
 
-def test_counts_and_weighted_draws():
-    predictor = fitted(m.poisson, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
+@pytest.fixture(scope="module")
+def poisson():
+    return fitted(m.poisson, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
+
+
+def test_counts(poisson):
+    predictor = poisson
     each = predictor.predict({"x": STANDING})
     found = predictor.predict({"x": [np.nan]}, missing={"x": STANDING})
     assert np.isclose(found.mean[0], each.mean.mean(), rtol=1e-12)
     np.testing.assert_allclose(found.probabilities[0], each.probabilities.mean(axis=0), rtol=1e-10)
-    small = predictor.compress({"x": m.x}, tolerance=0.02)
+
+
+@pytest.mark.long
+def test_weighted_draws(poisson):
+    small = poisson.compress({"x": m.x}, tolerance=0.02)
     coarse = small.predict({"x": [np.nan]}, missing={"x": STANDING})
     assert np.isclose(coarse.mean[0], small.predict({"x": STANDING}).mean.mean(), rtol=1e-12)
 
 
+@pytest.mark.long
 def test_raw_columns_of_a_pipeline():
     def model(X, level, J, y=None):
         import numpyro
@@ -135,7 +145,8 @@ def test_refuses(line, rows, missing, words):
         line.predict(rows, missing=missing)
 
 
-@pytest.mark.parametrize("standing", [STANDING, STANDING[:1]])  # one value once got around all this
+# one value once got around all this
+@pytest.mark.parametrize("standing", [pytest.param(STANDING, marks=pytest.mark.long), STANDING[:1]])
 def test_refuses_what_it_cannot_answer(line, standing):
     rows, missing = {"x": [np.nan, 1.0]}, {"x": standing}
     with pytest.raises(PredictionError, match=r"HDI is for rows without gaps, .* Ask for Interval\.ETI"):

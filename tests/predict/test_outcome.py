@@ -44,7 +44,7 @@ def test_other_threads_keep_numpyros_checks_meanwhile(monkeypatch):
     monkeypatch.setattr(dist.Distribution, "set_default_validate_args", switched)
     with pytest.raises(AssertionError), numpyro.validation_enabled(False):
         pass
-    predictor = fitted(m.multivariate, {"x": m.x, "y": m.wide}, m.MULTIVARIATE)
+    predictor = pi.Predictor(Fit(pi.Model(m.multivariate), {"x": m.x, "y": m.wide}, m.MULTIVARIATE))  # made here
     assert predictor.predict({"x": m.x[:2]}).mean.shape == (2, 3)
 
 
@@ -116,7 +116,7 @@ def test_no_inputs():
     assert len(predictor.predict({"y": m.y})) == 1
 
 
-@pytest.mark.parametrize("to_event", [False, True])
+@pytest.mark.parametrize("to_event", [pytest.param(False, marks=pytest.mark.long), True])
 def test_several_numbers_a_row(to_event):
     def model(x, y=None):
         a = numpyro.sample("a", dist.Normal(0, 1).expand([3]).to_event(1))
@@ -165,7 +165,7 @@ def twice(effects, group):
     return jnp.repeat(effects, 2)[2 * group]
 
 
-@pytest.mark.parametrize("effect", [one_hot, twice])
+@pytest.mark.parametrize("effect", [one_hot, pytest.param(twice, marks=pytest.mark.long)])
 def test_an_unseen_group_is_refused_where_its_range_cannot_be_followed(effect):
     def model(group, y=None):
         a = numpyro.sample("a", dist.Normal(0, 1).expand([5]).to_event(1))

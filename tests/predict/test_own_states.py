@@ -9,6 +9,7 @@ from scipy import optimize, special, stats
 
 import probinfer as pi
 from probinfer.predict import own_states
+from tests.predict.fits import Fit
 
 X_NEW = np.array([-2.0, 0.0, 0.7, 2.0])
 
@@ -38,7 +39,10 @@ DATA = rows_of(40)
 
 @pytest.fixture(scope="module")
 def posterior():
-    return infer(mixture, DATA)
+    """Draws as they might be: what is said of new rows is said given the draws."""
+    generator = np.random.default_rng(1)
+    latents = {"slope": generator.normal(1.5, 0.5, 800), "half": generator.normal(3.0, 0.2, 800)}
+    return Fit(pi.Model(mixture), DATA, {**latents, "z": generator.integers(0, 2, (800, 40))})
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,7 @@ def test_the_values_in_training_play_no_part(predictor):
     assert set(predictor.program.draws) == {"slope", "half"}
 
 
+@pytest.mark.long
 def test_weights_that_are_left_out_are_noticed(posterior, monkeypatch):
     """The twin mixes the components in equal shares."""
     monkeypatch.setattr(own_states, "pointwise_log_density", lambda site: jnp.zeros(()))
@@ -99,8 +104,9 @@ def test_it_is_saved_and_loaded(predictor, tmp_path):
 
 
 @pytest.mark.long
-def test_draws_by_gibbs_serve_as_well():
-    posterior = infer(mixture, DATA, pi.Gibbs(draws=200, warmup=200))
+@pytest.mark.parametrize("method", [pi.NUTS(draws=200, warmup=200), pi.Gibbs(draws=200, warmup=200)])
+def test_draws_of_chains_serve(method):
+    posterior = infer(mixture, DATA, method)
     assert_mixed(posterior, pi.Predictor(posterior, accept=pi.Verdict.BAD))
 
 
@@ -177,6 +183,7 @@ def own_effect(x, y=None):
     ids=["row before", "two numbers", "continuous"],
 )
 def test_what_is_no_mixture_is_refused_by_name(model, y, text):
-    posterior = infer(model, {"x": DATA["x"][:6], "y": y}, pi.Gibbs(draws=10, warmup=10, chains=1))
+    bound = pi.Model(model).bind({"x": DATA["x"][:6], "y": y})
+    latents = {site.name: np.zeros((10, *site.shape), site.dtype) for site in bound.latents}
     with pytest.raises(pi.ModelError, match=text):
-        pi.Predictor(posterior, accept=pi.Verdict.BAD)
+        pi.Predictor(Fit(bound.model, {"x": DATA["x"][:6], "y": y}, latents))

@@ -148,7 +148,7 @@ def test_a_standardised_outcome_changes_units_only(plain):
 @pytest.mark.parametrize(
     "steps",
     [
-        pytest.param((pi.BoxCox(0.2), pi.Standardise()), id="box-cox"),
+        pytest.param((pi.BoxCox(0.2), pi.Standardise()), id="box-cox", marks=pytest.mark.long),
         pytest.param((pi.YeoJohnson(0.3), pi.Standardise()), id="yeo-johnson", marks=pytest.mark.long),
     ],
 )
@@ -359,6 +359,7 @@ def test_earlier_releases_refuse_it(saved):
     assert json.loads((saved / "manifest.json").read_text())["format_version"] == 4
 
 
+@pytest.mark.long
 def test_a_fresh_process_answers_raw_rows(logged, saved, tmp_path):
     NEW.to_parquet(tmp_path / "new.parquet")
     code = (
@@ -426,7 +427,10 @@ def test_preprocessing_that_was_tampered_with_is_refused(saved, tmp_path, damage
 # inference -----------------------------------------------------------------------------------------------------------
 
 
-def test_infer_fits_keeps_raw_columns_and_updates_on_the_first_scale():
+@pytest.fixture(scope="module")
+def inferred():
+    """A posterior by `infer`, of the first 40 rows."""
+
     def model(x, y=None):
         slope = numpyro.sample("slope", dist.Normal(0, 1))
         with numpyro.plate("rows", x.shape[0]):
@@ -437,12 +441,20 @@ def test_infer_fits_keeps_raw_columns_and_updates_on_the_first_scale():
         inputs={"x": pi.Column("size", pi.Log(), pi.Standardise())},
         outcome={"y": pi.Column("price", pi.Log(), pi.Standardise())},
     )
-    first, more = RAW.iloc[:40], RAW.iloc[40:].assign(size=lambda f: 3 * f["size"], price=lambda f: 3 * f.price)
-    posterior = pi.infer(made, first, pi.Exact(), progress=False)
-    assert set(posterior.data) == {"size", "price"}
-    predictor = pi.Predictor(posterior)
+    return pi.infer(made, RAW.iloc[:40], pi.Exact(), progress=False)
+
+
+def test_infer_fits_and_keeps_raw_columns(inferred):
+    first = RAW.iloc[:40]
+    assert set(inferred.data) == {"size", "price"}
+    predictor = pi.Predictor(inferred)
     assert np.allclose(predictor.predict(first).mean.mean(), first.price.mean(), rtol=0.1)
-    updated = posterior.update(more, progress=False)
+
+
+@pytest.mark.long
+def test_an_update_is_on_the_first_scale(inferred):
+    first, more = RAW.iloc[:40], RAW.iloc[40:].assign(size=lambda f: 3 * f["size"], price=lambda f: 3 * f.price)
+    updated = inferred.update(more, progress=False)
     x, y = (np.log(np.r_[first[n], more[n]]) for n in ("size", "price"))
     x, y = ((v - v[:40].mean()) / v[:40].std() for v in (x, y))
     precision = 1 + x @ x / 0.25

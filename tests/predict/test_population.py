@@ -144,6 +144,7 @@ def test_known_levels_are_answered_as_without(predictor):
         np.testing.assert_array_equal(getattr(mixed, field)[:-1], getattr(plain.predict(rows), field))
 
 
+@pytest.mark.long
 def test_an_answer_depends_neither_on_the_batch_nor_on_what_the_level_is_called(predictor):
     alone = predictor.predict({"x": [0.3], "group": [J]})
     several = predictor.predict({"x": np.full(150, 0.3), "group": np.r_[np.resize(group, 147), 99, -1, 10**12]})
@@ -194,6 +195,7 @@ def test_the_error_of_a_mean_counts_draws_not_effects():
     assert np.all(np.asarray(found) > 5 * np.asarray(mean_mcse(jnp.asarray(effects.reshape(3, -1)), None)))  # the twin
 
 
+@pytest.mark.long
 def test_questions_of_a_server_are_answered_alike(predictor):
     rows = [
         {"x": np.array([0.3, 0.2, 0.1]), "group": np.array([J, 1, -1])},
@@ -373,8 +375,8 @@ def only_data(x, group, J, u, y=None):
     [
         (table, "differ by more than a: it selects from fixed data"),
         (predicted, "law of a differs between levels by fixed data"),
-        (walk, "a has one law over all levels together"),
-        (summing, "no parameter has an entry for each of its 5 levels"),
+        pytest.param(walk, "a has one law over all levels together", marks=pytest.mark.long),
+        pytest.param(summing, "no parameter has an entry for each of its 5 levels", marks=pytest.mark.long),
         (weighed, "numpyro.factor"),
         (only_data, "no parameter has an entry for each of its 5 levels"),
     ],

@@ -128,6 +128,7 @@ def test_several_numbers_with_a_joint_law():
     assert predictor.sample({"x": m.x[:2]}, draws=7).shape == (7, 2, 3)
 
 
+@pytest.mark.long
 def test_mcse_of_chains_is_not_that_of_independent_draws():
     slope = np.repeat(m.draws()[:20], 10)  # each draw ten times: 10 times fewer
     latents = {"slope": slope, "sigma": m.LINE["sigma"]}
@@ -139,7 +140,7 @@ def test_mcse_of_chains_is_not_that_of_independent_draws():
 # the same answer, however it is asked for ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", ["line", "geometric"])
+@pytest.mark.parametrize("which", ["line", pytest.param("geometric", marks=pytest.mark.long)])
 def test_a_rows_answer_does_not_depend_on_its_batch(which, request):
     predictor = request.getfixturevalue(which)
     x = np.random.default_rng(1).normal(size=72)  # two blocks, of 64 and 8
@@ -375,11 +376,15 @@ def test_numbers_that_overflow_are_refused_with_the_row_and_its_input(line, far,
     assert np.isfinite(line.predict({"x": [1e100]}).sd[0])
 
 
-def test_counts_that_overflow_are_refused_and_infinite_chances_are_not():
+def test_counts_that_overflow_are_refused():
     counts = fitted(m.poisson, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
     for work in (counts.predict, counts.sample, lambda rows: counts.log_score(rows, [1.0, 1.0])):
         with pytest.raises(pi.PredictionError, match=r"In row 1 .* x = 800"):
             work({"x": [0.0, 800.0]})
+
+
+@pytest.mark.long
+def test_counts_without_a_cdf_that_overflow_are_refused_and_infinite_chances_are_not():
     sampled = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
     with pytest.raises(pi.PredictionError, match=r"In row 1 .* x = 800"):
         sampled.predict({"x": [0.0, 800.0]})

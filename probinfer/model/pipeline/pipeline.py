@@ -46,9 +46,8 @@ class Pipeline(Model):
     >>> import probinfer as pi
     >>> def line(X, y=None):
     ...     beta = numpyro.sample("beta", dist.Normal(0, 1).expand([X.shape[1]]).to_event(1))
-    ...     sigma = numpyro.sample("sigma", dist.HalfNormal(1))
     ...     with numpyro.plate("rows", X.shape[0]):
-    ...         numpyro.sample("y", dist.Normal(X @ beta, sigma), obs=y)
+    ...         numpyro.sample("y", dist.Normal(X @ beta, 0.3), obs=y)
     >>> rng = np.random.default_rng(0)
     >>> size = rng.uniform(50, 200, 100)
     >>> frame = {"size": size, "town": rng.choice(["A", "B"], 100), "price": 2000 * size * rng.lognormal(0, 0.1, 100)}
