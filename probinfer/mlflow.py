@@ -19,7 +19,8 @@ from probinfer.errors import ArtifactError, MissingExtra
 from probinfer.predict.interval import probability
 from probinfer.predict.joint import JointPredictor, parts_of
 from probinfer.predict.point import PointPredictor
-from probinfer.predict.predictor import Predictor, load_predictor
+from probinfer.predict.predictor import Predictor
+from probinfer.predict.predictor import load_row_predictor as load_predictor
 from probinfer.predict.program import Input
 from probinfer.predict.rows import column_names
 
