@@ -3,65 +3,29 @@ not numpyro."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from scipy.special import logsumexp
 
-from probinfer.errors import DataError, PredictionError
+from probinfer.errors import PredictionError
 from probinfer.inference.key_words import key_words
 from probinfer.inference.settings import check_whole
-from probinfer.model.series import Series, read_series
-from probinfer.posterior.states_report import ESS_BAD, ESS_DOUBTFUL, StatesReport
-from probinfer.posterior.verdict import Finding, Verdict
-from probinfer.predict.family import Support
-from probinfer.predict.gaussian_motion import GaussianMover
-from probinfer.predict.interval import likely_set, probabilities, probabilities_of, probability
+from probinfer.posterior.states_report import StatesReport
+from probinfer.posterior.verdict import Verdict
+from probinfer.predict.interval import probabilities, probabilities_of, probability
 from probinfer.predict.kind import Interval
-from probinfer.predict.motion import Motion, Mover
-from probinfer.predict.particle_motion import ParticleMover
+from probinfer.predict.motion import Motion
 from probinfer.predict.predictor import check_posterior, provenance, refuse_unreliable
+from probinfer.predict.series_answer import answer
 from probinfer.predict.series_prediction import SeriesPrediction
-from probinfer.predict.shortest import ends_of
-from probinfer.predict.step_summary import Summary, summarise
+from probinfer.predict.series_rows import check_horizon, read_observations
+from probinfer.predict.standing import Standing, Use, follow, judge, mover_of, words_of_time
+from probinfer.predict.step_summary import summarise
 from probinfer.predict.weights import Weights
 
 if TYPE_CHECKING:
     from probinfer.inference.montecarlo.particle import ParticleFilter
     from probinfer.posterior.posterior import Posterior
-
-OUTCOME = "observations"
-# Effective draws of the parameters: with 50 a mean is off by a seventh of its epistemic sd.
-DRAWS_DOUBTFUL, DRAWS_BAD = 50, 10
-_FOLLOW, _PREDICT, _SAMPLE = 1, 2, 3  # uses of randomness
-
-
-@dataclass(frozen=True, eq=False)
-class Standing:
-    """Where a forecaster is in time.
-
-    time         number of the next observation
-    fitted       how many observations the parameters were inferred from
-    log_weights  (S,) of the draws of the parameters, normalised
-    state        their states at time - 1: mean (S, d) and covariance (S, d, d), or particles and log weights
-    words        (2,) the randomness of the observations to come
-    ess, worst   least effective particles of a time, on average over the draws, and when; None where exact
-    """
-
-    time: int
-    fitted: int
-    log_weights: np.ndarray
-    state: tuple[np.ndarray, ...]
-    words: np.ndarray
-    ess: float | None = None
-    worst: int = 0
-
-    @property
-    def weights(self) -> np.ndarray:
-        """(S,), summing to one."""
-        weights = np.exp(self.log_weights)
-        return weights / weights.sum()
 
 
 class Forecaster:
@@ -126,7 +90,7 @@ class Forecaster:
         filter: "ParticleFilter | None" = None,
         seed: Any = 0,
     ) -> None:
-        from probinfer.predict.standing import first_standing
+        from probinfer.predict.first_standing import first_standing
 
         if not isinstance(accept, Verdict):
             raise PredictionError(f"accept is {accept!r}; wanted a Verdict, such as Verdict.DOUBTFUL.")
@@ -147,7 +111,6 @@ class Forecaster:
 
     def _set(self, motion: Motion, standing: Standing, about: Mapping[str, Any]) -> None:
         self.motion, self.standing, self.about = motion, standing, dict(about)
-        self._mover: Mover = GaussianMover() if motion.linear else ParticleMover()
 
     @property
     def time(self) -> int:
@@ -157,13 +120,13 @@ class Forecaster:
     @property
     def ess(self) -> float:
         """Effective number of draws of the parameters, 1 / sum_s w_s^2."""
-        return float(1 / np.sum(self.standing.weights**2))
+        return self.standing.effective
 
     @property
     def report(self) -> StatesReport:
         """How far the forecasts can be trusted: verdict, findings, headline. The verdict of the posterior is in it, how
         many draws of the parameters are left, and how many particles."""
-        return _judge(self)
+        return judge(self.standing, self.about)
 
     def predict(
         self,
@@ -201,20 +164,20 @@ class Forecaster:
             raise PredictionError(
                 "Interval.HDI is for observations of a continuous law with a closed form. Ask for Interval.ETI."
             )
-        self._within(steps)
+        motion, first = self.motion, self.time
+        check_horizon(motion, first, steps)
         levels, words = np.array([*probabilities_of(interval, level), *wanted]), key_words(seed)
-        state = self._mover.scatter(self.motion, self.standing.state, self._words(words, _PREDICT, -1))
-        found, weights = [], self.standing.weights
-        for time in range(self.time, self.time + steps):
-            state, outcomes = self._mover.ahead(self.motion, state, time, self._words(words, _PREDICT, time))
-            found.append(summarise(self.motion, outcomes, weights, levels, level if hdi else None))
+        mover, weights, found = mover_of(motion), self.standing.weights, []
+        state = mover.scatter(motion, self.standing.state, words_of_time(words, Use.PREDICT, -1))
+        for time in range(first, first + steps):
+            state, outcomes = mover.ahead(motion, state, time, words_of_time(words, Use.PREDICT, time))
+            found.append(summarise(motion, outcomes, weights, levels, level if hdi else None))
             if not found[-1].defined.all():
                 raise PredictionError(
-                    f"At time {time}, {time - self.time + 1} ahead, the model's laws are not numbers, or lead beyond "
-                    "1e308, for some draws of the parameters. Look for a state that runs away, or a scale that can be "
-                    "negative."
+                    f"At time {time}, {time - first + 1} ahead, the model's laws are not numbers, or go beyond 1e308, "
+                    "for some draws of the parameters. Look for a state that runs away, or a scale that can be below 0."
                 )
-        return self._prediction(found, level, wanted, quantiles is not None, interval)
+        return answer(motion, found, first, level, wanted if quantiles is not None else None, interval)
 
     def observe(self, y: Any) -> Self:
         """A new forecaster that has seen what came since: the next observations, in their order.
@@ -222,8 +185,7 @@ class Forecaster:
         y: (n, *event), NaN where missing; a time at which nothing came has a row too. In parts or at once is the same.
         Raises PredictionError where they do not fit. Look at `ess` and `report` afterwards.
         """
-        standing, _ = self._follow(self._read(y))
-        return self.from_standing(self.motion, standing, self.about)
+        return self.from_standing(self.motion, self._follow(y)[0], self.about)
 
     def log_score(self, y: Any) -> np.ndarray:
         """log p(y_t | all that came before it), (n,), of the next observations; 0 where nothing was observed.
@@ -231,7 +193,7 @@ class Forecaster:
         Their sum is the log predictive density of all of them together. For each draw these are the increments of the
         filter's log likelihood. y, errors: as for `observe`.
         """
-        return self._follow(self._read(y))[1]
+        return self._follow(y)[1]
 
     def sample(self, steps: int = 1, draws: int = 100, seed: Any = 0) -> np.ndarray:
         """Simulated futures (draws, steps, *event): each of one draw of the parameters, taken by weight, and one state.
@@ -241,19 +203,19 @@ class Forecaster:
         """
         check_whole("sample", "steps", steps, 1)
         check_whole("sample", "draws", draws, 1)
-        self._within(steps)
+        motion, first = self.motion, self.time
+        check_horizon(motion, first, steps)
         words = key_words(seed)
-        generator = np.random.default_rng([*words.tolist(), _SAMPLE])
-        chosen = generator.permutation(
-            Weights(np.maximum(self.standing.weights, 1e-300), 0.0).pick(draws, generator.random())
-        )
-        states = self._mover.pick(self.motion, self.standing.state, chosen, self._words(words, _SAMPLE, -1))
-        found = []
-        for time in range(self.time, self.time + steps):
-            states, y = self._mover.simulate(self.motion, states, chosen, time, self._words(words, _SAMPLE, time))
+        generator = np.random.default_rng([*words.tolist(), Use.SAMPLE.value])
+        weights = Weights(np.maximum(self.standing.weights, 1e-300), 0.0)
+        chosen = generator.permutation(weights.pick(draws, generator.random()))
+        mover, found = mover_of(motion), []
+        states = mover.pick(motion, self.standing.state, chosen, words_of_time(words, Use.SAMPLE, -1))
+        for time in range(first, first + steps):
+            states, y = mover.simulate(motion, states, chosen, time, words_of_time(words, Use.SAMPLE, time))
             found.append(y)
         values = np.stack(found, axis=1)
-        return values.astype(np.int64) if self.motion.discrete else values
+        return values.astype(np.int64) if motion.discrete else values
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a folder of plain files that `load_predictor` reads without the model's code, and goes on from.
@@ -274,160 +236,7 @@ class Forecaster:
             f"{report.headline})"
         )
 
-    # -------------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _words(words: np.ndarray, use: int, time: int) -> np.ndarray:
-        """The randomness of a time, for one use."""
-        return np.random.SeedSequence([*words.tolist(), use, time + 1]).generate_state(2, np.uint32)
-
-    def _within(self, steps: int) -> None:
-        """PredictionError for times that the model does not know."""
-        horizon = self.motion.horizon
-        if horizon is not None and self.time + steps > horizon:
-            raise PredictionError(
-                f"The times {self.time} to {self.time + steps - 1} were asked for, and the model looks into an array by the "
-                f"time that ends with time {horizon - 1}: what drives the series later is not known. Infer with arrays "
-                "that hold the future too (regressors, calendars, matrices of each time)."
-            )
-
-    def _read(self, y: Any) -> Series:
-        motion = self.motion
-        try:
-            values, observed = read_series(y, missing=True)
-        except DataError as error:
-            raise PredictionError(str(error)) from None
-        if motion.event == () and motion.linear and values.ndim == 2 and values.shape[1] == 1:
-            values, observed = values[:, 0], observed[:, 0]
-        if values.shape[1:] != motion.event:
-            raise PredictionError(
-                f"observations have the shape {np.shape(y)}, one row for each time; wanted "
-                f"{('n', *motion.event)}, n times".replace("'", "")
-                + ", as those that the parameters were inferred from."
-            )
-        parts = observed.reshape(len(observed), -1)
-        partly = parts.any(axis=1) & ~parts.all(axis=1)
-        if partly.any() and not motion.apart:
-            raise PredictionError(
-                f"observations are partly NaN in row {int(np.argmax(partly))}, but the entries of one observation are "
-                "not independent given the state. Make the whole row NaN."
-            )
-        support = motion.family.support if motion.family else None
-        if motion.discrete and np.any(wrong := observed & ~_possible(values, support, motion.probabilities)):
-            row = int(np.argwhere(wrong)[0][0])
-            raise PredictionError(
-                f"observations hold {values[row].tolist()} in row {row}; wanted whole numbers"
-                + (f", {support.value}." if support else ".")
-            )
-        self._within(len(values))
-        return Series(values.astype(motion.kinds[0]), observed)
-
-    def _follow(self, series: Series) -> tuple[Standing, np.ndarray]:
-        """Where observations lead, and the log score of each."""
-        now, scores = self.standing, np.empty(len(series.values))
-        for row, (y, observed) in enumerate(zip(*series, strict=True)):
-            words = self._words(now.words, _FOLLOW, now.time)
-            seen = self._mover.observe(self.motion, now.state, now.time, y, observed, words)
-            gained = now.log_weights + np.nan_to_num(seen.log_density, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-            scores[row] = logsumexp(gained)
-            alive = np.isfinite(scores[row])
-            after = gained - scores[row] if alive else now.log_weights
-            now = replace(now, time=now.time + 1, state=seen.state, log_weights=after)
-            if seen.ess is not None:
-                ess = float(now.weights @ seen.ess) if alive else 0.0
-                if now.ess is None or ess < now.ess:
-                    now = replace(now, ess=ess, worst=now.time - 1)
-        return now, scores
-
-    def _prediction(
-        self, found: list[Summary], level: float, wanted: tuple[float, ...], asked: bool, interval: Interval
-    ) -> SeriesPrediction:
-        motion, event = self.motion, self.motion.event
-
-        def shaped(values: Sequence[np.ndarray], *more: int) -> np.ndarray:
-            return np.stack(values).reshape(len(found), *event, *more)
-
-        places = shaped([each.quantiles for each in found], 2 + len(wanted))
-        lower, upper = places[..., 0], places[..., 1]
-        if interval is Interval.HDI:
-            ends = shaped([each.ends for each in found], 2)
-            lower, upper = ends[..., 0], ends[..., 1]
-        support = motion.family.support if motion.family else None
-        classes = support in (Support.BINARY, Support.CLASSES)
-        bottom, top = ends_of(support)
-        bottom = -np.inf if motion.family is None else bottom
-        if interval is Interval.LOWER:
-            upper = np.full_like(upper, motion.probabilities - 1.0 if classes else top)
-        if interval is Interval.UPPER:
-            lower = np.full_like(lower, bottom)
-        mean, mcse = shaped([each.mean for each in found]), shaped([each.mcse for each in found])
-        aleatoric = shaped([each.aleatoric_variance for each in found])
-        epistemic = shaped([each.epistemic_variance for each in found])
-        some = shaped([each.probabilities for each in found], motion.probabilities) if motion.probabilities else None
-        parts: dict[str, Any] = {}
-        if found[0].entropies is not None:
-            whole, apart = np.moveaxis(shaped([each.entropies for each in found], 2), -1, 0)
-            parts = {"entropy": whole, "expected_entropy": apart, "mutual_information": np.maximum(whole - apart, 0.0)}
-        return SeriesPrediction(
-            outcome=OUTCOME,
-            mean=mean,
-            sd=np.sqrt(aleatoric + np.where(np.isnan(epistemic), 0.0, epistemic)),
-            lower=lower,
-            upper=upper,
-            level=level,
-            epistemic_sd=np.sqrt(epistemic),
-            aleatoric_sd=np.sqrt(aleatoric),
-            mcse=mcse,
-            quantiles=places[..., 2:] if asked else None,
-            quantile_levels=wanted,
-            probabilities=some,
-            classes=np.arange(motion.probabilities) if classes else None,
-            sets=likely_set(some, level) if classes and some is not None else None,
-            interval=interval,
-            times=np.arange(self.time, self.time + len(found)),
-            **parts,
-        )
-
-
-def _possible(values: np.ndarray, support: Support | None, many: int) -> np.ndarray:
-    """Which values a discrete law can give."""
-    whole = values == np.floor(values)
-    if support is None:
-        return whole
-    top = many - 1 if support in (Support.BINARY, Support.CLASSES) else np.inf
-    return whole & (values >= 0) & (values <= top)
-
-
-def _judge(forecaster: Forecaster) -> StatesReport:
-    standing, about, ess = forecaster.standing, forecaster.about, forecaster.ess
-    since = standing.time - standing.fitted
-    findings = []
-    before = Verdict.__members__.get(str(about.get("verdict")), Verdict.BAD)
-    if before is not Verdict.GOOD:
-        text = f"The posterior of the parameters has the verdict {before.name}"
-        findings.append(Finding(text, "all times", before, "Mend that one first.", float("nan")))
-    if ess < DRAWS_DOUBTFUL:
-        findings.append(
-            Finding(
-                f"{ess:.1f} effective draws of the parameters are left of {forecaster.motion.size}, after {since} "
-                "observations that they were not inferred from",
-                "all times",
-                Verdict.BAD if ess < DRAWS_BAD else Verdict.DOUBTFUL,
-                "Infer again from all observations, and make the forecaster anew; with more draws= it lasts longer.",
-                ess,
-            )
-        )
-    if standing.ess is not None and standing.ess < ESS_DOUBTFUL:
-        some = "no particle explains" if standing.ess == 0 else f"{standing.ess:.1f} particles on average explain"
-        findings.append(
-            Finding(
-                f"The particles collapse: at time {standing.worst} {some} the observation",
-                f"time {standing.worst}",
-                Verdict.BAD if standing.ess < ESS_BAD else Verdict.DOUBTFUL,
-                "Use more particles=, or an observation law with heavier tails; look at that observation for an error.",
-                standing.ess,
-            )
-        )
-    worst = min((finding.severity for finding in findings), default=Verdict.GOOD)
-    headline = f"{ess:.0f} effective draws of the parameters, {since} observations since they were inferred"
-    return StatesReport(worst, tuple(sorted(findings, key=lambda finding: finding.severity.value)), headline)
+    def _follow(self, y: Any) -> tuple[Standing, np.ndarray]:
+        series = read_observations(y, self.motion)
+        check_horizon(self.motion, self.time, len(series.values))
+        return follow(self.motion, self.standing, series)

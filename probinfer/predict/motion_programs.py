@@ -43,6 +43,8 @@ def motion_of(model: StateSpace, series: Series, draws: Mapping[str, np.ndarray]
 
         scored, parameters = jax.eval_shape(seen, state, _TIME, first)
         law = laws[0]
+        if not law.is_discrete:
+            y = jax.ShapeDtypeStruct(y.shape, np.float64)
         of = _Exports(model, draws, state, y)
         family = _family(law) if model.linear is None else NORMAL
         programs = of.linear() if model.linear is not None else of.particles(family)
@@ -151,8 +153,9 @@ def _horizon(model: StateSpace, state: Any, params: Mapping[str, Any]) -> int | 
     JAX would take the last entry for every later one."""
 
     def look(times: Any) -> Any:
-        if model.linear is not None:
-            return jax.vmap(lambda t: model.linear.step(t, params))(times)  # ty: ignore[unresolved-attribute]
+        linear = model.linear
+        if linear is not None:
+            return jax.vmap(lambda t: linear.step(t, params))(times)
         x = jnp.zeros(state.shape, state.dtype)
 
         def laws(t: Any) -> Any:

@@ -28,8 +28,8 @@ class ParticleMover:
         self, motion: Motion, state: tuple, time: int, y: np.ndarray, observed: np.ndarray, words: np.ndarray
     ) -> Seen:
         """See `Mover`."""
-        *state, log_density, ess = motion.call(_observe, motion.there, *state, time, y, observed, words)
-        return Seen(tuple(state), log_density, ess)
+        x, logs, log_density, ess = motion.call(_observe, motion.there, *state, time, y, observed, words)
+        return Seen((x, logs), log_density, ess)
 
     def scatter(self, motion: Motion, state: tuple, words: np.ndarray) -> tuple:
         """See `Mover`: as many of every draw's particles, chosen by weight, as make FUTURES in all."""

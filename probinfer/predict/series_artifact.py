@@ -14,9 +14,11 @@ from probinfer.predict import artifact
 from probinfer.predict.agreement import check_outcome
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.family import Support
-from probinfer.predict.forecaster import OUTCOME, Forecaster, Standing
+from probinfer.predict.forecaster import Forecaster
 from probinfer.predict.motion import MATRICES, MOVE, WEIGH, Motion
 from probinfer.predict.program import PARAMETERS, SAMPLE
+from probinfer.predict.series_answer import OUTCOME
+from probinfer.predict.standing import Standing
 
 _EXACT, _PARTICLES, _WEIGHTS = ("mean", "covariance"), ("particles", "log_weights"), "draws"
 _KINDS = ("float64", "int64")

@@ -1,94 +1,124 @@
-"""From a posterior of a state-space model to where its forecaster stands after the data. Imports numpyro, so a loaded
-forecaster never comes here."""
+"""Where a forecaster is in time: its states, what each draw counts, and how observations move both on. Imports jax."""
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.special import logsumexp
 
-from probinfer.errors import MethodError, ModelError
-from probinfer.inference.montecarlo.particle import ParticleFilter, passes
-from probinfer.inference.montecarlo.particle_pass import Keep
-from probinfer.inference.montecarlo.pmmh import check_filter
 from probinfer.model.series import Series
-from probinfer.model.statespace import StateSpace
-from probinfer.predict.forecaster import Forecaster, Standing
-from probinfer.predict.motion import Motion
-from probinfer.predict.motion_programs import motion_of
+from probinfer.posterior.states_report import ESS_BAD, ESS_DOUBTFUL, StatesReport
+from probinfer.posterior.verdict import Finding, Verdict
+from probinfer.predict.gaussian_motion import GaussianMover
+from probinfer.predict.motion import Motion, Mover
+from probinfer.predict.particle_motion import ParticleMover
 
-if TYPE_CHECKING:
-    from probinfer.posterior.posterior import Posterior
-
-_EXACT_DRAWS, _DRAWS, _PARTICLES = 1000, 200, 500
+# Effective draws of the parameters: with 50 a mean is off by a seventh of its epistemic sd.
+DRAWS_DOUBTFUL, DRAWS_BAD = 50, 10
 
 
-def first_standing(
-    posterior: "Posterior",
-    draws: int | None,
-    particles: int | None,
-    filter: ParticleFilter | None,
-    words: np.ndarray,
-) -> tuple[Motion, Standing]:
-    """What a forecaster computes from, and its states after the posterior's data. Raises ModelError and MethodError as
-    `Forecaster` says."""
-    if posterior.model is None or posterior.data is None:
-        raise ModelError(
-            "This posterior came without its model or data, and a forecaster needs both. Pass them when loading: "
-            "load_posterior(path, model=model, data=y)."
+class Use(Enum):
+    """What the randomness of a time is for."""
+
+    FOLLOW = 1
+    PREDICT = 2
+    SAMPLE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Where a forecaster is in time.
+
+    time         number of the next observation
+    fitted       how many observations the parameters were inferred from
+    log_weights  (S,) of the draws of the parameters, normalised
+    state        their states at time - 1: mean (S, d) and covariance (S, d, d), or particles and log weights
+    words        (2,) the randomness of the observations to come
+    ess, worst   least effective particles of a time, on average over the draws, and when; None where exact
+    """
+
+    time: int
+    fitted: int
+    log_weights: np.ndarray
+    state: tuple[np.ndarray, ...]
+    words: np.ndarray
+    ess: float | None = None
+    worst: int = 0
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(S,), summing to one."""
+        weights = np.exp(self.log_weights)
+        return weights / weights.sum()
+
+    @property
+    def effective(self) -> float:
+        """Effective number of draws, 1 / sum_s w_s^2."""
+        return float(1 / np.sum(self.weights**2))
+
+
+def mover_of(motion: Motion) -> Mover:
+    """What moves the states of such a model."""
+    return GaussianMover() if motion.linear else ParticleMover()
+
+
+def words_of_time(words: np.ndarray, use: Use, time: int) -> np.ndarray:
+    """The randomness of a time, for one use: two words of the seed's two. time: from -1."""
+    return np.random.SeedSequence([*words.tolist(), use.value, time + 1]).generate_state(2, np.uint32)
+
+
+def follow(motion: Motion, standing: Standing, series: Series) -> tuple[Standing, np.ndarray]:
+    """Where observations lead, and log p(y_t | what came before) of each, mixed over the draws.
+
+    An observation that no draw explains leaves their weights as they are, and `ess` at 0.
+    """
+    mover, now, scores = mover_of(motion), standing, np.empty(len(series.values))
+    for row, (y, observed) in enumerate(zip(*series, strict=True)):
+        seen = mover.observe(motion, now.state, now.time, y, observed, words_of_time(now.words, Use.FOLLOW, now.time))
+        gained = now.log_weights + np.nan_to_num(seen.log_density, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+        scores[row] = logsumexp(gained)
+        alive = bool(np.isfinite(scores[row]))
+        after = gained - scores[row] if alive else now.log_weights
+        now = replace(now, time=now.time + 1, state=seen.state, log_weights=after)
+        ess = float(now.weights @ seen.ess) if alive and seen.ess is not None else None if alive else 0.0
+        if ess is not None and (now.ess is None or ess < now.ess):
+            now = replace(now, ess=ess, worst=now.time - 1)
+    return now, scores
+
+
+def judge(standing: Standing, about: Mapping[str, Any]) -> StatesReport:
+    """How far forecasts from there can be trusted. about: with the verdict of the posterior."""
+    ess, size = standing.effective, len(standing.log_weights)
+    since = standing.time - standing.fitted
+    findings = []
+    before = Verdict.__members__.get(str(about.get("verdict")), Verdict.BAD)
+    if before is not Verdict.GOOD:
+        text = f"The posterior of the parameters has the verdict {before.name}"
+        findings.append(Finding(text, "all times", before, "Mend that one first.", float("nan")))
+    if ess < DRAWS_DOUBTFUL:
+        findings.append(
+            Finding(
+                f"{ess:.1f} effective draws of the parameters are left of {size}, after {since} "
+                "observations that they were not inferred from",
+                "all times",
+                Verdict.BAD if ess < DRAWS_BAD else Verdict.DOUBTFUL,
+                "Infer again from all observations, and make the forecaster anew; with more draws= it lasts longer.",
+                ess,
+            )
         )
-    model = posterior.model
-    if not isinstance(model, StateSpace):
-        raise ModelError(
-            f"The posterior is of a {type(model).__name__}, which has rows, not times: pi.Predictor(posterior). A Forecaster "
-            "is for the posterior of a pi.StateSpace."
+    if standing.ess is not None and standing.ess < ESS_DOUBTFUL:
+        some = "nothing explains" if standing.ess == 0 else f"{standing.ess:.1f} particles on average explain"
+        findings.append(
+            Finding(
+                f"At time {standing.worst} {some} the observation",
+                f"time {standing.worst}",
+                Verdict.BAD if standing.ess < ESS_BAD else Verdict.DOUBTFUL,
+                "Look at that observation for an error; a law with heavier tails, or more particles=, may help.",
+                standing.ess,
+            )
         )
-    check_filter("Forecaster", filter)
-    if model.linear is not None and (particles is not None or filter is not None):
-        raise MethodError(
-            f"Forecaster: {'particles' if particles is not None else 'filter'} came, but the model is linear Gaussian "
-            "and needs no particles: leave it out."
-        )
-    bound = model.bind(posterior.data)
-    series = Series(*(np.asarray(bound.arrays[name]) for name in ("observations", "observed")))
-    sets, chains = _chosen(posterior, model, draws or (_EXACT_DRAWS if model.linear is not None else _DRAWS))
-    motion = motion_of(model, series, sets, chains)
-    even = np.full(motion.size, -np.log(motion.size))
-    if model.linear is not None:
-        return motion, _exactly(model, motion, Standing(0, len(series.values), even, (), words), series)
-    method = filter or ParticleFilter()
-    passed = passes(model, method, series, sets, words, keep=Keep.LAST, particles=particles or _PARTICLES)
-    average = passed.ess.mean(axis=0)
-    return motion, Standing(
-        time=len(series.values),
-        fitted=len(series.values),
-        log_weights=even,
-        state=(passed.particles[:, 0], passed.log_weights[:, 0]),
-        words=words,
-        ess=float(average.min()),
-        worst=int(average.argmin()),
-    )
-
-
-def _exactly(model: StateSpace, motion: Motion, before: Standing, series: Series) -> Standing:
-    """After the data, by Kalman's filter. They count in the posterior already, so the draws keep their weights."""
-
-    def start(_: Motion, draws: Any) -> Any:
-        assert model.linear is not None
-        return jax.vmap(lambda params: tuple(jnp.asarray(p, float) for p in model.linear.start(params)))(draws)
-
-    begun = replace(before, state=motion.call(start, motion.draws))
-    after, _ = Forecaster.from_standing(motion, begun, {})._follow(series)
-    return replace(after, log_weights=before.log_weights)
-
-
-def _chosen(posterior: "Posterior", model: StateSpace, count: int) -> tuple[dict[str, np.ndarray], int | None]:
-    """Draws of the parameters, evenly from every chain, and how many chains they are."""
-    evidence = posterior.report.evidence
-    chains = evidence.chains
-    length = len(next(iter(posterior.latents.values()))) // chains
-    each = min(max(-(-count // chains), 1), length)
-    rows = (np.arange(chains)[:, None] * length + np.linspace(0, length - 1, each).round().astype(int)).ravel()
-    sets = {name: np.asarray(posterior.latents[name][rows], dtype=float) for name in model.prior}
-    return sets, chains if evidence.chained else None
+    worst = min((finding.severity for finding in findings), default=Verdict.GOOD)
+    headline = f"{ess:.0f} effective draws of the parameters, {since} observations since they were inferred"
+    return StatesReport(worst, tuple(sorted(findings, key=lambda finding: finding.severity.value)), headline)

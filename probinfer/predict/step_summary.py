@@ -15,6 +15,8 @@ from probinfer.predict.motion import Motion, Outcomes
 from probinfer.predict.shortest import shortest
 from probinfer.predict.weights import Weights
 
+_WIDTH = 4  # quantiles are computed in multiples of so many
+
 
 class Summary(NamedTuple):
     """What is said of every entry: (E,) each; quantiles (E, Q), probabilities (E, k), entropies (E, 2), and the `ends`
@@ -40,7 +42,8 @@ class _Inside(Weights):
 
     def copied(self, copies: int) -> Weights:
         """As `Weights.copied`."""
-        return _Inside(jnp.tile(self.values, copies) / copies, self.mean_error)
+        values: Any = jnp.tile(self.values, copies) / copies
+        return _Inside(values, self.mean_error)
 
 
 def summarise(
@@ -49,12 +52,14 @@ def summarise(
     """Summaries of the observations of one time. weights (S,), of the draws. shortest_of: level of that interval."""
     if outcomes.drawn is not None:
         return _of_draws(motion, outcomes.drawn, weights, levels)
+    count = len(levels)
+    levels = np.concatenate([levels, np.full(-count % _WIDTH, 0.5)])  # few shapes, as each is compiled
     level = 0.0 if shortest_of is None else shortest_of
     kind = {"hdi": int(shortest_of is not None)}
     found = motion.call(_of_family, outcomes.parameters, weights, levels, level, search=0, **kind)
-    if np.any(found.quantiles < 0) and motion.discrete and np.any(found.quantiles == -1):  # counts beyond the sums
+    if motion.discrete and np.any(found.quantiles < 0):  # counts beyond the sums
         found = motion.call(_of_family, outcomes.parameters, weights, levels, level, search=1, **kind)
-    return found
+    return found._replace(quantiles=found.quantiles[:, :count])
 
 
 def _of_family(
