@@ -11,7 +11,7 @@ import numpy as np
 
 from probinfer.errors import ArtifactError
 from probinfer.predict import artifact
-from probinfer.predict.agreement import check_outcome
+from probinfer.predict.agreement import check_law, check_outcome
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.family import Support
 from probinfer.predict.forecaster import Forecaster
@@ -103,6 +103,7 @@ def read_forecaster(path: str | os.PathLike[str]) -> Forecaster:
             apart=words["apart"],
             horizon=words["horizon"],
         )
+        check_law(path, motion)
         arrays = {name: artifact._array(path, file, files) for name, file in manifest["states"].items()}
         _check_arrays(path, motion, arrays, size)
         _check_programs(path, motion)
@@ -159,7 +160,10 @@ def _check_arrays(path: Any, motion: Motion, arrays: Mapping[str, np.ndarray], s
             f"{path}: the arrays are not those of {size} draws with the states that the manifest describes: {found}."
         )
     logs = [values for name, values in arrays.items() if name in (_WEIGHTS, "log_weights")]
-    if any(np.isnan(values).any() or (values == np.inf).any() for values in logs) or not np.exp(logs[0]).sum() > 0:
+    if (
+        any(np.isnan(values).any() or (values == np.inf).any() for values in logs)
+        or not np.exp(arrays[_WEIGHTS]).sum() > 0
+    ):
         raise ArtifactError(f"{path}: the weights of draws or particles are no weights.")
 
 
@@ -189,7 +193,8 @@ def _check_programs(path: Any, motion: Motion) -> None:
         (own, *more), _ = jax.tree.unflatten(exported.in_tree, list(exported.in_avals))
         # what belongs to a state has axes for draws and states before it; what belongs to a draw the first of them
         lead = [2 if kind in (states, words) and role != MATRICES else 0 for kind in taken[role]]
-        found = [(aval.shape[skip:], str(aval.dtype)) for aval, skip in zip(more, lead, strict=True)]
+        lead += [0] * (len(more) - len(lead))
+        found = [(aval.shape[skip:], str(aval.dtype)) for aval, skip in zip(more, lead, strict=False)]
         of_draws = {name: (aval.shape[1:], str(aval.dtype)) for name, aval in own.items()}
         skip = 1 if role == MATRICES else 2
         results = [(aval.shape[skip:], str(aval.dtype)) for aval in exported.out_avals]
