@@ -108,6 +108,7 @@ from probinfer.posterior.states import Forecast as Forecast
 from probinfer.posterior.states import States as States
 from probinfer.posterior.verdict import Verdict as Verdict
 from probinfer.predict.compress import Compression as Compression
+from probinfer.predict.forecaster import Forecaster as Forecaster
 from probinfer.predict.joint import JointPredictor as JointPredictor
 from probinfer.predict.joint_prediction import JointPrediction as JointPrediction
 from probinfer.predict.kind import Interval as Interval
@@ -115,5 +116,6 @@ from probinfer.predict.point import PointPredictor as PointPredictor
 from probinfer.predict.prediction import Prediction as Prediction
 from probinfer.predict.predictor import Predictor as Predictor
 from probinfer.predict.predictor import load_predictor as load_predictor
+from probinfer.predict.series_prediction import SeriesPrediction as SeriesPrediction
 from probinfer.predict.topics import HeldOut as HeldOut
 from probinfer.predict.topics import Topics as Topics

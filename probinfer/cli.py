@@ -225,7 +225,7 @@ def _posterior_card(path: Path) -> str:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from probinfer.predict.predictor import load_predictor
+    from probinfer.predict.predictor import load_row_predictor as load_predictor
 
     given = {name: getattr(options, name) for name in ("level", "quantiles") if getattr(options, name) is not None}
     load_predictor(options.path).export_onnx(options.onnx, **given)

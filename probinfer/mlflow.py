@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.deploy.fields import Field, fields_of, group_name
-from probinfer.errors import ArtifactError, MissingExtra
+from probinfer.errors import ArtifactError, MissingExtra, PredictionError
+from probinfer.predict.forecaster import Forecaster
 from probinfer.predict.interval import probability
 from probinfer.predict.joint import JointPredictor, parts_of
 from probinfer.predict.point import PointPredictor
-from probinfer.predict.predictor import Predictor, load_predictor
+from probinfer.predict.predictor import Predictor
+from probinfer.predict.predictor import load_row_predictor as load_predictor
 from probinfer.predict.program import Input
 from probinfer.predict.rows import column_names
 
@@ -58,9 +60,14 @@ def save_model(
     Raises:
         MissingExtra: mlflow is not installed.
         ArtifactError: there is something at `path`.
-        PredictionError: `level` or `quantiles` are no probabilities.
+        PredictionError: `level` or `quantiles` are no probabilities, or it is a forecaster, which answers no rows.
         ModelError: a point model that is no ONNX file, which could be stored by pickle only.
     """
+    if isinstance(predictor, Forecaster):
+        raise PredictionError(
+            "An MLflow model answers rows, and a Forecaster predicts times: keep the folder that forecaster.save(path) "
+            "makes, as an artifact of the run."
+        )
     flow = _mlflow()
     level, wanted = probability("level", level), [probability("quantiles", q) for q in quantiles]
     folder = Path(path)

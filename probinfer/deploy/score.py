@@ -25,7 +25,7 @@ from probinfer.deploy.spread import Wish, spread
 from probinfer.deploy.table_sink import IfExists
 from probinfer.errors import ArtifactError, DataError
 from probinfer.inference.progress import Progress, make_progress
-from probinfer.predict.predictor import load_predictor
+from probinfer.predict.predictor import load_row_predictor as load_predictor
 
 CHUNK_ROWS = 16_384
 PART_ROWS = 2**18  # of a part, after which it is committed

@@ -18,7 +18,8 @@ from probinfer.predict.artifact import MANIFEST, card
 from probinfer.predict.interval import Answered, probability, take_groups
 from probinfer.predict.joint import JointPredictor
 from probinfer.predict.point import PointPredictor
-from probinfer.predict.predictor import Predictor, load_predictor
+from probinfer.predict.predictor import Predictor
+from probinfer.predict.predictor import load_row_predictor as load_predictor
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
 from probinfer.predict.together import Question
 

@@ -18,7 +18,7 @@ from probinfer.deploy.job import Job
 from probinfer.deploy.jsonlines import to_chunk, to_lines
 from probinfer.deploy.tables import Types
 from probinfer.errors import DataError
-from probinfer.predict.predictor import load_predictor
+from probinfer.predict.predictor import load_row_predictor as load_predictor
 
 logger = logging.getLogger("probinfer.stream")
 

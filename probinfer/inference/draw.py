@@ -22,6 +22,7 @@ from probinfer.inference.draws import Draws
 from probinfer.inference.exact.exact import Exact
 from probinfer.inference.exact.summed import CannotSum, Summed
 from probinfer.inference.fits import advice, check_fits
+from probinfer.inference.key_words import key_words as key_words
 from probinfer.inference.mcmc.gibbs import Gibbs
 from probinfer.inference.mcmc.hmc import HMC
 from probinfer.inference.mcmc.many import ManyChains
@@ -300,22 +301,6 @@ def _attributes(
 def _json(settings: Mapping[str, Any]) -> str:
     """Settings as JSON, choices and functions by their names."""
     return json.dumps(dict(settings), default=lambda value: getattr(value, "__qualname__", str(value)))
-
-
-def key_words(seed: Any) -> np.ndarray:
-    """Two words of 32 bits from an int or a jax key."""
-    if isinstance(seed, bool) or seed is None:
-        raise MethodError(f"seed is {seed!r}; wanted a whole number or a jax key.")
-    if isinstance(seed, int | np.integer):
-        if seed < 0:
-            raise MethodError(f"seed is {seed}; wanted a whole number, 0 or more, or a jax key.")
-        return np.random.SeedSequence(int(seed)).generate_state(2, np.uint32)
-    if isinstance(seed, jax.Array) and jax.dtypes.issubdtype(seed.dtype, jax.dtypes.prng_key):
-        seed = jax.random.key_data(seed)
-    words = np.asarray(seed)
-    if words.dtype != np.uint32 or words.ndim != 1 or not 1 <= words.size <= 4:
-        raise MethodError(f"seed came as {type(seed).__name__}; wanted a whole number or one jax key, such as 0.")
-    return np.random.SeedSequence([int(word) for word in words]).generate_state(2, np.uint32)
 
 
 def data_hash(bound: BoundModel) -> str:

@@ -7,7 +7,6 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
-from numpyro import distributions as dist
 
 from probinfer.errors import MethodError
 
@@ -21,6 +20,8 @@ def settings_of(method: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """A setting for JSON: methods and distributions by name and parameters, the same in every process."""
+    from numpyro import distributions as dist  # what checks whole numbers only does without
+
     if isinstance(value, dist.Distribution):
         return _law(value)
     if is_dataclass(value) and not isinstance(value, type):
@@ -32,7 +33,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _law(law: dist.Distribution) -> dict[str, Any]:
+def _law(law: Any) -> dict[str, Any]:
     """A distribution: its family, its shape, and its parameters; of large ones a digest."""
     base = getattr(law, "base_dist", None)
     parameters: dict[str, Any] = {} if base is None else {"base": _law(base)}

@@ -1,7 +1,7 @@
 """State-space models: a hidden state that moves by a law, seen through noise; and the series they are fitted to."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,15 @@ import numpy as np
 import numpyro
 
 from probinfer.errors import DataError, ModelError
-from probinfer.model.linear_gaussian import LinearGaussian, Parameters, condition
+from probinfer.model.conditioning import condition
+from probinfer.model.linear_gaussian import LinearGaussian, Parameters
 from probinfer.model.model import BoundModel, Model
+from probinfer.model.series import Series as Series
+from probinfer.model.series import read_series
 from probinfer.model.trace import VALUE_NEEDED, placeholder, user_error
 from probinfer.model.trajectory import STATES, TIME, Trajectory
 
 _TIME = jax.ShapeDtypeStruct((), jnp.int32)
-
-
-class Series(NamedTuple):
-    """Observations in time."""
-
-    values: np.ndarray  # (T, *observation shape); zero where nothing was observed
-    observed: np.ndarray  # (T, *observation shape), false where missing
 
 
 class StateSpace(Model):
@@ -180,18 +176,7 @@ class StateSpace(Model):
 
     def series(self, observations: Any) -> Series:
         """Checked arrays. Raises DataError for text, infinities, or no rows."""
-        y = _numbers(observations)
-        if self.linear is not None:
-            y = (y[:, None] if y.ndim == 1 else y).astype(np.float64)
-        if y.ndim == 0 or len(y) == 0:
-            raise DataError(f"observations have the shape {y.shape}; wanted one row for each time, (T, ...), T >= 1.")
-        seen = ~np.isnan(y) if y.dtype.kind == "f" else np.ones(y.shape, bool)
-        if np.isinf(y).any():
-            first = int(np.argwhere(np.isinf(y))[0][0])
-            raise DataError(f"observations are infinite at time {first}; wanted numbers, or NaN where missing.")
-        if not seen.any():
-            raise DataError("observations are all NaN: nothing was observed.")
-        return Series(np.where(seen, y, 0), seen)
+        return read_series(observations, column=self.linear is not None)
 
     def check(self, params: Parameters, series: Series) -> tuple[int, ...]:
         """The state's shape, once the three laws fit each other and the series."""
@@ -294,17 +279,3 @@ def _check_prior(prior: Any) -> dict[str, Any]:
     if STATES in prior:
         raise ModelError(f"StateSpace: a parameter is called {STATES!r}, which is the name of the states; rename it.")
     return dict(prior)
-
-
-def _numbers(given: Any) -> np.ndarray:
-    if hasattr(given, "to_numpy"):
-        given = given.to_numpy()
-    try:
-        array = np.asarray(given)
-        if array.dtype.kind == "O":
-            array = array.astype(float)
-    except (TypeError, ValueError):
-        raise DataError(f"observations came as {type(given).__name__}; wanted an array of numbers, (T, ...).") from None
-    if array.dtype.kind not in "iufb":
-        raise DataError(f"observations hold {array.dtype}; wanted an array of numbers, (T, ...).")
-    return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)

@@ -1,8 +1,6 @@
 """What `filter` and `smooth` give: the states over time with their doubt, the likelihood, a report, and forecasts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,34 +14,14 @@ from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import StateSpace
 from probinfer.posterior.estimate import check_level
 from probinfer.posterior.state_laws import Cloud, Gaussian, Mixture, future_cloud, future_gaussian, mixture_of
+from probinfer.posterior.states_report import ESS_BAD, ESS_DOUBTFUL, StatesReport
 from probinfer.posterior.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Effective particles of a run: below, its law of the states is a guess, or a single particle's.
-ESS_DOUBTFUL, ESS_BAD = 20, 3
 # Standard deviation of a run's log likelihood, above which their mean of exponentials rests on the luckiest.
 SPREAD_DOUBTFUL = 2.0
-
-
-@dataclass(frozen=True)
-class StatesReport:
-    """How far filtered states can be trusted: verdict, findings (the worst first), headline."""
-
-    verdict: Verdict
-    findings: tuple[Finding, ...]
-    headline: str
-
-    def __str__(self) -> str:
-        return "\n".join([f"{self.verdict.symbol} {self.verdict.name}: {self.headline}", *map(str, self.findings)])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        items = "".join(f"<li>{escape(str(finding))}</li>" for finding in self.findings)
-        head = f"<b>{self.verdict.symbol} {self.verdict.name}</b> {escape(self.headline)}"
-        return f'<div class="probinfer">{head}<ul>{items}</ul></div>'
 
 
 class Band:

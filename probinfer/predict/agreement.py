@@ -6,7 +6,7 @@ come out as a wrong answer, or as an error in the middle of a call.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -14,6 +14,9 @@ import numpy as np
 from probinfer.errors import ArtifactError
 from probinfer.predict.family import Support
 from probinfer.predict.program import CDF, DENSITY, LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Input, Program
+
+if TYPE_CHECKING:
+    from probinfer.predict.motion import Motion
 
 _TYPES = ("float64", "int64", "bool")
 _MOST_PROBABILITIES = 100_000  # of counts; those of classes are what the program gives
@@ -55,7 +58,7 @@ def check_programs(path: Any, program: Program) -> None:
     names = [entry.name for entry in program.inputs]
     if len(set(names)) < len(names):
         raise ArtifactError(f"{path}: the manifest lists an input twice: {', '.join(names)}.")
-    _check_law(path, program)
+    check_law(path, program)
     for role, exported in program.programs.items():
         if role in (CDF, DENSITY):  # of the law's numbers alone
             continue
@@ -84,7 +87,8 @@ def _results(program: Program, role: str) -> list[tuple[int, ...]]:
     return found[role]
 
 
-def _check_law(path: Any, program: Program) -> None:
+def check_law(path: Any, program: "Program | Motion") -> None:
+    """Raise ArtifactError where the outcome is not of the kind that its family is."""
     family, many = program.family, program.probabilities
     if family is None:
         right, law = many == 0, "a law without closed form"

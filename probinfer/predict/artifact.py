@@ -12,6 +12,7 @@ its own.
     <role>.jaxexport     the outcome's law as a portable program (StableHLO, by jax.export), any number of rows and
                          draws
     0-…, 1-…             of several outcomes (`joint_artifact`), the files of each; what they share is there once
+    states-*.npy         of a forecaster (`series_artifact`), where its states are and what each draw counts
 
 The hashes guard against damage and against files that do not belong together. They do not say who wrote the folder:
 whoever may write to it may write a manifest that fits. Loading reads arrays without pickle and a program of array
@@ -53,11 +54,12 @@ from probinfer.predict.weights import Weights
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 7
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 8
 # The least that holds a predictor, so that earlier releases read what they understand, and answer the same.
 _PLAIN_VERSION, _CALIBRATED_VERSION, _WEIGHTED_VERSION, _PREPARED_VERSION = 1, 2, 3, 4  # 5: a point model
 _ROUNDED_VERSION = 6  # draws in float32, or a calibration by cross-validation
 JOINT_VERSION = 7  # several outcomes
+SERIES_VERSION = 8  # a forecaster
 MANIFEST, SEAL = "manifest.json", "manifest_sha256"  # the latter in every manifest since 0.1; none has to have it
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_MANIFEST = 64 * 2**20
@@ -76,7 +78,7 @@ _SECTIONS = {
     "fixed": dict, "programs": dict, "about": dict, "versions": dict, "files": dict,
 }  # fmt: skip
 _JOINT_SECTIONS = {"parts": list, "about": dict, "versions": dict, "files": dict}  # each part has the others
-_GROUPS = ("draws", "fixed", "programs", "calibration", "weights")  # of files
+_GROUPS = ("draws", "fixed", "programs", "calibration", "weights", "states")  # of files
 
 
 # writing -------------------------------------------------------------------------------------------------------------
@@ -419,6 +421,10 @@ def card(path: str | os.PathLike[str]) -> str:
         from probinfer.predict.joint_artifact import joint_card
 
         return joint_card(path, manifest)
+    if "series" in manifest:
+        from probinfer.predict.series_artifact import forecaster_card
+
+        return forecaster_card(path, manifest)
     with _malformed(path):
         about = manifest["about"]
         lines = [
@@ -510,8 +516,8 @@ def origin_lines(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def sections(path: str | os.PathLike[str]) -> set[str]:
-    """What the manifest of the folder has: "model" for a point model, "parts" for several outcomes. Reads the manifest
-    only; nothing where there is no folder."""
+    """What the manifest of the folder has: "model" for a point model, "parts" for several outcomes, "series" for a
+    forecaster. Reads the manifest only; nothing where there is no folder."""
     return set(_manifest(Path(path))) if Path(path).is_dir() else set()
 
 

@@ -202,8 +202,8 @@ def bound_model(posterior: "Posterior") -> "BoundModel":
         )
     if isinstance(posterior.model, StateSpace):
         raise ModelError(
-            "A state-space model predicts times, not rows: pi.filter(model, observations, method, "
-            "parameters=posterior).forecast(steps) has what comes next, with the doubt about the parameters in it."
+            "A state-space model predicts times, not rows: pi.Forecaster(posterior).predict(steps=12) has what comes "
+            "next, with the doubt about the parameters in it."
         )
     return posterior.model.bind(posterior.data)
 

@@ -503,8 +503,8 @@ class Predictor:
 
 
 def load_predictor(path: str | os.PathLike[str]) -> Any:
-    """Load the `Predictor`, `JointPredictor` or `PointPredictor` that `save` wrote. Runs no code from the folder, and
-    needs neither the model nor its data.
+    """Load the `Predictor`, `JointPredictor`, `PointPredictor` or `Forecaster` that `save` wrote. Runs no code from the
+    folder, and needs neither the model nor its data.
 
     Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later
     version.
@@ -521,7 +521,24 @@ def load_predictor(path: str | os.PathLike[str]) -> Any:
         from probinfer.predict.point_artifact import read_point
 
         return read_point(path)
+    if "series" in found:
+        from probinfer.predict.series_artifact import read_forecaster
+
+        return read_forecaster(path)
     return Predictor.from_program(*read(path))
+
+
+def load_row_predictor(path: str | os.PathLike[str]) -> Any:
+    """As `load_predictor`, for what answers rows. Raises PredictionError for a forecaster, which answers times."""
+    from probinfer.predict.artifact import check_path, sections
+
+    check_path(path)
+    if "series" in sections(path):
+        raise PredictionError(
+            f"{path} holds a forecaster, which predicts times, not rows: pi.load_predictor(path).predict(steps=12). It "
+            "can be neither scored over a table nor served nor exported."
+        )
+    return load_predictor(path)
 
 
 def _check_unseen(unseen: Any) -> None:

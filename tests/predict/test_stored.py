@@ -11,6 +11,7 @@ from probinfer.predict import artifact
 from tests.predict.stored.make import STORED, answers
 
 FOLDER = Path(__file__).parent / "stored"
+SLOW = ("v8-counts",)
 
 
 def differences(predictor, expected):
@@ -20,7 +21,7 @@ def differences(predictor, expected):
     return [n for n, values in found.items() if not np.allclose(values, expected[n], rtol=1e-9, equal_nan=True)]
 
 
-@pytest.mark.parametrize("name", STORED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if n in SLOW else ()) for n in STORED])
 def test_a_stored_artifact_answers_as_it_did(name):
     expected = json.loads((FOLDER / f"{name}.json").read_text())
     predictor = pi.load_predictor(FOLDER / name)

@@ -115,7 +115,7 @@ def test_time_series_are_shown_the_way():
         prior={"sd": dist.HalfNormal(1.0)},
     )
     fit = Fit(space, m.y, {"sd": np.ones(m.DRAWS)})
-    refuses(pi.ModelError, "parameters=posterior).forecast(steps)", pi.Predictor, fit)
+    refuses(pi.ModelError, "pi.Forecaster(posterior).predict(steps=12)", pi.Predictor, fit)
 
     def series(y):
         a = numpyro.sample("a", dist.Normal(0, 1))

@@ -11,8 +11,9 @@ from jax import lax
 
 from probinfer.inference.montecarlo.particle import ParticleFilter
 from probinfer.inference.montecarlo.particle_draws import draw
-from probinfer.inference.montecarlo.particle_keys import key_of
-from probinfer.inference.montecarlo.particle_pass import Pass, trace_back, weighed, words_of
+from probinfer.inference.montecarlo.particle_keys import key_of, words_of
+from probinfer.inference.montecarlo.particle_pass import Pass, trace_back
+from probinfer.inference.montecarlo.particle_weights import weighed
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import Series, StateSpace
 from probinfer.model.trajectory import log_density

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 def key_of(words: Any) -> jax.Array:
@@ -15,3 +16,9 @@ def keys_of(key: jax.Array, count: int) -> jax.Array:
     """A key for each of `count` particles, without hashing: the first word of a fresh key counted up."""
     words = jnp.broadcast_to(jax.random.key_data(key), (count, 2))
     return key_of(words.at[:, 0].add(jnp.arange(count, dtype=jnp.uint32)))
+
+
+def words_of(words: tuple[jax.Array, jax.Array], count: int) -> jax.Array:
+    """Words (2, count) of each of `count` particles, without hashing: the first of two fresh words counted up."""
+    first, second = words
+    return jnp.stack([first + lax.iota(jnp.uint32, count), jnp.broadcast_to(second, (count,))])

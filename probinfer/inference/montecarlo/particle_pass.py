@@ -9,7 +9,8 @@ from jax import lax
 
 from probinfer.inference.mcmc.counter_random import threefry
 from probinfer.inference.montecarlo.particle_draws import density, draw, impossible
-from probinfer.inference.montecarlo.particle_keys import key_of
+from probinfer.inference.montecarlo.particle_keys import key_of, words_of
+from probinfer.inference.montecarlo.particle_weights import Weights, weighed
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import Series, StateSpace
 from probinfer.model.trajectory import log_density
@@ -49,19 +50,6 @@ class Pass(NamedTuple):
     log_weights: Any = ()  # (T, N) or (1, N), normalised
     ancestors: Any = ()  # (T - 1, N): which particle of the time before each comes from
     doubt: Any = ()  # Doubt, each part with a first axis (T,)
-
-
-class Weights(NamedTuple):
-    """What is known of log weights (n,); where all of them are -inf, the weights are even."""
-
-    relative: Any  # (n,) weights, the greatest of them 1
-    total: Any  # their sum
-    log_total: Any  # log of the sum of the weights themselves; -inf where none is left
-    ess: Any  # effective number; 0 where none is left
-
-    def normal(self, log_weights: jax.Array) -> jax.Array:
-        """The log weights, normalised."""
-        return jnp.where(self.ess > 0, log_weights - self.log_total, -jnp.log(float(len(log_weights))))
 
 
 class _Cloud(NamedTuple):
@@ -200,16 +188,6 @@ def _doubt(log_weights: jax.Array, x: jax.Array, before: jax.Array, law_of: Any)
     return Doubt(jnp.mean(bad, dtype=float), moved, jnp.where(moved, before[first], x[first]))
 
 
-def weighed(log_weights: jax.Array) -> Weights:
-    """Weights of log weights (n,)."""
-    most = jnp.max(log_weights)
-    alive = most > -jnp.inf
-    relative = jnp.where(alive, jnp.exp(log_weights - jnp.where(alive, most, 0.0)), 1.0)
-    total = jnp.sum(relative)
-    ess = jnp.where(alive, total**2 / jnp.sum(relative**2), 0.0)
-    return Weights(relative, total, jnp.where(alive, most + jnp.log(total), -jnp.inf), ess)
-
-
 def moments(weights: Weights, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and variance (*state) of particles (n, *state)."""
     mean = jnp.tensordot(weights.relative, x, 1) / weights.total
@@ -228,9 +206,3 @@ def trace_back(passed: Pass, words: jax.Array) -> jax.Array:
 
     _, path = lax.scan(retreat, last, (passed.particles[:-1], passed.ancestors), reverse=True)
     return jnp.concatenate([path, passed.particles[-1][last][None]])
-
-
-def words_of(words: tuple[jax.Array, jax.Array], count: int) -> jax.Array:
-    """Words (2, count) of each of `count` particles, without hashing: the first of two fresh words counted up."""
-    first, second = words
-    return jnp.stack([first + lax.iota(jnp.uint32, count), jnp.broadcast_to(second, (count,))])

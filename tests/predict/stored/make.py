@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -106,6 +107,34 @@ def several() -> pi.JointPredictor:
     return predictor.calibrate({"x": rng.normal(size=60)}, {"y": rng.normal(size=60)})
 
 
+def forecaster() -> pi.Forecaster:
+    """Format 8: a linear Gaussian series, gone on with after the fit."""
+    model = pi.StateSpace.linear_gaussian(
+        [0.0],
+        [[1.0]],
+        [[0.9]],
+        lambda t, params: params["q"] * jnp.eye(1),
+        [[1.0]],
+        [[0.5]],
+        prior={"q": dist.HalfNormal(1.0)},
+    )
+    fit = Fit(model, m.y[:12], {"q": np.linspace(0.1, 2.0, 60)}, chains=2)
+    return pi.Forecaster(fit).observe([0.5, np.nan])
+
+
+def counted() -> pi.Forecaster:
+    """Format 8: a series of counts by particles, none of whose numbers is of single precision. Written without XLA's
+    optimisations, with which the logistic law of its states takes minutes to compile."""
+    model = pi.StateSpace(
+        initial=lambda params: dist.Logistic(0.0, 1.0),
+        transition=lambda x, t, params: dist.Logistic(0.8 * x, params["s"]),
+        observation=lambda x, t, params: dist.Poisson(jnp.exp(x)),
+        prior={"s": dist.HalfNormal(1.0)},
+    )
+    fit = Fit(model, m.counts[:8], {"s": np.linspace(0.05, 0.4, 20)}, chains=2)
+    return pi.Forecaster(fit, particles=20).observe([3])
+
+
 STORED = {
     "v1-normal": normal,
     "v1-geometric": geometric,
@@ -115,11 +144,19 @@ STORED = {
     "v5-point": point,
     "v6-rounded": rounded,
     "v7-several": several,
+    "v8-forecaster": forecaster,
+    "v8-counts": counted,
 }
 
 
-def answers(predictor: Predictor | pi.JointPredictor | pi.PointPredictor) -> dict[str, list]:
+def answers(predictor: Predictor | pi.JointPredictor | pi.PointPredictor | pi.Forecaster) -> dict[str, list]:
     """What is kept of the predictions for `ROWS`."""
+    if isinstance(predictor, pi.Forecaster):
+        columns = predictor.predict(3, level=0.8, quantiles=LEVELS).columns()
+        after = predictor.observe([2, 1]).predict(1, level=0.8, quantiles=LEVELS).columns()
+        columns |= {f"later {name}": values for name, values in after.items()}
+        columns |= {"log_score": predictor.log_score([2, 1]), "draws": predictor.sample(2, 3, seed=1)}
+        return {name: values.tolist() for name, values in columns.items()}
     prediction = predictor.predict(ROWS, level=0.8, quantiles=LEVELS)
     columns = {name: values.tolist() for name, values in prediction.columns().items()}
     if isinstance(predictor, pi.PointPredictor):

@@ -1,0 +1,72 @@
+"""Summaries of times as one prediction. Imports numpy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from probinfer.predict.family import Support
+from probinfer.predict.interval import likely_set
+from probinfer.predict.kind import Interval
+from probinfer.predict.motion import Motion
+from probinfer.predict.series_prediction import SeriesPrediction
+from probinfer.predict.shortest import ends_of
+from probinfer.predict.step_summary import Summary
+
+OUTCOME = "observations"
+
+
+def answer(
+    motion: Motion,
+    found: Sequence[Summary],
+    first: int,
+    level: float,
+    quantiles: tuple[float, ...] | None,
+    interval: Interval,
+) -> SeriesPrediction:
+    """The prediction of the times from `first` on, by summaries whose quantiles begin with the interval's ends."""
+    event, wanted = motion.event, quantiles or ()
+
+    def shaped(values: Sequence[np.ndarray], *more: int) -> np.ndarray:
+        return np.stack(values).reshape(len(found), *event, *more)
+
+    places = shaped([each.quantiles for each in found], 2 + len(wanted))
+    lower, upper = places[..., 0], places[..., 1]
+    if interval is Interval.HDI:
+        ends = shaped([each.ends for each in found], 2)
+        lower, upper = ends[..., 0], ends[..., 1]
+    support = motion.family.support if motion.family else None
+    classes = support in (Support.BINARY, Support.CLASSES)
+    bottom, top = ends_of(support)
+    bottom = -np.inf if motion.family is None else bottom
+    if interval is Interval.LOWER:
+        upper = np.full_like(upper, motion.probabilities - 1.0 if classes else top)
+    if interval is Interval.UPPER:
+        lower = np.full_like(lower, bottom)
+    mean, mcse = shaped([each.mean for each in found]), shaped([each.mcse for each in found])
+    aleatoric = shaped([each.aleatoric_variance for each in found])
+    epistemic = shaped([each.epistemic_variance for each in found])
+    some = shaped([each.probabilities for each in found], motion.probabilities) if motion.probabilities else None
+    parts: dict[str, Any] = {}
+    if found[0].entropies is not None:
+        whole, apart = np.moveaxis(shaped([each.entropies for each in found], 2), -1, 0)
+        parts = {"entropy": whole, "expected_entropy": apart, "mutual_information": np.maximum(whole - apart, 0.0)}
+    return SeriesPrediction(
+        outcome=OUTCOME,
+        mean=mean,
+        sd=np.sqrt(aleatoric + np.where(np.isnan(epistemic), 0.0, epistemic)),
+        lower=lower,
+        upper=upper,
+        level=level,
+        epistemic_sd=np.sqrt(epistemic),
+        aleatoric_sd=np.sqrt(aleatoric),
+        mcse=mcse,
+        quantiles=places[..., 2:] if quantiles is not None else None,
+        quantile_levels=wanted,
+        probabilities=some,
+        classes=np.arange(motion.probabilities) if classes else None,
+        sets=likely_set(some, level) if classes and some is not None else None,
+        interval=interval,
+        times=np.arange(first, first + len(found)),
+        **parts,
+    )

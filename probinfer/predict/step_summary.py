@@ -1,0 +1,137 @@
+"""The predictive distribution of one time, in numbers: a mixture over posterior draws and their states. Imports jax.
+
+Shapes: S draws, M states of each, E entries of an observation, Q levels.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probinfer.predict import mixture
+from probinfer.predict.motion import Motion, Outcomes
+from probinfer.predict.shortest import shortest
+from probinfer.predict.weights import Weights
+
+_WIDTH = 4  # quantiles are computed in multiples of so many
+
+
+class Summary(NamedTuple):
+    """What is said of every entry: (E,) each; quantiles (E, Q), probabilities (E, k), entropies (E, 2), and the `ends`
+    (E, 2) of the shortest interval."""
+
+    mean: Any
+    aleatoric_variance: Any
+    epistemic_variance: Any
+    mcse: Any
+    quantiles: Any
+    defined: Any
+    probabilities: Any = None
+    entropies: Any = None
+    ends: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Inside(Weights):
+    """Weights within a compiled program, where their values are not known yet; they were checked before."""
+
+    def __post_init__(self) -> None:
+        pass
+
+    def copied(self, copies: int) -> Weights:
+        """As `Weights.copied`."""
+        values: Any = jnp.tile(self.values, copies) / copies
+        return _Inside(values, self.mean_error)
+
+
+def summarise(
+    motion: Motion, outcomes: Outcomes, weights: np.ndarray, levels: np.ndarray, shortest_of: float | None
+) -> Summary:
+    """Summaries of the observations of one time. weights (S,), of the draws. shortest_of: level of that interval."""
+    if outcomes.drawn is not None:
+        return _of_draws(motion, outcomes.drawn, weights, levels)
+    count = len(levels)
+    levels = np.concatenate([levels, np.full(-count % _WIDTH, 0.5)])  # few shapes, as each is compiled
+    level = 0.0 if shortest_of is None else shortest_of
+    kind = {"hdi": int(shortest_of is not None)}
+    found = motion.call(_of_family, outcomes.parameters, weights, levels, level, search=0, **kind)
+    if motion.discrete and np.any(found.quantiles < 0):  # counts beyond the sums
+        found = motion.call(_of_family, outcomes.parameters, weights, levels, level, search=1, **kind)
+    return found._replace(quantiles=found.quantiles[:, :count])
+
+
+def _of_family(
+    motion: Motion, parameters: tuple, weights: Any, levels: Any, level: Any, *, search: int, hdi: int
+) -> Summary:
+    family = motion.family
+    assert family is not None
+    draws, states = parameters[0].shape[:2]
+    entries = int(np.prod(motion.event, dtype=int))
+    flat = [_flat(p, entries, len(motion.event)) for p in parameters]
+    inside = _Inside(weights, 0.0)
+    found = mixture.summarise(family, flat, levels, None, inside, search_counts=bool(search), copies=states)
+    apart = family.mean(*flat).reshape(entries, states, draws)
+    means = jnp.mean(apart, axis=1)
+    # the mean over a draw's M states is off by Var / M, which is no doubt about the parameters
+    noise = weights * (1 - weights) * jnp.var(apart, axis=1, ddof=1) / states if states > 1 else jnp.zeros_like(means)
+    epistemic = jnp.maximum(found.epistemic_variance - jnp.sum(noise, axis=1), 0.0)
+    every = inside.copied(states)
+    some = mixture.probabilities(family, flat, motion.probabilities, every) if motion.probabilities else None
+    return Summary(
+        mean=found.mean,
+        aleatoric_variance=found.aleatoric_variance + (found.epistemic_variance - epistemic),
+        epistemic_variance=epistemic,
+        mcse=_mcse(means, found.mean, weights, motion.chains),
+        quantiles=found.quantiles,
+        defined=found.defined,
+        probabilities=some,
+        entropies=mixture.entropies(family, flat, inside, states),
+        ends=shortest(family, flat, jnp.broadcast_to(level, entries), every) if hdi else None,
+    )
+
+
+def _flat(parameter: jax.Array, entries: int, axes: int) -> jax.Array:
+    """(S, M, *event, …) as (E, M S, …): all draws' first states, then their second ones, and so on."""
+    draws, states = parameter.shape[:2]
+    classes = parameter.shape[2 + axes :]
+    moved = parameter.reshape(draws, states, entries, *classes)
+    return jnp.moveaxis(moved, (2, 1, 0), (0, 1, 2)).reshape(entries, states * draws, *classes)
+
+
+def _mcse(means: jax.Array, mean: jax.Array, weights: jax.Array, chains: int | None) -> jax.Array:
+    """Monte Carlo error of the weighted mean over draws, by how much each of them moves it: S w_s (mean_s - mean). The
+    noise of a draw's particles is its own, and so is within."""
+    return mixture.mean_mcse(weights * means.shape[1] * (means - mean[:, None]), chains)
+
+
+def _error(motion: Motion, means: Any, mean: Any, weights: Any) -> jax.Array:
+    return _mcse(means, mean, weights, motion.chains)
+
+
+def _of_draws(motion: Motion, drawn: np.ndarray, weights: np.ndarray, levels: np.ndarray) -> Summary:
+    """Of observations (S, M, *event) that were drawn, one of each state."""
+    draws, states = drawn.shape[:2]
+    x = np.moveaxis(drawn.reshape(draws, states, -1), 2, 0)  # (E, S, M)
+    means = x.mean(axis=2)
+    mean = means @ weights
+    total = ((x - mean[:, None, None]) ** 2).mean(axis=2) @ weights
+    noise = weights * (1 - weights) * x.var(axis=2, ddof=1) / states if states > 1 else np.zeros_like(means)
+    epistemic = np.maximum((means - mean[:, None]) ** 2 @ weights - noise.sum(axis=1), 0.0)
+    each = np.repeat(weights / states, states)
+    return Summary(
+        mean=mean,
+        aleatoric_variance=total - epistemic,
+        epistemic_variance=epistemic,
+        mcse=motion.call(_error, means, mean, weights),
+        quantiles=np.stack([_quantiles(row.ravel(), each, levels) for row in x]),
+        defined=np.isfinite(x).all(axis=(1, 2)),
+    )
+
+
+def _quantiles(x: np.ndarray, weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """The smallest value whose cumulated weight reaches the level."""
+    order = np.argsort(x)
+    ends = np.cumsum(weights[order])
+    return x[order[np.minimum(np.searchsorted(ends, levels * ends[-1] - 1e-12), len(x) - 1)]]
