@@ -20,7 +20,7 @@ from probinfer.predict.sampling import check_draws, sample_rows
 if TYPE_CHECKING:
     from probinfer.posterior.posterior import Posterior
 
-OWN = ("training", "compression", "rounding")  # what is said about each outcome, not about the posterior
+OWN = ("training", "compression", "rounding", "monitor")  # what is said about each outcome, not about the posterior
 
 
 class JointPredictor:
