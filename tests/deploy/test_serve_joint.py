@@ -2,8 +2,6 @@
 one."""
 
 import asyncio
-import re
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
@@ -19,7 +17,6 @@ from probinfer.deploy.served import Several, load
 from probinfer.deploy.settings import ServeSettings
 from probinfer.deploy.worker import Worker
 from tests.deploy.serving import metric, running, tensor
-
 from tests.predict import models as m
 from tests.predict.test_joint_artifact import NAMES, fit
 
