@@ -408,7 +408,8 @@ def _export(plan: _Plan, law: _Law, latents: Mapping[str, np.ndarray], chains: i
     draws, fixed, rows = ({k: v for k, v in arrays.items() if (i, k) in read} for i, arrays in enumerate(shapes))
     if not draws:
         raise ModelError(f"The outcome {plan.site.name!r} depends on no latent site: there is nothing to predict from.")
-    idle = [{k: v for k, v in arrays.items() if (i, k) not in read} for i, arrays in enumerate(first)]
+    # as JAX's arrays: NumPy's cannot be indexed by what is traced
+    idle = [{k: jnp.asarray(v) for k, v in arrays.items() if (i, k) not in read} for i, arrays in enumerate(first)]
 
     def law_of(draw: Mapping, kept: Mapping, row: Mapping) -> Any:
         return plan.law({**idle[0], **draw}, {**idle[1], **kept}, {**idle[2], **row})

@@ -360,7 +360,7 @@ def _export(
     read = read_inputs(jaxpr.jaxpr)
     used = [name for number, name in enumerate(sorted(latents)) if number in read]
     kept = {name: first[name] for name in [*program.draws, *used]}
-    idle = {name: value for name, value in first.items() if name not in kept}
+    idle = {name: jnp.asarray(value) for name, value in first.items() if name not in kept}
     one = jax.jit(lambda draw, slots, words: renewed({**idle, **draw}, slots, words), inline=True)
     (s,) = jax.export.symbolic_shape("s")
     function = jax.jit(jax.vmap(one, (0, None, 0)))

@@ -86,6 +86,7 @@ def test_a_new_level_has_the_same_effects_for_every_outcome_and_row(both):
     assert off(weight[:, 1], weight[:, 1], total) < FALSE_ALARM
 
 
+@pytest.mark.long
 def test_each_outcome_answers_as_alone(both):
     alone = pi.Predictor(Fit(pi.Model(pupils), DATA, LATENTS), outcome="height", unseen=NEW)
     found, expected = both.predict(ROWS_ASKED)["height"], alone.predict({n: ROWS_ASKED[n] for n in ("x", "group")})
@@ -94,18 +95,28 @@ def test_each_outcome_answers_as_alone(both):
     assert found.epistemic_sd[0] > 3 * found.epistemic_sd[3]
 
 
+@pytest.mark.long
 def test_what_was_saved_answers_and_draws_the_same(both, tmp_path):
     both.save(tmp_path / "p")
     loaded = pi.load_predictor(tmp_path / "p")
     for name, expected in both.sample(ROWS_ASKED, 20, seed=3).items():
         np.testing.assert_array_equal(loaded.sample(ROWS_ASKED, 20, seed=3)[name], expected)
         np.testing.assert_array_equal(loaded.predict(ROWS_ASKED)[name].upper, both.predict(ROWS_ASKED)[name].upper)
-    assert card(tmp_path / "p").count("new levels of group") == 2
+
+
+def test_each_outcomes_law_of_new_levels_is_in_the_artifact(both, tmp_path):
+    both.save(tmp_path / "p")
+    loaded = pi.load_predictor(tmp_path / "p")
+    for name, part in both.parts.items():
+        assert loaded[name].program.population.factors == part.program.population.factors
+    text = card(tmp_path / "p")
+    assert "new levels of group are" in text
+    assert "new levels of group, site are" in text
     path = tmp_path / "p" / "manifest.json"
     manifest = json.loads(path.read_bytes())
-    for sites in ([], [["a"]] * 3, 7):
-        manifest["parts"][0]["population"]["sites"] = sites
-        path.write_bytes(sealed(manifest))
+    for change in ({"sites": [["a"]] * 3}, {"sites": 7}, {"program": "elsewhere.jaxexport"}):
+        altered = {**manifest["parts"][0], "population": {**manifest["parts"][0]["population"], **change}}
+        path.write_bytes(sealed({**manifest, "parts": [altered, *manifest["parts"][1:]]}))
         with pytest.raises(pi.ArtifactError):
             pi.load_predictor(tmp_path / "p")
 
@@ -162,27 +173,31 @@ def apart(x, group, J, height=None, age=None):
     tau = numpyro.sample("s_a", dist.HalfNormal(1))
     with numpyro.plate("groups", J):
         a = numpyro.sample("a", dist.Normal(0, tau))
-    numpyro.sample("height", dist.Normal(a[group], SIGMA), obs=height)
+    numpyro.sample("height", dist.Normal(a[group] + x, SIGMA), obs=height)
     numpyro.sample("age", dist.Normal(tau * x, SIGMA), obs=age)
+
+
+APART = {name: LATENTS[name][:200] for name in ("s_a", "a")}
 
 
 def test_levels_are_of_the_outcomes_that_pick_them():
     data = {"x": x, "group": group, "J": J, "height": y, "age": y}
-    few = {name: LATENTS[name][:200] for name in ("s_a", "a")}
-    predictor = joint(apart, data, few, ("height", "age"), {"group": NEW})
+    predictor = joint(apart, data, APART, ("height", "age"), {"group": NEW})
     found = predictor.predict({"x": [0.0, 0.0], "group": [J, 0]})
     assert found["height"].epistemic_sd[0] > 3 * found["height"].epistemic_sd[1]
     assert found["age"].sd[0] == found["age"].sd[1]
     with pytest.raises(pi.ModelError, match=r"unseen names county; the outcomes' inputs that pick a level are group"):
-        joint(apart, data, few, ("height", "age"), {"county": NEW})
+        joint(apart, data, APART, ("height", "age"), {"county": NEW})
     with pytest.raises(pi.ModelError, match="There are no levels to be new"):
-        joint(apart, data, few, ("age",))
-    with pytest.raises(pi.PredictionError, match="wanted Unseen.ERROR or Unseen.POPULATION"):
-        joint(apart, data, few, ("height", "age"), "population")
+        joint(apart, data, APART, ("age",))
+    with pytest.raises(pi.PredictionError, match=r"wanted Unseen.ERROR or Unseen.POPULATION"):
+        joint(apart, data, APART, ("height", "age"), "population")
 
 
 @pytest.mark.long
-def test_compressed_they_know_the_levels_of_training_only(both):
-    small = both.compress({"x": x, "group": group, "site": site}, tolerance=0.1)
+def test_compressed_they_know_the_levels_of_training_only():
+    predictor = joint(apart, {"x": x, "group": group, "J": J, "height": y, "age": y}, APART, ("height", "age"))
+    some = {"x": rng.normal(size=80), "group": rng.integers(0, J, 80)}
+    small = predictor.compress(some, tolerance=0.1)
     with pytest.raises(pi.PredictionError, match="a level that the model has never seen"):
-        small.predict(ROWS_ASKED)
+        small.predict({"x": [0.0], "group": [J]})
