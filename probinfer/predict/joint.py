@@ -1,7 +1,7 @@
 """JointPredictor: several outcomes of a model at once, from the same posterior draws. Imports jax, not numpyro."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -11,7 +11,7 @@ from probinfer.errors import ExportError, ModelError, PredictionError
 from probinfer.model.pipeline.steps import Unseen
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.interval import probability
-from probinfer.predict.joint_prediction import JointPrediction
+from probinfer.predict.joint_prediction import JointPrediction, of_outcomes
 from probinfer.predict.kind import Interval
 from probinfer.predict.population import refuse_mixed_levels
 from probinfer.predict.predictor import Predictor, check_posterior, check_unseen, provenance, refuse_unreliable
@@ -178,7 +178,7 @@ class JointPredictor:
         Raises:
             PredictionError: as `Predictor.predict` does.
         """
-        rows_of, found = _RowsOf(self, rows), {}
+        rows_of, found = self.rows_of(rows), {}
         for name, part in self.parts.items():
             calibration = part.calibration
             beside = groups if not self._grouped or (calibration is not None and calibration.grouped) else None
@@ -202,7 +202,7 @@ class JointPredictor:
 
         Raises PredictionError as `Predictor.sample` does.
         """
-        count, rows_of, found = check_draws(draws), _RowsOf(self, rows), {}
+        count, rows_of, found = check_draws(draws), self.rows_of(rows), {}
         for name, part in self.parts.items():
             columns, length = read_rows(rows_of(name), part.program)
             hashes = content_hashes(columns, length)
@@ -214,13 +214,13 @@ class JointPredictor:
 
         They are those of the marginal laws; their sum is no joint log density unless the outcomes are independent.
         """
-        rows_of = _RowsOf(self, rows)
-        return {name: self[name].log_score(rows_of(name), values) for name, values in self._of_outcomes(y).items()}
+        rows_of = self.rows_of(rows)
+        return {name: self[name].log_score(rows_of(name), values) for name, values in self.of_outcomes(y).items()}
 
     def cdf(self, rows: Any, y: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """P(Y <= y) and P(Y < y) of each outcome that `y` holds, as `Predictor.cdf` has them."""
-        rows_of = _RowsOf(self, rows)
-        return {name: self[name].cdf(rows_of(name), values) for name, values in self._of_outcomes(y).items()}
+        rows_of = self.rows_of(rows)
+        return {name: self[name].cdf(rows_of(name), values) for name, values in self.of_outcomes(y).items()}
 
     def calibrate(self, rows: Any, y: Mapping[str, Any], groups: Any = None) -> "JointPredictor":
         """A new predictor whose intervals and sets cover, for each outcome that `y` holds; the others stay as they are.
@@ -228,7 +228,7 @@ class JointPredictor:
         Each outcome is calibrated on its own, as `Predictor.calibrate` says, so an interval covers its outcome as often
         as the level says: not all intervals of a row at once.
         """
-        rows_of, values = _RowsOf(self, rows), self._of_outcomes(y)
+        rows_of, values = self.rows_of(rows), self.of_outcomes(y)
         return self.of(
             {
                 name: part.calibrate(rows_of(name), values[name], groups) if name in values else part
@@ -245,7 +245,7 @@ class JointPredictor:
         """
         from probinfer.predict.compress import Asked, compress_together
 
-        tolerance, rows_of, asked = probability("tolerance", tolerance), _RowsOf(self, rows), []
+        tolerance, rows_of, asked = probability("tolerance", tolerance), self.rows_of(rows), []
         for name, part in self.parts.items():
             part.refuse_calibrated("compress")
             known = replace(part.program, population=None)
@@ -261,7 +261,7 @@ class JointPredictor:
     def round(self, rows: Any, tolerance: float = 1e-4) -> "JointPredictor":
         """A new predictor with draws of single precision: half the space when saved. Each outcome's summaries stay
         within `tolerance` as `Predictor.round` says."""
-        rows_of = _RowsOf(self, rows)
+        rows_of = self.rows_of(rows)
         return self.of({name: part.round(rows_of(name), tolerance) for name, part in self.parts.items()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -303,16 +303,14 @@ class JointPredictor:
         others = {entry.name for entry in self.inputs} - {entry.name for entry in self.parts[name].inputs}
         return {key: values for key, values in missing.items() if key not in others} or None
 
-    def _of_outcomes(self, y: Any) -> Mapping[str, Any]:
-        if not isinstance(y, Mapping) or not y:
-            raise PredictionError(
-                f"y came as {type(y).__name__}; wanted a dict of what came for each outcome: "
-                f"{{{self.outcomes[0]!r}: values, …}}."
-            )
-        strangers = [name for name in y if name not in self.parts]
-        if strangers:
-            raise PredictionError(f"{strangers[0]!r} is no outcome; there are {', '.join(map(repr, self.parts))}.")
-        return y
+    def of_outcomes(self, y: Any) -> Mapping[str, Any]:
+        """What came for outcomes, by their names. Raises PredictionError for something else than a dict, or a name that
+        is none."""
+        return of_outcomes(y, self.outcomes)
+
+    def rows_of(self, rows: Any) -> Callable[[str], Any]:
+        """The rows of each outcome."""
+        return _RowsOf(self, rows)
 
 
 def parts_of[P](predictor: P | JointPredictor) -> "list[P | Predictor]":
