@@ -2,6 +2,7 @@
 one."""
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
@@ -13,9 +14,11 @@ from probinfer.deploy.batcher import Batcher
 from probinfer.deploy.fields import Field, fields_together
 from probinfer.deploy.meter import Meter
 from probinfer.deploy.models import Models, Slot
-from probinfer.deploy.served import Several, load
+from probinfer.deploy.served import Several, load, version_of
 from probinfer.deploy.settings import ServeSettings
+from probinfer.deploy.several import SeveralAnswers
 from probinfer.deploy.worker import Worker
+from tests.deploy.browser import browsing
 from tests.deploy.serving import metric, running, tensor
 from tests.predict import models as m
 from tests.predict.test_joint_artifact import NAMES, fit
@@ -267,31 +270,60 @@ def test_the_page_is_told_every_outcome(client):
     assert "outcomes  2" in described["card"]
 
 
+@pytest.mark.long
+def test_the_page_draws_every_outcome_and_asks_again(client, joint, tmp_path):
+    """In Chromium: an interval of the number, bars of the classes, each as the predictor says, before and after."""
+    part = "document.querySelector('[data-outcome={}] {}')"
+    height, ill = part.format("height", "svg"), part.format("ill", "svg")
+    with browsing(str(client.base_url), tmp_path) as page:
+        shown = page.until(f"{ill} && {height}.textContent + {ill}.textContent")
+        texts = "JSON.stringify([...{}.querySelectorAll('text')].map((one) => one.textContent))"
+        for x in (0.0, 2.5):
+            if x:
+                page.type('[data-input="x"]', str(x))
+                shown = page.until(
+                    f"{height}.textContent + {ill}.textContent !== {json.dumps(shown)} && {height}.textContent"
+                )
+            expected = joint.predict({"x": x})
+            ends = [text for text in json.loads(page.evaluate(texts.format(height))) if not text.startswith("mean")]
+            wanted = [expected["height"].lower[0], expected["height"].upper[0]]
+            np.testing.assert_allclose([float(text) for text in ends], wanted, rtol=1e-3)
+            bars = json.loads(page.evaluate(texts.format(ill)))
+            assert bars[::2] == ["class 0", "class 1"]
+            chances = [float(text) for text in bars[1::2]]
+            np.testing.assert_allclose(chances, expected["ill"].probabilities[0], rtol=1e-3)
+        guarantee = page.evaluate(part.format("height", ".guarantee") + ".textContent")
+        assert guarantee == expected["height"].guarantee
+        assert "height, ill · verdict GOOD" in page.evaluate("document.getElementById('about').textContent")
+
+
 # versions ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_version_replaces_all_outcomes_at_once_and_one_of_other_outcomes_is_refused(joint, tmp_path, caplog):
-    path = tmp_path / "child"
-    joint.save(path)
-    meter = Meter(["child"], outcomes={"child": NAMES})
-    models = Models({"child": Slot(load("child", path), Batcher(Worker("test")))}, meter, 1)
-    slot = models.slots["child"]
-    first = slot.served
-    asyncio.run(models.warm())
-    compiled = {name: dict(first.parts[name].answers._few.engine._compiled) for name in NAMES}
+def shifted():
     other = fit()
     other.latents["slope"] = other.latents["slope"] + 1.0
-    pi.Predictor(other, outcome=NAMES).save(path)
+    return pi.Predictor(other, outcome=NAMES)
+
+
+def served_from(path):
+    meter = Meter(["child"], outcomes={"child": NAMES})
+    return Models({"child": Slot(load("child", path), Batcher(Worker("test")))}, meter, 1)
+
+
+def test_a_new_version_replaces_all_outcomes_at_once_and_one_of_other_outcomes_is_refused(
+    joint, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(SeveralAnswers, "compile", lambda self, most_rows: None)
+    path = tmp_path / "child"
+    joint.save(path)
+    models = served_from(path)
+    slot, first = models.slots["child"], models.slots["child"].served
+    shifted().save(path)
     asyncio.run(models.look("child"))
-    assert slot.served is not first
-    for name in NAMES:  # of the same program: nothing is compiled again
-        assert slot.served.parts[name].answers._few.engine._compiled == compiled[name]
-    outputs = {name: part.question({"x": [1.0]}, 1) for name, part in slot.served.parts.items()}
-    means = {name: slot.served.parts[name].answer([asked])[0].answer.mean for name, asked in outputs.items()}
-    expected = pi.Predictor(other, outcome=NAMES).predict({"x": [1.0]})
-    for name in NAMES:
-        np.testing.assert_allclose(means[name], expected[name].mean)
     second = slot.served
+    assert second is not first
+    assert [part.version for part in second.parts.values()] == [version_of(path)] * 2
     joint["ill"].save(path)
     for _ in range(3):
         asyncio.run(models.look("child"))
@@ -300,6 +332,25 @@ def test_a_new_version_replaces_all_outcomes_at_once_and_one_of_other_outcomes_i
     assert "new version refused" in caplog.text
 
 
+@pytest.mark.long
+def test_a_new_version_of_the_same_programs_is_not_compiled_again(joint, tmp_path):
+    path = tmp_path / "child"
+    pi.Predictor(fit(), outcome=NAMES).save(path)
+    models = served_from(path)
+    slot = models.slots["child"]
+    asyncio.run(models.warm())
+    compiled = {name: dict(slot.served.parts[name].answers._few.engine._compiled) for name in NAMES}
+    other = shifted()
+    other.save(path)
+    asyncio.run(models.look("child"))
+    expected = other.predict({"x": [1.0]})
+    for name, part in slot.served.parts.items():
+        assert part.answers._few.engine._compiled == compiled[name]
+        found = part.answer([part.question({"x": [1.0]}, 1)])[0]
+        np.testing.assert_allclose(found.answer.mean, expected[name].mean)
+
+
+@pytest.mark.long
 def test_a_monitor_of_one_outcome_is_that_outcomes(joint, tmp_path):
     watched = pi.Monitor(joint["ill"], {"x": m.x}).attached()
     both = pi.JointPredictor.of({"height": joint["height"], "ill": watched})
