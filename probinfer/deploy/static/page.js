@@ -28,7 +28,7 @@ async function asked(path, body) {
   const answer = await fetch(path, { headers, ...(body ? { method: "POST", body: JSON.stringify(body) } : {}) });
   if (answer.status === 401) at("keyed").hidden = false;
   const content = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
-  if (!answer.ok) throw new Error(content.error);
+  if (!answer.ok) throw Object.assign(new Error(content.error), { status: answer.status });
   return content;
 }
 
@@ -161,7 +161,7 @@ function split(outcome, answer) {
     lower: entry(answer.lower, place),
     upper: entry(answer.upper, place),
     mean: entry(answer.mean, place),
-    quantiles: Object.fromEntries(Object.entries(answer.quantiles).map(([level, value]) => [level, entry(value, place)])),
+    quantiles: Object.fromEntries(Object.entries(answer.quantiles ?? {}).map(([level, value]) => [level, entry(value, place)])),
   }));
 }
 
@@ -212,9 +212,15 @@ async function ask() {
   try {
     const outputs = model.outcomes
       ? model.outcomes.flatMap((outcome) => wanted(outcome).map((output) => `${outcome.name}.${output}`)) : wanted(model);
-    const body = { records: [record()], level: Number(at("level").value), outputs };
-    if (outputs.some((output) => output.endsWith("quantiles"))) body.quantiles = QUANTILES;
-    draw(await asked(`/predict/${encodeURIComponent(model.name)}`, body));
+    const body = { records: [record()], level: Number(at("level").value) };
+    const path = `/predict/${encodeURIComponent(model.name)}`;
+    const plain = outputs.filter((output) => !output.endsWith("quantiles"));
+    try {
+      draw(await asked(path, { ...body, outputs, ...(plain.length < outputs.length ? { quantiles: QUANTILES } : {}) }));
+    } catch (error) {  // few calibration rows have no quantiles so far out, and an interval all the same
+      if (error.status !== 422 || plain.length === outputs.length) throw error;
+      draw(await asked(path, { ...body, outputs: plain }));
+    }
   } catch (error) {
     at("problem").textContent = error.message;
   } finally {
