@@ -36,6 +36,18 @@ def joint():
 
 
 @pytest.fixture(scope="module")
+def said(joint):
+    """What the predictor says of ROWS, by level: always in the same shape, which is compiled once."""
+    return lambda level, x=X: joint.predict({"x": x}, level=level, quantiles=(0.1, 0.5))
+
+
+@pytest.fixture(scope="module")
+def drawn(joint):
+    """Of seed 5; the first of them are those of fewer."""
+    return joint.sample(ROWS, 1000, seed=5)
+
+
+@pytest.fixture(scope="module")
 def folder(joint, tmp_path_factory):
     path = tmp_path_factory.mktemp("joint") / "child"
     joint.save(path)
@@ -66,9 +78,9 @@ def infer(client, **more):
 # the same numbers ----------------------------------------------------------------------------------------------------
 
 
-def test_records_have_an_object_for_each_outcome(client, joint):
+def test_records_have_an_object_for_each_outcome(client, said):
     found = predict(client, level=0.8, quantiles=[0.1, 0.5])
-    expected = joint.predict(ROWS, level=0.8, quantiles=(0.1, 0.5))
+    expected = said(0.8)
     assert found["outcomes"] == NAMES
     assert found["guarantee"] == {"height": expected["height"].guarantee}
     for outcome in NAMES:
@@ -81,12 +93,12 @@ def test_records_have_an_object_for_each_outcome(client, joint):
     np.testing.assert_allclose(chances, expected["ill"].probabilities, rtol=1e-10)
 
 
-def test_tensors_are_named_by_their_outcome(client, joint):
+def test_tensors_are_named_by_their_outcome(client, said):
     found, answer = infer(client, parameters={"level": 0.8})
     usual = ["mean", "sd", "lower", "upper", "epistemic_sd", "mcse"]  # what a model of one outcome gives by default
     classes = ["ill.probabilities", "ill.most_probable"]
     assert list(found) == [*(f"{outcome}.{name}" for outcome in NAMES for name in usual), *classes]
-    expected = joint.predict(ROWS, level=0.8)
+    expected = said(0.8)
     for outcome in NAMES:
         np.testing.assert_allclose(found[f"{outcome}.upper"], expected[outcome].upper, rtol=1e-10)
     assert answer["parameters"]["height.guarantee"] == expected["height"].guarantee
@@ -105,7 +117,7 @@ def test_the_metadata_lists_every_output_with_its_type_and_shape(client):
     assert outputs["ill.samples"] == ("INT64", [-1, -1])
     assert not {"ill.calibration_rows", "height.probabilities", "mean"} & set(outputs)
     asked = [{"name": name} for name in outputs]  # all that is listed is there, as it was listed
-    found, answer = infer(client, outputs=asked, parameters={"num_samples": 3})
+    found, answer = infer(client, outputs=asked, parameters={"num_samples": 1000})
     assert {each["name"]: each["datatype"] for each in answer["outputs"]} == {n: t for n, (t, _) in outputs.items()}
     for name, (_, shape) in outputs.items():
         assert len(shape) == found[name].ndim
@@ -115,11 +127,10 @@ def test_the_metadata_lists_every_output_with_its_type_and_shape(client):
 # joint draws ---------------------------------------------------------------------------------------------------------
 
 
-def test_draws_of_all_outcomes_are_joint(client, joint):
+def test_draws_of_all_outcomes_are_joint(client, drawn):
     """Row 2 has x = 3, where both outcomes hang on the slope: Cov[height, ill] = Cov_s(3 s, P(ill | s))."""
     outputs = [{"name": f"{name}.samples"} for name in NAMES]
     found, _ = infer(client, outputs=outputs, parameters={"num_samples": 1000, "seed": 5})
-    drawn = joint.sample(ROWS, 1000, seed=5)
     for outcome in NAMES:
         np.testing.assert_array_equal(found[f"{outcome}.samples"], drawn[outcome].T)
     slope, shift = fit().latents["slope"], fit().latents["shift"]
@@ -134,20 +145,20 @@ def test_draws_of_all_outcomes_are_joint(client, joint):
     assert off(found["height.samples"][2], other["ill.samples"][2]) > FALSE_ALARM  # the twin: draws of its own for each
 
 
-def test_draws_and_summaries_of_some_outcomes(client, joint):
-    found = predict(client, outputs=["height.samples", "ill.mean"], num_samples=4, seed=7)
-    assert found["num_samples"] == 4
+def test_draws_and_summaries_of_some_outcomes(client, drawn, said):
+    found = predict(client, outputs=["height.samples", "ill.mean"], num_samples=200, seed=5)
+    assert found["num_samples"] == 200
     assert [list(row["height"]) for row in found["predictions"]] == [["samples"]] * 3
     rows = np.array([row["height"]["samples"] for row in found["predictions"]])
-    np.testing.assert_array_equal(rows, joint.sample(ROWS, 4, seed=7)["height"].T)
-    np.testing.assert_allclose([r["ill"]["mean"] for r in found["predictions"]], joint.predict(ROWS)["ill"].mean)
+    np.testing.assert_array_equal(rows, drawn["height"][:200].T)
+    np.testing.assert_allclose([r["ill"]["mean"] for r in found["predictions"]], said(0.9)["ill"].mean)
     assert "ill" not in predict(client, outputs=["height.mean"])["predictions"][0]
 
 
 # requests that share calls -------------------------------------------------------------------------------------------
 
 
-def test_requests_at_once_keep_their_own_answers_and_a_bad_one_is_alone(server, joint):
+def test_requests_at_once_keep_their_own_answers_and_a_bad_one_is_alone(server, said):
     client, service = server
     before = metric(client, 'probinfer_batch_rows_sum{model="child"}')
     levels = np.linspace(0.2, 0.95, 12)
@@ -163,7 +174,7 @@ def test_requests_at_once_keep_their_own_answers_and_a_bad_one_is_alone(server, 
     assert found[3::4] == [422] * 3  # too few calibration rows of one outcome for such a level
     for number, uppers in enumerate(found):
         if number % 4 != 3:
-            expected = joint.predict({"x": X[: 1 + number % 3]}, level=levels[number])
+            expected = said(levels[number], X[: 1 + number % 3])
             np.testing.assert_allclose(uppers, np.column_stack([expected[n].upper for n in NAMES]), rtol=1e-10)
     assert metric(client, 'probinfer_batch_rows_sum{model="child"}') > before
     assert service.models.slots["child"].batcher.idle
@@ -191,14 +202,14 @@ def test_what_does_not_fit_is_refused(client, body, status, text):
 # outcomes that came --------------------------------------------------------------------------------------------------
 
 
-def test_outcomes_are_reported_as_they_come_and_counted_by_name(client, joint):
+def test_outcomes_are_reported_as_they_come_and_counted_by_name(client, said):
     def counts():
         names = ("total", "covered_total", "expected_total")
         labels = [f'{{model="child",outcome="{outcome}",level="0.5"}}' for outcome in NAMES]
         return np.array([[metric(client, f"probinfer_feedback_{name}{label}") for name in names] for label in labels])
 
     before = counts()
-    y = joint.predict(ROWS, level=0.5)
+    y = said(0.5)
     rows = [
         {**RECORDS[0], "height": y["height"].mean[0], "ill": 1},
         {**RECORDS[1], "height": y["height"].upper[1] + 1.0},

@@ -121,6 +121,11 @@ def test_each_outcomes_law_of_new_levels_is_in_the_artifact(both, tmp_path):
             pi.load_predictor(tmp_path / "p")
 
 
+def test_what_levels_are_is_a_choice():
+    with pytest.raises(pi.PredictionError, match=r"wanted Unseen.ERROR or Unseen.POPULATION"):
+        joint(unseen="population")
+
+
 def visits(x, school, day, ward, J, height=None, visits=None):
     """Pupils and visits with rows of their own, which pick from the same effects under different names."""
     tau = numpyro.sample("s_a", dist.HalfNormal(1))
@@ -180,6 +185,7 @@ def apart(x, group, J, height=None, age=None):
 APART = {name: LATENTS[name][:200] for name in ("s_a", "a")}
 
 
+@pytest.mark.long
 def test_levels_are_of_the_outcomes_that_pick_them():
     data = {"x": x, "group": group, "J": J, "height": y, "age": y}
     predictor = joint(apart, data, APART, ("height", "age"), {"group": NEW})
@@ -190,8 +196,6 @@ def test_levels_are_of_the_outcomes_that_pick_them():
         joint(apart, data, APART, ("height", "age"), {"county": NEW})
     with pytest.raises(pi.ModelError, match="There are no levels to be new"):
         joint(apart, data, APART, ("age",))
-    with pytest.raises(pi.PredictionError, match=r"wanted Unseen.ERROR or Unseen.POPULATION"):
-        joint(apart, data, APART, ("height", "age"), "population")
 
 
 @pytest.mark.long
