@@ -20,6 +20,7 @@ from probinfer.deploy.several import SeveralAnswers
 from probinfer.deploy.worker import Worker
 from tests.deploy.browser import browsing
 from tests.deploy.serving import metric, running, tensor
+from tests.deploy.test_serve_clients import fuzz
 from tests.predict import models as m
 from tests.predict.test_joint_artifact import NAMES, fit
 
@@ -279,6 +280,11 @@ def test_the_page_is_told_every_outcome(client):
     assert described["verdict"] == "GOOD"
     assert described["example"] == {"x": 0.0}
     assert "outcomes  2" in described["card"]
+
+
+@pytest.mark.long
+def test_a_fuzzer_of_the_document_finds_nothing(client, tmp_path):
+    fuzz(f"127.0.0.1:{client.base_url.port}", tmp_path)
 
 
 @pytest.mark.long
