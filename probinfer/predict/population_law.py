@@ -391,6 +391,7 @@ def _anew(
                 own.append((number, at & ~taken))
                 taken = taken | at
             places.append((axis, own))
+    places.sort(key=lambda place: place[0])  # whatever the order of an outcome's inputs
     for chosen in product(*([None, *own] for _, own in places)):
         key, mask = None, jnp.ones(shape, bool)
         for (axis, own), one in zip(places, chosen, strict=True):
