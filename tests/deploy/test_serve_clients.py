@@ -67,7 +67,8 @@ def test_a_client_of_the_protocol_from_elsewhere(folder, address):
         triton.close()
 
 
-def fuzz(address, tmp_path):
+@pytest.mark.long
+def test_a_fuzzer_of_the_openapi_document_finds_nothing(address, tmp_path):
     """Every answer has a status and a form that the document names; nothing invalid is accepted. That valid requests
     are accepted is asked of records only: no schema says that a tensor's data have its shape."""
     pytest.importorskip("schemathesis")
@@ -83,11 +84,6 @@ def fuzz(address, tmp_path):
         )  # fmt: skip
         assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
         assert re.search(r"[1-9]\d* generated", found.stdout)
-
-
-@pytest.mark.long
-def test_a_fuzzer_of_the_openapi_document_finds_nothing(address, tmp_path):
-    fuzz(address, tmp_path)
 
 
 @pytest.mark.long
