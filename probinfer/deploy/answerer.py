@@ -26,7 +26,7 @@ class Answerer(Protocol):
         """Do beforehand what the first call of up to `most_rows` rows would have to wait for."""
         ...
 
-    def share(self, older: "Answerer") -> None:
+    def share(self, older: object) -> None:
         """Use what an older version of the model has compiled, where it serves this one."""
         ...
 
@@ -54,7 +54,7 @@ class PosteriorAnswers:
         """Compile every shape that is needed."""
         self._few.compile(most_rows)
 
-    def share(self, older: Answerer) -> None:
+    def share(self, older: object) -> None:
         """Versions that differ in nothing but numbers have the same compiled programs."""
         if isinstance(older, PosteriorAnswers) and older._few.engine.identity == self._few.engine.identity:
             self._few = FewShapes(older._few.engine.lend(self._few.engine))
@@ -84,7 +84,7 @@ class PointAnswers:
     def compile(self, most_rows: int) -> None:
         """Nothing: the model's file is loaded already."""
 
-    def share(self, older: Answerer) -> None:
+    def share(self, older: object) -> None:
         """Nothing is compiled."""
 
     def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:

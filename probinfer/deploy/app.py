@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,15 +24,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from probinfer.deploy import open_inference, page, records
-from probinfer.deploy.asking import Ask, Limits, Reply
+from probinfer.deploy.asking import Ask, AskSeveral, Limits, Reply, ReplySeveral
 from probinfer.deploy.batcher import Batcher
 from probinfer.deploy.calls import Calls
-from probinfer.deploy.meter import STATUSES, Meter, level_label
+from probinfer.deploy.meter import STATUSES, Meter, labels, level_label
 from probinfer.deploy.models import Models, Slot
 from probinfer.deploy.openapi import document
 from probinfer.deploy.refusals import INTERNAL, Crowded, Malformed, NotReady, Refusal, Unauthorised, status_of
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings
+from probinfer.deploy.several import Answers
 from probinfer.deploy.transfer import CROWDED, JSON, Gone, Receive, Scope, Send, header, read_body, reply
 from probinfer.deploy.watch import Watch
 from probinfer.deploy.worker import Lane, Worker
@@ -61,21 +62,24 @@ class Service:
         self.settings, self._compiled = settings, compiled
         self.limits = Limits(settings.max_rows, settings.max_samples)
         self.draining = False
-        self.meter = Meter([name for name, _ in settings.models], settings.counts)
+        models = {name: load(name, path) for name, path in settings.models}
+        self.meter = Meter([*models], settings.counts, {name: [*served.parts] for name, served in models.items()})
         self._batch_worker, self._draw_worker = Worker("probinfer-batches"), Worker("probinfer-draws")
         self._lane = Lane(self._draw_worker, _MOST_LANE)
         self._key = None if settings.api_key is None else hashlib.sha256(settings.api_key.encode()).digest()
-        slots, self._watches = {}, {name: Watch(self.meter, name, settings.workers) for name, _ in settings.models}
-        for name, path in settings.models:
+        slots, self._watches = {}, {}
+        for name, served in models.items():
+            watches = {outcome: Watch(self.meter, name, settings.workers, outcome) for outcome in served.parts}
             batcher = Batcher(
                 self._batch_worker,
                 max_batch=settings.max_batch,
                 max_wait=settings.max_wait_ms / 1000.0,
                 max_queue=settings.max_queue,
-                observe=Calls(self.meter, name, self._watches[name]),
+                observe=Calls(self.meter, name, watches),
             )
-            slots[name] = Slot(load(name, path), batcher)
-            self._watches[name].begin(slots[name].served)
+            slots[name], self._watches[name] = Slot(served, batcher), watches
+            for outcome, watch in watches.items():
+                watch.begin(served.parts[outcome])
         self.models = Models(slots, self.meter, settings.max_batch)
         self._hot = self._hot_routes()
         self._rest = self._starlette()
@@ -217,17 +221,20 @@ class Service:
     async def _feedback(self, model: str, body: bytes, deadline: float) -> bytes:
         """Outcomes that came: compare them with the intervals of the version that answers now."""
         slot = self._answering(model)
-        asked, came = await self._beside(len(body), records.read_feedback, slot.served, body, self.limits)
-        question = asked.question._replace(again=True)
-        found = await slot.batcher.ask(asked.served, question, deadline)
-        self._watches[model].came(question, found, came)
-        inside = (found.lower <= came) & (came <= found.upper)
-        level = asked.question.level
-        counts = {"total": came.size, "covered_total": inside.sum(), "expected_total": came.size * level}
-        for name, value in counts.items():
-            self.meter.add(f"probinfer_feedback_{name}", model, level_label(level), by=float(value))
-        answer = {"model": model, "version": slot.served.version, "level": level, "covered": inside.tolist()}
-        return open_inference.encode(answer)
+        served, insides = slot.served, []
+        came = await self._beside(len(body), records.read_feedback, served, body, self.limits)
+        answers = [await slot.batcher.ask(served, each.batched, deadline) for each in came]
+        for each, answer in zip(came, answers, strict=True):
+            found = answer.parts[each.outcome] if isinstance(answer, Answers) else answer
+            self._watches[model][each.outcome].came(each.question._replace(again=True), found, each.values)
+            inside = (found.lower <= each.values) & (each.values <= found.upper)
+            level, size = each.question.level, each.values.size
+            counts = {"total": size, "covered_total": inside.sum(), "expected_total": size * level}
+            for name, value in counts.items():
+                of = labels(model, each.outcome)
+                self.meter.add(f"probinfer_feedback_{name}", *of, level_label(level), by=float(value))
+            insides.append(inside)
+        return records.write_covered(served, came, insides)
 
     def _answering(self, model: str, wanted: str | None = None) -> Slot:
         return self.models.answering(model, wanted)
@@ -236,14 +243,15 @@ class Service:
         """Small bodies at once; large ones in a thread, since reading them takes longer than the loop may wait."""
         return work(*arguments) if size < _LARGE else await asyncio.to_thread(work, *arguments)
 
-    async def _reply(self, slot: Slot, asked: Ask, deadline: float) -> Reply:
-        if not asked.draws:
-            return Reply(await slot.batcher.ask(asked.served, asked.question, deadline), None)
-        draw = partial(asked.served.answers.sample, asked.question, asked.draws, asked.seed)
-        samples = await self._lane.run(draw, deadline)
-        if not asked.summarises:
-            return Reply(None, samples)
-        return Reply(await slot.batcher.ask(asked.served, asked.question, deadline), samples)
+    async def _reply(self, slot: Slot, asked: Ask | AskSeveral, deadline: float) -> Reply | ReplySeveral:
+        samples = found = None
+        if asked.draws:
+            sample = cast(Callable[..., Any], asked.served.answers.sample)
+            samples = await self._lane.run(partial(sample, asked.drawn, asked.draws, asked.seed), deadline)
+        if asked.summarises:
+            found = await slot.batcher.ask(asked.served, asked.question, deadline)
+        made = ReplySeveral if isinstance(asked, AskSeveral) else Reply
+        return made(cast(Any, found), samples)
 
     # everything else -------------------------------------------------------------------------------------------------
 
@@ -304,9 +312,10 @@ class Service:
         while True:
             await asyncio.sleep(_LOOK)
             for name, slot in self.models.slots.items():
-                watch = self._watches[name]
-                if slot.ready and (watch.waiting or not watch.of(slot.served)):
-                    await asyncio.to_thread(watch.look, slot.served)
+                for outcome, served in slot.served.parts.items():
+                    watch = self._watches[name][outcome]
+                    if slot.ready and (watch.waiting or not watch.of(served)):
+                        await asyncio.to_thread(watch.look, served)
 
     async def _nobody(self, request: Request) -> Response:
         self.models.slot(request.path_params.get("model"))

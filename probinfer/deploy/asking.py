@@ -1,6 +1,6 @@
 """What a request asks, whatever the protocol it came in, and what it is answered. Imports numpy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,13 +8,14 @@ import numpy as np
 
 from probinfer.deploy.named_outputs import QUANTILES_IF_NONE_NAMED, Output, unasked
 from probinfer.deploy.refusals import Malformed, TooLarge
-from probinfer.deploy.served import Served
+from probinfer.deploy.served import Served, Several
+from probinfer.deploy.several import Answers, Questions
 from probinfer.predict.interval import Answered, probability
+from probinfer.predict.joint_prediction import SEPARATOR
 from probinfer.predict.together import Question
 
 _MOST_NUMBERS = 2_000_000  # of predictive draws in one answer
 _MOST_QUANTILES = 100
-_NAMES = {output.value: output for output in Output}
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,89 @@ class Ask(NamedTuple):
         """Anything but draws is wanted."""
         return any(output is not Output.SAMPLES for output in self.outputs)
 
+    @property
+    def drawn(self) -> Question:
+        """What draws are made for."""
+        return self.question
+
+
+class AskSeveral(NamedTuple):
+    """One request about several outcomes.
+
+    parts    what is asked of each outcome, as if it were asked alone
+    outputs  what to answer: outcome and output, in this order
+    """
+
+    served: Several
+    parts: Mapping[str, Ask]
+    outputs: tuple[tuple[str, Output], ...]
+    draws: int = 0
+    seed: int = 0
+    id: str | None = None
+
+    @property
+    def question(self) -> Questions:
+        """The questions about outcomes of which anything but draws is wanted."""
+        return Questions({outcome: part.question for outcome, part in self.parts.items() if part.summarises})
+
+    @property
+    def summarises(self) -> bool:
+        """Anything but draws is wanted."""
+        return any(part.summarises for part in self.parts.values())
+
+    @property
+    def drawn(self) -> Questions:
+        """What draws are made for."""
+        return Questions({outcome: part.question for outcome, part in self.parts.items() if part.draws})
+
 
 class Reply(NamedTuple):
     """What came of it; None for the part that was not asked for. samples (draws, rows, *event)."""
 
     found: Answered | None
     samples: np.ndarray | None
+
+
+class ReplySeveral(NamedTuple):
+    """What came of each outcome."""
+
+    found: Answers | None
+    samples: Mapping[str, np.ndarray] | None
+
+    def of(self, outcome: str) -> Reply:
+        """As if it had been asked about alone."""
+        found, samples = self.found.parts if self.found else {}, self.samples or {}
+        return Reply(found.get(outcome), samples.get(outcome))
+
+
+class Said(NamedTuple):
+    """One output of an answer, whose it is ("" where there is one outcome alone), and what it was asked with."""
+
+    outcome: str
+    output: Output
+    asked: Ask
+    reply: Reply
+
+
+def said(asked: Ask | AskSeveral, reply: Reply | ReplySeveral) -> Iterator[Said]:
+    """The outputs of an answer, in their order."""
+    if isinstance(asked, AskSeveral):
+        assert isinstance(reply, ReplySeveral)
+        for outcome, output in asked.outputs:
+            yield Said(outcome, output, asked.parts[outcome], reply.of(outcome))
+    else:
+        assert isinstance(reply, Reply)
+        for output in asked.outputs:
+            yield Said("", output, asked, reply)
+
+
+def named(outcome: str, word: str) -> str:
+    """What something said of an outcome is called; `outcome` is "" where there is one alone.
+
+    >>> named("", "mean"), named("height", "mean")
+    ('mean', 'height.mean')
+    """
+    return f"{outcome}{SEPARATOR}{word}" if outcome else word
 
 
 class Wishes(NamedTuple):
@@ -64,8 +142,8 @@ class Wishes(NamedTuple):
 
 
 def ask(
-    served: Served, rows: Mapping[str, Any], count: int, wishes: Wishes, limits: Limits, id: str | None = None
-) -> Ask:
+    served: Served | Several, rows: Mapping[str, Any], count: int, wishes: Wishes, limits: Limits, id: str | None = None
+) -> Ask | AskSeveral:
     """A checked request. Raises Malformed, TooLarge and PredictionError."""
     if count > limits.rows:
         raise TooLarge(
@@ -76,47 +154,64 @@ def ask(
         raise Malformed("No rows came; wanted at least one.")
     outputs = _outputs(served, wishes)
     draws = _draws(served, outputs, wishes, count, limits)
-    wanted = Output.QUANTILES in outputs or wishes.quantiles is not None
+    wanted = wishes.quantiles is not None or any(output is Output.QUANTILES for _, output in outputs)
     quantiles = tuple(probability("quantiles", q) for q in _quantiles(wishes.quantiles)) if wanted else ()
     level = 0.9 if wishes.level is None else wishes.level
     seed = _whole("seed", wishes.seed, 0) if wishes.seed is not None else 0
     if seed >= 2**63:
         raise Malformed(f"seed is {seed}; wanted a whole number below 2^63.")
-    question = served.question(rows, count, level, quantiles if Output.QUANTILES in outputs else ())
-    return Ask(served, question, outputs, draws, seed, id)
+
+    def of_one(part: Served, rows: Mapping[str, Any], outputs: tuple[Output, ...]) -> Ask:
+        question = part.question(rows, count, level, quantiles if Output.QUANTILES in outputs else ())
+        return Ask(part, question, outputs, draws if Output.SAMPLES in outputs else 0, seed, id)
+
+    if not isinstance(served, Several):
+        return of_one(served, rows, tuple(output for _, output in outputs))
+    parts = {
+        outcome: of_one(part, served.rows_of(outcome, rows), tuple(o for whose, o in outputs if whose == outcome))
+        for outcome, part in served.parts.items()
+        if any(whose == outcome for whose, _ in outputs)
+    }
+    return AskSeveral(served, parts, outputs, draws, seed, id)
 
 
-def _outputs(served: Served, wishes: Wishes) -> tuple[Output, ...]:
+def _outputs(served: Served | Several, wishes: Wishes) -> tuple[tuple[str, Output], ...]:
+    """Whose output, and which."""
     if wishes.outputs is None:
         further = [(Output.QUANTILES, wishes.quantiles), (Output.SAMPLES, wishes.num_samples)]
         wanted = [output for output, wish in further if wish is not None]
-        absent = [output.value for output in wanted if output not in served.outputs]
-        if absent:
-            raise Malformed(f"{served.name} has no {absent[0]}; it has {_listed(served.outputs)}.")
-        return (*unasked(served.form), *wanted)
-    names = {output.value for output in served.outputs}
-    unknown = [name for name in wishes.outputs if name not in names]
+        for part in served.parts.values():
+            absent = [output.value for output in wanted if output not in part.outputs]
+            if absent:
+                raise Malformed(f"{served.name} has no {absent[0]}; it has {', '.join(_offered(served))}.")
+        return tuple((o, output) for o, part in served.parts.items() for output in (*unasked(part.form), *wanted))
+    offered = _offered(served)
+    unknown = [name for name in wishes.outputs if name not in offered]
     if unknown:
         raise Malformed(
-            f"There is no output called {', '.join(map(repr, unknown[:5]))}; {served.name} has "
-            f"{_listed(served.outputs)}."
+            f"There is no output called {', '.join(map(repr, unknown[:5]))}; {served.name} has {', '.join(offered)}."
         )
     if not wishes.outputs:
         raise Malformed("The list of outputs is empty; leave it out, or name at least one.")
-    return tuple(dict.fromkeys(_NAMES[name] for name in wishes.outputs))
+    return tuple(dict.fromkeys(offered[name] for name in wishes.outputs))
 
 
-def _listed(outputs: Sequence[Output]) -> str:
-    return ", ".join(output.value for output in outputs)
+def _offered(served: Served | Several) -> dict[str, tuple[str, Output]]:
+    return {
+        named(outcome, each.value): (outcome, each) for outcome, part in served.parts.items() for each in part.outputs
+    }
 
 
-def _draws(served: Served, outputs: Sequence[Output], wishes: Wishes, count: int, limits: Limits) -> int:
+def _draws(
+    served: Served | Several, outputs: Sequence[tuple[str, Output]], wishes: Wishes, count: int, limits: Limits
+) -> int:
     draws = 100 if wishes.num_samples is None else _whole("num_samples", wishes.num_samples, 1)
     if draws > limits.samples:
         raise Malformed(f"num_samples is {draws}; one request may have {limits.samples} draws of each row.")
-    if Output.SAMPLES not in outputs:
+    drawn = [served.parts[outcome] for outcome, output in outputs if output is Output.SAMPLES]
+    if not drawn:
         return 0
-    numbers = draws * count * int(np.prod(served.form.event, dtype=int))
+    numbers = draws * count * sum(int(np.prod(part.form.event, dtype=int)) for part in drawn)
     if numbers > _MOST_NUMBERS:
         raise TooLarge(f"{draws} draws of {count} rows are {numbers} numbers; one answer may have {_MOST_NUMBERS}.")
     return draws

@@ -10,16 +10,26 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from probinfer.deploy.refusals import Busy, TooLate
-from probinfer.deploy.served import Served
+from probinfer.deploy.several import Answer, Asked
 from probinfer.deploy.worker import Worker
-from probinfer.predict.interval import Answered
-from probinfer.predict.together import Question
 
 _SWEEP = 0.05  # seconds between looks for deadlines that have passed
 _SHORT = 0.001  # seconds for which a call may hold the event loop: others wait no longer than for their own
+
+
+class Answering(Protocol):
+    """A version of a model: `Served` with its questions, or `Several`."""
+
+    def answer(self, questions: Any) -> Any:
+        """All of them in one call."""
+        ...
+
+    def join(self, parts: Any, question: Any) -> Any:
+        """One answer from those of the question's parts."""
+        ...
 
 
 class _Job:
@@ -27,10 +37,10 @@ class _Job:
 
     __slots__ = ("deadline", "future", "parts", "question", "rows", "served", "taken")
 
-    def __init__(self, served: Served, question: Question, future: asyncio.Future, deadline: float) -> None:
+    def __init__(self, served: Answering, question: Asked, future: asyncio.Future, deadline: float) -> None:
         self.served, self.question, self.future, self.deadline = served, question, future, deadline
         self.rows, self.taken = len(question.hashes), 0
-        self.parts: list[Answered] = []
+        self.parts: list[Answer] = []
 
 
 class Batcher:
@@ -52,7 +62,7 @@ class Batcher:
         max_batch: int = 512,
         max_wait: float = 0.0,
         max_queue: int = 16_384,
-        observe: Callable[[Sequence[Question], Sequence[Any], float], None] | None = None,
+        observe: Callable[[Sequence[Asked], Sequence[Any], float], None] | None = None,
     ) -> None:
         self._worker = worker
         self._max_batch, self._max_wait, self._max_queue = max_batch, max_wait, max_queue
@@ -64,10 +74,10 @@ class Batcher:
         self._sweeping = False
         self._rate = 0.0  # rows a second, smoothed
         self._longest = math.inf  # seconds of the longest of the calls of late, of the version that answered them
-        self._latest: Served | None = None
+        self._latest: Answering | None = None
         self.rows = 0  # waiting
 
-    def ask(self, served: Served, question: Question, deadline: float) -> asyncio.Future[Answered]:
+    def ask(self, served: Answering, question: Asked, deadline: float) -> asyncio.Future[Answer]:
         """The answer to come. Raises Busy if the queue is full; the future raises TooLate once the event loop's clock
         has passed `deadline`, and PredictionError where the question cannot be answered."""
         loop = asyncio.get_running_loop()
@@ -165,9 +175,7 @@ class Batcher:
         self.rows -= job.rows - job.taken
         self._live.discard(job)
 
-    def _finish(
-        self, jobs: Sequence[_Job], questions: Sequence[Question], results: Sequence[Any], seconds: float
-    ) -> None:
+    def _finish(self, jobs: Sequence[_Job], questions: Sequence[Asked], results: Sequence[Any], seconds: float) -> None:
         self._running = False
         count = sum(len(question.hashes) for question in questions)
         self._longest = max(seconds, 0.8 * self._longest) if self._longest < math.inf else seconds
@@ -200,7 +208,7 @@ class Batcher:
             loop.call_later(_SWEEP, self._sweep)
 
 
-def _answers(served: Served, questions: Sequence[Question]) -> list[Answered | Exception]:
+def _answers(served: Answering, questions: Sequence[Asked]) -> list[Answer | Exception]:
     """Every question's answer or error. If the call for all fails, each is asked alone: only what is broken fails."""
     try:
         return [*served.answer(questions)]

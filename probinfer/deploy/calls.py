@@ -1,37 +1,51 @@
 """What is counted of every finished call: its size and duration, and the doubt in its answers. Imports numpy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from probinfer.deploy.meter import Meter
+from probinfer.deploy.meter import Meter, labels
+from probinfer.deploy.several import Answers
 from probinfer.deploy.watch import Watch
 from probinfer.predict.interval import Answered
 from probinfer.predict.together import Question
 
 
 class Calls:
-    """Counts the calls of one model."""
+    """Counts the calls of one model. watches: of each outcome, under "" where there is one alone."""
 
-    def __init__(self, meter: Meter, model: str, watch: Watch) -> None:
-        self._meter, self._model, self._watch = meter, model, watch
+    def __init__(self, meter: Meter, model: str, watches: Mapping[str, Watch]) -> None:
         self._seconds = meter.histogram("probinfer_batch_seconds", model)
         self._rows = meter.histogram("probinfer_batch_rows", model)
         self._requests = meter.histogram("probinfer_batch_requests", model)
-        self._shares = meter.histogram("probinfer_epistemic_share", model)
+        self._doubts = {outcome: _Doubt(meter, labels(model, outcome), watch) for outcome, watch in watches.items()}
 
-    def __call__(self, questions: Sequence[Question], results: Sequence[Any], seconds: float) -> None:
+    def __call__(self, questions: Sequence[Any], results: Sequence[Any], seconds: float) -> None:
         """Count a call: the questions that it was for, what each was answered, and how long it took."""
         self._seconds.observe(seconds)
         self._rows.observe(sum(len(question.hashes) for question in questions))
         self._requests.observe(len(questions))
         for question, result in zip(questions, results, strict=True):
             if isinstance(result, Answered):
-                self._count(result, question.level)
-                if self._watch.watches:
-                    self._watch.answered(question, result)
+                self._doubts[""](question, result)
+            elif isinstance(result, Answers):
+                for outcome, found in result.parts.items():
+                    self._doubts[outcome](question.parts[outcome], found)
+
+
+class _Doubt:
+    """Counts the doubt in the answers about one outcome."""
+
+    def __init__(self, meter: Meter, of: tuple[str, ...], watch: Watch) -> None:
+        self._meter, self._of, self._watch = meter, of, watch
+        self._shares = meter.histogram("probinfer_epistemic_share", *of)
+
+    def __call__(self, question: Question, result: Answered) -> None:
+        self._count(result, question.level)
+        if self._watch.watches:
+            self._watch.answered(question, result)
 
     def _count(self, result: Answered, level: float) -> None:
         epistemic, aleatoric = result.answer.epistemic_variance, result.answer.aleatoric_variance  # or nan: unknown
@@ -47,4 +61,4 @@ class Calls:
                     self._shares.observe(share)
             width = float(np.sum(result.upper - result.lower))
         if math.isfinite(width):
-            self._meter.width(self._model, level, width, epistemic.size)
+            self._meter.width(self._of, level, width, epistemic.size)

@@ -66,6 +66,35 @@ def fields_of(predictor: Predictor | PointPredictor) -> tuple[Field, ...]:
     return tuple(_grouped(field, labels) if field.name == group else field for field in fields)
 
 
+def fields_together(fields: Sequence[Field]) -> tuple[Field, ...]:
+    """What rows must bring for several predictors at once: of a field that comes more than once what all of them take.
+
+    Raises PredictionError where that is nothing.
+    """
+    found: dict[str, Field] = {}
+    for field in fields:
+        other = found.get(field.name, field)
+        if (field.dtype, field.shape) != (other.dtype, other.shape):
+            raise PredictionError(f"{field.name} is something else for one outcome than for another.")
+        if field == other:
+            found[field.name] = field
+            continue
+        low, high = (
+            bound([value for value in values if value is not None], default=None)
+            for bound, values in ((max, (field.low, other.low)), (min, (field.high, other.high)))
+        )
+        closed = [each.choices for each in (other, field) if each.closed]
+        known = closed or [other.choices, field.choices]
+        choices = tuple(label for label in known[0] if all(label in labels for labels in known))
+        if closed and not choices:
+            raise PredictionError(f"{field.name} has no label that every outcome takes.")
+        example = low if low is not None else choices[0] if closed else other.example
+        missing = field.missing and other.missing
+        merged = {"low": low, "high": high, "closed": bool(closed), "missing": missing, "example": example}
+        found[field.name] = replace(field, choices=choices, **merged)
+    return tuple(found.values())
+
+
 def group_name(predictor: Predictor | PointPredictor) -> str | None:
     """Name under which rows bring their group; None if they need none."""
     calibration = predictor.calibration

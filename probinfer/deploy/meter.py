@@ -10,9 +10,10 @@ import itertools
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from probinfer.deploy.refusals import HEADERS_TOO_LARGE, INTERNAL, STATUS
 
@@ -94,9 +95,12 @@ class Meter:
     Args:
         models: their names; every place in the array follows from them, so all workers agree about it.
         folder: where processes keep their arrays as files; None keeps it in memory.
+        outcomes: of models of several, whose doubt is counted for each, with the label `outcome`.
     """
 
-    def __init__(self, models: Sequence[str], folder: Path | None = None) -> None:
+    def __init__(
+        self, models: Sequence[str], folder: Path | None = None, outcomes: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self._series: list[_Series] = []
         self._places: dict[tuple[str, tuple[str, ...]], int] = {}
         self._histograms: dict[tuple[str, tuple[str, ...]], Histogram] = {}
@@ -111,16 +115,18 @@ class Meter:
             self._plan("probinfer_batch_rows", ROWS, model=model)
             self._plan("probinfer_batch_requests", ROWS, model=model)
             self._plan("probinfer_queue_rows", model=model)
-            self._plan("probinfer_epistemic_share", SHARES, model=model)
-            for level in (*map(str, LEVELS), "other"):
-                self._plan("probinfer_interval_width", model=model, level=level)
-                for name in ("total", "covered_total", "expected_total"):
-                    self._plan(f"probinfer_feedback_{name}", model=model, level=level)
-            for name in ("rows", "skipped", "outcomes"):
-                self._plan(f"probinfer_monitor_{name}_total", model=model)
-            for watched in WATCHED:
-                for metric in _LARGEST:
-                    self._plan(metric, model=model, watched=watched)
+            for each in (outcomes or {}).get(model, ("",)):
+                of: dict[str, Any] = {"model": model, "outcome": each} if each else {"model": model}
+                self._plan("probinfer_epistemic_share", SHARES, **of)
+                for level in (*map(str, LEVELS), "other"):
+                    self._plan("probinfer_interval_width", **of, level=level)
+                    for name in ("total", "covered_total", "expected_total"):
+                        self._plan(f"probinfer_feedback_{name}", **of, level=level)
+                for name in ("rows", "skipped", "outcomes"):
+                    self._plan(f"probinfer_monitor_{name}_total", **of)
+                for watched in WATCHED:
+                    for metric in _LARGEST:
+                        self._plan(metric, **of, watched=watched)
             for outcome in ("loaded", "refused"):
                 self._plan("probinfer_reloads_total", model=model, outcome=outcome)
         self.cells = self._array(folder)
@@ -154,9 +160,9 @@ class Meter:
         """To observe values with."""
         return self._histograms[metric, labels]
 
-    def width(self, model: str, level: float, total: float, count: int) -> None:
+    def width(self, of: tuple[str, ...], level: float, total: float, count: int) -> None:
         """Interval widths of `count` rows."""
-        first = self._places["probinfer_interval_width", (model, level_label(level))]
+        first = self._places["probinfer_interval_width", (*of, level_label(level))]
         self.cells[first] += total
         self.cells[first + 1] += count
 
@@ -196,6 +202,11 @@ class Meter:
                 elif alive or number not in gauges:
                     total[number] += value
         return total
+
+
+def labels(model: str, outcome: str = "") -> tuple[str, ...]:
+    """The labels of what is counted of a model's outcome; "" where it has one alone."""
+    return (model, outcome) if outcome else (model,)
 
 
 @functools.lru_cache(1024)  # of every answer

@@ -16,7 +16,7 @@ from pathlib import Path
 from probinfer.deploy.batcher import Batcher
 from probinfer.deploy.meter import Meter
 from probinfer.deploy.refusals import NotReady, Unknown
-from probinfer.deploy.served import Served, load, signature, version_of
+from probinfer.deploy.served import Served, Several, load, signature, version_of
 from probinfer.errors import ArtifactError, ProbinferError
 
 logger = logging.getLogger("probinfer.serve")
@@ -31,7 +31,7 @@ class Slot:
     ready    the version is compiled
     """
 
-    def __init__(self, served: Served, batcher: Batcher) -> None:
+    def __init__(self, served: Served | Several, batcher: Batcher) -> None:
         self.served = served
         self.batcher = batcher
         self.ready = False
@@ -60,7 +60,7 @@ class Slot:
         self._refused, self.problem = found, str(error)
         return news
 
-    def replaced(self, served: Served, seen: tuple[int, int, int] | None) -> None:
+    def replaced(self, served: Served | Several, seen: tuple[int, int, int] | None) -> None:
         """Serve this version from now on. Questions that wait are answered by the version that they were asked of."""
         self.served, self.seen = served, seen
         self.problem, self._refused, self._looks = None, None, 0
@@ -134,12 +134,18 @@ class Models:
         self._meter.add("probinfer_reloads_total", name, "loaded")
         logger.info("reloaded", extra={"model": name, "version": served.version, "older": older})
 
-    def _loaded(self, name: str, path: Path) -> Served:
+    def _loaded(self, name: str, path: Path) -> Served | Several:
         if signature(path) is None:
             raise ArtifactError(f"{path} is gone. The version loaded before goes on serving; put one there again.")
         version_of(path)
-        served = load(name, path)
-        served.answers.share(self.slots[name].served.answers)
+        served, older = load(name, path), self.slots[name].served
+        if served.parts.keys() != older.parts.keys():
+            came, wanted = (
+                f"the outcomes {', '.join(each.parts)}" if isinstance(each, Several) else "one outcome"
+                for each in (served, older)
+            )
+            raise ArtifactError(f"{path} has {came}, and {name} is served with {wanted}. Start the server again.")
+        served.answers.share(older.answers)
         served.answers.compile(self._most_rows)
         return served
 

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from probinfer.deploy.asking import Ask, Limits, Reply, Wishes, ask
+from probinfer.deploy.asking import Ask, AskSeveral, Limits, Reply, ReplySeveral, Wishes, ask, named, said
 from probinfer.deploy.fields import Field, has_booleans
 from probinfer.deploy.named_outputs import Form, Output, datatype, shape, values
 from probinfer.deploy.refusals import Malformed
-from probinfer.deploy.served import Served
+from probinfer.deploy.served import Served, Several
 
 DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL", "text": "BYTES", "date": "BYTES"}
 _WHOLE = {f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)}
@@ -73,7 +73,7 @@ def decode(decoder: msgspec.json.Decoder[Any], body: bytes | bytearray) -> Any:
         raise Malformed("The body is nested too deeply; wanted an object with lists of numbers.") from None
 
 
-def read_infer(served: Served, body: bytes | bytearray, limits: Limits) -> Ask:
+def read_infer(served: Served | Several, body: bytes | bytearray, limits: Limits) -> Ask | AskSeveral:
     """The request in a body. Raises Malformed, TooLarge and PredictionError."""
     request = decode(_decoder, body)
     wishes = _wishes(request)
@@ -174,14 +174,14 @@ def _check_values(tensor: Tensor, array: np.ndarray) -> None:
             raise Malformed(f"{tensor.name} is {kind} and holds {outside.flat[0]}; its largest number is {most}.")
 
 
-def write_infer(asked: Ask, reply: Reply) -> bytes:
+def write_infer(asked: Ask | AskSeveral, reply: Reply | ReplySeveral) -> bytes:
     """The answer as a body."""
-    form, question = asked.served.form, asked.question
-    outputs = []
-    for output in asked.outputs:
-        numbers = values(output, form, reply.found, reply.samples)
+    outputs, told, level = [], {}, 0.9
+    for outcome, output, one, its in said(asked, reply):
+        level, form = one.question.level, one.served.form
+        numbers = values(output, form, its.found, its.samples)
         entry: dict[str, Any] = {
-            "name": output.value,
+            "name": named(outcome, output.value),
             "shape": list(numbers.shape),
             "datatype": datatype(output, form),
             "data": numbers.ravel().tolist(),
@@ -189,13 +189,13 @@ def write_infer(asked: Ask, reply: Reply) -> bytes:
         if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
             entry["parameters"] = {"not_finite": int(np.sum(~np.isfinite(numbers)))}
         outputs.append(entry)
-    parameters: dict[str, Any] = {"level": question.level, "interval": "equal-tailed"}
-    if question.quantiles:
-        parameters["quantiles"] = ",".join(f"{q:.10g}" for q in question.quantiles)
+        if one.question.quantiles:
+            told["quantiles"] = ",".join(f"{q:.10g}" for q in one.question.quantiles)
+        if its.found is not None and its.found.guarantee:
+            told[named(outcome, "guarantee")] = its.found.guarantee
+    parameters = {"level": level, "interval": "equal-tailed", **told}
     if asked.draws:
         parameters |= {"num_samples": asked.draws, "seed": asked.seed}
-    if reply.found is not None and reply.found.guarantee:
-        parameters["guarantee"] = reply.found.guarantee
     body: dict[str, Any] = {"model_name": asked.served.name, "model_version": asked.served.version}
     if asked.id is not None:
         body["id"] = asked.id
@@ -207,20 +207,24 @@ def server_metadata(version: str) -> Mapping[str, Any]:
     return {"name": "probinfer", "version": version, "extensions": []}
 
 
-def model_metadata(served: Served) -> Mapping[str, Any]:
+def model_metadata(served: Served | Several) -> Mapping[str, Any]:
     """`GET /v2/models/NAME`."""
     return {
         "name": served.name,
         "versions": [served.version],
         "platform": "probinfer",
         "inputs": [tensor_metadata(field) for field in served.fields],
-        "outputs": [_output_metadata(output, served.form) for output in served.outputs],
+        "outputs": [
+            _output_metadata(named(outcome, output.value), output, part.form)
+            for outcome, part in served.parts.items()
+            for output in part.outputs
+        ],
     }
 
 
-def _output_metadata(output: Output, form: Form) -> dict[str, Any]:
+def _output_metadata(name: str, output: Output, form: Form) -> dict[str, Any]:
     """An output; of what has an entry for each class also the labels, in the order of the entries."""
-    found = {"name": output.value, "datatype": datatype(output, form), "shape": shape(output, form)}
+    found = {"name": name, "datatype": datatype(output, form), "shape": shape(output, form)}
     per_class = output in (Output.PROBABILITIES, Output.IN_SET)
     return {**found, "labels": list(form.labels)} if form.labels and per_class else found
 
@@ -237,8 +241,8 @@ def tensor_metadata(field: Field) -> dict[str, Any]:
     return found
 
 
-def example_request(served: Served, outputs: Sequence[Output] = ()) -> dict[str, Any]:
-    """A request that the model answers."""
+def example_request(served: Served | Several, outputs: Sequence[Output] = ()) -> dict[str, Any]:
+    """A request that the model answers, for these outputs of each outcome."""
     inputs = []
     for tensor in model_metadata(served)["inputs"]:
         numbers = served.example()[tensor["name"]]
@@ -250,5 +254,5 @@ def example_request(served: Served, outputs: Sequence[Output] = ()) -> dict[str,
                 "data": numbers.ravel().tolist(),
             }
         )
-    named = {"outputs": [{"name": output.value} for output in outputs]} if outputs else {}
-    return {"id": "42", "inputs": inputs, **named, "parameters": {"level": 0.9}}
+    names = [{"name": named(outcome, output.value)} for outcome in served.parts for output in outputs]
+    return {"id": "42", "inputs": inputs, **({"outputs": names} if names else {}), "parameters": {"level": 0.9}}

@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 
-from probinfer.deploy.asking import Ask, Limits, Reply
+from probinfer.deploy.asking import Limits, Reply, ReplySeveral, named
 from probinfer.deploy.fields import Field
 from probinfer.deploy.named_outputs import MEANING, Output
 from probinfer.deploy.open_inference import encode, example_request, model_metadata, read_infer, write_infer
 from probinfer.deploy.records import example_records, read_predict, write_predictions
 from probinfer.deploy.refusals import status_of
-from probinfer.deploy.served import Served
+from probinfer.deploy.served import Served, Several
+from probinfer.deploy.several import Answers
 from probinfer.errors import PredictionError
 from probinfer.predict.interval import Answered
 
@@ -39,7 +40,7 @@ _ERROR = {
 _DATATYPES = ["BOOL", "BYTES", "FP16", "FP32", "FP64", *(f"{s}INT{b}" for s in ("", "U") for b in (8, 16, 32, 64))]
 
 
-def document(models: Sequence[Served], version: str, limits: Limits, keyed: bool) -> dict[str, Any]:
+def document(models: Sequence[Served | Several], version: str, limits: Limits, keyed: bool) -> dict[str, Any]:
     """The document, OpenAPI 3.1. The models are asked for the examples, so they have to be compiled."""
     paths: dict[str, Any] = {
         "/v2": {"get": _get("The server", {"type": "object"})},
@@ -94,7 +95,7 @@ def document(models: Sequence[Served], version: str, limits: Limits, keyed: bool
     }
 
 
-def _examples(served: Served, limits: Limits) -> dict[str, tuple[Any, Any]]:
+def _examples(served: Served | Several, limits: Limits) -> dict[str, tuple[Any, Any]]:
     """Requests and their answers; the answer is an error's text where the model has none for zeros."""
     records, tensors = example_records(served), example_request(served, (Output.MEAN, Output.LOWER, Output.UPPER))
     found = {}
@@ -102,31 +103,36 @@ def _examples(served: Served, limits: Limits) -> dict[str, tuple[Any, Any]]:
         ("predict", records, read_predict, write_predictions),
         ("infer", tensors, read_infer, write_infer),
     ):
-        asked: Ask = read(served, encode(request), limits)
+        asked: Any = read(served, encode(request), limits)
         answer = served.answer([asked.question])[0]
-        if isinstance(answer, Answered):
-            found[name] = (request, msgspec.json.decode(write(asked, Reply(answer, None))))
+        if isinstance(answer, Answered | Answers):
+            reply = ReplySeveral(answer, None) if isinstance(answer, Answers) else Reply(answer, None)
+            found[name] = (request, msgspec.json.decode(write(asked, reply)))
         else:
             assert status_of(answer) == status_of(PredictionError())
             found[name] = (request, None)
     return found
 
 
-def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
-    name, form = served.name, served.form
-    raw = served.predictor.program.prepared is not None
-    properties: dict[str, Any] = {field.name: _input(field, raw) for field in served.fields}
+def _schemas(served: Served | Several, limits: Limits) -> dict[str, Any]:
+    name, parts = served.name, served.parts
+    properties: dict[str, Any] = {field.name: _input(field, served.raw) for field in served.fields}
     record = {
         "type": "object",
         "required": list(properties),
         "properties": properties,
         "additionalProperties": False,
     }
-    outcome = {"enum": list(form.labels)} if form.labels else _nested(_NUMBER, form.event)
     rows = {"type": "array", "minItems": 1, "maxItems": limits.rows}
-    labelled = {**record, "required": [*properties, served.outcome]}
-    labelled["properties"] = {**properties, served.outcome: outcome}
-    outputs = {"type": "string", "enum": [output.value for output in served.outputs]}
+    came = {part.outcome: _outcome(part) for part in parts.values()}
+    labelled: dict[str, Any] = {**record, "properties": {**properties, **came}}
+    if isinstance(served, Several):
+        labelled["minProperties"] = len(properties) + 1
+        labelled["description"] = "a row with those of its outcomes that are known"
+    else:
+        labelled["required"] = [*properties, *came]
+    names = [named(outcome, output.value) for outcome, part in parts.items() for output in part.outputs]
+    outputs = {"type": "string", "enum": names}
     quantiles = {"type": "array", "minItems": 1, "maxItems": 100, "items": _LEVEL}
     draws = {"type": "integer", "minimum": 1, "maximum": limits.samples}
     seed = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
@@ -143,7 +149,6 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
             "seed": _or_null({**seed, "default": 0}),
         },
     }
-    numbers = {output.value: {"description": MEANING[output]} for output in served.outputs}
     tensor = {
         "type": "object",
         "required": ["name", "shape", "datatype", "data"],
@@ -167,15 +172,15 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
             },
         },
     }
-    named: dict[str, Any] = {"type": "object", "required": ["name"]}
-    named["properties"] = {"name": outputs, "parameters": _or_null(parameters)}
+    wanted: dict[str, Any] = {"type": "object", "required": ["name"]}
+    wanted["properties"] = {"name": outputs, "parameters": _or_null(parameters)}
     infer = {
         "type": "object",
         "required": ["inputs"],
         "properties": {
             "id": {"type": ["string", "null"]},
             "inputs": {"type": "array", "minItems": len(properties), "maxItems": len(properties), "items": tensor},
-            "outputs": _or_null({"type": "array", "minItems": 1, "items": named}),
+            "outputs": _or_null({"type": "array", "minItems": 1, "items": wanted}),
             "parameters": _or_null(parameters),
         },
     }
@@ -190,20 +195,29 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
             "outputs": {"type": "array", "items": tensor},
         },
     }
+    told: dict[str, Any] = {"outcome": {"type": "string"}, "guarantee": {"type": "string"}}
+    told["classes"] = {"type": "array", "items": {"type": "string"}}
+    row: dict[str, Any] = {}
+    inside: dict[str, Any] = {"type": "array"}
+    if isinstance(served, Several):
+        row = {"type": "object", "properties": {outcome: _numbers(part) for outcome, part in parts.items()}}
+        told = {"outcomes": {"type": "array", "items": {"enum": list(parts)}}}
+        told |= {"guarantee": {"type": "object"}, "classes": {"type": "object"}}
+        inside["items"] = {"type": "object", "properties": {outcome: {} for outcome in parts}}
+    else:
+        row = _numbers(served)
     predictions = {
         "type": "object",
-        "required": ["model", "version", "outcome", "level", "predictions"],
+        "required": ["model", "version", next(iter(told)), "level", "predictions"],
         "properties": {
             "model": {"type": "string"},
             "version": {"type": "string"},
-            "outcome": {"type": "string"},
             "level": _LEVEL,
             "interval": {"type": "string"},
-            "guarantee": {"type": "string"},
-            "classes": {"type": "array", "items": {"type": "string"}},
+            **told,
             "predictions": {
                 "type": "array",
-                "items": {"type": "object", "properties": numbers},
+                "items": row,
                 "description": "one object for each record; a number that is not finite is null",
             },
         },
@@ -211,7 +225,7 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
     covered = {
         "type": "object",
         "required": ["model", "level", "covered"],
-        "properties": {"model": {"type": "string"}, "level": _LEVEL, "covered": {"type": "array"}},
+        "properties": {"model": {"type": "string"}, "level": _LEVEL, "covered": inside},
     }
     feedback = {
         "type": "object",
@@ -224,6 +238,17 @@ def _schemas(served: Served, limits: Limits) -> dict[str, Any]:
         "Covered": covered, "InferRequest": infer, "InferResponse": answer,
     }  # fmt: skip
     return {f"{name}.{key}": schema for key, schema in made.items()}
+
+
+def _outcome(served: Served) -> dict[str, Any]:
+    """What came of it, as records report it."""
+    return {"enum": list(served.form.labels)} if served.form.labels else _nested(_NUMBER, served.form.event)
+
+
+def _numbers(served: Served) -> dict[str, Any]:
+    """What is answered about it."""
+    numbers = {output.value: {"description": MEANING[output]} for output in served.outputs}
+    return {"type": "object", "properties": numbers}
 
 
 def _input(field: Field, raw: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from probinfer.deploy.fields import Field
 from probinfer.deploy.open_inference import tensor_metadata
 from probinfer.deploy.records import example_records
-from probinfer.deploy.served import Served
+from probinfer.deploy.served import Served, Several
 
 ASSETS = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -39,21 +39,31 @@ async def asset(request: Request) -> Response:
     return Response(content, media_type=kind, headers={**_SAFE, "etag": tag})
 
 
-def described(served: Served, problem: str | None) -> dict[str, Any]:
+def described(served: Served | Several, problem: str | None) -> dict[str, Any]:
     """What the page, or another client, needs to know of a model to ask it."""
+    if isinstance(served, Several):
+        said = {"outcomes": [{"name": outcome, **_said(part)} for outcome, part in served.parts.items()]}
+    else:
+        said = _said(served)
     return {
         "name": served.name,
         "version": served.version,
-        "outcome": served.outcome,
-        "event": list(served.form.event),
-        "classes": served.form.probabilities if served.form.classes else 0,
-        "labels": list(served.form.labels or ()),
+        **said,
         "inputs": [_described(field) for field in served.fields],
-        "outputs": [output.value for output in served.outputs],
         "example": example_records(served)["records"][0],
         "verdict": str(served.predictor.about.get("verdict", "unknown")),
         "card": served.card,
         "refused": problem is not None,
+    }
+
+
+def _said(served: Served) -> dict[str, Any]:
+    return {
+        "outcome": served.outcome,
+        "event": list(served.form.event),
+        "classes": served.form.probabilities if served.form.classes else 0,
+        "labels": list(served.form.labels or ()),
+        "outputs": [output.value for output in served.outputs],
     }
 
 

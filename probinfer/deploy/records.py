@@ -1,22 +1,24 @@
 """Records in, records out: a row as an object of names and values. Imports msgspec.
 
-In answers a number that is not finite is null.
+In answers a number that is not finite is null. Of several outcomes a row's answer has an object for each.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from probinfer.deploy.asking import Ask, Limits, Reply, Wishes, ask
+from probinfer.deploy.asking import Ask, AskSeveral, Limits, Reply, ReplySeveral, Wishes, ask
 from probinfer.deploy.fields import refuse_booleans, refuse_nested
 from probinfer.deploy.named_outputs import Output, values
 from probinfer.deploy.open_inference import decode, encode
 from probinfer.deploy.refusals import Malformed
-from probinfer.deploy.served import Served
+from probinfer.deploy.served import Served, Several
+from probinfer.deploy.several import Questions
 from probinfer.errors import PredictionError
 from probinfer.predict.rows import plain_numbers
+from probinfer.predict.together import Question
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,11 +39,27 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     level: Any = None
 
 
+class Came(NamedTuple):
+    """What came of one outcome: whose it is ("" where there is one alone), in which of the rows, what is asked of them,
+    and what came, (rows, *event)."""
+
+    outcome: str
+    rows: Sequence[int]
+    question: Question
+    values: np.ndarray
+
+    @property
+    def batched(self) -> Question | Questions:
+        """The question as the batcher takes it, asked again."""
+        again = self.question._replace(again=True)
+        return Questions({self.outcome: again}) if self.outcome else again
+
+
 _predict = msgspec.json.Decoder(PredictRequest)
 _feedback = msgspec.json.Decoder(FeedbackRequest)
 
 
-def read_predict(served: Served, body: bytes | bytearray, limits: Limits) -> Ask:
+def read_predict(served: Served | Several, body: bytes | bytearray, limits: Limits) -> Ask | AskSeveral:
     """The request in a body. Raises Malformed, TooLarge and PredictionError."""
     request = decode(_predict, body)
     wishes = Wishes(request.outputs, request.level, request.quantiles, request.num_samples, request.seed)
@@ -50,31 +68,62 @@ def read_predict(served: Served, body: bytes | bytearray, limits: Limits) -> Ask
     return ask(served, columns, len(request.records), wishes, limits)
 
 
-def read_feedback(served: Served, body: bytes | bytearray, limits: Limits) -> tuple[Ask, np.ndarray]:
-    """The rows in a body, and what came (rows, *event)."""
+def read_feedback(served: Served | Several, body: bytes | bytearray, limits: Limits) -> list[Came]:
+    """The rows in a body, and what came of each outcome. Of several a record has those that are known by then."""
     request = decode(_feedback, body)
     if not request.records:
         raise Malformed("No records came; wanted rows with their outcome.")
-    columns, count = dict(_columns(request.records)), len(request.records)
-    if served.outcome not in columns:
-        raise Malformed(f"The records lack {served.outcome}, the outcome that came.")
-    outcomes = columns.pop(served.outcome)
-    _refuse_booleans(served, columns, body)
-    if served.form.labels is not None or served.predictor.program.prepared is not None:
-        refuse_nested({served.outcome: outcomes})
-        came = served.outcomes(outcomes, count)
+    names = {part.outcome: outcome for outcome, part in served.parts.items()}
+    rows = _columns([{n: value for n, value in record.items() if n not in names} for record in request.records])
+    bare = next((number for number, record in enumerate(request.records) if names.keys().isdisjoint(record)), None)
+    if bare is not None:
+        one = f"{next(iter(names))}, the outcome that came" if len(names) == 1 else f"all of {', '.join(names)}"
+        raise Malformed(f"Record {bare} (the first is record 0) lacks {one}.")
+    _refuse_booleans(served, rows, body)
+    found, wishes = [], Wishes(None, request.level)
+    for name, outcome in names.items():
+        having = [number for number, record in enumerate(request.records) if name in record]
+        if not having:
+            continue
+        came = _outcomes(served.parts[outcome], [request.records[number][name] for number in having])
+        own = served.rows_of(outcome, rows) if isinstance(served, Several) else rows
+        if len(having) < len(request.records):
+            own = {n: [values[number] for number in having] for n, values in own.items()}
+        asked = ask(served.parts[outcome], own, len(having), wishes, limits)
+        assert isinstance(asked, Ask)
+        found.append(Came(outcome, having, asked.question, came))
+    return found
+
+
+def _outcomes(served: Served, values: list[Any]) -> np.ndarray:
+    """What came, (rows, *event)."""
+    if served.form.labels is not None or served.raw:
+        refuse_nested({served.outcome: values})
+        came = served.outcomes(values, len(values))
     else:
-        came = plain_numbers(served.outcome, outcomes).astype(float)
-    if came.shape != (count, *served.form.event) or not np.isfinite(came).all():
+        came = plain_numbers(served.outcome, values).astype(float)
+    if came.shape != (len(values), *served.form.event) or not np.isfinite(came).all():
         raise PredictionError(
             f"{served.outcome} has the shape {came.shape[1:]} in a record, or is not finite; wanted "
             f"{served.form.event}."
         )
-    return ask(served, columns, count, Wishes(None, request.level), limits), came
+    return came
 
 
-def _refuse_booleans(served: Served, columns: Mapping[str, Any], body: bytes | bytearray) -> None:
-    if served.predictor.program.prepared is None and (b"true" in body or b"false" in body):
+def write_covered(served: Served | Several, found: Sequence[Came], inside: Sequence[np.ndarray]) -> bytes:
+    """The answer as a body: whether each outcome lay in its interval, in the order of the records."""
+    body = {"model": served.name, "version": served.version, "level": found[0].question.level}
+    if isinstance(served, Several):
+        covered: list[dict[str, Any]] = [{} for _ in range(1 + max(came.rows[-1] for came in found))]
+        for came, within in zip(found, inside, strict=True):
+            for number, value in zip(came.rows, within.tolist(), strict=True):
+                covered[number][came.outcome] = value
+        return encode({**body, "covered": covered})
+    return encode({**body, "covered": inside[0].tolist()})
+
+
+def _refuse_booleans(served: Served | Several, columns: Mapping[str, Any], body: bytes | bytearray) -> None:
+    if not served.raw and (b"true" in body or b"false" in body):
         refuse_booleans(served.fields, columns)
 
 
@@ -99,37 +148,55 @@ def _columns(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     raise AssertionError("records with the same names have the same number of them")
 
 
-def write_predictions(asked: Ask, reply: Reply) -> bytes:
+def write_predictions(asked: Ask | AskSeveral, reply: Reply | ReplySeveral) -> bytes:
     """The answer as a body: one object for each row."""
-    served, question = asked.served, asked.question
+    served = asked.served
+    body: dict[str, Any] = {"model": served.name, "version": served.version}
+    if isinstance(asked, Ask):
+        assert isinstance(reply, Reply)
+        body |= {"outcome": asked.served.outcome, "level": asked.question.level, "interval": "equal-tailed"}
+        told, rows = _told(asked, reply), _rows(asked, reply)
+    else:
+        assert isinstance(reply, ReplySeveral)
+        level = next(iter(asked.parts.values())).question.level
+        body |= {"outcomes": list(asked.parts), "level": level, "interval": "equal-tailed"}
+        told, each = {}, {}
+        for outcome, part in asked.parts.items():
+            each[outcome] = _rows(part, reply.of(outcome))
+            for name, value in _told(part, reply.of(outcome)).items():
+                told.setdefault(name, {})[outcome] = value
+        rows = [dict(zip(each, row, strict=True)) for row in zip(*each.values(), strict=True)]
+    if asked.draws:
+        body |= {"num_samples": asked.draws, "seed": asked.seed}
+    return encode({**body, **told, "predictions": rows})
+
+
+def _told(asked: Ask, reply: Reply) -> dict[str, Any]:
+    """What is said of the outcome besides its numbers."""
+    told: dict[str, Any] = {}
+    if asked.served.form.labels and any(output in (Output.PROBABILITIES, Output.IN_SET) for output in asked.outputs):
+        told["classes"] = list(asked.served.form.labels)
+    if reply.found is not None and reply.found.guarantee:
+        told["guarantee"] = reply.found.guarantee
+    return told
+
+
+def _rows(asked: Ask, reply: Reply) -> list[dict[str, Any]]:
+    """An object for each row."""
     lists: dict[str, list[Any]] = {}
     for output in asked.outputs:
-        numbers = values(output, served.form, reply.found, reply.samples)
+        numbers = values(output, asked.served.form, reply.found, reply.samples)
         if output is Output.QUANTILES:
-            names = [f"{q:.10g}" for q in question.quantiles]
+            names = [f"{q:.10g}" for q in asked.question.quantiles]
             by_level = [np.moveaxis(numbers, -1, 0)[i].tolist() for i in range(len(names))]
             lists[output.value] = [dict(zip(names, row, strict=True)) for row in zip(*by_level, strict=True)]
         else:
             lists[output.value] = numbers.tolist()
     names = list(lists)
-    body: dict[str, Any] = {
-        "model": served.name,
-        "version": served.version,
-        "outcome": served.outcome,
-        "level": question.level,
-        "interval": "equal-tailed",
-    }
-    if served.form.labels and any(output in (Output.PROBABILITIES, Output.IN_SET) for output in asked.outputs):
-        body["classes"] = list(served.form.labels)
-    if asked.draws:
-        body |= {"num_samples": asked.draws, "seed": asked.seed}
-    if reply.found is not None and reply.found.guarantee:
-        body["guarantee"] = reply.found.guarantee
-    body["predictions"] = [dict(zip(names, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-    return encode(body)
+    return [dict(zip(names, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
 
-def example_records(served: Served, rows: int = 1) -> dict[str, Any]:
+def example_records(served: Served | Several, rows: int = 1) -> dict[str, Any]:
     """A request that the model answers."""
     columns = {name: numbers.tolist() for name, numbers in served.example(rows).items()}
     return {"records": [{name: column[i] for name, column in columns.items()} for i in range(rows)], "level": 0.9}

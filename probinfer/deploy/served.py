@@ -1,4 +1,8 @@
-"""A predictor as a server holds it: loaded, known by name and version, ready for questions. Imports numpy."""
+"""A predictor as a server holds it: loaded, known by name and version, ready for questions. Imports numpy.
+
+`Served` answers about one outcome, `Several` about all outcomes of a `JointPredictor`; `parts` are the outcomes of
+either, by name, and of one outcome that name is "".
+"""
 
 import functools
 import hashlib
@@ -11,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from probinfer.deploy.answerer import Answerer, PointAnswers, PosteriorAnswers
-from probinfer.deploy.fields import Field, fields_of, group_name, refuse_nested
+from probinfer.deploy.fields import Field, fields_of, fields_together, group_name, refuse_nested
 from probinfer.deploy.named_outputs import Form, Output, offered
+from probinfer.deploy.several import Answers, Questions, SeveralAnswers
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.predict.artifact import MANIFEST, card
 from probinfer.predict.interval import Answered, probability, take_groups
@@ -49,6 +54,16 @@ class Served:
     card: str
 
     @property
+    def parts(self) -> "Mapping[str, Served]":
+        """The model by its outcomes: itself."""
+        return {"": self}
+
+    @property
+    def raw(self) -> bool:
+        """Rows are raw columns, of a pipeline."""
+        return self.predictor.program.prepared is not None
+
+    @property
     def outcome(self) -> str:
         """What records call the outcome: with a pipeline the raw column."""
         prepared = self.predictor.program.prepared
@@ -57,8 +72,7 @@ class Served:
     @functools.cached_property
     def _single(self) -> tuple[str, ...]:
         """Fields of which a row has a single value, whatever it may be."""
-        raw = self.predictor.program.prepared is not None
-        return tuple(field.name for field in self.fields if raw or field.dtype == "text")
+        return tuple(field.name for field in self.fields if self.raw or field.dtype == "text")
 
     def question(
         self, rows: Mapping[str, Any], count: int, level: float = 0.9, quantiles: Sequence[float] = ()
@@ -103,43 +117,106 @@ class Served:
         return {field.name: field.examples(rows) for field in self.fields}
 
 
-def load(name: str, path: Path) -> Served:
-    """Load a predictor from its folder; of several outcomes the one that the name ends in, as in `persons.height`.
+@dataclass(frozen=True, eq=False)
+class Several:
+    """One version of one model of several outcomes.
+
+    parts    each outcome as it would be served alone, by its name
+    answers  what computes, for all of them
+    fields   what every row must bring for all outcomes together
+    """
+
+    name: str
+    path: Path
+    version: str
+    predictor: JointPredictor
+    parts: Mapping[str, Served]
+    answers: SeveralAnswers
+    fields: tuple[Field, ...]
+    card: str
+
+    @property
+    def raw(self) -> bool:
+        """Rows are raw columns, of a pipeline."""
+        return any(part.raw for part in self.parts.values())
+
+    def rows_of(self, outcome: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of all rows' values that this outcome takes. Raises PredictionError for a name too many or too few."""
+        known = {field.name for field in self.fields}
+        strangers, absent = [name for name in rows if name not in known], [name for name in known if name not in rows]
+        if strangers:
+            raise PredictionError(
+                f"The model knows nothing called {', '.join(repr(name[:60]) for name in strangers[:10])}; rows need "
+                f"{', '.join(field.name for field in self.fields) or 'nothing'}."
+            )
+        if absent:
+            raise PredictionError(f"The rows lack {', '.join(sorted(absent))}.")
+        return {field.name: rows[field.name] for field in self.parts[outcome].fields}
+
+    def answer(self, questions: Sequence[Questions]) -> list[Answers | PredictionError]:
+        """All of them in one call for each outcome."""
+        return self.answers.answer(questions)
+
+    def join(self, parts: Sequence[Answers], question: Questions) -> Answers:
+        """One answer from those of the question's parts, in their order."""
+        return self.answers.join(parts, question)
+
+    def example(self, rows: int = 1) -> dict[str, np.ndarray]:
+        """Inputs that fit, as `Served.example` has them."""
+        return {field.name: field.examples(rows) for field in self.fields}
+
+
+def load(name: str, path: Path) -> Served | Several:
+    """Load a predictor from its folder: of several outcomes all, or the one that the name ends in, as in
+    `persons.height`.
 
     Raises ArtifactError as `load_predictor` does, also where the folder changes meanwhile, for a point model of numbers
-    that is not calibrated, and for several outcomes under a name that ends in none of them.
+    that is not calibrated, and for several outcomes that take different things under the same name.
     """
     version = version_of(path)
     predictor = load_predictor(path)
-    one_of_several = None
-    if isinstance(predictor, JointPredictor):
-        one_of_several = _named_outcome(name, path, predictor)
-        predictor = predictor[one_of_several]
+    text = card(path)
+    if version_of(path) != version:
+        raise ArtifactError(f"{path} changed while it was read; read it again.")
+    if not isinstance(predictor, JointPredictor):
+        return _one(name, path, version, predictor, text)
+    named = [outcome for outcome in predictor.outcomes if name.endswith(f".{outcome}")]
+    if named:
+        outcome = max(named, key=len)
+        return _one(name, path, version, predictor[outcome], text, outcome)
+    parts, answers = {}, {}
+    for outcome, part in predictor.parts.items():
+        answers[outcome] = PosteriorAnswers(part, outcome)
+        parts[outcome] = _one(name, path, version, part, text, answers=answers[outcome])
+    try:
+        fields = fields_together([field for part in parts.values() for field in part.fields])
+    except PredictionError as error:
+        models = " ".join(f"{name}.{outcome}={path}" for outcome in parts)
+        raise ArtifactError(f"{path}: {error} Serve each outcome under a name that ends in it: {models}.") from None
+    return Several(name, path, version, predictor, parts, SeveralAnswers(answers), fields, text)
+
+
+def _one(
+    name: str,
+    path: Path,
+    version: str,
+    predictor: Predictor | PointPredictor,
+    text: str,
+    noise_of: str | None = None,
+    answers: Answerer | None = None,
+) -> Served:
+    """One outcome. noise_of: its name, where it is one of several; `answers`: what computes, where that is known."""
     if isinstance(predictor, PointPredictor) and predictor.classes is None and predictor.calibration is None:
         raise ArtifactError(
             f"The predictor in {path} is a point model that is not calibrated: it has no interval to answer with. "
             "Calibrate it with rows that it was not trained on, predictor.calibrate(rows, y), and save it again."
         )
-    text = card(path)
-    if version_of(path) != version:
-        raise ArtifactError(f"{path} changed while it was read; read it again.")
     form = Form.of(predictor)
-    point = isinstance(predictor, PointPredictor)
-    answers = PointAnswers(predictor) if point else PosteriorAnswers(predictor, one_of_several)
+    if answers is None:
+        point = isinstance(predictor, PointPredictor)
+        answers = PointAnswers(predictor) if point else PosteriorAnswers(predictor, noise_of)
     fields, group = fields_of(predictor), group_name(predictor)
     return Served(name, path, version, predictor, answers, fields, group, form, offered(form), text)
-
-
-def _named_outcome(name: str, path: Path, predictor: JointPredictor) -> str:
-    """The outcome that a model of this name serves: what its name ends in. Raises ArtifactError if it ends in none."""
-    found = [outcome for outcome in predictor.outcomes if name.endswith(f".{outcome}")]
-    if not found:
-        models = " ".join(f"{name}.{outcome}={path}" for outcome in predictor.outcomes)
-        raise ArtifactError(
-            f"The predictor in {path} has the outcomes {', '.join(predictor.outcomes)}, and a served model has one, "
-            f"that its name ends in. Serve each of them from the same folder: probinfer serve {models}."
-        )
-    return max(found, key=len)
 
 
 def version_of(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probinfer.deploy.meter import WATCHED, Meter
+from probinfer.deploy.meter import WATCHED, Meter, labels
 from probinfer.deploy.served import Served
 from probinfer.errors import ProbinferError
 from probinfer.predict.engine import Engine
@@ -28,10 +28,12 @@ _MOST = 256  # rows of a look, and as many outcomes
 
 
 class Watch:
-    """Watches one model in one of `workers` processes. `begin` and what `look` does are for one thread at a time."""
+    """Watches one model, or an outcome of it, in one of `workers` processes. `begin` and what `look` does are for one
+    thread at a time."""
 
-    def __init__(self, meter: Meter, model: str, workers: int = 1) -> None:
+    def __init__(self, meter: Meter, model: str, workers: int = 1, outcome: str = "") -> None:
         self._meter, self._model, self._workers = meter, model, workers
+        self._of = labels(model, outcome)
         self._served: Served | None = None
         self._monitor: Monitor | None = None
         self._engine: Engine | None = None
@@ -67,8 +69,8 @@ class Watch:
         self._outcomes.clear()
         self._told = set()
         for watched in WATCHED:
-            self._meter.put("probinfer_monitor_evidence", self._model, watched, value=0.0)
-            self._meter.put("probinfer_monitor_alarm", self._model, watched, value=0.0)
+            self._meter.put("probinfer_monitor_evidence", *self._of, watched, value=0.0)
+            self._meter.put("probinfer_monitor_alarm", *self._of, watched, value=0.0)
         self.watches = self._monitor is not None
 
     def answered(self, question: Question, found: Answered) -> None:
@@ -78,7 +80,7 @@ class Watch:
         count = len(question.hashes)
         taken = min(count, self._room[0])
         if taken < count:
-            self._meter.add("probinfer_monitor_skipped_total", self._model, by=count - taken)
+            self._meter.add("probinfer_monitor_skipped_total", *self._of, by=count - taken)
         if taken:
             self._room[0] -= taken
             self._rows.append((question, found, taken))
@@ -115,10 +117,10 @@ class Watch:
             epistemic = np.concatenate([found.answer.epistemic_variance[:taken] for _, found, taken in rows])
             total = np.concatenate([found.answer.variance[:taken] for _, found, taken in rows])
             monitor.answered(inputs, epistemic, total)
-            self._meter.add("probinfer_monitor_rows_total", self._model, by=len(total))
+            self._meter.add("probinfer_monitor_rows_total", *self._of, by=len(total))
         for question, found, came in outcomes:
             monitor.came(*self._placed(question, found, came))
-            self._meter.add("probinfer_monitor_outcomes_total", self._model, by=came.size)
+            self._meter.add("probinfer_monitor_outcomes_total", *self._of, by=came.size)
         return monitor.status
 
     def _placed(self, question: Question, found: Answered, came: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -143,8 +145,8 @@ class Watch:
             evidence[kind] = max(evidence[kind], one.evidence / one.threshold)
             alarms[kind] = max(alarms[kind], float(one.since is not None))
         for kind in WATCHED:
-            self._meter.put("probinfer_monitor_evidence", self._model, kind, value=evidence[kind])
-            self._meter.put("probinfer_monitor_alarm", self._model, kind, value=alarms[kind])
+            self._meter.put("probinfer_monitor_evidence", *self._of, kind, value=evidence[kind])
+            self._meter.put("probinfer_monitor_alarm", *self._of, kind, value=alarms[kind])
         for alarm in status.alarms:
             if alarm.name not in self._told:
                 self._told.add(alarm.name)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from probinfer.errors import MissingExtra, ModelError, PredictionError
+from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.replicate import observed_value, prior_draws, replicate
 from probinfer.evaluate.shown import Shown
 from probinfer.inference.draw import key_words
@@ -167,6 +168,7 @@ def prior_check(
     >>> check["mean"].p  # a mean of 9 is not to be had
     0.0
     """
+    refuse_several(outcome, "prior_check(model, data, outcome=name)")
     _check_statistics(statistics)
     model = model if isinstance(model, Model) else Model(model)
     bound = model.bind(data)
@@ -217,6 +219,7 @@ def posterior_check(
     import xarray as xr
 
     check_posterior(posterior)
+    refuse_several(outcome, "posterior_check(posterior, outcome=name)")
     _check_statistics(statistics)
     if posterior.model is None or posterior.data is None:
         raise ModelError("This posterior was loaded without its model: load_posterior(path, model, data).")

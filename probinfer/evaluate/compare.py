@@ -10,6 +10,7 @@ import scipy
 
 from probinfer.errors import PredictionError
 from probinfer.evaluate.loo import LOO, MOST_REFITS, loo
+from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.replicate import observed_value
 from probinfer.evaluate.stacking import stacking_weights
 from probinfer.evaluate.validate import CrossValidation, cross_validate
@@ -154,6 +155,7 @@ def compare(
     Vehtari, Gelman & Gabry (2017); Yao et al. (2018); Sivula, Magnusson, Matamoros & Vehtari (2025).
     """
     _check(models)
+    refuse_several(outcome, "compare(models, name)")
     told = {name: model for name, model in models.items() if isinstance(model, CrossValidation)}
     if told:
         found: dict[str, LOO | CrossValidation] = dict(told)

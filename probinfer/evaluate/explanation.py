@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.evaluate.one_outcome import refuse_joint
 from probinfer.inference.settings import check_whole
 from probinfer.predict.family import Support
 from probinfer.predict.predictor import Predictor
@@ -94,6 +95,7 @@ class Box:
 
     def __init__(self, predictor: Any, rows: Any, of: Any, level: float) -> None:
         self.quantities = check_quantities(of)
+        refuse_joint(predictor, "explained")
         if not isinstance(predictor, Predictor):
             raise PredictionError(f"predictor came as {type(predictor).__name__}; wanted a Predictor.")
         _check_explainable(predictor)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from probinfer.errors import ModelError, PredictionError
+from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.refits import Refits
 from probinfer.evaluate.replicate import observed_value
 from probinfer.posterior.layout import tree_name
@@ -141,6 +142,7 @@ def loo(
     from arviz_stats.base import array_stats
 
     check_posterior(posterior)
+    refuse_several(outcome, "loo(posterior, name)")
     r_eff = _relative_efficiency(posterior)
     found = [
         array_stats.loo(block[None], chain_axis=0, draw_axis=1, r_eff=r_eff)

@@ -1,7 +1,7 @@
 """Metrics of predictions against what came: numbers and classes, each with its error. Imports numpy."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -9,12 +9,22 @@ from probinfer.errors import PredictionError
 from probinfer.evaluate import classes, numbers
 from probinfer.evaluate.scores import Scores
 from probinfer.model.pipeline.prepared import class_codes
+from probinfer.predict.joint import JointPredictor
+from probinfer.predict.joint_prediction import JointPrediction
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.rows import plain_numbers
 
 
-def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: float = 0.9, seed: int = 0) -> Scores:
+@overload
+def metrics(
+    source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: float = 0.9, seed: int = 0
+) -> Scores: ...
+@overload
+def metrics(
+    source: JointPredictor | JointPrediction, rows: Any, outcomes: Any, *, level: float = 0.9, seed: int = 0
+) -> dict[str, Scores]: ...
+def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: int = 0) -> Any:
     """Score predictions against the outcomes that came.
 
     For numbers and counts: mae, rmse, r2 (of the predictive mean), crps, log_score, pinball (mean over the quantiles
@@ -28,7 +38,8 @@ def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: 
     uncertainty of the training.
 
     Args:
-        source: a `Predictor`; or a `Prediction`, from which crps, log_score and PIT cannot be had.
+        source: a `Predictor`; or a `Prediction`, from which crps, log_score and PIT cannot be had. Of several outcomes
+            a `JointPredictor` or `JointPrediction`: then `outcomes` are a dict, and there are scores for each in it.
         rows: as for `Predictor.predict`; None with a `Prediction`.
         outcomes: what came, (rows,).
         level: of the prediction intervals scored and of the intervals of the scores, in (0, 1). A `Prediction` has a
@@ -53,6 +64,8 @@ def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: 
     >>> scores["coverage"].value
     1.0
     """
+    if isinstance(source, JointPredictor | JointPrediction):
+        return _of_each(source, rows, outcomes, level, seed)
     if not isinstance(source, Predictor | Prediction):
         raise PredictionError(
             f"source came as {type(source).__name__}; wanted a Predictor, or the Prediction that its predict() gave."
@@ -78,6 +91,17 @@ def metrics(source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: 
         return classes.score(prediction, y, level, seed)
     law = None if predictor is None else numbers.law_of(predictor, rows, y, seed)
     return numbers.score(prediction, law, y, level)
+
+
+def _of_each(
+    source: JointPredictor | JointPrediction, rows: Any, outcomes: Any, level: float, seed: int
+) -> dict[str, Scores]:
+    """The scores of each outcome that came, by its name."""
+    came = source.of_outcomes(outcomes)
+    if isinstance(source, JointPrediction):
+        return {name: metrics(source[name], rows, y, level=level, seed=seed) for name, y in came.items()}
+    own = source.rows_of(rows)
+    return {name: metrics(source[name], own(name), y, level=level, seed=seed) for name, y in came.items()}
 
 
 def check_outcomes(prediction: Prediction, y: np.ndarray) -> None:

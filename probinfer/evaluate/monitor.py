@@ -15,6 +15,7 @@ from probinfer.errors import ArtifactError, PredictionError
 from probinfer.evaluate.betting import UNIFORM, Capital, misses
 from probinfer.evaluate.exchange import Reference, uniform
 from probinfer.evaluate.metrics import check_outcomes
+from probinfer.evaluate.one_outcome import refuse_joint
 from probinfer.inference.draw import key_words
 from probinfer.predict.interval import take_groups
 from probinfer.predict.prediction import Prediction
@@ -189,6 +190,7 @@ class Monitor:
         seed: Any = 0,
         prediction: Prediction | None = None,
     ) -> None:
+        refuse_joint(predictor, "watched")
         if not hasattr(predictor, "predict") or not hasattr(predictor, "program"):
             raise PredictionError(f"predictor came as {type(predictor).__name__}; wanted a Predictor.")
         for name, value in (("level", level), ("false_alarm", false_alarm)):

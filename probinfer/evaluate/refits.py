@@ -267,8 +267,10 @@ def _fit_for(
     return dict(found.latents), found.report, warm
 
 
-def full_fit(source: Any, data: Any, method: Method | None, *, seed: Any, progress: bool) -> Posterior:
-    """The fit to all rows: the one that came, or made now from a model and data."""
+def full_fit(
+    source: Any, data: Any, method: Method | None, *, outcome: str | None = None, seed: Any, progress: bool
+) -> Posterior:
+    """The fit to all rows: the one that came, or made now from a model and data, if it has that outcome."""
     if isinstance(source, Posterior):
         if data is not None:
             raise DataError("data came with a Posterior, which has its own; leave them out, or pass the model.")
@@ -277,4 +279,17 @@ def full_fit(source: Any, data: Any, method: Method | None, *, seed: Any, progre
         raise PredictionError(
             f"source came as {type(source).__name__}; wanted a Posterior, or a model together with its data."
         )
+    _check_outcome(source if isinstance(source, Model) else Model(source), data, outcome)
     return infer(source, data, method, seed=seed, progress=progress)
+
+
+def _check_outcome(model: Model, data: Any, outcome: str | None) -> None:
+    """Raise ModelError unless it is known, before anything is fitted, which site is the outcome."""
+    if type(model) is not Model:  # a density, or a series, which says itself that it has no rows
+        return
+    names = [site.name for site in model.bind(data).observed]
+    listed = " | ".join(map(repr, names))
+    if outcome is None and len(names) > 1:
+        raise ModelError(f"The model has {len(names)} outcomes; name one of them: outcome={listed}.")
+    if outcome is not None and outcome not in names:
+        raise ModelError(f"The model has no observed site {outcome!r}; its outcomes are {', '.join(map(repr, names))}.")

@@ -12,6 +12,7 @@ import numpy as np
 from probinfer.errors import DataError, MethodError, ProbinferError
 from probinfer.evaluate.elsewhere import answers
 from probinfer.evaluate.holdout import Split, split_rows
+from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.search import BayesianSearch, GridSearch, RandomSearch, Search
 from probinfer.evaluate.shown import Shown
 from probinfer.evaluate.transform import transform
@@ -212,6 +213,7 @@ def tune(
     {'scale': 10.0}
     """
     _check_arguments(search, criterion, accept, seed)
+    refuse_several(outcome, "tune(model, data, search, outcome=name)")
     if executor is not None and search.sequential:
         raise MethodError(
             f"{type(search).__name__} asks for one point after the other, which an executor cannot have at once; "

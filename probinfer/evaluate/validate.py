@@ -10,6 +10,7 @@ import numpy as np
 from probinfer.errors import PredictionError, UnreliablePosterior
 from probinfer.evaluate import classes, numbers
 from probinfer.evaluate.metrics import check_outcomes
+from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.refits import Fold, Refits, full_fit
 from probinfer.evaluate.scores import Scores
 from probinfer.evaluate.shown import Shown
@@ -261,7 +262,8 @@ def cross_validate(
     >>> len(found.folds), bool(abs(found.elpd / 30 + 1.4) < 0.3)
     (3, True)
     """
-    refits = Refits(full_fit(source, data, method, seed=seed, progress=progress), outcome, method)
+    refuse_several(outcome, "cross_validate(source, data, outcome=name)")
+    refits = Refits(full_fit(source, data, method, outcome=outcome, seed=seed, progress=progress), outcome, method)
     program = refits.predictor.program
     family = program.family
     is_class = family is not None and family.support in (Support.BINARY, Support.CLASSES)

@@ -548,7 +548,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         parts = manifest.get("parts", [manifest])
         used = [file for part in parts for group in _GROUPS for file in part.get(group, {}).values()]
         used += [manifest["model"]] if "model" in manifest else []
-        used += population_file.names(manifest.get("population"))
+        used += [file for part in parts for file in population_file.names(part.get("population"))]
     missing = sorted(str(file) for file in used if file not in files)
     if missing:
         raise ArtifactError(f"{path}: the manifest refers to {', '.join(missing)}, which are not among its files.")

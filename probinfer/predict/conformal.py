@@ -194,10 +194,13 @@ def _rank(count: int, probability: float, upper: bool) -> int:
     return int(np.ceil(place - _NUDGE) if upper else np.floor(place + _NUDGE))
 
 
+_MOST_ROWS = 1e18  # of which an error speaks: one over the smallest number is infinite
+
+
 def _too_few(count: int, probability: float, upper: bool, label: str) -> str:
     beyond = 1.0 - probability if upper else probability
     whose = f" of the group {label!r}" if label != ALL else ""
-    wanted = int(np.ceil(1.0 / beyond - _NUDGE)) - 1
+    wanted = int(np.ceil(min(1.0 / beyond, _MOST_ROWS) - _NUDGE)) - 1
     return (
         f"There are {count} calibration rows{whose}, too few for a bound that no more than {100 * beyond:.4g}% of "
         f"outcomes pass; wanted {wanted} or more. Ask for a lower level, or calibrate with "

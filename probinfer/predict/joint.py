@@ -1,26 +1,28 @@
 """JointPredictor: several outcomes of a model at once, from the same posterior draws. Imports jax, not numpyro."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
 from probinfer.errors import ExportError, ModelError, PredictionError
+from probinfer.model.pipeline.steps import Unseen
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.interval import probability
-from probinfer.predict.joint_prediction import JointPrediction
+from probinfer.predict.joint_prediction import JointPrediction, of_outcomes
 from probinfer.predict.kind import Interval
-from probinfer.predict.predictor import Predictor, check_posterior, provenance, refuse_unreliable
-from probinfer.predict.program import Input
+from probinfer.predict.population import refuse_mixed_levels
+from probinfer.predict.predictor import Predictor, check_posterior, check_unseen, provenance, refuse_unreliable
+from probinfer.predict.program import Input, Program
 from probinfer.predict.rows import content_hashes, read_rows
 from probinfer.predict.sampling import check_draws, sample_rows
 
 if TYPE_CHECKING:
     from probinfer.posterior.posterior import Posterior
 
-OWN = ("training", "compression", "rounding")  # what is said about each outcome, not about the posterior
+OWN = ("training", "compression", "rounding", "monitor")  # what is said about each outcome, not about the posterior
 
 
 class JointPredictor:
@@ -39,12 +41,15 @@ class JointPredictor:
         posterior: what `infer` returned, or `load_posterior` with model and data.
         outcome: names of the observed sites, one or more; None for all of them, in the order of the model.
         accept: the worst verdict to accept.
+        unseen: what levels are that training never saw, as for `Predictor`; a dict names inputs of any outcome. A new
+            level has the same effects for all outcomes that read them, in each draw of `sample`.
 
     Raises:
         UnreliablePosterior: the verdict is worse than `accept`.
         PredictionError: `posterior` is none, or `accept` no Verdict.
         ModelError: as `Predictor` does; and an outcome is predicted from the observed value of another one, or two have
-            a discrete site of each row in common.
+            a discrete site of each row in common; or new levels are wanted that an outcome has no law of, or that two
+            outcomes would not give the same effects.
 
     >>> import numpy as np, numpyro, numpyro.distributions as dist
     >>> from probinfer import Laplace, infer
@@ -63,19 +68,27 @@ class JointPredictor:
     """
 
     def __init__(
-        self, posterior: "Posterior", outcome: Sequence[str] | None = None, accept: Verdict = Verdict.GOOD
+        self,
+        posterior: "Posterior",
+        outcome: Sequence[str] | None = None,
+        accept: Verdict = Verdict.GOOD,
+        *,
+        unseen: Unseen | Mapping[str, Unseen] = Unseen.ERROR,
     ) -> None:
         from probinfer.predict.dependent import refuse_dependent
         from probinfer.predict.outcome import bound_model, row_program
 
         if not isinstance(accept, Verdict):
             raise PredictionError(f"accept is {accept!r}; wanted a Verdict, such as Verdict.DOUBTFUL.")
+        check_unseen(unseen)
         check_posterior(posterior)
         refuse_unreliable(posterior, accept, "Predictor")
         bound = bound_model(posterior)
         names = _names(outcome, [site.name for site in bound.observed])
-        made = {name: row_program(posterior, name) for name in names}
-        refuse_dependent(bound, {name: program for name, (program, _) in made.items()})
+        made = {name: row_program(posterior, name, unseen, of_several=True) for name in names}
+        programs = {name: program for name, (program, _) in made.items()}
+        refuse_dependent(bound, programs)
+        _check_levels(programs, unseen)
         about = provenance(posterior, accept)
         self.parts: dict[str, Predictor] = {
             name: Predictor.from_program(program, {**about, "training": training})
@@ -93,10 +106,10 @@ class JointPredictor:
             program = part.program
             one, two = (w.values if w is not None else np.zeros(0) for w in (first.weights, program.weights))
             shared = [
-                (values, other.program.draws[site])
+                (values, other.program.every_draw[site])
                 for other in self.parts.values()
-                for site, values in program.draws.items()
-                if site in other.program.draws
+                for site, values in program.every_draw.items()
+                if site in other.program.every_draw
             ]
             if (
                 (program.size, program.chains, program.outcome) != (first.size, first.chains, name)
@@ -107,6 +120,10 @@ class JointPredictor:
                     f"The predictors of {first.outcome!r} and {name!r} do not have the same posterior draws, so they "
                     "make no joint one."
                 )
+        try:
+            refuse_mixed_levels({name: part.program for name, part in self.parts.items()})
+        except ModelError as error:
+            raise PredictionError(str(error)) from None
         return self
 
     @property
@@ -161,7 +178,7 @@ class JointPredictor:
         Raises:
             PredictionError: as `Predictor.predict` does.
         """
-        rows_of, found = _RowsOf(self, rows), {}
+        rows_of, found = self.rows_of(rows), {}
         for name, part in self.parts.items():
             calibration = part.calibration
             beside = groups if not self._grouped or (calibration is not None and calibration.grouped) else None
@@ -180,12 +197,12 @@ class JointPredictor:
         """Joint draws of all outcomes from their predictive distribution, (draws, rows, *event) by outcome.
 
         Draw i of every outcome, in every row, is of the same posterior draw: what the outcomes have in common through
-        the parameters is kept. Each outcome has noise of its own, which belongs to its name, the row's content, and
-        `seed`. The first of many draws are those of fewer.
+        the parameters is kept, and so are the effects of a new level. Each outcome has noise of its own, which belongs
+        to its name, the row's content, and `seed`. The first of many draws are those of fewer.
 
         Raises PredictionError as `Predictor.sample` does.
         """
-        count, rows_of, found = check_draws(draws), _RowsOf(self, rows), {}
+        count, rows_of, found = check_draws(draws), self.rows_of(rows), {}
         for name, part in self.parts.items():
             columns, length = read_rows(rows_of(name), part.program)
             hashes = content_hashes(columns, length)
@@ -197,13 +214,13 @@ class JointPredictor:
 
         They are those of the marginal laws; their sum is no joint log density unless the outcomes are independent.
         """
-        rows_of = _RowsOf(self, rows)
-        return {name: self[name].log_score(rows_of(name), values) for name, values in self._of_outcomes(y).items()}
+        rows_of = self.rows_of(rows)
+        return {name: self[name].log_score(rows_of(name), values) for name, values in self.of_outcomes(y).items()}
 
     def cdf(self, rows: Any, y: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """P(Y <= y) and P(Y < y) of each outcome that `y` holds, as `Predictor.cdf` has them."""
-        rows_of = _RowsOf(self, rows)
-        return {name: self[name].cdf(rows_of(name), values) for name, values in self._of_outcomes(y).items()}
+        rows_of = self.rows_of(rows)
+        return {name: self[name].cdf(rows_of(name), values) for name, values in self.of_outcomes(y).items()}
 
     def calibrate(self, rows: Any, y: Mapping[str, Any], groups: Any = None) -> "JointPredictor":
         """A new predictor whose intervals and sets cover, for each outcome that `y` holds; the others stay as they are.
@@ -211,7 +228,7 @@ class JointPredictor:
         Each outcome is calibrated on its own, as `Predictor.calibrate` says, so an interval covers its outcome as often
         as the level says: not all intervals of a row at once.
         """
-        rows_of, values = _RowsOf(self, rows), self._of_outcomes(y)
+        rows_of, values = self.rows_of(rows), self.of_outcomes(y)
         return self.of(
             {
                 name: part.calibrate(rows_of(name), values[name], groups) if name in values else part
@@ -223,14 +240,16 @@ class JointPredictor:
         """A new predictor that answers from far fewer, weighted draws, the same for all outcomes.
 
         So `sample` draws them together as before. Every outcome's summaries stay within `tolerance` as
-        `Predictor.compress` says; the dependence between outcomes is not looked at.
+        `Predictor.compress` says; the dependence between outcomes is not looked at. Levels that training never saw are
+        an error again.
         """
         from probinfer.predict.compress import Asked, compress_together
 
-        tolerance, rows_of, asked = probability("tolerance", tolerance), _RowsOf(self, rows), []
+        tolerance, rows_of, asked = probability("tolerance", tolerance), self.rows_of(rows), []
         for name, part in self.parts.items():
             part.refuse_calibrated("compress")
-            asked.append(Asked(part.program, *read_rows(rows_of(name), part.program)))
+            known = replace(part.program, population=None)
+            asked.append(Asked(known, *read_rows(rows_of(name), known)))
         smaller = zip(self.parts.items(), compress_together(asked, tolerance), strict=True)
         return self.of(
             {
@@ -242,7 +261,7 @@ class JointPredictor:
     def round(self, rows: Any, tolerance: float = 1e-4) -> "JointPredictor":
         """A new predictor with draws of single precision: half the space when saved. Each outcome's summaries stay
         within `tolerance` as `Predictor.round` says."""
-        rows_of = _RowsOf(self, rows)
+        rows_of = self.rows_of(rows)
         return self.of({name: part.round(rows_of(name), tolerance) for name, part in self.parts.items()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -284,16 +303,14 @@ class JointPredictor:
         others = {entry.name for entry in self.inputs} - {entry.name for entry in self.parts[name].inputs}
         return {key: values for key, values in missing.items() if key not in others} or None
 
-    def _of_outcomes(self, y: Any) -> Mapping[str, Any]:
-        if not isinstance(y, Mapping) or not y:
-            raise PredictionError(
-                f"y came as {type(y).__name__}; wanted a dict of what came for each outcome: "
-                f"{{{self.outcomes[0]!r}: values, …}}."
-            )
-        strangers = [name for name in y if name not in self.parts]
-        if strangers:
-            raise PredictionError(f"{strangers[0]!r} is no outcome; there are {', '.join(map(repr, self.parts))}.")
-        return y
+    def of_outcomes(self, y: Any) -> Mapping[str, Any]:
+        """What came for outcomes, by their names. Raises PredictionError for something else than a dict, or a name that
+        is none."""
+        return of_outcomes(y, self.outcomes)
+
+    def rows_of(self, rows: Any) -> Callable[[str], Any]:
+        """The rows of each outcome."""
+        return _RowsOf(self, rows)
 
 
 def parts_of[P](predictor: P | JointPredictor) -> "list[P | Predictor]":
@@ -319,6 +336,17 @@ class _RowsOf:
 
     def __call__(self, name: str) -> Any:
         return self._rows if self._parts[name].inputs else self._bare
+
+
+def _check_levels(programs: Mapping[str, Program], unseen: Unseen | Mapping[str, Unseen]) -> None:
+    """Raise ModelError where levels are to be new that no outcome picks, or that outcomes would not share."""
+    picking = {entry.name for each in programs.values() for entry in each.inputs if entry.low is not None}
+    named = [key for key, which in unseen.items() if which is Unseen.POPULATION] if isinstance(unseen, Mapping) else []
+    unknown = [name for name in named if name not in picking]
+    if unknown or (unseen is Unseen.POPULATION and not picking):
+        what = f"unseen names {', '.join(unknown)}" if unknown else "There are no levels to be new"
+        raise ModelError(f"{what}; the outcomes' inputs that pick a level are {', '.join(sorted(picking)) or 'none'}.")
+    refuse_mixed_levels(programs)
 
 
 def _names(outcome: Any, observed: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.model.pipeline.prepared import outcome_lines
-from probinfer.predict import artifact
+from probinfer.predict import artifact, population_file
 from probinfer.predict.conformal import calibration_lines
 from probinfer.predict.joint import OWN, JointPredictor
 from probinfer.predict.predictor import Predictor
@@ -80,6 +80,7 @@ def joint_card(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> str
                 artifact.law_words(words),
                 *artifact.cost_lines(words["about"]),
                 *calibration_lines(words.get("calibration_of")),
+                *population_file.lines(words.get("population")),
                 *outcome_lines(artifact._prepared(path, words)),
                 *artifact.row_lines(path, words),
             ]

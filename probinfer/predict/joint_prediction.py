@@ -1,8 +1,8 @@
 """The answer for some rows about several outcomes at once. Imports numpy; pandas for tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,11 @@ class JointPrediction(Mapping[str, Prediction]):
     def __len__(self) -> int:
         return len(self.parts)
 
+    def of_outcomes(self, y: Any) -> Mapping[str, Any]:
+        """What came for outcomes, by their names. Raises PredictionError for something else than a dict, or a name that
+        is none."""
+        return of_outcomes(y, tuple(self.parts))
+
     def columns(self) -> dict[str, np.ndarray]:
         """The columns of each prediction, each named by its outcome: height.mean, height.sd, …, weight.mean, ….
 
@@ -71,3 +76,15 @@ class JointPrediction(Mapping[str, Prediction]):
 
     def _repr_html_(self) -> str:
         return "".join(part._repr_html_() for part in self.parts.values())
+
+
+def of_outcomes(y: Any, known: Sequence[str]) -> Mapping[str, Any]:
+    """A dict of what came for some of the outcomes that are known. Raises PredictionError for anything else."""
+    if not isinstance(y, Mapping) or not y:
+        raise PredictionError(
+            f"y came as {type(y).__name__}; wanted a dict of what came for each outcome: {{{known[0]!r}: values, …}}."
+        )
+    strangers = [name for name in y if name not in known]
+    if strangers:
+        raise PredictionError(f"{strangers[0]!r} is no outcome; there are {', '.join(map(repr, known))}.")
+    return y

@@ -114,9 +114,14 @@ class _Plan:
 
 
 def row_program(
-    posterior: "Posterior", outcome: str | None, unseen: Unseen | Mapping[str, Unseen] = Unseen.ERROR
+    posterior: "Posterior",
+    outcome: str | None,
+    unseen: Unseen | Mapping[str, Unseen] = Unseen.ERROR,
+    *,
+    of_several: bool = False,
 ) -> tuple[Program, dict[str, Any] | None]:
     """The program behind a predictor, and a sketch of the rows it was trained on. `unseen`: see `Predictor`.
+    `of_several`: it may name inputs that other outcomes have, and this one needs none.
 
     Raises ModelError where the posterior has no model or no such outcome, where rows of the outcome are not independent
     of one another given the parameters, and where new levels cannot be answered that are wanted.
@@ -134,7 +139,7 @@ def row_program(
                 continue
             evidence = posterior.report.evidence
             program = _export(plan, law, latents, evidence.chains if evidence.chained else None)
-            program = _with_population(plan, latents, program, unseen)
+            program = _with_population(plan, latents, program, unseen, of_several)
             return _in_own_units(bound, plan, site, program)
     best = max(reasons, key=lambda reason: reason.rank)
     raise ModelError(f"The outcome {site.name!r} cannot be predicted row by row: {best}")
@@ -403,7 +408,8 @@ def _export(plan: _Plan, law: _Law, latents: Mapping[str, np.ndarray], chains: i
     draws, fixed, rows = ({k: v for k, v in arrays.items() if (i, k) in read} for i, arrays in enumerate(shapes))
     if not draws:
         raise ModelError(f"The outcome {plan.site.name!r} depends on no latent site: there is nothing to predict from.")
-    idle = [{k: v for k, v in arrays.items() if (i, k) not in read} for i, arrays in enumerate(first)]
+    # as JAX's arrays: NumPy's cannot be indexed by what is traced
+    idle = [{k: jnp.asarray(v) for k, v in arrays.items() if (i, k) not in read} for i, arrays in enumerate(first)]
 
     def law_of(draw: Mapping, kept: Mapping, row: Mapping) -> Any:
         return plan.law({**idle[0], **draw}, {**idle[1], **kept}, {**idle[2], **row})
@@ -432,14 +438,20 @@ def _export(plan: _Plan, law: _Law, latents: Mapping[str, np.ndarray], chains: i
 
 
 def _with_population(
-    plan: _Plan, latents: Mapping[str, np.ndarray], program: Program, unseen: Unseen | Mapping[str, Unseen]
+    plan: _Plan,
+    latents: Mapping[str, np.ndarray],
+    program: Program,
+    unseen: Unseen | Mapping[str, Unseen],
+    of_several: bool,
 ) -> Program:
     """The program with a law for new levels of the inputs that `unseen` says."""
     every = not isinstance(unseen, Mapping)
     picking = [entry.name for entry in program.inputs if entry.low is not None]
     chosen = dict.fromkeys(picking, unseen) if every else unseen
     wanted = [name for name, which in chosen.items() if which is Unseen.POPULATION]
-    if not wanted and not (every and unseen is Unseen.POPULATION):
+    if of_several:
+        wanted = [name for name in wanted if name in picking]
+    if not wanted and (of_several or not (every and unseen is Unseen.POPULATION)):
         return program
     what = f"New levels of {', '.join(wanted)} cannot be predicted" if wanted else "There are no levels to be new"
     if plan.bound.pipeline is not None:

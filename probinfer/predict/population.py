@@ -12,13 +12,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import combinations, product
 from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probinfer.errors import PredictionError
+from probinfer.errors import ModelError, PredictionError
 from probinfer.predict.engine import BLOCK_ROWS, LEAST_DRAWS, Answer, Engine
 from probinfer.predict.program import Population, Program
 
@@ -42,6 +43,25 @@ def engine_of(program: Program, block_rows: tuple[int, ...] = BLOCK_ROWS) -> Eng
 def new_effects(program: Program) -> int:
     """How many new effects stand for each posterior draw: as many as make 4,000 in all, or one."""
     return -(-LEAST_DRAWS // program.size)
+
+
+def refuse_mixed_levels(programs: Mapping[str, Program]) -> None:
+    """Raise ModelError where draws of several outcomes would not give a new level the same effects for each.
+
+    An effect is drawn by its level and by the place that it is put to: the first one, where an input alone picks from
+    the effects. Where two do, the place depends on what the other picks, so the outcomes need the same inputs.
+    """
+    factors = {outcome: each.population.factors if each.population else [] for outcome, each in programs.items()}
+    for one, other in combinations(programs, 2):
+        for (inputs, sites), (others, theirs) in product(factors[one], factors[other]):
+            shared = [site for site in sites if site in theirs]
+            if shared and inputs != others and max(len(inputs), len(others)) > 1:
+                raise ModelError(
+                    f"The outcomes {one!r} and {other!r} cannot answer new levels together: both read "
+                    f"{', '.join(shared)}, {one!r} by {' and '.join(inputs)}, {other!r} by {' and '.join(others)}, and "
+                    "a new level's effects could not be the same for both in joint draws. Make a predictor of each "
+                    f"alone, outcome={one!r} and outcome={other!r}, or leave unseen= out."
+                )
 
 
 class PopulationEngine(Engine):
@@ -93,7 +113,9 @@ class PopulationEngine(Engine):
         slots = self._slots(columns)
         if slots is None or not len(picked):
             return super().sample(self._known(columns, slots), keys, picked)
-        codes = np.where(slots >= 0, np.stack([columns[name] for name in self._population.levels], axis=1), 0)
+        low = {entry.name: entry.low or 0 for entry in self.program.inputs}
+        codes = np.stack([columns[name] - low[name] for name in self._population.levels], axis=1)
+        codes = np.where(slots >= 0, codes, 0)
         found = np.zeros((len(picked), len(keys), *self.program.event))
         for kind in _kinds(np.concatenate([slots, codes], axis=1)):
             where, level = kind.slots[: slots.shape[1]], kind.slots[slots.shape[1] :]
@@ -178,12 +200,16 @@ class PopulationEngine(Engine):
                 if repeats > 1:
                     program = program.with_draws(lambda _, values: np.repeat(values, repeats, axis=0))
                     program = replace(program, repeats=repeats)
-                engine = self._with_effects(program, slots, np.arange(program.size)[:, None])
+                engine = self._with_effects(program, slots, self._counters(program.size))
                 self._kinds[slots] = engine
                 if len(self._kinds) > _MOST_KINDS:
                     self._kinds.popitem(last=False)
             self._kinds.move_to_end(slots)
             return engine
+
+    def _counters(self, size: int) -> np.ndarray:
+        """The number of each draw, for every level: (s, levels, 1)."""
+        return np.broadcast_to(np.arange(size)[:, None, None], (size, len(self._population.levels), 1))
 
     def _of_level(self, slots: tuple[int, ...], level: tuple[int, ...], picked: np.ndarray) -> Engine:
         """What draws for rows of one new level, or combination of such: from effects of its own for each draw."""
@@ -191,12 +217,15 @@ class PopulationEngine(Engine):
         counts: dict[int, int] = {}
         for i, draw in enumerate(picked.tolist()):
             again[i] = counts[draw] = counts.get(draw, -1) + 1
-        words = np.array(level, np.int64).view(np.uint32)
-        folded = np.concatenate([np.broadcast_to(words, (len(picked), len(words))), picked[:, None], again[:, None]], 1)
+        words = np.array(level, np.int64).view(np.uint32).reshape(1, -1, 2)
+        drawn = np.stack([picked, again], axis=1)[:, None]  # of each draw; the words are of each level
+        size = (len(picked), words.shape[1], 2)
+        folded = np.concatenate([np.broadcast_to(words, size), np.broadcast_to(drawn, size)], axis=2)
         return self._with_effects(self.program.with_draws(lambda _, values: values[picked]), slots, folded)
 
     def _with_effects(self, program: Program, slots: tuple[int, ...], counters: np.ndarray) -> Engine:
-        """An engine of the program with new effects in its draws, by keys folded with each draw's counters (s, k)."""
+        """An engine of the program with new effects in its draws, by keys folded with the counters of each draw and
+        level, (s, levels, k)."""
         population = cast(Population, program.population)
         with jax.enable_x64(True):
             keys = _keys(jnp.asarray(counters.astype(np.uint32)))
@@ -214,7 +243,7 @@ def _keys(counters: jax.Array) -> jax.Array:
             key = jax.random.fold_in(key, word)
         return jax.random.key_data(key)
 
-    return jax.vmap(one)(counters)
+    return jax.vmap(jax.vmap(one))(counters)
 
 
 def _kinds(slots: np.ndarray) -> Iterator[_Kind]:

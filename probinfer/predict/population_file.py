@@ -22,7 +22,8 @@ def pack(
     }
     program = keep(f"{_FILE}.jaxexport", bytes(population.program.serialize()))
     return {
-        "levels": list(population.levels), "together": list(population.together), "refused": dict(population.refused),
+        "levels": list(population.levels), "together": list(population.together),
+        "sites": [list(names) for names in population.sites], "refused": dict(population.refused),
         "draws": places, "program": program,
     }  # fmt: skip
 
@@ -40,6 +41,9 @@ def unpack(words: Mapping[str, Any], draws: Mapping[str, np.ndarray], exported: 
         raise ValueError(f"its levels are {words['levels']!r}; wanted inputs that pick a level")
     if len(together) != len(levels) or any(isinstance(n, bool) or not isinstance(n, int) for n in together):
         raise ValueError(f"its factors are {words['together']!r}; wanted a number for each of {len(levels)} levels")
+    sites = tuple(tuple(map(str, names)) for names in words["sites"])
+    if {*range(len(sites))} != {*together}:
+        raise ValueError(f"its sites are of {len(sites)} factors, and its levels of {sorted({*together})}")
     refused = {str(name): str(why) for name, why in dict(words["refused"]).items()}
     if set(draws) & set(program.draws) or any(v.ndim == 0 or len(v) != program.size for v in draws.values()):
         raise ValueError("its draws are not those of other sites, as many as the outcome's")
@@ -49,12 +53,13 @@ def unpack(words: Mapping[str, Any], draws: Mapping[str, np.ndarray], exported: 
     known = {name: (values.shape[1:], str(values.dtype)) for name, values in {**program.draws, **draws}.items()}
     if known != _kinds(of_draws):
         raise ValueError("its program takes other draws")
-    if (slots.shape, str(slots.dtype), keys.shape[1:], str(keys.dtype)) != ((len(levels),), "int64", (2,), "uint32"):
+    size = len(levels)
+    if (slots.shape, str(slots.dtype), keys.shape[1:], str(keys.dtype)) != ((size,), "int64", (size, 2), "uint32"):
         raise ValueError("its program takes something else than places and keys")
     changed = _kinds(results)
     if not changed or any(program.draws.keys().isdisjoint([n]) or known[n] != kind for n, kind in changed.items()):
         raise ValueError("its program gives something else than draws of the outcome")
-    return Population(levels, together, refused, dict(draws), exported)
+    return Population(levels, together, sites, refused, dict(draws), exported)
 
 
 def lines(words: Any) -> list[str]:

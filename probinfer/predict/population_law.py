@@ -14,7 +14,7 @@ Imports numpyro, so a loaded predictor never comes here.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ from probinfer.predict.program import Input, Population, Program
 _LOOKS = 64  # draws and rows looked at in one call
 _MOST_LEVELS = 1024  # that are looked at each
 _RTOL = 1e-8
+_WHOLE = -1  # instead of an axis: all entries of a site
 _TOGETHER = 3  # inputs that pick from the same effects
 
 Axes = dict[str, tuple[int, ...]]  # of a site: where its levels are
@@ -85,6 +86,7 @@ def population_of(
     return Population(
         levels=tuple(name for factor in factors for name in factor.inputs),
         together=tuple(number for number, factor in enumerate(factors) for _ in factor.inputs),
+        sites=tuple(tuple(factor.axes) for factor in factors),
         refused=refused,
         draws={name: latents[name] for name in used if name not in program.draws},
         program=exported,
@@ -339,52 +341,69 @@ def _export(
     number_of = {name: number for number, name in enumerate(latents)}
 
     def renewed(draw: Mapping[str, Any], slots: jax.Array, words: jax.Array) -> dict[str, jax.Array]:
-        key = jax.random.wrap_key_data(words, impl="threefry2x32")
-
         def fix(site: Mapping[str, Any]) -> Any:
             name = site["name"]
-            mask = _new(name, draw[name].shape, factors, slots) if name in draw else None
-            if mask is None:
+            value = draw.get(name)
+            if value is None:
                 return _given(draw, site)
-            value = draw[name]
-            fresh = site["fn"].sample(jax.random.fold_in(key, number_of[name]))
-            return jnp.where(mask, jnp.asarray(fresh, value.dtype), value)
+            for key, mask in _anew(name, value.shape, factors, slots, words):
+                fresh = site["fn"].sample(jax.random.fold_in(key, number_of[name]))
+                value = jnp.where(mask, jnp.asarray(fresh, value.dtype), value)
+            return _given({name: value}, site)
 
         trace = asked.simulate(fix)
         return {name: jnp.asarray(trace[name]["value"]) for name in changing}
 
     levels = sum(len(factor.inputs) for factor in factors)
     first = {name: values[0] for name, values in latents.items()}
-    jaxpr = jax.make_jaxpr(renewed)(first, jnp.zeros(levels, int), jnp.zeros(2, jnp.uint32))
+    jaxpr = jax.make_jaxpr(renewed)(first, jnp.zeros(levels, int), jnp.zeros((levels, 2), jnp.uint32))
     read = read_inputs(jaxpr.jaxpr)
     used = [name for number, name in enumerate(sorted(latents)) if number in read]
     kept = {name: first[name] for name in [*program.draws, *used]}
-    idle = {name: value for name, value in first.items() if name not in kept}
+    idle = {name: jnp.asarray(value) for name, value in first.items() if name not in kept}
     one = jax.jit(lambda draw, slots, words: renewed({**idle, **draw}, slots, words), inline=True)
     (s,) = jax.export.symbolic_shape("s")
     function = jax.jit(jax.vmap(one, (0, None, 0)))
     exported = jax.export.export(function, platforms=tuple(platforms))(
         {name: jax.ShapeDtypeStruct((s, *value.shape), value.dtype) for name, value in kept.items()},
         jax.ShapeDtypeStruct((levels,), np.int64),
-        jax.ShapeDtypeStruct((s, 2), np.uint32),
+        jax.ShapeDtypeStruct((s, levels, 2), np.uint32),
     )
     return used, exported
 
 
-def _new(name: str, shape: tuple[int, ...], factors: Sequence[_Factor], slots: jax.Array) -> jax.Array | None:
-    """Which entries of a site are drawn anew; None for a site that never is."""
-    mask, start = None, 0
+def _anew(
+    name: str, shape: tuple[int, ...], factors: Sequence[_Factor], slots: jax.Array, words: jax.Array
+) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """The entries of a site that are drawn anew, those of each combination of new levels by a key of their own.
+
+    The key is made of the words of these levels alone. So an effect is the same in every row that has its levels,
+    whatever else is new there, and in every outcome that reads it.
+    """
+    places: list[tuple[int, list[tuple[int, jax.Array]]]] = []  # axis, and of its inputs which entries are theirs
+    start = 0
     for factor in factors:
-        own = slots[start : start + len(factor.inputs)]
-        start += len(factor.inputs)
-        for axis in factor.axes.get(name, ()):
-            at = jnp.any(jnp.arange(shape[axis])[:, None] == own, axis=1)
-            there = jnp.broadcast_to(at.reshape(-1, *[1] * (len(shape) - 1 - axis)), shape)
-            mask = there if mask is None else mask | there
-        if name in factor.whole:
-            there = jnp.broadcast_to(jnp.any(own >= 0), shape)
-            mask = there if mask is None else mask | there
-    return mask
+        numbers = range(start, start := start + len(factor.inputs))
+        for axis in (*factor.axes.get(name, ()), *((_WHOLE,) if name in factor.whole else ())):
+            own, taken = [], jnp.zeros((), bool)
+            for number in numbers:
+                at = slots[number] >= 0 if axis == _WHOLE else jnp.arange(shape[axis]) == slots[number]
+                own.append((number, at & ~taken))
+                taken = taken | at
+            places.append((axis, own))
+    places.sort(key=lambda place: place[0])  # whatever the order of an outcome's inputs
+    for chosen in product(*([None, *own] for _, own in places)):
+        key, mask = None, jnp.ones(shape, bool)
+        for (axis, own), one in zip(places, chosen, strict=True):
+            theirs = one[1] if one is not None else ~jnp.any(jnp.stack([at for _, at in own]), axis=0)
+            mask &= theirs if axis == _WHOLE else theirs.reshape(-1, *[1] * (len(shape) - 1 - axis))
+            if one is not None:
+                word = words[one[0]]
+                start_of = jax.random.wrap_key_data(word, impl="threefry2x32")
+                key = start_of if key is None else jax.random.fold_in(jax.random.fold_in(key, word[0]), word[1])
+                key = jax.random.fold_in(key, axis + 1)
+        if key is not None:
+            yield key, mask
 
 
 # arrays --------------------------------------------------------------------------------------------------------------

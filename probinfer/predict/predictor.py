@@ -87,7 +87,12 @@ class Predictor:
     ) -> Self: ...
     @overload
     def __new__(
-        cls, posterior: "Posterior", outcome: list[str] | tuple[str, ...], accept: Verdict = Verdict.GOOD
+        cls,
+        posterior: "Posterior",
+        outcome: list[str] | tuple[str, ...],
+        accept: Verdict = Verdict.GOOD,
+        *,
+        unseen: Unseen | Mapping[str, Unseen] = Unseen.ERROR,
     ) -> "JointPredictor": ...
     def __new__(
         cls, posterior: Any = None, outcome: Any = None, accept: Verdict = Verdict.GOOD, *, unseen: Any = Unseen.ERROR
@@ -96,12 +101,7 @@ class Predictor:
         if isinstance(outcome, list | tuple):
             from probinfer.predict.joint import JointPredictor
 
-            if unseen is not Unseen.ERROR:
-                raise PredictionError(
-                    f"unseen is {unseen!r}, but a predictor of several outcomes answers no levels that training never "
-                    "saw. Leave it out, or make a predictor of one outcome."
-                )
-            return JointPredictor(posterior, outcome, accept)
+            return JointPredictor(posterior, outcome, accept, unseen=unseen)
         return super().__new__(cls)
 
     def __init__(
@@ -116,7 +116,7 @@ class Predictor:
 
         if not isinstance(accept, Verdict):
             raise PredictionError(f"accept is {accept!r}; wanted a Verdict, such as Verdict.DOUBTFUL.")
-        _check_unseen(unseen)
+        check_unseen(unseen)
         check_posterior(posterior)
         refuse_unreliable(posterior, accept, "Predictor")
         program, training = row_program(posterior, outcome, unseen)
@@ -541,7 +541,8 @@ def load_row_predictor(path: str | os.PathLike[str]) -> Any:
     return load_predictor(path)
 
 
-def _check_unseen(unseen: Any) -> None:
+def check_unseen(unseen: Any) -> None:
+    """Raise PredictionError for what says of no level what it is."""
     given = unseen.values() if isinstance(unseen, Mapping) else [unseen]
     if any(not isinstance(each, Unseen) or each not in (Unseen.ERROR, Unseen.POPULATION) for each in given):
         raise PredictionError(

@@ -48,17 +48,26 @@ class Population:
     levels    the inputs whose levels may be new
     together  for each of them the number of the factor it belongs to: inputs of one factor pick from the same effects,
               as the two teams of a match do
+    sites     for each factor the latent sites that have an entry for each of its levels
     refused   the other inputs that pick a level, and why theirs may not be new
     draws     the latent sites that the law depends on and the outcome does not read, each (S, *shape)
-    program   exported function of (all draws, slots (levels,), keys (s, 2)) -> those sites of the outcome's draws that
-              change: with the effects of a new level where `slots` says (-1: nowhere), by key of each draw's own
+    program   exported function of (all draws, slots (levels,), keys (s, levels, 2)) -> those sites of the outcome's
+              draws that change: with the effects of a new level where `slots` says (-1: nowhere), by keys of each draw
+              and new level
     """
 
     levels: tuple[str, ...]
     together: tuple[int, ...]
+    sites: tuple[tuple[str, ...], ...]
     refused: Mapping[str, str]
     draws: Mapping[str, np.ndarray]
     program: jax.export.Exported
+
+    @property
+    def factors(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """The inputs and the sites of each factor."""
+        of = list(zip(self.levels, self.together, strict=True))
+        return [(tuple(name for name, own in of if own == number), s) for number, s in enumerate(self.sites)]
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,11 @@ class Program:
         if population is not None:
             population = replace(population, draws={name: of(name, v) for name, v in population.draws.items()})
         return replace(self, draws=draws, population=population)
+
+    @property
+    def every_draw(self) -> Mapping[str, np.ndarray]:
+        """The draws, with those that the law of new levels depends on besides."""
+        return {**self.draws, **(self.population.draws if self.population else {})}
 
     @cached_property
     def checked(self) -> tuple[Input, ...]:

@@ -1,7 +1,5 @@
 """Several outcomes in one run: a table with columns of each, the same numbers as predicting it."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,12 +60,6 @@ def test_each_outcome_is_served_under_a_name_that_ends_in_it(joint, path, outcom
     np.testing.assert_allclose(found.lower, joint[outcome].predict(rows, level=0.8).lower, rtol=1e-12)
     drawn = joint.sample(rows, 8, seed=5)[outcome]
     np.testing.assert_array_equal(served.answers.sample(question, 8, 5), drawn)  # joint by the same seed
-
-
-def test_a_served_model_has_one_outcome(path):
-    wanted = re.escape(f"probinfer serve persons.height={path} persons.ill={path}")
-    with pytest.raises(pi.ArtifactError, match=f"has the outcomes height, ill, and a served model has one.*{wanted}"):
-        load("persons", path)
 
 
 def test_an_onnx_file_has_one_outcome(path, tmp_path, capsys):

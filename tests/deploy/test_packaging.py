@@ -249,7 +249,7 @@ def alerts():
 def faults_of(expr: str) -> list[str]:
     """What an expression asks for that no server tells: metrics, labels and their values."""
     told = (
-        Meter(["m"]).text()
+        Meter(["m", "joint"], outcomes={"joint": ["a", "b"]}).text()
         + 'probinfer_model_ready{model="m",version="v"} 1\nprobinfer_artifact_refused{model="m"} 0\n'
     )
     kinds = dict(re.findall(r"# TYPE (\w+) (\w+)", told))
@@ -259,7 +259,7 @@ def faults_of(expr: str) -> list[str]:
     values = {"status": STATUSES, "route": ROUTES, "job": ("probinfer",)}
     for label, words in re.findall(r'(\w+)=~?"([^"]*)"', expr):
         faults += [word for word in words.split("|") if word not in values.get(label, ())]
-    labels = {"model", "level", "le", "instance", "watched"}
+    labels = {"model", "outcome", "level", "le", "instance", "watched"}
     faults += [name for by in re.findall(r"by \(([^)]*)\)", expr) for name in by.split(", ") if name not in labels]
     return faults + (["brackets"] if expr.count("(") != expr.count(")") or expr.count("[") != expr.count("]") else [])
 

@@ -493,7 +493,7 @@ def test_metrics_count_requests_doubt_and_coverage(client, line):
     assert (after["told"], after["covered"]) == (3, 2)
     np.testing.assert_allclose(after["expected"], 2.4)
     wrong = client.post("/feedback", json={"records": [{"x": 0.0}]})
-    assert "lack y, the outcome that came" in wrong.json()["error"]
+    assert "lacks y, the outcome that came" in wrong.json()["error"]
     assert client.post("/feedback", json={"records": [{"x": 0.0, "y": "a"}]}).status_code == 422
 
 

@@ -1,8 +1,8 @@
 """The server as clients that others wrote see it: a client of the Open Inference Protocol, a fuzzer of its OpenAPI
 document, and a browser."""
 
+import json
 import re
-import shutil
 import subprocess
 import sys
 
@@ -11,6 +11,7 @@ import pytest
 
 import probinfer as pi
 from probinfer.deploy.settings import ServeSettings
+from tests.deploy.browser import PROGRAM, browsing
 from tests.deploy.serving import running
 from tests.predict import models as m
 from tests.predict.fits import fitted
@@ -88,11 +89,10 @@ def test_a_fuzzer_of_the_openapi_document_finds_nothing(address, tmp_path):
 @pytest.mark.long
 def test_a_browser_shows_the_form_and_the_interval(address, folder):
     """The page as Chromium has it after its script has run."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
+    if PROGRAM is None:
         pytest.skip("there is no Chromium here")
     found = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom",
+        [PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom",
          f"http://{address}/"],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
@@ -104,3 +104,30 @@ def test_a_browser_shows_the_form_and_the_interval(address, folder):
     assert "<circle" in page
     assert "verdict   GOOD" in page
     assert re.search(r'id="problem"[^>]*></p>', page)
+
+
+@pytest.mark.long
+def test_a_number_that_is_changed_in_the_form_moves_the_interval(address, folder, tmp_path):
+    """Typed into Chromium, and Enter pressed: the page asks again, and draws what the predictor says of that row."""
+    predictor = pi.load_predictor(folder)
+    texts = "[...document.querySelectorAll('svg text')].map((one) => one.textContent).join('; ')"
+
+    def ends(shown):
+        return [float(text) for text in shown.split("; ") if not text.startswith("mean")]
+
+    with browsing(f"http://{address}/", tmp_path) as page:
+        shown = page.until(texts)
+        for selector, typed, row, level in (
+            (None, "", {"x": 0.0, "group": 0}, 0.9),
+            ('[data-input="x"]', "2.5", {"x": 2.5, "group": 0}, 0.9),
+            ("#level", "0.5", {"x": 2.5, "group": 0}, 0.5),
+            ('[data-input="group"]', "4", {"x": 2.5, "group": 4}, 0.5),
+        ):
+            if selector is not None:
+                page.type(selector, typed)
+                shown = page.until(f"{texts} !== {json.dumps(shown)} && {texts}")
+            expected = predictor.predict(row, level=level)
+            np.testing.assert_allclose(ends(shown), [expected.lower[0], expected.upper[0]], rtol=1e-3)
+        page.type('[data-input="group"]', "99")  # no level of training: the form does not ask
+        assert page.evaluate("document.querySelector('[data-input=group]').validity.rangeOverflow")
+        assert page.evaluate(texts) == shown

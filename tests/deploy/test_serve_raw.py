@@ -1,7 +1,6 @@
 """The server over predictors that prepare raw rows, and over point models: raw rows in, the outcome's own units out."""
 
 import re
-import shutil
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ from probinfer.deploy.named_outputs import Output
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings
 from tests.deploy import raw_rows
+from tests.deploy.browser import PROGRAM
 from tests.deploy.conftest import LOADED
 from tests.deploy.raw_rows import HOUSES, RECORDS
 from tests.deploy.serving import metric, running, tensor
@@ -246,11 +246,10 @@ def test_a_point_model_without_calibration_stops_the_server_before_it_listens(fo
 @pytest.mark.long
 def test_a_browser_shows_the_raw_columns(client, folder):
     """The page as Chromium has it after its script has run."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
+    if PROGRAM is None:
         pytest.skip("there is no Chromium here")
     found = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom",
+        [PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom",
          f"http://127.0.0.1:{client.base_url.port}/"],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip

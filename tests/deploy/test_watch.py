@@ -137,7 +137,7 @@ def test_a_model_without_a_monitor_is_not_watched(folder):
 
 def test_more_rows_than_a_look_holds_are_left_out_and_told(server):
     client, service = server
-    watch = service._watches["line"]
+    watch = service._watches["line"][""]
     before = value(client, "rows_total"), value(client, "skipped_total")
     for _ in range(40):
         ask(client, rng.normal(size=60))

@@ -28,7 +28,7 @@ async function asked(path, body) {
   const answer = await fetch(path, { headers, ...(body ? { method: "POST", body: JSON.stringify(body) } : {}) });
   if (answer.status === 401) at("keyed").hidden = false;
   const content = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
-  if (!answer.ok) throw new Error(content.error);
+  if (!answer.ok) throw Object.assign(new Error(content.error), { status: answer.status });
   return content;
 }
 
@@ -79,7 +79,7 @@ function field(input, place) {
 
 function show(name) {
   model = models.find((one) => one.name === name);
-  at("about").textContent = `${model.name} · ${model.outcome} · ${model.verdict.startsWith("none") ? "a point model" : `verdict ${model.verdict}`} · version ${model.version}`
+  at("about").textContent = `${model.name} · ${(model.outcomes ?? [model]).map((one) => one.outcome).join(", ")} · ${model.verdict.startsWith("none") ? "a point model" : `verdict ${model.verdict}`} · version ${model.version}`
     + (model.refused ? " · the folder's present content was refused" : "");
   at("card").textContent = model.card;
   at("inputs").replaceChildren(...model.inputs.flatMap((input) => places(input.shape).map((place) => field(input, place))));
@@ -109,14 +109,14 @@ function record() {
 
 // the answer ----------------------------------------------------------------------------------------------------------
 
-function bars(chances, inside) {
+function bars(outcome, chances, inside) {
   const step = 26, width = 560, from = 70;
   const svg = element("svg", { viewBox: `0 0 ${width} ${step * chances.length + 8}`, role: "img" });
   svg.append(element("title", {}, "probability of each class"));
   chances.forEach((chance, code) => {
     const y = code * step + 4;
     const outside = inside && !inside[code] ? " out" : "";
-    svg.append(element("text", { x: from - 10, y: y + 15, "text-anchor": "end", class: outside }, model.labels[code] ?? `class ${code}`));
+    svg.append(element("text", { x: from - 10, y: y + 15, "text-anchor": "end", class: outside }, outcome.labels[code] ?? `class ${code}`));
     const length = Math.max(1, chance * (width - from - 70));
     svg.append(element("rect", { x: from, y: y + 2, width: length, height: step - 8, rx: 2, class: `band${outside}` }));
     svg.append(element("text", { x: from + length + 6, y: y + 15, class: `faint${outside}` }, short(chance)));
@@ -156,12 +156,12 @@ function interval(parts) {
   return svg;
 }
 
-function split(answer) {
-  return places(model.event).map((place) => ({
+function split(outcome, answer) {
+  return places(outcome.event).map((place) => ({
     lower: entry(answer.lower, place),
     upper: entry(answer.upper, place),
     mean: entry(answer.mean, place),
-    quantiles: Object.fromEntries(Object.entries(answer.quantiles).map(([level, value]) => [level, entry(value, place)])),
+    quantiles: Object.fromEntries(Object.entries(answer.quantiles ?? {}).map(([level, value]) => [level, entry(value, place)])),
   }));
 }
 
@@ -170,12 +170,11 @@ function flat(value) {
   return Array.isArray(value) ? `[${value.map(flat).join(", ")}]` : short(value);
 }
 
-function draw(content) {
-  const answer = content.predictions[0];
-  const percent = short(100 * content.level);
-  at("title").textContent = `Prediction of ${content.outcome}`;
-  const one = model.classes && !model.event.length;
-  at("picture").replaceChildren(one ? bars(answer.probabilities, answer.in_set) : interval(split(answer)));
+// One outcome: a model has one, or a list of them, each with an answer of its own.
+function drawn(outcome, answer, level, guarantee) {
+  const percent = short(100 * level);
+  const one = outcome.classes && !outcome.event.length;
+  const picture = one ? bars(outcome, answer.probabilities, answer.in_set) : interval(split(outcome, answer));
   const rows = [
     ["mean", answer.mean, one ? "of the class code" : ""],
     ["sd", answer.sd, ""],
@@ -185,22 +184,43 @@ function draw(content) {
     ["Monte Carlo error", answer.mcse, "of the mean"],
   ];
   if (one) rows.unshift(["most probable", answer.most_probable, "class"]);
-  at("numbers").replaceChildren(...rows.filter((row) => row[1] !== undefined).map(([name, value, text]) =>
-    element("tr", {}, element("th", {}, name), element("td", {}, flat(value)), element("th", {}, text))));
-  at("guarantee").textContent = content.guarantee ?? (one ? `Faint classes are outside the ${percent}% set.` : "");
+  const numbers = rows.filter((row) => row[1] !== undefined).map(([name, value, text]) =>
+    element("tr", {}, element("th", {}, name), element("td", {}, flat(value)), element("th", {}, text)));
+  const said = guarantee ?? (one ? `Faint classes are outside the ${percent}% set.` : "");
+  return element("article", { "data-outcome": outcome.name ?? outcome.outcome },
+    element("h2", {}, `Prediction of ${outcome.outcome}`), picture, element("table", {}, ...numbers),
+    element("p", { class: "guarantee" }, said));
+}
+
+function draw(content) {
+  const answer = content.predictions[0];
+  at("answer").replaceChildren(...(model.outcomes
+    ? model.outcomes.map((outcome) => drawn(outcome, answer[outcome.name], content.level, content.guarantee?.[outcome.name]))
+    : [drawn(model, answer, content.level, content.guarantee)]));
+}
+
+function wanted(outcome) {
+  const names = ["mean", "sd", "lower", "upper", "epistemic_sd", "aleatoric_sd", "mcse", "quantiles"];
+  if (outcome.classes) names.push("probabilities", "most_probable", "in_set");
+  return names.filter((output) => outcome.outputs.includes(output));
 }
 
 async function ask() {
   if (!model || !at("form").reportValidity()) return;
-  const wanted = ["mean", "sd", "lower", "upper", "epistemic_sd", "aleatoric_sd", "mcse", "quantiles"];
-  if (model.classes) wanted.push("probabilities", "most_probable", "in_set");
   at("ask").disabled = true;
   at("problem").textContent = "";
   try {
-    const outputs = wanted.filter((output) => model.outputs.includes(output));
-    const body = { records: [record()], level: Number(at("level").value), outputs };
-    if (outputs.includes("quantiles")) body.quantiles = QUANTILES;
-    draw(await asked(`/predict/${encodeURIComponent(model.name)}`, body));
+    const outputs = model.outcomes
+      ? model.outcomes.flatMap((outcome) => wanted(outcome).map((output) => `${outcome.name}.${output}`)) : wanted(model);
+    const body = { records: [record()], level: Number(at("level").value) };
+    const path = `/predict/${encodeURIComponent(model.name)}`;
+    const plain = outputs.filter((output) => !output.endsWith("quantiles"));
+    try {
+      draw(await asked(path, { ...body, outputs, ...(plain.length < outputs.length ? { quantiles: QUANTILES } : {}) }));
+    } catch (error) {  // few calibration rows have no quantiles so far out, and an interval all the same
+      if (error.status !== 422 || plain.length === outputs.length) throw error;
+      draw(await asked(path, { ...body, outputs: plain }));
+    }
   } catch (error) {
     at("problem").textContent = error.message;
   } finally {
