@@ -15,8 +15,8 @@ from probinfer.posterior.verdict import Finding, Verdict
 # Errors of an approximation's means, in posterior standard deviations, and of its standard deviations, as a factor
 # either way; more draws do not lessen them. At the limits of GOOD a parameter lies beyond an end of a 90% interval 6.1%
 # or 6.7% of the time instead of 5%, at those of BAD 13%. Markov chains with 100 effective draws have means with an
-# error of 0.1 sd, and four of them are DOUBTFUL with less than 0.05; 0.1 sd is also where benchmarks/accuracy.py calls a
-# mean wrong.
+# error of 0.1 sd, and four of them are DOUBTFUL with less than 0.05. A mean that is off by 0.1 sd is also what
+# benchmarks/accuracy.py calls wrong.
 SHIFT_DOUBTFUL, SHIFT_BAD = 0.1, 0.5
 FACTOR_DOUBTFUL, FACTOR_BAD = 1.1, 1.5
 
