@@ -246,7 +246,7 @@ def _outcome_site(bound: "BoundModel", outcome: str | None) -> Any:
 def _plans(bound: "BoundModel", site: Any) -> Iterator[_Plan]:
     """Ways of cutting the model to one row, the likeliest first; `_check` says whether one is right."""
     # a function that looks at the values of its data has them as constants; here they are data all the same
-    values = {**bound.constants, **bound.arrays}
+    values = {**bound.constants, **bound.arrays, **dict.fromkeys(bound.derived)}
     arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     constants = {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
     rows = site.shape[0]
@@ -410,8 +410,8 @@ def _export(plan: _Plan, law: _Law, latents: Mapping[str, np.ndarray], chains: i
 
     one_row = {**plan.fixed, **plan.zeros, **{k: v[:1] for k, v in plan.rows.items()}}
     bounds = plan.bound.index_bounds_of(one_row, plan.constants)
-    constants = {k: v for k, v in plan.constants.items() if k not in plan.left_out}
-    known = {**plan.bound.constants, **plan.bound.arrays}
+    constants = {k: v for k, v in plan.constants.items() if k not in {*plan.left_out, *plan.bound.derived}}
+    known = {k: v for k, v in {**plan.bound.constants, **plan.bound.arrays}.items() if k not in plan.bound.derived}
     family, programs = _programs(plan, law, law_of, draws, fixed, rows or {NO_INPUT: np.zeros(plan.site.shape[0])})
     law = law._replace(family=family)
     return Program(
