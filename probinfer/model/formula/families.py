@@ -133,7 +133,9 @@ LAWS: dict[Family, Law] = {
         Values.COUNT,
         _BINARY,
         (),
-        lambda eta, own, link, trials: dist.Binomial(total_count=trials, logits=_LOGITS[link](eta)),
+        lambda eta, own, link, trials: dist.Binomial(
+            total_count=jnp.asarray(trials).astype(int), logits=_LOGITS[link](eta)
+        ),
     ),
     Family.POISSON: Law(
         Values.COUNT, (Link.LOG,), (), lambda eta, own, link, trials: dist.Poisson(_MEANS[link](eta))
