@@ -75,9 +75,9 @@ def take_raw(data: Any, names: Sequence[Name | str], source: Source) -> dict[str
 def categories_of(data: Any, name: str) -> list[Any] | None:
     """The categories of a column of pandas' or Arrow's own type for them; None for another column."""
     column = data[name] if not isinstance(data, Mapping) else data.get(name)
-    dtype = getattr(column, "dtype", None)
+    dtype: Any = getattr(column, "dtype", None)
     if str(dtype) == "category":
-        return list(dtype.categories)  # ty: ignore[unresolved-attribute]
+        return list(dtype.categories)
     arrow = sys.modules.get("pyarrow")
     if arrow is not None and isinstance(column, arrow.ChunkedArray | arrow.Array):
         if arrow.types.is_dictionary(column.type):
@@ -140,6 +140,7 @@ def fit_levels(name: str, values: np.ndarray, given: Mapping[str, Sequence], dat
         if tuple(order) != step.levels:
             raise DataError(
                 f"{name} is a column of categories in the order {', '.join(order[:8])}, and levels are sorted unless "
-                f"they are given. Say which is meant: levels={{{name!r}: {order[:8]!r}{' …' if len(order) > 8 else ''}}}."
+                f"they are given. Say which is meant: levels={{{name!r}: {order[:8]!r}}}"
+                f"{', with the others' if len(order) > 8 else ''}."
             )
     return step

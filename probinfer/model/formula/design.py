@@ -13,7 +13,7 @@ from probinfer.model.formula.expressions import Expression, fit_expression, fit_
 from probinfer.model.formula.grammar import Call, Name, Node, Source, words
 from probinfer.model.formula.terms import Term
 
-_DEPENDENT = 1e-7  # what is left of a column, as part of its length, once those before it are taken out; R's lm has it too
+_DEPENDENT = 1e-7  # what is left of a column, as part of its length, without those before it; as in R's lm
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Design:
         with np.errstate(all="ignore"):
             found = self.matrix(columns, np)
         for label, values in zip(self.labels, found.T, strict=True):
-            refuse_not_finite(label, values, columns, " for every term")
+            refuse_not_finite(label, values, columns)
         return found
 
 
@@ -140,7 +140,9 @@ def fit_design(
     made = []
     for term, products in zip(terms, code_terms(asked), strict=True):
         blocks = tuple(
-            Block(tuple((factors[n], product.get(n, True)) for n in term.factors if n in product or not factors[n].codes))
+            Block(
+                tuple((factors[n], product.get(n, True)) for n in term.factors if n in product or not factors[n].codes)
+            )
             for product in products
         )
         plain = all(not factors[node].codes and len(factors[node].numbers) == 1 for node in term.factors)
@@ -189,7 +191,7 @@ def refuse_collinear(matrix: np.ndarray, names: Sequence[str], intercept: bool) 
             basis = np.column_stack([basis, left / size])
             continue
         share = np.linalg.lstsq(triangle[:, :k], triangle[:, k], rcond=None)[0]
-        others = [names[i] for i in np.flatnonzero(np.abs(share) > 1e-6)]
+        others = [names[i] for i in np.flatnonzero(np.abs(share) > 1e-6).tolist()]
         listed = ", ".join(others[:8]) + (" and others" if len(others) > 8 else "")
         why = f"{name} is a sum of multiples of {listed}{' and the intercept' if intercept else ''}"
         if rows - intercept < width:

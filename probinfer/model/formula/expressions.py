@@ -185,7 +185,9 @@ def degree_of(node: Call, source: Source) -> tuple[int, bool]:
     raw = named.pop("raw", Name("False"))
     degree = given.value if isinstance(given, Number) else 0.0
     if not 1 <= len(node.arguments) <= 2 or named or degree != int(degree) or not 1 <= degree <= _MOST_POWER:
-        source.fail(node.at, f"poly() takes a column and a degree from 1 to {_MOST_POWER}: poly(x, 2), raw=True for x**2.")
+        source.fail(
+            node.at, f"poly() takes a column and a degree from 1 to {_MOST_POWER}: poly(x, 2), raw=True for x**2."
+        )
     if raw not in (Name("True"), Name("False"), Number(1.0), Number(0.0)):
         source.fail(node.at, "poly(): raw is True, for x and x**2, or False, for orthogonal polynomials.")
     return int(degree), raw in (Name("True"), Number(1.0))
@@ -215,8 +217,8 @@ def fit_expression(node: Node, columns: Mapping[str, np.ndarray], source: Source
             return Scaled(inner, mean, 1.0)
         if sd <= 1e-12 * float(np.abs(values).max()):
             raise DataError(
-                f"{words(node.arguments[0])} is {values[0]:g} in every row, so {words(node)} has no spread to scale by; "
-                "leave it out."
+                f"{words(node.arguments[0])} is {values[0]:g} in every row, so {words(node)} has no spread to scale "
+                "by; leave it out."
             )
         return Scaled(inner, mean, sd)
     assert node.function == "I", node.function
@@ -251,19 +253,19 @@ def _values(expression: Expression, columns: Mapping[str, np.ndarray], name: str
     length = len(next(iter(columns.values())))
     with np.errstate(all="ignore"):
         values = np.broadcast_to(np.asarray(expression.at(columns, np), float), (length,))
-    refuse_not_finite(name, values, columns, "")
+    refuse_not_finite(name, values, columns)
     return values
 
 
-def refuse_not_finite(name: str, values: np.ndarray, columns: Mapping[str, np.ndarray], where: str) -> None:
+def refuse_not_finite(name: str, values: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
     """Raise DataError, naming the row and what the columns are there."""
     bad = ~np.isfinite(values)
     if bad.any():
         row = int(np.argmax(bad))
         found = ", ".join(f"{column} is {numbers[row]:g}" for column, numbers in columns.items() if column in name)
+        found = f", where {found}" if found else ""
         more = f" and {bad.sum() - 1} more" if bad.sum() > 1 else ""
         raise DataError(
-            f"{name} is {values[row]} in row {row}{more} (the first row is row 0){f', where {found}' if found else ''}. "
-            f"Wanted finite numbers{where}: drop such rows, or use another function, such as log1p for counts with "
-            "zeros."
+            f"{name} is {values[row]} in row {row}{more} (the first row is row 0){found}; wanted "
+            " finite numbers. Drop such rows, or use another function, such as log1p for counts with zeros."
         )

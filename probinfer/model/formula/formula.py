@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ class FormulaModel(Model):
         names = ["Intercept"] if self.formula.intercept and self.family is not Family.CUMULATIVE else []
         names += [*(term.name for term in self.formula.effects), *self.law.own]
         for name, terms in group_names(self.formula).items():
-            names += [name, f"{name}_sd", *filter(None, correlation_names(terms))]
+            names += [name, f"{name}_sd", *correlation_names(name, terms)]
         return names
 
     def bind(self, data: Any = None) -> BoundModel:
@@ -168,7 +169,7 @@ class SettledFormula(Model):
             derived = self.function.derived(arrays, np)
         for name, values in derived.items():
             for column in values.reshape(len(values), -1).T:
-                refuse_not_finite(name, column, arrays, "")
+                refuse_not_finite(name, column, arrays)
         bound = super().bind({**arrays, **derived})
         return replace(bound, raw=raw, pipeline=self.fitted, derived=tuple(derived))
 
@@ -185,7 +186,8 @@ class _Settling:
         )
         self.roles = roles_of(self.formula, raw)
         self.codes = {
-            argument: fit_levels(column, raw[column], model.levels, data) for column, argument in self.roles.labels.items()
+            argument: fit_levels(column, raw[column], model.levels, data)
+            for column, argument in self.roles.labels.items()
         }
         self.inputs = self._inputs()
         self.columns = {each.argument: each.apply(raw, TRAINING) for each in self.inputs}
@@ -198,7 +200,7 @@ class _Settling:
         offsets = tuple(fit_expression(node, self.columns, self.formula.source) for node in self.formula.offsets)
         with np.errstate(all="ignore"):
             moved = sum((np.asarray(one.at(self.columns, np)) for one in offsets), start=np.zeros(len(self.y)))
-        refuse_not_finite(" + ".join(map(words, self.formula.offsets)), moved, self.columns, "")
+        refuse_not_finite(" + ".join(map(words, self.formula.offsets)), moved, self.columns)
         scale = self._scale(moved)
         groups = self._groups(scale)
         function = LinearModel(
@@ -290,9 +292,7 @@ class _Settling:
             if name in effects:  # the name alone is that of the term then
                 given = {key: prior for key, prior in given.items() if key != name}
             found.append(
-                fit_group(
-                    name, terms, self.columns, self._coded, levels, Priors(given), scale, self.many, self.formula
-                )
+                fit_group(name, terms, self.columns, self._coded, levels, Priors(given), scale, self.many, self.formula)
             )
         return found
 
@@ -303,13 +303,14 @@ class _Settling:
         coords: dict[str, Sequence[Any]] = {}
         dims: dict[str, Sequence[str]] = {}
         outcome = self.outcome.argument
-        classes = (f"{outcome}_class",) if self.many else ()
+        along = f"{outcome}_class"
+        classes = (along,) if self.many else ()
         labels = self.outcome.labels or ()
         if self.many:
-            coords[classes[0]] = labels[1:]
+            coords[along] = labels[1:]
             dims |= {"Intercept": classes, "Intercept_centred": classes}
         if self.model.family is Family.CUMULATIVE:
-            coords[f"{outcome}_threshold"] = [f"{a}|{b}" for a, b in zip(labels[:-1], labels[1:], strict=True)]
+            coords[f"{outcome}_threshold"] = [f"{a}|{b}" for a, b in pairwise(labels)]
             dims |= dict.fromkeys(("threshold", "threshold_centred"), (f"{outcome}_threshold",))
         sites = {outcome, *self.model.law.own, *(term.name for term in design.terms)}
         for term in design.terms:
@@ -345,7 +346,9 @@ def _checked(found: Formula, family: Family) -> Formula:
         if isinstance(node, Number):
             found.source.fail(node.at, "An offset is a column, or a function of one: offset(log(exposure)).")
     if not found.terms and not found.groups:
-        found.source.fail(len(found.source.text.rstrip()), "The formula has no terms; wanted some, or 1 for an intercept.")
+        found.source.fail(
+            len(found.source.text.rstrip()), "The formula has no terms; wanted some, or 1 for an intercept."
+        )
     return found
 
 
@@ -390,5 +393,3 @@ def _check_names(function: LinearModel, columns: Mapping[str, np.ndarray]) -> No
         raise ModelError(
             f"Two parameters of the model would be called {(clash or twice)[0]}; rename that column in the table."
         )
-
-

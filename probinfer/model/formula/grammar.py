@@ -1,7 +1,7 @@
 """A formula's text as a tree: tokens, precedences, and where in the text a mistake is. Imports nothing but errors.
 
-The operators bind as in R, the loosest first: `~`, `|`, `+ -`, `* /`, `:`, a sign, `**` (or `^`). Nothing of the text is
-ever evaluated: names and numbers are looked up by what reads the tree.
+The operators bind as in R, the loosest first: `~`, `|`, `+ -`, `* /`, `:`, a sign, `**` (or `^`). Nothing of the text
+is ever evaluated: names and numbers are looked up by what reads the tree.
 """
 
 import re

@@ -11,7 +11,7 @@ from probinfer.model.formula.design import Design, fit_design
 from probinfer.model.formula.grammar import Node
 from probinfer.model.formula.linear import Correlated, Group
 from probinfer.model.formula.priors import WIDE, Priors, Scale
-from probinfer.model.formula.terms import Formula, GroupTerm
+from probinfer.model.formula.terms import INTERCEPT, Formula, GroupTerm
 from probinfer.model.pipeline.fitted import Codes
 
 _MOST_CELLS = 4_000_000  # of a table of combinations
@@ -25,11 +25,10 @@ def group_names(formula: Formula) -> dict[str, list[GroupTerm]]:
     return found
 
 
-def correlation_names(terms: Sequence[GroupTerm]) -> list[str]:
-    """For each group term of one group what its correlations are called; empty where there are none to be."""
-    many = [term.correlated and len(term.terms) > 1 for term in terms]
-    names = [f"{term.name}_corr" if sum(many) == 1 else f"{term.name}_corr_{number}" for number, term in enumerate(terms)]
-    return [name if one else "" for name, one in zip(names, many, strict=True)]
+def correlation_names(name: str, terms: Sequence[GroupTerm]) -> list[str]:
+    """What the correlations of a group's terms may be called, as many as could be correlated."""
+    count = sum(term.correlated and term.terms != (INTERCEPT,) for term in terms)
+    return [f"{name}_corr" if number == 1 else f"{name}_corr_{number}" for number in range(1, count + 1)]
 
 
 def fit_group(
@@ -62,26 +61,20 @@ def fit_group(
     spread = np.broadcast_to(np.asarray(each)[..., None] if classes else each, shape)
     sd = priors.inside((f"{name}_sd", name), dist.HalfNormal(spread if shape else float(spread)), shape, 0.0, np.inf)
     correlated, first = [], 0
-    for term, design, called in zip(terms, designs, _called(terms, designs), strict=True):
+    for term, design in zip(terms, designs, strict=True):
         last = first + design.width
-        if called and classes:
-            formula.source.fail(
-                term.at, "Coefficients of groups are not correlated for pi.Family.CATEGORICAL; write || for |."
-            )
-        if called:
+        if term.correlated and design.width > 1:
+            if classes:
+                formula.source.fail(
+                    term.at, "Coefficients of groups are not correlated for pi.Family.CATEGORICAL; write || for |."
+                )
+            called = correlation_names(name, terms)[len(correlated)]
             correlated.append(Correlated(called, first, last, _of_correlations(called, last - first, priors)))
         first = last
     codes, tables, names = _levels(name, terms[0].group, columns, levels)
     if len(names) < 2:
         raise DataError(f"{name} has the one level {names[0]!r}; a group needs two or more, or leave the term out.")
     return Group(name, codes, tables, names, None if alone else whole, sd, tuple(correlated)), tuple(labels)
-
-
-def _called(terms: Sequence[GroupTerm], designs: Sequence[Design]) -> list[str]:
-    """As `correlation_names`, of terms whose number of columns is known: one categorical term may have several."""
-    many = [term.correlated and design.width > 1 for term, design in zip(terms, designs, strict=True)]
-    names = [f"{term.name}_corr" if sum(many) == 1 else f"{term.name}_corr_{number}" for number, term in enumerate(terms)]
-    return [name if one else "" for name, one in zip(names, many, strict=True)]
 
 
 def _of_correlations(name: str, size: int, priors: Priors) -> Any:

@@ -133,6 +133,7 @@ class LinearModel:
         return found
 
     def __call__(self, **columns: Any) -> None:
+        """Draw every site; what of the columns the data decide is computed unless it is given."""
         given = {name: columns.pop(name) for name in [*columns] if name in self.names_of_derived}
         known = {name: value for name, value in given.items() if value is not None} or self.derived(columns, jnp)
         eta, shift = self._fixed(known)
@@ -165,7 +166,7 @@ class LinearModel:
             return eta, shift
         parts = []
         for one in self.coefficients:
-            values = numpyro.sample(one.name, one.prior)
+            values: Any = numpyro.sample(one.name, one.prior)
             parts.append(values.reshape(one.width, *values.shape[values.ndim - self.many :]))
         beta = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
         if self.moved:
@@ -176,12 +177,12 @@ class LinearModel:
 
     def _of_group(self, group: Group, columns: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
         count = group.coefficients
-        sd = numpyro.sample(f"{group.name}_sd", group.sd)
+        sd: Any = numpyro.sample(f"{group.name}_sd", group.sd)
         each = sd.shape[: sd.ndim - self.many]
-        z = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand((len(group.levels), *sd.shape)))
+        z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand((len(group.levels), *sd.shape)))
         for block in group.correlated:
             z = _correlate(z, block)
-        effect = numpyro.deterministic(f"{group.name}_effect", z * sd)
+        effect: Any = numpyro.deterministic(f"{group.name}_effect", z * sd)
         level = known[f"(level of {group.name})"] if group.tables else columns[group.codes[0]]
         picked = effect[level]
         if not each:
@@ -201,10 +202,10 @@ def _correlate(z: Any, block: Correlated) -> Any:
     """z (levels, coefficients) with those of the block correlated."""
     inside = z[:, block.first : block.last]
     if block.size == 2:
-        r = numpyro.sample(block.name, block.prior)
+        r: Any = numpyro.sample(block.name, block.prior)
         mixed = jnp.stack([inside[:, 0], r * inside[:, 0] + jnp.sqrt(1.0 - r**2) * inside[:, 1]], axis=1)
     else:
-        root = numpyro.sample(f"{block.name}_cholesky", block.prior)
+        root: Any = numpyro.sample(f"{block.name}_cholesky", block.prior)
         lower = np.tril_indices(block.size, -1)
         numpyro.deterministic(block.name, (root @ root.T)[lower])
         mixed = inside @ root.T

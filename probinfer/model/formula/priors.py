@@ -91,9 +91,7 @@ class Priors:
 
 def _expanded(name: str, prior: Any, shape: tuple[int, ...]) -> Any:
     batch = tuple(prior.batch_shape)
-    fits = len(batch) <= len(shape) and all(
-        a in (1, b) for a, b in zip(batch[::-1], shape[::-1], strict=False)
-    )
+    fits = len(batch) <= len(shape) and all(a in (1, b) for a, b in zip(batch[::-1], shape[::-1], strict=False))
     if prior.event_shape != () or not fits:
         raise ModelError(
             f"The prior of {name} has the shape {tuple(prior.shape())}, and {name} "

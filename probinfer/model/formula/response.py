@@ -72,7 +72,12 @@ def read_response(node: Node, family: Family, law: Law, source: Source) -> Respo
 
 
 def fit_outcome(
-    response: Response, law: Law, family: Family, raw: Mapping[str, np.ndarray], levels: Mapping[str, Sequence], data: Any
+    response: Response,
+    law: Law,
+    family: Family,
+    raw: Mapping[str, np.ndarray],
+    levels: Mapping[str, Sequence],
+    data: Any,
 ) -> tuple[FittedOutcome, np.ndarray, int]:
     """The outcome with its steps, its values as the model sees them, and the number of its classes (0 for numbers).
 
@@ -93,8 +98,8 @@ def fit_outcome(
         return outcome, outcome.scaled(values, TRAINING), len(codes.levels)
     if labelled and values.dtype.kind != "b":
         raise DataError(
-            f"{name} holds labels, and {family} wants {law.values.value}. Labels are outcomes of pi.Family.BERNOULLI (two "
-            "of them), CATEGORICAL and CUMULATIVE."
+            f"{name} holds labels, and {family} wants {law.values.value}. Labels are outcomes of pi.Family.BERNOULLI "
+            "(two of them), CATEGORICAL and CUMULATIVE."
         )
     z, stages = numbers(name, values, TRAINING), list[tuple[Step, ...]]()
     _refuse_missing(name, z)
@@ -156,7 +161,9 @@ def _check_trials(name: str, z: np.ndarray, trials: Name | Number, raw: Mapping[
     more = z > total
     if more.any():
         row = int(np.argmax(more))
-        raise DataError(f"{name} is {z[row]:g} and {called} {total[row]:g} {TRAINING.at(more)}: more successes than trials.")
+        raise DataError(
+            f"{name} is {z[row]:g} and {called} {total[row]:g} {TRAINING.at(more)}: more successes than trials."
+        )
 
 
 def _check_classes(name: str, values: np.ndarray, law: Law, family: Family, levels: Mapping[str, Sequence]) -> None:
@@ -177,5 +184,3 @@ def refuse_own(response: Response, predictors: Sequence[Node], source: Source) -
         for name in names_in(node):
             if name == response.column:
                 source.fail(name.at, f"{name.name} is the outcome, and cannot be a predictor of itself.")
-
-

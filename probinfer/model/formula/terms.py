@@ -192,7 +192,9 @@ def _expanded(node: Node, source: Source) -> list[Term]:
 def _power(node: Binary, source: Source) -> list[Term]:
     power = node.right.value if isinstance(node.right, Number) else 0.0
     if power < 1 or power != int(power):
-        source.fail(node.right.at, "The power of a sum of terms is a whole number: (a + b + c)**2. Squares are I(x**2).")
+        source.fail(
+            node.right.at, "The power of a sum of terms is a whole number: (a + b + c)**2. Squares are I(x**2)."
+        )
     terms = _expanded(node.left, source)
     if len(terms) == 1 and power > 1:
         name = words(node.left)

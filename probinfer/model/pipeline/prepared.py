@@ -221,7 +221,9 @@ class Prepared:
 
     def open_to(self, arguments: Sequence[str]) -> "Prepared":
         """The same with labels that training has not seen taken as one more level of these arguments."""
-        return replace(self, inputs=tuple(each.opened() if each.argument in arguments else each for each in self.inputs))
+        return replace(
+            self, inputs=tuple(each.opened() if each.argument in arguments else each for each in self.inputs)
+        )
 
     def pack(self) -> dict[str, Any]:
         """In JSON's types."""
