@@ -267,5 +267,5 @@ def refuse_not_finite(name: str, values: np.ndarray, columns: Mapping[str, np.nd
         more = f" and {bad.sum() - 1} more" if bad.sum() > 1 else ""
         raise DataError(
             f"{name} is {values[row]} in row {row}{more} (the first row is row 0){found}; wanted "
-            " finite numbers. Drop such rows, or use another function, such as log1p for counts with zeros."
+            "finite numbers. Drop such rows, or use another function, such as log1p for counts with zeros."
         )

@@ -72,7 +72,7 @@ def formula(
     >>> x, town = rng.normal(size=200), rng.choice(["A", "B"], 200)
     >>> frame = {"x": x, "town": town, "y": 1 + 2 * x + 3 * (town == "B") + rng.normal(size=200)}
     >>> posterior = pi.infer(pi.formula("y ~ x + town"), frame, progress=False)
-    >>> posterior.summary()["mean"][["Intercept", "x", "town[B]"]].round(0).tolist()
+    >>> posterior.summary()["mean"][["Intercept", "x", "town[town_dim=B]"]].round(0).tolist()
     [1.0, 2.0, 3.0]
     """
     return FormulaModel(text, family, link=link, priors=priors, levels=levels)
