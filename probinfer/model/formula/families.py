@@ -167,18 +167,18 @@ LAWS: dict[Family, Law] = {
 }  # fmt: skip
 
 
-def check_family(family: Any, link: Any) -> tuple[Law, Link]:
-    """The family's law and link. Raises ModelError for what is no family, and a link that it does not have."""
+def check_family(family: Any, link: Any) -> Link:
+    """The family's link. Raises ModelError for what is no family, and a link that it does not have."""
     if not isinstance(family, Family):
         raise ModelError(f"family is {family!r}; wanted a pi.Family, such as pi.Family.POISSON.")
     law = LAWS[family]
     if link is None:
-        return law, law.links[0]
+        return law.links[0]
     if not isinstance(link, Link) or link not in law.links:
         raise ModelError(
             f"link is {link!r}; {family} has {' or '.join(f'pi.{each}' for each in law.links)}, or leave it out."
         )
-    return law, link
+    return link
 
 
 def scale_of(law: Law, link: Link, y: np.ndarray, offset: np.ndarray | float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from probinfer.errors import DataError, ModelError
 from probinfer.model.formula.columns import TRAINING, fit_levels, roles_of, take_raw
 from probinfer.model.formula.design import Design, fit_design, refuse_collinear
 from probinfer.model.formula.expressions import check_calls, fit_expression, names_in, refuse_not_finite
-from probinfer.model.formula.families import Family, Link, check_family, own_priors, scale_of
+from probinfer.model.formula.families import LAWS, Family, Law, Link, check_family, own_priors, scale_of
 from probinfer.model.formula.grammar import Name, Node, Number, words
 from probinfer.model.formula.groups import correlation_names, fit_group, group_names
 from probinfer.model.formula.linear import Coefficients, Group, LinearModel
@@ -92,7 +92,7 @@ class FormulaModel(Model):
     ) -> None:
         super().__init__(_Unsettled(text))
         self.text, self.family = text, family
-        self.law, self.link = check_family(family, link)
+        self.link = check_family(family, link)
         self.formula = _checked(read_formula(text), family)
         self.response = read_response(self.formula.response, family, self.law, self.formula.source)
         refuse_own(self.response, self.formula.predictors, self.formula.source)
@@ -105,6 +105,11 @@ class FormulaModel(Model):
 
     def __repr__(self) -> str:
         return f"formula({self.text!r}, {self.family})"
+
+    @property
+    def law(self) -> Law:
+        """What the family is."""
+        return LAWS[self.family]
 
     def _parameters(self) -> list[str]:
         """Names that a prior may be given for."""
@@ -206,7 +211,6 @@ class _Settling:
         function = LinearModel(
             outcome=self.outcome.argument,
             family=self.model.family,
-            law=self.model.law,
             link=self.model.link,
             intercept=self._intercept(scale),
             design=design,

@@ -18,7 +18,7 @@ import numpyro.distributions as dist
 
 from probinfer.model.formula.design import Design
 from probinfer.model.formula.expressions import Expression
-from probinfer.model.formula.families import Family, Law, Link
+from probinfer.model.formula.families import LAWS, Family, Link
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,6 @@ class LinearModel:
 
     outcome: str
     family: Family
-    law: Law
     link: Link
     intercept: Any
     design: Design
@@ -145,7 +144,7 @@ class LinearModel:
         if "threshold" in own and self.moved:
             numpyro.deterministic("threshold", own["threshold"] + shift)
         trials = columns[self.trials] if isinstance(self.trials, str) else self.trials
-        law = self.law.law(eta, own, self.link, trials)
+        law = LAWS[self.family].law(eta, own, self.link, trials)
         numpyro.sample(self.outcome, law, obs=columns.get(self.outcome))
 
     @property
