@@ -1,4 +1,4 @@
-"""Cross-validation of models with preprocessing: what they know of the rows is fitted in each fold, on its rows alone."""
+"""Cross-validation of models with preprocessing: all that is fitted to rows is fitted to those of the fold alone."""
 
 import numpy as np
 import numpyro

@@ -567,6 +567,8 @@ def test_the_posterior_is_that_of_the_exact_method():
         ("y*2 ~ x", "wanted a column before `~`", 1),
         ("exp(y) ~ x", "it may be a column, or log", 0),
         ("proportion(y, z) ~ x", "outcome of pi.Family.BINOMIAL", 0),
+        ("y ~ x + (1 | y)", "cannot be a group of itself", 11),
+        ("y ~ x + offset(C(z))", "a factor of its own", 15),
         ("y ~ x:offset(z)", "An offset is a term of its own", 6),
         ("y ~ x + I(2)", "reads no column", 8),
         ("y ~ 0", "has no terms", 5),
@@ -627,7 +629,8 @@ def test_tables_that_do_not_fit(frame, text, family, said):
         ({"priors": {"flor": dist.Normal(0, 1)}}, "no such parameter; did you mean floor"),
         ({"priors": {"floor": 1.0}}, "wanted a distribution of NumPyro"),
         ({"priors": [1]}, "priors came as list"),
-        ({"levels": {"a": "a1"}}, "wanted its labels in their order"),
+        ({"levels": {"g": "a1"}}, "wanted its labels in their order"),
+        ({"levels": {"a": ["a1", "a2"]}}, "levels has 'a'; the columns of the formula are y, floor, g"),
     ],
 )
 def test_settings_that_do_not_fit(more, said):
@@ -655,6 +658,13 @@ def priors_of(bound):
     found = {one.name: one.prior for one in function.coefficients} | {"Intercept_centred": function.intercept}
     found |= {f"{group.name}_sd": group.sd for group in function.groups}
     return found | {block.name: block.prior for group in function.groups for block in group.correlated}
+
+
+def test_levels_of_what_is_read_as_numbers_are_refused():
+    with pytest.raises(DataError, match=r"read as numbers; C\(year\) reads it as labels"):
+        settled("y ~ year", levels={"year": [2010, 2009, 2011, 2012]})
+    names = fixed("y ~ C(year)", levels={"year": [2010, 2009, 2011, 2012]})[1]
+    assert names == ["Intercept", "C(year)[2009]", "C(year)[2011]", "C(year)[2012]"]
 
 
 def test_given_priors_are_taken():

@@ -95,13 +95,16 @@ class FormulaModel(Model):
         self.link = check_family(family, link)
         self.formula = _checked(read_formula(text), family)
         self.response = read_response(self.formula.response, family, self.law, self.formula.source)
-        refuse_own(self.response, self.formula.predictors, self.formula.source)
+        refuse_own(self.response, self.formula)
         for what, given in (("priors", priors), ("levels", levels)):
             if given is not None and not isinstance(given, Mapping):
                 raise ModelError(f"{what} came as {type(given).__name__}; wanted a dict by the names in the formula.")
         self.priors = Priors(dict(priors or {}))
         self.priors.check(self._parameters())
         self.levels = {name: _level_order(name, order) for name, order in (levels or {}).items()}
+        unknown = [name for name in self.levels if name not in self._columns()]
+        if unknown:
+            raise ModelError(f"levels has {unknown[0]!r}; the columns of the formula are {', '.join(self._columns())}.")
 
     def __repr__(self) -> str:
         return f"formula({self.text!r}, {self.family})"
@@ -119,15 +122,24 @@ class FormulaModel(Model):
             names += [name, f"{name}_sd", *correlation_names(name, terms)]
         return names
 
+    def _columns(self) -> dict[str, Name | str]:
+        """The columns that are read, each with where it stands first."""
+        found: dict[str, Name | str] = {name.name: name for name in self.response.names}
+        for node in self.formula.predictors:
+            for name in names_in(node):
+                found.setdefault(name.name, name)
+        for group in self.formula.groups:
+            for column in group.group:
+                found.setdefault(column, column)
+        return found
+
     def bind(self, data: Any = None) -> BoundModel:
         """Fit constants, levels and default priors to the rows `data`, and bind the model to them."""
         return self.settle(data).bind(data)
 
     def take(self, data: Any) -> dict[str, np.ndarray]:
         """The raw columns that it knows, as arrays."""
-        names = [name for node in self.formula.predictors for name in names_in(node)]
-        groups = [column for group in self.formula.groups for column in group.group]
-        return take_raw(data, [*self.response.names, *names, *groups], self.formula.source)
+        return take_raw(data, [*self._columns().values()], self.formula.source)
 
     def settle(self, data: Any) -> "SettledFormula":
         """The model as a function, with constants, levels and default priors of the rows `data`."""
@@ -190,6 +202,12 @@ class _Settling:
             model.response, model.law, model.family, raw, model.levels, data
         )
         self.roles = roles_of(self.formula, raw)
+        read = {*self.roles.labels, *([model.response.column.name] if self.classes else [])}
+        idle = [name for name in model.levels if name not in read]
+        if idle:
+            raise DataError(
+                f"levels has {idle[0]!r}, a column that is read as numbers; C({idle[0]}) reads it as labels."
+            )
         self.codes = {
             argument: fit_levels(column, raw[column], model.levels, data)
             for column, argument in self.roles.labels.items()
@@ -319,8 +337,8 @@ class _Settling:
         sites = {outcome, *self.model.law.own, *(term.name for term in design.terms)}
         for term in design.terms:
             if not term.scalar:
-                coords[f"{term.name}_dim"] = term.labels
-            dims[term.name] = (*(() if term.scalar else (f"{term.name}_dim",)), *classes)
+                coords[_dim(term.name)] = term.labels
+            dims[term.name] = (*(() if term.scalar else (_dim(term.name),)), *classes)
         for group, each in groups:
             level = f"{group.name}_level" if group.name in sites else group.name
             coords[level] = group.levels
@@ -341,7 +359,7 @@ class _Settling:
 def _checked(found: Formula, family: Family) -> Formula:
     """Raise ModelError for what can be told without data."""
     for node in found.predictors:
-        check_calls(node, found.source)
+        check_calls(node, found.source, outermost=node not in found.offsets)
         if not isinstance(node, Number) and next(names_in(node), None) is None:
             found.source.fail(node.at, f"{words(node)} reads no column.")
     if family is Family.CUMULATIVE and not found.intercept:
@@ -354,6 +372,11 @@ def _checked(found: Formula, family: Family) -> Formula:
             len(found.source.text.rstrip()), "The formula has no terms; wanted some, or 1 for an intercept."
         )
     return found
+
+
+def _dim(term: str) -> str:
+    """The axis of a term's coefficients; a slash would be a path in a saved posterior."""
+    return f"{term.replace('/', '.')}_dim"
 
 
 def _level_order(name: str, order: Any) -> tuple:

@@ -11,6 +11,7 @@ from probinfer.model.formula.columns import TRAINING, fit_levels, holds_labels
 from probinfer.model.formula.expressions import names_in
 from probinfer.model.formula.families import Family, Law, Values
 from probinfer.model.formula.grammar import Call, Name, Node, Number, Source, words
+from probinfer.model.formula.terms import Formula
 from probinfer.model.pipeline.fitted import Affine, Logarithm, Step
 from probinfer.model.pipeline.prepared import FittedColumn, FittedOutcome
 from probinfer.model.pipeline.raw import Kind, is_missing, numbers
@@ -178,9 +179,12 @@ def _check_classes(name: str, values: np.ndarray, law: Law, family: Family, leve
         )
 
 
-def refuse_own(response: Response, predictors: Sequence[Node], source: Source) -> None:
+def refuse_own(response: Response, formula: Formula) -> None:
     """Raise ModelError where the outcome is among the predictors."""
-    for node in predictors:
+    for node in formula.predictors:
         for name in names_in(node):
             if name == response.column:
-                source.fail(name.at, f"{name.name} is the outcome, and cannot be a predictor of itself.")
+                formula.source.fail(name.at, f"{name.name} is the outcome, and cannot be a predictor of itself.")
+    for group in formula.groups:
+        if response.column.name in group.group:
+            formula.source.fail(group.at, f"{response.column.name} is the outcome, and cannot be a group of itself.")
