@@ -156,6 +156,7 @@ def test_new_groups_are_answered_from_the_population():
         predictor.predict(rows.assign(town="D"))
 
 
+@pytest.mark.long
 def test_a_combination_that_training_has_not_seen_is_refused():
     frame = FRAME[(FRAME.county != "p") | (FRAME["class"] != 2)].reset_index(drop=True)
     text = "price ~ 1 + (1 | county:class)"
@@ -171,6 +172,7 @@ def test_a_combination_that_training_has_not_seen_is_refused():
         predictor_of(text, latents, frame, unseen=pi.Unseen.POPULATION)
 
 
+@pytest.mark.long
 def test_trials_and_exposures_are_columns_of_the_rows():
     latents = {"Intercept_centred": LATENTS["Intercept_centred"], "x": 0.1 * LATENTS["scale(x)"]}
     binomial = predictor_of("proportion(deaths, cases) ~ x", latents, family=pi.Family.BINOMIAL)
