@@ -662,6 +662,15 @@ def priors_of(bound):
     return found | {block.name: block.prior for group in function.groups for block in group.correlated}
 
 
+def test_centred_coefficients_are_sampled_as_they_are():
+    bound = settled("y ~ x + (1 + x || g)", centred=["g"])
+    assert {site.name: site.dims for site in bound.latents}["g_effect"] == ("g", "g_term")
+    with pytest.raises(ModelError, match="centred has 'h'; the groups of the formula are g"):
+        pi.formula("y ~ x + (1 | g)", centred=["h"])
+    with pytest.raises(ModelError, match=r"are not correlated; write \|\|"):
+        settled("y ~ x + (1 + x | g)", centred=["g"])
+
+
 def test_levels_of_what_is_read_as_numbers_are_refused():
     with pytest.raises(DataError, match=r"read as numbers; C\(year\) reads it as labels"):
         settled("y ~ year", levels={"year": [2010, 2009, 2011, 2012]})

@@ -202,7 +202,7 @@ def test_from_a_table_to_a_prediction():
     level = generator.normal(0, 0.8, 10)
     frame = pd.DataFrame({"x": x, "g": [f"g{k}" for k in g], "t": generator.choice(["A", "B"], n)})
     frame["y"] = 1 + 2 * x + 0.5 * (frame.t == "B") + level[g] + generator.normal(0, 0.7, n)
-    posterior = pi.infer(pi.formula("y ~ x + t + (1 | g)"), frame, progress=False)
+    posterior = pi.infer(pi.formula("y ~ x + t + (1 | g)", centred=["g"]), frame, progress=False)
     assert posterior.report.verdict is pi.Verdict.GOOD
     summary = posterior.summary()
     for name, truth in {"x": 2.0, "t[t_dim=B]": 0.5, "sigma": 0.7}.items():

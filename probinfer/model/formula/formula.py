@@ -32,6 +32,7 @@ def formula(
     link: Link | None = None,
     priors: Mapping[str, Any] | None = None,
     levels: Mapping[str, Sequence[Any]] | None = None,
+    centred: Sequence[str] = (),
 ) -> "FormulaModel":
     """A regression model of the columns of a table, `pi.infer(pi.formula("y ~ x + (1 | group)"), frame)`.
 
@@ -51,6 +52,8 @@ def formula(
             at their means), one of the family's own parameters, a group (its standard deviations) or `g_corr`. Those
             left out are weakly informative, scaled by the data.
         levels: the order of the labels of a column, the reference first; by default sorted.
+        centred: groups whose coefficients are sampled as they are. Without it they are in units of their sd, which
+            samples well where levels have few rows, and ends in divergences where each has many.
 
     Returns:
         FormulaModel: a model for `infer` and all that takes one; its data are a data frame, an Arrow table or a dict of
@@ -75,7 +78,7 @@ def formula(
     >>> posterior.summary()["mean"][["Intercept", "x", "town[town_dim=B]"]].round(0).tolist()
     [1.0, 2.0, 3.0]
     """
-    return FormulaModel(text, family, link=link, priors=priors, levels=levels)
+    return FormulaModel(text, family, link=link, priors=priors, levels=levels, centred=centred)
 
 
 class FormulaModel(Model):
@@ -89,6 +92,7 @@ class FormulaModel(Model):
         link: Link | None = None,
         priors: Mapping[str, Any] | None = None,
         levels: Mapping[str, Sequence[Any]] | None = None,
+        centred: Sequence[str] = (),
     ) -> None:
         super().__init__(_Unsettled(text))
         self.text, self.family = text, family
@@ -102,6 +106,11 @@ class FormulaModel(Model):
         self.priors = Priors(dict(priors or {}))
         self.priors.check(self._parameters())
         self.levels = {name: _level_order(name, order) for name, order in (levels or {}).items()}
+        self.centred = (centred,) if isinstance(centred, str) else tuple(centred)
+        groups = group_names(self.formula)
+        for name in self.centred:
+            if name not in groups:
+                raise ModelError(f"centred has {name!r}; the groups of the formula are {', '.join(groups) or 'none'}.")
         unknown = [name for name in self.levels if name not in self._columns()]
         if unknown:
             raise ModelError(f"levels has {unknown[0]!r}; the columns of the formula are {', '.join(self._columns())}.")
@@ -314,7 +323,18 @@ class _Settling:
             if name in effects:  # the name alone is that of the term then
                 given = {key: prior for key, prior in given.items() if key != name}
             found.append(
-                fit_group(name, terms, self.columns, self._coded, levels, Priors(given), scale, self.many, self.formula)
+                fit_group(
+                    name,
+                    terms,
+                    self.columns,
+                    self._coded,
+                    levels,
+                    Priors(given),
+                    scale,
+                    self.many,
+                    self.formula,
+                    name in self.model.centred,
+                )
             )
         return found
 

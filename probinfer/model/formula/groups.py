@@ -41,6 +41,7 @@ def fit_group(
     scale: Scale,
     classes: int,
     formula: Formula,
+    centred: bool,
 ) -> tuple[Group, tuple[str, ...]]:
     """The group, and names of its coefficients.
 
@@ -64,6 +65,10 @@ def fit_group(
     for term, design in zip(terms, designs, strict=True):
         last = first + design.width
         if term.correlated and design.width > 1:
+            if centred:
+                formula.source.fail(
+                    term.at, f"Coefficients that are sampled centred ({name}) are not correlated; write ||."
+                )
             if classes:
                 formula.source.fail(
                     term.at, "Coefficients of groups are not correlated for pi.Family.CATEGORICAL; write || for |."
@@ -74,7 +79,7 @@ def fit_group(
     codes, tables, names = _levels(name, terms[0].group, columns, levels)
     if len(names) < 2:
         raise DataError(f"{name} has the one level {names[0]!r}; a group needs two or more, or leave the term out.")
-    return Group(name, codes, tables, names, None if alone else whole, sd, tuple(correlated)), tuple(labels)
+    return Group(name, codes, tables, names, None if alone else whole, sd, tuple(correlated), centred), tuple(labels)
 
 
 def _of_correlations(name: str, size: int, priors: Priors) -> Any:

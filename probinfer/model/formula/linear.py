@@ -2,7 +2,8 @@
 
     eta = alpha + (X - means) @ beta + offset + sum over groups of  Z @ effect[level],      effect = sd * (z @ L^T)
 
-with z standard normal (the non-centred form, which samples well where levels have few rows) and L the Cholesky factor
+with z standard normal (the non-centred form, which samples well where levels have few rows; or effect itself, where
+they have many) and L the Cholesky factor
 of their correlations. With centred columns alpha and beta are nearly independent; the intercept on the raw scale is
 alpha - means @ beta.
 """
@@ -56,6 +57,7 @@ class Group:
     levels   names of the levels
     design   the columns that the coefficients are for; None for an intercept alone
     sd       prior of their standard deviations, of the shape of these
+    centred  they are sampled as they are, not in units of their sd
     """
 
     name: str
@@ -65,6 +67,7 @@ class Group:
     design: Design | None
     sd: Any
     correlated: tuple[Correlated, ...] = ()
+    centred: bool = False
 
     @property
     def coefficients(self) -> int:
@@ -178,10 +181,7 @@ class LinearModel:
         count = group.coefficients
         sd: Any = numpyro.sample(f"{group.name}_sd", group.sd)
         each = sd.shape[: sd.ndim - self.many]
-        z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand((len(group.levels), *sd.shape)))
-        for block in group.correlated:
-            z = _correlate(z, block)
-        effect: Any = numpyro.deterministic(f"{group.name}_effect", z * sd)
+        effect = _effect(group, sd)
         level = known[f"(level of {group.name})"] if group.tables else columns[group.codes[0]]
         picked = effect[level]
         if not each:
@@ -190,6 +190,17 @@ class LinearModel:
         matrix = known[f"(design of {group.name})"]
         total = (picked * (matrix[..., None] if self.many else matrix)).sum(axis=1)
         return total if not group.tables else _nan_where(level < 0, total)
+
+
+def _effect(group: Group, sd: Any) -> Any:
+    """The coefficients of every level, (levels, *shape of sd)."""
+    shape = (len(group.levels), *sd.shape)
+    if group.centred:
+        return numpyro.sample(f"{group.name}_effect", dist.Normal(0.0, sd).expand(shape))
+    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape))
+    for block in group.correlated:
+        z = _correlate(z, block)
+    return numpyro.deterministic(f"{group.name}_effect", z * sd)
 
 
 def _nan_where(unknown: Any, values: Any) -> Any:
