@@ -78,6 +78,9 @@ from probinfer.inference.variational.gaussian import LowRank as LowRank
 from probinfer.inference.variational.gaussian import MeanField as MeanField
 from probinfer.inference.variational.laplace import Laplace as Laplace
 from probinfer.inference.variational.pathfinder import Pathfinder as Pathfinder
+from probinfer.model.formula.families import Family as Family
+from probinfer.model.formula.families import Link as Link
+from probinfer.model.formula.formula import formula as formula
 from probinfer.model.model import LogDensity as LogDensity
 from probinfer.model.model import Model as Model
 from probinfer.model.pipeline.fitted import DatePart as DatePart

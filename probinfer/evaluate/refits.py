@@ -20,13 +20,16 @@ from probinfer.inference.method import Method, Warm
 from probinfer.inference.montecarlo.growing import unconstrained
 from probinfer.inference.progress import Progress, make_progress
 from probinfer.model.kept_rows import KEPT, filled, maskable, row_names
-from probinfer.model.model import Model
+from probinfer.model.model import BoundModel, Model
+from probinfer.model.pipeline.raw import Place
+from probinfer.model.pipeline.steps import Unseen
 from probinfer.model.target import Target
 from probinfer.posterior.infer import infer
 from probinfer.posterior.posterior import Posterior
 from probinfer.posterior.report import Report
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.predictor import Predictor
+from probinfer.predict.rows import read_rows
 
 _POINTS = 3  # at which the log density must not see what is in the rows left out
 _AGREES, _AGREES_SINGLE = 1e-9, 1e-4
@@ -84,7 +87,11 @@ class Refits:
         site = next(site for site in self.bound.observed if site.name == self.predictor.outcome)
         self.rows = site.shape[0]
         self.data = dict(posterior.data)
-        self.outcomes = observed_value(self.bound, site.name)
+        self.outcomes = _own_outcomes(self.predictor, self.bound, site.name)
+        self._verified = False
+        self._warm: Warm | None = None
+        if self.bound.pipeline is not None:
+            return  # nothing is shared: steps, levels and scales are those of each fold's own rows
         self._model = maskable(posterior.model, self.rows)
         every = np.ones(self.rows, bool)
         self._target = target_for(self.method, self._model.bind({**self.data, KEPT: every}))
@@ -97,7 +104,6 @@ class Refits:
         usable = np.isfinite(positions).all(axis=1)
         step = float(np.median(steps[..., -1])) if method is None and steps is not None and np.size(steps) else None
         self._warm = Warm(positions[usable], step) if usable.any() else None
-        self._verified = False
 
     def rows_at(self, rows: np.ndarray) -> Any:
         """These rows, as a predictor takes them."""
@@ -108,10 +114,33 @@ class Refits:
 
     def fit(self, train: np.ndarray, test: np.ndarray, seed: Any) -> Fold:
         """Fit to the rows `train` (numbers), for predicting the rows `test`."""
+        if self.bound.pipeline is not None:
+            return self._fit_anew(train, test, seed)
         posterior, warm = self.drawn(train, seed)
         about = {"verdict": posterior.report.verdict.name, "headline": posterior.report.headline}
         predictor = self.predictor.with_draws(posterior.latents, about)
         return Fold(train, test, posterior.report, predictor, warm)
+
+    def _fit_anew(self, train: np.ndarray, test: np.ndarray, seed: Any) -> Fold:
+        """Of a model with preprocessing, fitted with all it knows of its rows to those of the fold alone. Groups that
+        only the rows left out have are answered from the population, where the model has one."""
+        model, data = self.posterior.model, {name: np.asarray(values)[train] for name, values in self.data.items()}
+        assert model is not None
+        draws, whole, attrs = draw_again(
+            target_for(self.method, model.bind(data)), self.method, warm=None, seed=seed, progress=False
+        )
+        if draws.outcome is Outcome.INTERRUPTED:
+            raise KeyboardInterrupt("Interrupted while a fold was drawn.")
+        posterior = Posterior.from_draws(draws, whole, model=model, data=data, attrs=attrs)
+        predictor = Predictor(posterior, self.predictor.outcome, Verdict.BAD)
+        try:
+            read_rows(self.rows_at(test), predictor.program)
+        except PredictionError:
+            try:
+                predictor = Predictor(posterior, self.predictor.outcome, Verdict.BAD, unseen=Unseen.POPULATION)
+            except ModelError:
+                pass  # there is no population: the error of the rows is the one to tell
+        return Fold(train, test, posterior.report, predictor, False)
 
     def drawn(self, train: np.ndarray, seed: Any) -> tuple[Posterior, bool]:
         """The posterior given the rows `train`, and whether its chains began at draws of the full fit."""
@@ -143,6 +172,10 @@ class Refits:
         traces and compiles the model once.
         """
         words = key_words(seed)
+        if executor is not None and self.bound.pipeline is not None:
+            raise ModelError(
+                "A model with preprocessing is fitted anew for each fold, in this process: leave the executor out."
+            )
         if executor is not None:
             seeds = [np.array([*words, number], np.uint32) for number in range(len(folds))]
             return self._elsewhere(executor, folds, seeds, after, make_progress(progress))
@@ -241,6 +274,19 @@ class Refits:
                     "an observed site with one row each, and pass what spans the rows as data of its own."
                 )
         self._verified = True
+
+
+def _own_outcomes(predictor: Predictor, bound: BoundModel, site: str) -> np.ndarray:
+    """What came, in units of its own where the model sees it transformed."""
+    outcome = predictor.program.prepared.outcome if predictor.program.prepared else None
+    if outcome is None or bound.raw is None:
+        return observed_value(bound, site)
+    if outcome.labels is not None:
+        raise ModelError(
+            f"The outcome {site} is made of labels by the pipeline, and folds are scored by numbers: give the column "
+            f"as codes, 0 to {len(outcome.labels) - 1}."
+        )
+    return outcome.own(bound.raw[outcome.column.name], Place(DataError))
 
 
 _refits: dict[str, Refits] = {}  # of the run that this process works for

@@ -197,6 +197,8 @@ class BoundModel:
     unconstrained: shapes of the latents on the real line, by site.
     improper: latents whose prior is flat, and has no integral: ImproperUniform, and those of a `LogDensity`.
     raw, pipeline: of a model with preprocessing, the rows as they came and the fitted steps.
+    derived: arguments that the function makes of the others where they are None; here they are made beforehand, so that
+        no gradient makes them again.
     """
 
     model: Model
@@ -213,6 +215,7 @@ class BoundModel:
     raw: Mapping[str, np.ndarray] | None = None
     pipeline: "FittedPipeline | None" = None
     improper: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
 
     @property
     def data(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.errors import DataError, MethodError, ModelError
-from probinfer.model.model import BoundModel
+from probinfer.model.model import BoundModel, Model
 from probinfer.model.target import Target
 from probinfer.model.trace import pointwise_log_densities
 
@@ -97,7 +97,9 @@ class Rows:
         bound = self._target.bound
         arrays = {name: array[:size] for name, array in self._by_row.items()}
         try:
-            part = bound.model.bind({**bound.constants, **arrays, **self._whole})
+            data = {**bound.constants, **arrays, **self._whole}
+            # of a model with preprocessing, which the arrays have been through already, the function alone
+            part = bound.model.bind(data) if bound.pipeline is None else Model.bind(bound.model, data)
         except (DataError, ModelError) as error:
             raise MethodError(
                 f"{self._owner}: the model does not run on {size} of its {self.count} rows. Take the size of its "

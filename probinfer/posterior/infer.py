@@ -28,7 +28,7 @@ def infer(
 
     Args:
         model: a NumPyro function, whose keyword arguments are the data; or a `Model`, a `LogDensity`, or a
-            `Pipeline`, whose data are raw columns.
+            `Pipeline` or `formula`, whose data are raw columns.
         data: dict of arrays (or a data frame, whose columns are the arrays), one entry for each argument of the model.
         method: how, with its settings: `NUTS(draws=2000)`. None chooses one, and the report says why.
         seed: whole number or jax key. The same seed gives the same draws, however busy the machine is.

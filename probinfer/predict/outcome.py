@@ -6,7 +6,7 @@ one another, and what a function does cannot be read from its text; so it is che
 program must give what the model gives.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -161,6 +161,8 @@ def _in_own_units(
             f"The outcome {site.name!r} needs {', '.join(absent)} for every row, which the pipeline makes of no raw "
             "column: declare it among the inputs."
         )
+    if program.population is not None:
+        prepared = prepared.open_to(program.population.levels)
     outcome = prepared.outcome
     if outcome is not None:
         _check_observed(bound, site, argument)
@@ -251,7 +253,7 @@ def _outcome_site(bound: "BoundModel", outcome: str | None) -> Any:
 def _plans(bound: "BoundModel", site: Any) -> Iterator[_Plan]:
     """Ways of cutting the model to one row, the likeliest first; `_check` says whether one is right."""
     # a function that looks at the values of its data has them as constants; here they are data all the same
-    values = {**bound.constants, **bound.arrays}
+    values = {**bound.constants, **bound.arrays, **dict.fromkeys(bound.derived)}
     arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     constants = {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
     rows = site.shape[0]
@@ -416,8 +418,8 @@ def _export(plan: _Plan, law: _Law, latents: Mapping[str, np.ndarray], chains: i
 
     one_row = {**plan.fixed, **plan.zeros, **{k: v[:1] for k, v in plan.rows.items()}}
     bounds = plan.bound.index_bounds_of(one_row, plan.constants)
-    constants = {k: v for k, v in plan.constants.items() if k not in plan.left_out}
-    known = {**plan.bound.constants, **plan.bound.arrays}
+    constants = {k: v for k, v in plan.constants.items() if k not in {*plan.left_out, *plan.bound.derived}}
+    known = {k: v for k, v in {**plan.bound.constants, **plan.bound.arrays}.items() if k not in plan.bound.derived}
     family, programs = _programs(plan, law, law_of, draws, fixed, rows or {NO_INPUT: np.zeros(plan.site.shape[0])})
     law = law._replace(family=family)
     return Program(
@@ -455,10 +457,7 @@ def _with_population(
         return program
     what = f"New levels of {', '.join(wanted)} cannot be predicted" if wanted else "There are no levels to be new"
     if plan.bound.pipeline is not None:
-        raise ModelError(
-            f"{what}: the model has preprocessing, and labels that it has not seen have no code. Give the column "
-            "Ordinal(unseen=Unseen.RESERVE) before training, which keeps a code for them."
-        )
+        _check_labels(plan.bound.pipeline, wanted, what)
     if plan.states:
         raise ModelError(f"{what}: the outcome is mixed over {', '.join(plan.states)}, drawn anew for each row.")
     unknown = [name for name in wanted if name not in picking]
@@ -481,6 +480,17 @@ def _with_population(
     if population is None or (refused and not every):
         raise ModelError(f"{what}. " + " ".join(f"{name}: {why}." for name, why in refused.items()))
     return replace(program, population=population)
+
+
+def _check_labels(pipeline: Any, wanted: Sequence[str], what: str) -> None:
+    """New labels can be told from others where each has a code of its own, and none is kept for new ones already."""
+    codes = {each.argument: each.codes for each in pipeline.inputs}
+    for name in wanted:
+        if codes.get(name) is None or codes[name].reserve:
+            raise ModelError(
+                f"{what}: {name} is not made of one column's labels by Ordinal(), or keeps a code for new ones already "
+                "(Unseen.RESERVE), with which they are answered."
+            )
 
 
 def _input(name: str, values: np.ndarray, bounds: tuple[int, int] | None, picks: bool) -> Input:

@@ -117,6 +117,13 @@ class FittedInput:
             return np.stack([part.values for part in parts], axis=1)
         return parts[0].values.astype(np.int64) if self.codes else parts[0].values
 
+    def opened(self) -> "FittedInput":
+        """The input with a code beyond its levels for labels that are none of them; what is codes of labels only."""
+        column, codes = self.columns[0], self.codes
+        assert codes is not None
+        stages = (*column.stages[:-1], (replace(codes, reserve=True),))
+        return replace(self, columns=(replace(column, stages=stages),))
+
     def pack(self) -> dict[str, Any]:
         """In JSON's types."""
         return {"argument": self.argument, "matrix": self.matrix, "columns": [c.pack() for c in self.columns]}
@@ -211,6 +218,12 @@ class Prepared:
     def of(self, arguments: Sequence[str]) -> "Prepared":
         """As much of it as a program needs that reads these arguments."""
         return replace(self, inputs=tuple(each for each in self.inputs if each.argument in arguments))
+
+    def open_to(self, arguments: Sequence[str]) -> "Prepared":
+        """The same with labels that training has not seen taken as one more level of these arguments."""
+        return replace(
+            self, inputs=tuple(each.opened() if each.argument in arguments else each for each in self.inputs)
+        )
 
     def pack(self) -> dict[str, Any]:
         """In JSON's types."""

@@ -1,0 +1,114 @@
+"""The group terms of a formula, fitted on the training rows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpyro.distributions as dist
+
+from probinfer.errors import DataError, ModelError
+from probinfer.model.formula.design import Design, fit_design
+from probinfer.model.formula.grammar import Node
+from probinfer.model.formula.linear import Correlated, Group
+from probinfer.model.formula.priors import WIDE, Priors, Scale
+from probinfer.model.formula.terms import INTERCEPT, Formula, GroupTerm
+from probinfer.model.pipeline.fitted import Codes
+
+_MOST_CELLS = 4_000_000  # of a table of combinations
+
+
+def group_names(formula: Formula) -> dict[str, list[GroupTerm]]:
+    """The group terms by the name of their group, in their order."""
+    found: dict[str, list[GroupTerm]] = {}
+    for term in formula.groups:
+        found.setdefault(term.name, []).append(term)
+    return found
+
+
+def correlation_names(name: str, terms: Sequence[GroupTerm]) -> list[str]:
+    """What the correlations of a group's terms may be called, as many as could be correlated."""
+    count = sum(term.correlated and term.terms != (INTERCEPT,) for term in terms)
+    return [f"{name}_corr" if number == 1 else f"{name}_corr_{number}" for number in range(1, count + 1)]
+
+
+def fit_group(
+    name: str,
+    terms: Sequence[GroupTerm],
+    columns: Mapping[str, np.ndarray],
+    coded: Callable[[Node], tuple[str, tuple[str, ...]] | None],
+    levels: Mapping[str, tuple[str, Codes]],
+    priors: Priors,
+    scale: Scale,
+    classes: int,
+    formula: Formula,
+    centred: bool,
+) -> tuple[Group, tuple[str, ...]]:
+    """The group, and names of its coefficients.
+
+    levels    of each column of labels its argument and levels
+    classes   linear predictors for each row, 0 where there is one
+
+    Raises DataError for a group with one level, ModelError for coefficients that are there twice.
+    """
+    designs = [fit_design(term.terms, columns, coded, formula.source) for term in terms]
+    labels = [label for design in designs for label in design.labels]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        formula.source.fail(terms[-1].at, f"{twice} differs by {name} twice; leave one of them out.")
+    whole = Design(tuple(made for design in designs for made in design.terms))
+    alone = labels == ["Intercept"]
+    each = WIDE * scale.spread if alone else scale.of(whole.checked(columns))
+    shape = (() if alone else (len(labels),)) + ((classes,) if classes else ())
+    spread = np.broadcast_to(np.asarray(each)[..., None] if classes else each, shape)
+    sd = priors.inside((f"{name}_sd", name), dist.HalfNormal(spread if shape else float(spread)), shape, 0.0, np.inf)
+    correlated, first = [], 0
+    for term, design in zip(terms, designs, strict=True):
+        last = first + design.width
+        if term.correlated and design.width > 1:
+            if centred:
+                formula.source.fail(
+                    term.at, f"Coefficients that are sampled centred ({name}) are not correlated; write ||."
+                )
+            if classes:
+                formula.source.fail(
+                    term.at, "Coefficients of groups are not correlated for pi.Family.CATEGORICAL; write || for |."
+                )
+            called = correlation_names(name, terms)[len(correlated)]
+            correlated.append(Correlated(called, first, last, _of_correlations(called, last - first, priors)))
+        first = last
+    codes, tables, names = _levels(name, terms[0].group, columns, levels)
+    if len(names) < 2:
+        raise DataError(f"{name} has the one level {names[0]!r}; a group needs two or more, or leave the term out.")
+    return Group(name, codes, tables, names, None if alone else whole, sd, tuple(correlated), centred), tuple(labels)
+
+
+def _of_correlations(name: str, size: int, priors: Priors) -> Any:
+    """LKJ(1), uniform over all correlation matrices. Lewandowski, Kurowicka & Joe (2009)."""
+    if size == 2:
+        return priors.inside((name,), dist.Uniform(-1.0, 1.0), (), -1.0, 1.0)
+    return priors.vector(name, dist.LKJCholesky(size, 1.0))
+
+
+def _levels(
+    name: str, group: Sequence[str], columns: Mapping[str, np.ndarray], levels: Mapping[str, tuple[str, Codes]]
+) -> tuple[tuple[str, ...], tuple[np.ndarray, ...], tuple[str, ...]]:
+    """Arguments, tables and names of a group's levels: of several columns the combinations that training has."""
+    arguments = tuple(levels[column][0] for column in group)
+    if len(set(arguments)) < len(arguments):
+        raise ModelError(f"The group {name} names a column twice.")
+    names = levels[group[0]][1].levels
+    found, tables = columns[arguments[0]], []
+    for column, argument in zip(group[1:], arguments[1:], strict=True):
+        more = levels[column][1].levels
+        if len(names) * len(more) > _MOST_CELLS:
+            raise DataError(
+                f"The group {name} has {len(names)} x {len(more)} combinations of levels; make a column of them in the "
+                "table."
+            )
+        pairs = np.unique(np.stack([found, columns[argument]], axis=1), axis=0)
+        table = np.full((len(names) + bool(tables), len(more)), -1)
+        table[pairs[:, 0], pairs[:, 1]] = np.arange(len(pairs))
+        found = table[found, columns[argument]]
+        names = tuple(f"{names[a]}:{more[b]}" for a, b in pairs)
+        tables.append(table)
+    return arguments, tuple(tables), names

@@ -1,0 +1,224 @@
+"""The NumPyro function of a formula: a linear predictor and a law. Imports numpyro.
+
+    eta = alpha + (X - means) @ beta + offset + sum over groups of  Z @ effect[level],      effect = sd * (z @ L^T)
+
+with z standard normal (the non-centred form, which samples well where levels have few rows; or effect itself, where
+they have many) and L the Cholesky factor
+of their correlations. With centred columns alpha and beta are nearly independent; the intercept on the raw scale is
+alpha - means @ beta.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from probinfer.model.formula.design import Design
+from probinfer.model.formula.expressions import Expression
+from probinfer.model.formula.families import LAWS, Family, Link
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """The coefficients of one term: a site of the shape of its prior, `width` columns of the design."""
+
+    name: str
+    width: int
+    prior: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Correlated:
+    """Which of a group's coefficients are correlated, `first` to `last`, and the law of their correlations: one of a
+    number between -1 and 1 for two of them, else of the Cholesky factor of their matrix."""
+
+    name: str
+    first: int
+    last: int
+    prior: Any
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return self.last - self.first
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Coefficients that each level of a group has for itself.
+
+    codes    arguments whose combinations are the levels
+    tables   from the level of the first columns and the code of the next to the level of both; -1 for one that training
+             has not seen
+    levels   names of the levels
+    design   the columns that the coefficients are for; None for an intercept alone
+    sd       prior of their standard deviations, of the shape of these
+    centred  they are sampled as they are, not in units of their sd
+    """
+
+    name: str
+    codes: tuple[str, ...]
+    tables: tuple[np.ndarray, ...]
+    levels: tuple[str, ...]
+    design: Design | None
+    sd: Any
+    correlated: tuple[Correlated, ...] = ()
+    centred: bool = False
+
+    @property
+    def coefficients(self) -> int:
+        """For each level."""
+        return self.design.width if self.design else 1
+
+    def level(self, columns: Mapping[str, Any], xp: Any) -> Any:
+        """The level of each row, (n,)."""
+        found = columns[self.codes[0]]
+        for table, name in zip(self.tables, self.codes[1:], strict=True):
+            # a level that is none stays so: the table has a last row of its own for it
+            found = xp.asarray(table)[found, columns[name]]
+        return found
+
+    def derived(self, columns: Mapping[str, Any], xp: Any) -> dict[str, Any]:
+        """What of it the data alone decide."""
+        found = {}
+        if self.tables:
+            found[f"(level of {self.name})"] = self.level(columns, xp)
+        if self.design:
+            found[f"(design of {self.name})"] = self.design.matrix(columns, xp)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """The model as a function of its columns, `model(**columns)`: it draws sites of NumPyro, and returns nothing.
+
+    What the data alone decide (`derived`) may be given, computed beforehand, so that no gradient computes it again; it
+    is computed where it is not given.
+    """
+
+    outcome: str
+    family: Family
+    link: Link
+    intercept: Any
+    design: Design
+    means: np.ndarray
+    coefficients: tuple[Coefficients, ...]
+    groups: tuple[Group, ...]
+    offsets: tuple[Expression, ...]
+    trials: str | float | None
+    own: Mapping[str, Any]
+    classes: int
+
+    @property
+    def many(self) -> bool:
+        """There is a linear predictor for each class but the first."""
+        return self.family is Family.CATEGORICAL
+
+    @property
+    def moved(self) -> bool:
+        """Intercept, or thresholds, are inferred for predictors at their means, and moved back."""
+        return bool(np.any(self.means))
+
+    def derived(self, columns: Mapping[str, Any], xp: Any) -> dict[str, Any]:
+        """What of the predictors the data alone decide."""
+        found = {}
+        if self.coefficients:
+            found["(design)"] = self.design.matrix(columns, xp) - self.means
+        if self.offsets:
+            found["(offset)"] = sum(offset.at(columns, xp) for offset in self.offsets)
+        for group in self.groups:
+            found |= group.derived(columns, xp)
+        return found
+
+    def __call__(self, **columns: Any) -> None:
+        """Draw every site; what of the columns the data decide is computed unless it is given."""
+        given = {name: columns.pop(name) for name in [*columns] if name in self.names_of_derived}
+        known = {name: value for name, value in given.items() if value is not None} or self.derived(columns, jnp)
+        eta, shift = self._fixed(known)
+        if self.offsets:
+            eta = eta + (known["(offset)"][:, None] if self.many else known["(offset)"])
+        for group in self.groups:
+            eta = eta + self._of_group(group, columns, known)
+        own = {name: numpyro.sample(self._own_name(name), prior) for name, prior in self.own.items()}
+        if "threshold" in own and self.moved:
+            numpyro.deterministic("threshold", own["threshold"] + shift)
+        trials = columns[self.trials] if isinstance(self.trials, str) else self.trials
+        law = LAWS[self.family].law(eta, own, self.link, trials)
+        numpyro.sample(self.outcome, law, obs=columns.get(self.outcome))
+
+    @property
+    def names_of_derived(self) -> tuple[str, ...]:
+        """Arguments that are computed where they are not given."""
+        names = [f"({what} of {group.name})" for group in self.groups for what in ("level", "design")]
+        return ("(design)", "(offset)", *names)
+
+    def _own_name(self, name: str) -> str:
+        return f"{name}_centred" if name == "threshold" and self.moved else name
+
+    def _fixed(self, known: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The fixed part, and what it is at the means of the predictors without the intercept."""
+        eta, shift = jnp.zeros(()), jnp.zeros(())
+        if self.intercept is not None:
+            eta = alpha = numpyro.sample("Intercept_centred" if self.moved else "Intercept", self.intercept)
+        if not self.coefficients:
+            return eta, shift
+        parts = []
+        for one in self.coefficients:
+            values: Any = numpyro.sample(one.name, one.prior)
+            parts.append(values.reshape(one.width, *values.shape[values.ndim - self.many :]))
+        beta = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+        if self.moved:
+            shift = self.means @ beta
+            if self.intercept is not None:
+                numpyro.deterministic("Intercept", alpha - shift)
+        return eta + known["(design)"] @ beta, shift
+
+    def _of_group(self, group: Group, columns: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
+        count = group.coefficients
+        sd: Any = numpyro.sample(f"{group.name}_sd", group.sd)
+        each = sd.shape[: sd.ndim - self.many]
+        effect = _effect(group, sd)
+        level = known[f"(level of {group.name})"] if group.tables else columns[group.codes[0]]
+        picked = effect[level]
+        if not each:
+            return picked if not group.tables else _nan_where(level < 0, picked)
+        assert each == (count,)
+        matrix = known[f"(design of {group.name})"]
+        total = (picked * (matrix[..., None] if self.many else matrix)).sum(axis=1)
+        return total if not group.tables else _nan_where(level < 0, total)
+
+
+def _effect(group: Group, sd: Any) -> Any:
+    """The coefficients of every level, (levels, *shape of sd)."""
+    shape = (len(group.levels), *sd.shape)
+    if group.centred:
+        return numpyro.sample(f"{group.name}_effect", dist.Normal(0.0, sd).expand(shape))
+    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape))
+    for block in group.correlated:
+        z = _correlate(z, block)
+    return numpyro.deterministic(f"{group.name}_effect", z * sd)
+
+
+def _nan_where(unknown: Any, values: Any) -> Any:
+    """Rows of a combination that training has not seen have no answer, and are refused by who asked."""
+    return jnp.where(unknown.reshape(-1, *[1] * (values.ndim - 1)), jnp.nan, values)
+
+
+def _correlate(z: Any, block: Correlated) -> Any:
+    """z (levels, coefficients) with those of the block correlated."""
+    inside = z[:, block.first : block.last]
+    if block.size == 2:
+        r: Any = numpyro.sample(block.name, block.prior)
+        mixed = jnp.stack([inside[:, 0], r * inside[:, 0] + jnp.sqrt(1.0 - r**2) * inside[:, 1]], axis=1)
+    else:
+        root: Any = numpyro.sample(f"{block.name}_cholesky", block.prior)
+        lower = np.tril_indices(block.size, -1)
+        numpyro.deterministic(block.name, (root @ root.T)[lower])
+        mixed = inside @ root.T
+    if block.size == z.shape[1]:
+        return mixed
+    return jnp.concatenate([z[:, : block.first], mixed, z[:, block.last :]], axis=1)
