@@ -245,3 +245,29 @@ def test_bad_input(name):
     call, error, text = BAD[name]
     with pytest.raises(error, match=text):
         call()
+
+
+def test_a_first_state_that_is_not_normal():
+    """The mean of the first state by quadrature; that of a normal law of the same mean and variance is another one."""
+    y = np.array([4.0, 3.0])
+
+    def model(first):
+        return pi.StateSpace(
+            initial=lambda params: first,
+            transition=lambda x, t, params: dist.Normal(0.0, 1.0),
+            observation=lambda x, t, params: dist.Normal(x, 2.0),
+        )
+
+    grid = np.linspace(-30, 30, 60_001)
+
+    def exact(law):
+        density = law.pdf(grid) * stats.norm(grid, 2.0).pdf(y[0])
+        return float(grid @ density / density.sum())
+
+    method = pi.ParticleFilter(particles=2000, runs=30)
+    logistic = model(dist.Logistic(0.0, 1.0))
+    found = passes(logistic, method, logistic.series(y), {}, np.array([1, 2], np.uint32), keep=Keep.LAST)
+    means = found.mean[:, 0]
+    error = means.std(ddof=1) / np.sqrt(method.runs) + 1 / method.particles
+    assert agrees(means.mean(), exact(stats.logistic), error, method.runs - 1)
+    assert not agrees(means.mean(), exact(stats.norm(0, np.pi / 3**0.5)), error, method.runs - 1)
