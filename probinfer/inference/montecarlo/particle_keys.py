@@ -20,7 +20,7 @@ def keys_of(key: jax.Array, count: int) -> jax.Array:
 
 def words_of(words: tuple[jax.Array, jax.Array], count: int) -> jax.Array:
     """Words (2, count) of each of `count` particles, without hashing: the first of two fresh words counted up."""
-    # What makes the two words is not to be compiled into the loop over particles: LLVM's vectoriser takes a time that is
-    # exponential in the length of a chain of numbers which are the same for all of them, and never came back from it.
+    # What makes the two words is not to be compiled into the loop over particles: LLVM's vectoriser takes a time that
+    # is exponential in the length of a chain of numbers which are the same for all of them, and never came back.
     first, second = lax.optimization_barrier(words)
     return jnp.stack([first + lax.iota(jnp.uint32, count), jnp.broadcast_to(second, (count,))])
