@@ -137,7 +137,7 @@ def test_a_changed_manifest(folder):
         (lambda manifest: manifest["parts"].append(manifest["parts"][0]), "describes the outcome 'height' twice"),
         (lambda manifest: manifest["parts"].clear(), "describes no outcome"),
         (lambda manifest: manifest.update(parts={}), "'parts' is missing or no list"),
-        (lambda manifest: manifest.update(format_version=8), "format version 8; this probinfer .* reads up to 7"),
+        (lambda manifest: manifest.update(format_version=99), "format version 99; this probinfer .* reads up to "),
         (lambda manifest: manifest["parts"][1].update(size=100), "do not have the 100 draws"),
         (lambda manifest: manifest["parts"][1].update(chains=2), "do not have the same posterior draws"),
         (
