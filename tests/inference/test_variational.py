@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 import probinfer as pi
+from probinfer.inference.montecarlo import modes
 from probinfer.inference.variational.families import standard_points
 
 FALSE_ALARM = 1e-6
@@ -179,3 +180,16 @@ def test_a_density_that_is_nowhere_finite(method):
 
     with pytest.raises(pi.ModelError, match="not finite"):
         infer(method, broken, {})
+
+
+def test_a_spike_that_is_far_steeper_one_way_has_a_root():
+    """Where the inverse of minus the Hessian has none in double precision: a normal law's, turned at random."""
+    turned, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(20, 20)))
+    precision = (turned * np.where(np.arange(20) < 10, 1e3, 1e19)) @ turned.T
+    root, _ = modes._root(lambda z: (-z @ precision @ z / 2, -precision @ z), np.zeros(20))
+    assert np.array_equal(root, np.tril(root))
+    assert (np.diag(root) > 0).all()
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky(root @ root.T)
+    steep = turned[:, 10:]
+    np.testing.assert_allclose(np.linalg.svd(np.linalg.solve(root, steep))[1], 1e19**0.5, rtol=1e-3)

@@ -70,8 +70,7 @@ def find_modes(target: Target, generator: np.random.Generator) -> list[Mode]:
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             continue
         found = scipy.optimize.minimize(negative, last, jac=True, method="L-BFGS-B", options={"maxiter": 300})
-        covariance, flat = _covariance(evaluate, found.x)
-        root = np.linalg.cholesky(covariance)
+        root, flat = _root(evaluate, found.x)
         if all(np.linalg.norm(np.linalg.solve(root, found.x - mode.position)) > _APART for mode in modes):
             modes.append(Mode(found.x, root, -float(found.fun) + float(np.sum(np.log(np.diag(root)))), flat))
         starts += 1
@@ -82,12 +81,13 @@ def find_modes(target: Target, generator: np.random.Generator) -> list[Mode]:
     return modes
 
 
-def _covariance(evaluate: Callable, mode: np.ndarray) -> tuple[np.ndarray, int]:
-    """Inverse of minus the Hessian, by differences of gradients, and the number of flat directions: these become wide,
-    not infinite. The second pass has steps in proportion to the scales that the first found."""
+def _root(evaluate: Callable, mode: np.ndarray) -> tuple[np.ndarray, int]:
+    """The lower triangular root of the inverse of minus the Hessian, by differences of gradients, and the number of
+    flat directions: these become wide, not infinite. The second pass has steps in proportion to the scales that the
+    first found. The inverse itself has no root in double precision where a spike is 1e8 times as steep one way."""
     d = len(mode)
     steps = 1e-4 * np.maximum(1.0, np.abs(mode))
-    covariance, flat = np.eye(d), d
+    root, flat = np.eye(d), d
     for _ in range(2):
         hessian = np.empty((d, d))
         for i in range(d):
@@ -99,6 +99,7 @@ def _covariance(evaluate: Callable, mode: np.ndarray) -> tuple[np.ndarray, int]:
         values, vectors = np.linalg.eigh(-(hessian + hessian.T) / 2)
         # minus signs and zeros: not at a mode, or an edge of the support; a scale of one is where to begin
         curved = values > 1 / _WIDEST**2
-        covariance, flat = (vectors / np.where(curved, values, 1.0)) @ vectors.T, int(np.sum(~curved))
-        steps = np.maximum(1e-3 * np.sqrt(np.diag(covariance)), 1e-9 * np.abs(mode))
-    return covariance, flat
+        upper = np.linalg.qr((vectors / np.sqrt(np.where(curved, values, 1.0))).T, mode="r")
+        root, flat = (upper * np.where(np.diag(upper) < 0, -1.0, 1.0)[:, None]).T, int(np.sum(~curved))
+        steps = np.maximum(1e-3 * np.linalg.norm(root, axis=1), 1e-9 * np.abs(mode))
+    return root, flat
