@@ -186,13 +186,12 @@ def section(part: Part, name: str, table: dict[str, dict[str, dict]], repeat: in
     for label, *_ in part.runners[1:]:
         more_rates = (("cpu_rate", "processor", False), ("gradient_rate", "gradients", False)) if extra else ()
         for rate, of, goal in (("rate", "sampler", True), ("call_rate", "whole call", False), *more_rates):
-            each = {
-                model: found[ours][rate] / found[label][rate]
-                for model, found in table.items()
-                if rate in found[ours] and rate in found[label]
-            }
+            both = [model for model, found in table.items() if rate in found[ours] and rate in found[label]]
+            lost = [model for model in both if table[model][label]["draws"] < 1]  # to be faster there is no merit
+            each = {model: table[model][ours][rate] / table[model][label][rate] for model in both if model not in lost}
             if each:
                 listed = ", ".join(f"{model} {ratio:.2f}" for model, ratio in each.items())
+                listed += f"; not {', '.join(lost)}, where it has less than one effective draw" * bool(lost)
                 mean = geometric(each.values())
                 state = f" Goal >= 1: {'met' if mean >= 1 else '**missed**'}." if goal else ""
                 ratios.append(f"- {label}, {of}: geometric mean {mean:.2f} ({listed}).{state}")
