@@ -64,7 +64,7 @@ class Ensemble:
     ) -> tuple[Places, Trajectories]:
         """One trajectory of `leapfrogs` steps of size `step` from every place; words (chains, 2) uint32."""
         dtype = self._target.dtype
-        packed = np.concatenate([places.z, places.g, places.log_density[:, None]], axis=1).astype(dtype)
+        packed = self._places.pack(places, dtype)
         settings = self._settings.pack((metric, np.float64(step)), dtype)
         with self._target.precision():
             # JAX begins with all parts before it waits for the first
@@ -79,7 +79,7 @@ class Ensemble:
         def packed(places: jax.Array, words: jax.Array, settings: jax.Array, leapfrogs: jax.Array, inputs: Any) -> Any:
             metric, step = self._settings.unpack(settings)
             moved = move(self._places.unpack(places), words, metric, step, leapfrogs, inputs)
-            return jax.vmap(lambda one: self._moved.pack(one, places.dtype))(moved)
+            return self._moved.pack(moved, places.dtype)
 
         return packed
 

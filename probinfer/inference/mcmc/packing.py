@@ -29,12 +29,17 @@ class Packing:
         self.size = ends[-1]
 
     def pack(self, tree: Any, dtype: Any) -> Any:
-        """The vector (size,) of a tree: of NumPy's arrays, or of JAX's inside a program."""
+        """The vectors (..., size) of a tree, whose leaves may all have further axes in front: of NumPy's arrays, or of
+        JAX's inside a program."""
         leaves = self._structure.flatten_up_to(tree)
         host = all(isinstance(leaf, np.ndarray | np.generic) for leaf in leaves)
         join: Callable = np.concatenate if host else jnp.concatenate
         parts = leaves if host else [jnp.asarray(leaf) for leaf in leaves]
-        return join([part.reshape(-1).astype(dtype) for part in parts])
+        flat = [
+            part.reshape((*part.shape[: part.ndim - len(shape)], -1)).astype(dtype)
+            for part, (shape, _) in zip(parts, self._kinds, strict=True)
+        ]
+        return join(flat, axis=-1)
 
     def unpack(self, packed: Any) -> Any:
         """The trees of vectors (..., size): each leaf with their leading axes before its own."""
