@@ -20,9 +20,10 @@ from probinfer.inference.draw import method_again
 from probinfer.inference.mcmc import batch, batched_chains, chains, compiled
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.batched_chains import BatchedChains
-from probinfer.inference.mcmc.block import ChainState
-from probinfer.inference.mcmc.chains import Chains, stack
+from probinfer.inference.mcmc.block import ChainState, stacked
+from probinfer.inference.mcmc.chains import Chains
 from probinfer.inference.mcmc.compiled import Batch, Block
+from probinfer.inference.mcmc.drawn import Drawn
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.parallel import superchains
 from probinfer.inference.mcmc.record import Record
@@ -99,27 +100,24 @@ def both(target, count=70, wanted=6):
             (BatchedChains, Batch(kernel, target, 3, count)),
         ):
             record = Record(None, target.dim, target.dtype)
-            made = kind(pool, program, target, list(states), 0.8, DEPTH, record)
-            blocks = [[] for _ in states]
+            made = kind(pool, program, target, stacked(states), 0.8, DEPTH, record)
+            drawn = Drawn(count, gradients=True)
             for phase, adapt in enumerate((True, False)):
-                more = made.advance(
+                made.advance(
                     wanted,
                     metrics,
+                    drawn,
                     phase=phase,
                     progress=Silent(),
-                    label=lambda _: "",
+                    label=lambda: "",
                     done=0,
                     total=0,
                     adapt=adapt,
                     limit=4 if adapt else None,
                 )
-                for chain, new in zip(blocks, more, strict=True):
-                    chain += new
-            columns = {"q": stack(blocks, lambda block: block.q), "g": stack(blocks, lambda block: block.g)}
-            columns |= {"lp": stack(blocks, lambda block: block.log_density)}
-            columns |= {"step_size": stack(blocks, lambda block: block.step_size)}
-            for name in METHOD.kernel().stats.values():
-                columns[name] = stack(blocks, lambda block, name=name: getattr(block.info, name))
+            rows = drawn.rows()
+            columns = {"q": rows.q, "g": rows.g, "lp": rows.log_density, "step_size": rows.step_size}
+            columns |= {name: getattr(rows.info, name) for name in METHOD.kernel().stats.values()}
             found.append((columns, made.states))
     return found
 
@@ -293,13 +291,13 @@ def test_one_metric_is_passed_once_where_many_would_be_large(target, monkeypatch
     found = []
     with ThreadPoolExecutor(1) as pool:
         for own in (metrics[:1] * 64, [metrics[0]._replace() for _ in range(64)]):
-            made = BatchedChains(pool, program, target, list(states), 0.8, DEPTH, Record(None, 3, target.dtype))
+            made = BatchedChains(pool, program, target, stacked(states), 0.8, DEPTH, Record(None, 3, target.dtype))
             made._budget = 10**6
             made._prepare(own)
-            blocks = [made._run(range(64), [10] * 64, False, DEPTH)]
-            assert max(len(result.q) for *_, result in blocks[0].draws) == 3
-            more = made.advance(10, own, phase=0, progress=Silent(), label=lambda _: "", done=0, total=0, adapt=False)
-            found.append(stack(more, lambda block: block.q))
+            assert made._run(range(64), np.full(64, 10), False, DEPTH).rows.q.shape[1] == 3
+            drawn = Drawn(64)
+            made.advance(10, own, drawn, phase=0, progress=Silent(), label=lambda: "", done=0, total=0, adapt=False)
+            found.append(drawn.positions())
     np.testing.assert_allclose(*found, rtol=1e-7, atol=1e-9)
 
 

@@ -24,8 +24,13 @@ def positions():
     return draws
 
 
-def blocks_of(positions):
-    return [[SimpleNamespace(done=len(chain), q=chain)] for chain in positions]
+def drawn_of(positions):
+    """What was drawn (chain, draw, d), as it is looked at."""
+    return SimpleNamespace(
+        counts=np.full(len(positions), positions.shape[1]),
+        dim=positions.shape[-1],
+        positions=lambda every=1, coordinates=slice(None): positions[:, ::every, coordinates],
+    )
 
 
 def test_slowest_has_the_slow_coordinate_and_so_many(positions):
@@ -37,15 +42,14 @@ def test_slowest_has_the_slow_coordinate_and_so_many(positions):
 def test_shows_the_smallest_ess_of_all(positions, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(live_ess.time, "monotonic", lambda: clock[0])
-    live = LiveESS([[] for _ in positions])
+    live = LiveESS(drawn_of(positions))
     clock[0] = 1e6
     numbers = convergence(np.moveaxis(positions, -1, 0))
     smallest = min(numbers.ess_bulk.min(), numbers.ess_tail.min())
-    text = live(blocks_of(positions))
-    assert f"ESS {smallest:.0f}, R-hat " in text
+    assert f"ESS {smallest:.0f}, R-hat " in live()
     # The slow coordinate is what is shown: without it the number is another.
     others = np.delete(positions, SLOW, axis=-1)
-    assert f"ESS {smallest:.0f}," not in LiveESS([[] for _ in positions])(blocks_of(others))
+    assert f"ESS {smallest:.0f}," not in LiveESS(drawn_of(others))()
 
 
 @pytest.mark.parametrize(("dim", "rate"), [(10, 500), (90, 150), (300, 100), (1000, 100), (10, 10_000)])
@@ -67,14 +71,12 @@ def test_at_a_steady_rate_it_is_shown_and_costs_little(dim, rate, monkeypatch):
 
     monkeypatch.setattr(live_ess, "slowest", ranked)
     monkeypatch.setattr(live_ess, "look_at", looked)
-    block = np.broadcast_to(np.float64(0), (rate // 2, dim))
-    chains = [[] for _ in range(4)]
-    live = LiveESS([[] for _ in range(4)])
+    drawn = drawn_of(np.broadcast_to(np.float64(0), (4, 0, dim)))
+    live = LiveESS(drawn)
     for half in range(1200):
         clock[0] = (half + 1) / 2
-        for chain in chains:
-            chain.append(SimpleNamespace(done=len(block), q=block))
-        text = live(chains)
+        vars(drawn).update(vars(drawn_of(np.broadcast_to(np.float64(0), (4, (half + 1) * (rate // 2), dim)))))
+        text = live()
         assert spent[0] <= live_ess._COST * clock[0]
     assert "ESS" in text
     assert when[0] <= 60
@@ -84,7 +86,7 @@ def test_at_a_steady_rate_it_is_shown_and_costs_little(dim, rate, monkeypatch):
 def test_says_when_it_left_draws_out(positions, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(live_ess.time, "monotonic", lambda: clock[0])
-    live = LiveESS([[] for _ in positions])
-    assert live(blocks_of(positions)) == "sampling"
+    live = LiveESS(drawn_of(positions))
+    assert live() == "sampling"
     clock[0] = 10.0
-    assert ", ESS at least " in live(blocks_of(positions))
+    assert ", ESS at least " in live()

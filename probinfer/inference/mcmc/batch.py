@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from probinfer.inference.mcmc import step_size as steps
-from probinfer.inference.mcmc.block import BlockResult, ChainState, Row
+from probinfer.inference.mcmc.block import ChainState, Row
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
 from probinfer.inference.mcmc.kernel import MAX_ENERGY_ERROR, Draw, Info, Value
 from probinfer.inference.mcmc.leapfrog import Point, at, kinetic, leapfrog
@@ -121,16 +121,16 @@ def machine_of(state: ChainState, max_depth: int) -> Machine:
 
 def make_batch(
     value_and_grad: Callable, rows: int, *, shared: bool
-) -> Callable[..., tuple[Machine, BlockResult, jax.Array]]:
-    """The function to compile: block(machine, control, metric, inputs) -> machine, result, steps taken.
+) -> Callable[..., tuple[Machine, jax.Array, jax.Array, jax.Array]]:
+    """The function to compile: block(machine, control, metric, inputs) -> machine, table, done, steps taken.
 
-    The result has `rows` rows for each chain, of which 0..done-1 are filled. `shared` says whether there is one metric
-    for all chains, or one for each. The block ends early when a chain has filled its rows and wants more.
+    The table has `rows` packed rows for each chain, of which 0..done-1 are filled. `shared` says whether there is one
+    metric for all chains, or one for each. The block ends early when a chain has filled its rows and wants more.
     """
 
     def block(
         machine: Machine, control: BatchControl, metric: Metric, inputs: Any
-    ) -> tuple[Machine, BlockResult, jax.Array]:
+    ) -> tuple[Machine, jax.Array, jax.Array, jax.Array]:
         n, dim = machine.tree.rho.shape
         packing = Row.packing(dim, machine.tree.rho.dtype)
 
@@ -156,8 +156,7 @@ def make_batch(
 
         table = jnp.zeros((n, rows, packing.size), machine.tree.rho.dtype)
         start = (machine, table, jnp.zeros(n, jnp.int32), jnp.int32(0))
-        machine, table, done, taken = lax.while_loop(unfinished, step, start)
-        return machine, BlockResult(done, *packing.unpack(table)), taken
+        return lax.while_loop(unfinished, step, start)
 
     return block
 

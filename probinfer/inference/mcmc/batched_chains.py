@@ -6,14 +6,14 @@ import jax
 import numpy as np
 
 from probinfer.inference.mcmc.batch import BatchControl, Machine, machine_of
-from probinfer.inference.mcmc.block import BlockResult, ChainState
+from probinfer.inference.mcmc.block import ChainState, Row
 from probinfer.inference.mcmc.chains import Chains, Made
 from probinfer.inference.mcmc.compiled import Batch
-from probinfer.inference.mcmc.kernel import Info
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.step_size import DualAveraging
 
 _LEAST = 10  # gradients of a block: no more are needed, as trajectories go on in the next
+_CUTS = (8, 32, 128)  # rows of a table that are carried over from another device, where they are enough
 
 
 class BatchedChains(Chains):
@@ -30,32 +30,37 @@ class BatchedChains(Chains):
         self._machines: dict[int, Machine] = {}
         alike = all(metric is metrics[0] for metric in metrics)
         self._program = self._block.program(alike=alike)
+        groups = self._groups()
         with self._target.precision():
             if self._block.shares(alike=alike):
-                self._metrics = [self._placed(metrics[0])] * len(self._groups())
-            else:
+                self._metrics = [self._placed(metrics[0])] * len(groups)
+            elif alike:
+                width = self._block.width
                 self._metrics = [
-                    self._placed(Metric(*(np.stack(column) for column in zip(*part, strict=True))))
-                    for part in (self._padded(metrics, group) for group in self._groups())
-                ]
+                    self._placed(Metric(*(np.broadcast_to(part, (width, *part.shape)) for part in metrics[0])))
+                ] * len(groups)
+            else:
+                every = Metric(*(np.stack(column) for column in zip(*metrics, strict=True)))
+                self._metrics = [self._placed(self._padded(every, group)) for group in groups]
 
     def _placed(self, metric: Metric) -> Metric:
         return jax.tree.map(lambda a: jax.numpy.asarray(a, self._target.dtype), metric)
 
     def _groups(self) -> list[range]:
         width = self._block.width
-        return [range(first, min(first + width, len(self.states))) for first in range(0, len(self.states), width)]
+        return [range(first, min(first + width, len(self))) for first in range(0, len(self), width)]
 
-    def _padded[T](self, values: list[T], group: range) -> list[T]:
-        """What belongs to the chains of a group, and the last of it again up to the width of the batch."""
-        return [values[min(chain, group[-1])] for chain in range(group[0], group[0] + self._block.width)]
+    def _padded[T](self, columns: T, group: range) -> T:
+        """The rows of the chains of a group, and the last of them again up to the width of the batch."""
+        chosen = np.minimum(np.arange(group.start, group.start + self._block.width), group[-1])
+        return jax.tree.map(lambda column: column[chosen], columns)
 
     def _least(self) -> int:
         return _LEAST
 
-    def _run(self, group: range, left: list[int], adapt: bool, limit: int) -> Made:
+    def _run(self, group: range, left: np.ndarray, adapt: bool, limit: int) -> Made:
         dtype, wanted = self._target.dtype, np.zeros(self._block.width, np.int32)
-        wanted[: len(group)] = [left[chain] for chain in group]
+        wanted[: len(group)] = left[group.start : group.stop]
         control = BatchControl(
             wanted=wanted,
             budget=np.int32(self._budget),
@@ -65,40 +70,39 @@ class BatchedChains(Chains):
         )
         number = group[0] // self._block.width
         if number not in self._machines:
-            states = jax.tree.map(lambda *rows: np.stack(rows), *self._padded(self.states, group))
-            self._machines[number] = machine_of(states, self._block.max_depth)
+            self._machines[number] = machine_of(self._padded(self.states, group), self._block.max_depth)
         began = time.perf_counter()
         with self._target.precision():
-            machine, result, taken = self._program(
+            machine, table, done, taken = self._program(
                 self._machines[number], control, self._metrics[number], self._target.inputs
             )
-            after = (machine.key, machine.iteration, machine.step)
-            (*after, step), result, taken = jax.tree.map(np.asarray, (after, result, taken))
+            after = (machine.key, machine.iteration, machine.step, done)
+            *after, done = jax.tree.map(lambda column: np.asarray(column)[: len(group)], after)
+            rows = self._block.packing.unpack(_carried(table, int(done.max()))[: len(group)])
         seconds = time.perf_counter() - began
         self._machines[number] = machine
-        step_size = float(np.exp(step.log_step[0] if adapt else step.log_average[0]))
-        return Made(_split(group, *after, step, result), int(taken), step_size, seconds)
+        step_size = float(np.exp(after[2].log_step[0] if adapt else after[2].log_average[0]))
+        states = jax.tree.map(lambda column: column[group.start : group.stop], self.states)
+        return Made(_moved(states, *after, done, rows), done, rows, int(taken), step_size, seconds)
 
 
-def _split(
-    group: range, key: np.ndarray, iteration: np.ndarray, step: DualAveraging, result: BlockResult
-) -> list[tuple[int, ChainState, BlockResult]]:
-    """The chains of a batch that drew, each by itself."""
-    most = int(result.done.max())
-    # copied, so that the rows which nobody filled are not kept
-    q, g, log_density, step_size = (
-        column[:, :most].copy() for column in (result.q, result.g, result.log_density, result.step_size)
-    )
-    info = [column[:, :most].copy() for column in result.info]
-    found = []
-    for row, chain in enumerate(group):
-        done = int(result.done[row])
-        if done:
-            last = (column[row, done - 1] for column in (q, g, log_density))
-            here = dict(zip(("q", "g", "log_density"), last, strict=True))
-            own = DualAveraging(*(column[row] for column in step))
-            state = ChainState(key=key[row], iteration=iteration[row], step=own, **here)
-            columns = (column[row, :done] for column in (q, g, log_density, step_size))
-            made = BlockResult(np.int32(done), *columns, Info(*(column[row, :done] for column in info)))
-            found.append((chain, state, made))
-    return found
+def _carried(table: jax.Array, most: int) -> np.ndarray:
+    """The first rows (chain, row, number), `most` at least, carried over to the host, whose memory a CPU's are in
+    already. A program cuts them out, so there are few different cuts."""
+    if jax.default_backend() != "cpu":
+        table = table[:, : next((cut for cut in _CUTS if cut >= most), None)]
+    return np.asarray(table)[:, :most]
+
+
+def _moved(
+    before: ChainState, key: np.ndarray, iteration: np.ndarray, step: DualAveraging, done: np.ndarray, rows: Row
+) -> ChainState:
+    """The states of chains after a block; those that made no draw are where they were."""
+    state = before._replace(key=key, iteration=iteration, step=step)
+    drew = np.flatnonzero(done)
+    last = drew, done[drew] - 1
+    for name in ("q", "g", "log_density"):
+        column = getattr(before, name).copy()
+        column[drew] = getattr(rows, name)[last]
+        state = state._replace(**{name: column})
+    return state

@@ -30,6 +30,23 @@ class ChainState(NamedTuple):
     words: Value = ()  # (n, 2) uint32, of a kernel whose state has random words
 
 
+def stacked(states: list[ChainState]) -> ChainState:
+    """The states of several chains as one, whose arrays have an axis for the chains in front."""
+    return jax.tree.map(lambda *rows: np.stack(rows), *states)
+
+
+def one(states: ChainState, chain: int) -> ChainState:
+    """That of one of several chains."""
+    return jax.tree.map(lambda column: column[chain], states)
+
+
+def restart(state: ChainState, log_step: Any) -> ChainState:
+    """Forget the acceptance seen so far, and begin at this step size; of one chain or of several."""
+    zero = np.zeros_like(log_step)
+    centre = log_step + np.log(2.0).astype(log_step.dtype)
+    return state._replace(step=DualAveraging(log_step, log_step, zero, zero, centre))
+
+
 class BlockControl(NamedTuple):
     """Run-time settings of a block."""
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from probinfer.inference.mcmc.block import ROWS, BlockControl, BlockResult, ChainState
+from probinfer.inference.mcmc.block import ROWS, BlockControl, BlockResult, ChainState, Row, one, restart
+from probinfer.inference.mcmc.drawn import Drawn
 from probinfer.inference.mcmc.metric import Metric
-from probinfer.inference.mcmc.record import Block, Record
+from probinfer.inference.mcmc.record import Record
 from probinfer.inference.progress import Progress
 from probinfer.inference.turns import Turns
 from probinfer.model.target import Target
@@ -21,7 +22,7 @@ _PATIENCE = 100  # gradients in the very first block, before the speed of the mo
 
 
 class Chains(Turns):
-    """Several chains of one compiled block function, and everything they have drawn.
+    """Several chains of one compiled block function, and where each is: `states`, stacked.
 
     What a chain draws depends on its key and on the adaptation it is given, never on where blocks begin and end or on
     which thread ran first: so the same seed gives the same draws on any machine load.
@@ -32,14 +33,14 @@ class Chains(Turns):
         pool: Executor,
         block: Any,
         target: Target,
-        states: list[ChainState],
+        states: ChainState,
         target_accept: float | np.ndarray,
         limit: int,
         record: Record,
         deadline: float = np.inf,
     ) -> None:
         # programs of several devices wait for one another on each: two at once would wait for ever
-        super().__init__(pool, 1 if target.devices else workers(len(states)), deadline)
+        super().__init__(pool, 1 if target.devices else workers(len(states.iteration)), deadline)
         self._block = block
         self._target = target
         self._record = record
@@ -48,9 +49,12 @@ class Chains(Turns):
         self._budget = self._least()
         self._gradients = 0
         self._metrics: Any = None
-        self.states = states
+        self.states = jax.tree.map(np.array, states)
 
-    def others(self, states: list[ChainState]) -> "Chains":
+    def __len__(self) -> int:
+        return len(self.states.iteration)
+
+    def others(self, states: ChainState) -> "Chains":
         """Chains of the same program and record from other states; their phases must be others."""
         rest = (self.target_accept, self._limit, self._record, self._deadline)
         made = type(self)(self._pool, self._block, self._target, states, *rest)
@@ -61,58 +65,72 @@ class Chains(Turns):
         self,
         count: int,
         metrics: list[Metric],
+        drawn: Drawn,
         *,
         phase: int,
         progress: Progress,
-        label: Callable[[list[list[BlockResult]]], str],
+        label: Callable[[], str],
         done: int,
         total: int,
         adapt: bool = False,
         limit: int | None = None,
         hurry: bool = False,
-    ) -> list[list[BlockResult]]:
-        """Draw `count` more from every chain, each with its metric; for each chain the blocks that make them up.
+    ) -> None:
+        """Add `count` more draws of every chain, each with its metric, to what is `drawn`.
 
         Blocks of this `phase` that the record holds are taken from there, and new ones added to it. On Ctrl-C, and
-        with `hurry` after the deadline, the blocks under way are finished and what there is comes back; Ctrl-C sets
+        with `hurry` after the deadline, the blocks under way are finished and what there is is kept; Ctrl-C sets
         `interrupted` as well. `limit` limits trajectories further than the method does. `label` makes the start of the
-        progress line from the blocks so far.
+        progress line.
         """
         self._prepare(metrics)
-        blocks: list[list[BlockResult]] = [[] for _ in self.states]
+        drawn.expect(count)
         limit = self._limit if limit is None else min(limit, self._limit)
-        left = [count] * len(self.states)
-        for chain in range(len(self.states)):
-            while left[chain] > 0 and (known := self._record.take(phase, chain, left[chain])) is not None:
-                self.states[chain] = known.state
-                blocks[chain].append(known.result)
-                left[chain] -= int(known.result.done)
-                self._gradients += int(known.result.info.steps.sum())
-        diverged = sum(int(block.info.diverging.sum()) for chain in blocks for block in chain)
+        left = np.full(len(self), count)
+        diverged = 0
+
+        def keep(chains: range, made: Made) -> None:
+            nonlocal diverged
+            rows = made.rows
+            drawn.add(chains, made.done, rows)
+            for own, new in zip(jax.tree.leaves(self.states), jax.tree.leaves(made.states), strict=True):
+                own[chains.start : chains.stop] = new
+            filled = np.arange(rows.q.shape[1]) < made.done[:, None]
+            self._gradients += int(rows.info.steps[filled].sum())
+            diverged += int(rows.info.diverging[filled].sum())
+            left[chains.start : chains.stop] -= made.done
+
+        for chain in range(len(self)):
+            while left[chain] > 0 and (known := self._record.take(phase, chain, int(left[chain]))) is not None:
+                keep(range(chain, chain + 1), _alone(*known))
         groups = self._groups()
 
         def work(group: int) -> Made:
             return self._run(groups[group], left, adapt, limit)
 
         def finish(group: int, made: Made) -> bool:
-            nonlocal diverged
+            chains = groups[group]
             self._budget = int(np.clip(made.gradients * _PAUSE / max(made.seconds, 1e-6), self._least(), 10**8))
-            for chain, state, result in made.draws:
-                self.states[chain] = state
-                self._gradients += int(result.info.steps.sum())
-                self._record.keep(phase, chain, Block(state, result))
-                blocks[chain].append(result)
-                left[chain] -= int(result.done)
-                diverged += int(result.info.diverging.sum())
-            drawn = count * len(left) - sum(left)
-            step = made.step_size
-            numbers = f"step size {step:.2g}, {diverged} divergent, {self._gradients} gradients"
-            progress.update(done * len(left) + drawn, total * len(left), lambda: f"{label(blocks)}, {numbers}")
-            return any(left[chain] > 0 for chain in groups[group])
+            keep(chains, made)
+            self._record.keep_all(phase, chains, made.states, made.done, made.rows)
+            numbers = f"step size {made.step_size:.2g}, {diverged} divergent, {self._gradients} gradients"
+            so_far = (done + count) * len(self) - int(left.sum())
+            progress.update(so_far, total * len(self), lambda: f"{label()}, {numbers}")
+            return wants(chains)
 
-        wanting = (number for number, group in enumerate(groups) if any(left[chain] > 0 for chain in group))
+        def wants(chains: range) -> bool:
+            return bool((left[chains.start : chains.stop] > 0).any())
+
+        wanting = (number for number, chains in enumerate(groups) if wants(chains))
         self.take_turns(wanting, work, finish, hurry=hurry)
-        return blocks
+
+    def restart(self, log_steps: np.ndarray) -> None:
+        """Forget the acceptances seen so far, and begin each chain at its step size."""
+        self.states = jax.tree.map(np.array, restart(self.states, log_steps))  # written to: no array is there twice
+
+    def keep(self, chosen: np.ndarray) -> None:
+        """Go on with these chains alone."""
+        self.states = jax.tree.map(lambda column: column[chosen], self.states)
 
     def _prepare(self, metrics: list[Metric]) -> None:
         """What the blocks to come have in common."""
@@ -123,13 +141,13 @@ class Chains(Turns):
 
     def _groups(self) -> list[range]:
         """The chains that one call of a program advances."""
-        return [range(chain, chain + 1) for chain in range(len(self.states))]
+        return [range(chain, chain + 1) for chain in range(len(self))]
 
     def _least(self) -> int:
         """Gradients of a block, at least."""
         return _PATIENCE
 
-    def _run(self, group: range, left: list[int], adapt: bool, limit: int) -> "Made":
+    def _run(self, group: range, left: np.ndarray, adapt: bool, limit: int) -> "Made":
         """A block of the chains of a group, which want so many draws more each."""
         (chain,) = group
         control = BlockControl(
@@ -140,29 +158,28 @@ class Chains(Turns):
         )
         accept = np.asarray(self.target_accept, self._target.dtype)
         began = time.perf_counter()
-        state, made = self._block(self.states[chain], control, accept, self._metrics[chain])
-        seconds = time.perf_counter() - began
-        step_size = float(np.ravel(made.step_size[-1])[0])
-        return Made([(chain, state, made)], int(made.info.steps.sum()), step_size, seconds)
+        state, made = self._block(one(self.states, chain), control, accept, self._metrics[chain])
+        return _alone(state, made, time.perf_counter() - began)
 
 
 class Made(NamedTuple):
-    """A block: for each chain that drew, its state and the draws; gradients that the program took, one after the
-    other; a step size in use; seconds."""
+    """A block of n chains: their states after it and the draws made, stacked, of which each chain has `done` (n,);
+    gradients that the program took, one after the other; a step size in use; seconds."""
 
-    draws: list[tuple[int, ChainState, BlockResult]]
+    states: ChainState
+    done: np.ndarray
+    rows: Row
     gradients: int
     step_size: float
     seconds: float
 
 
-def stack(blocks: list[list[BlockResult]], column: Callable[[BlockResult], Any]) -> np.ndarray:
-    """One column of all blocks as an array (chain, draw, ...), cut to the draws that every chain has."""
-    if not all(blocks):
-        return np.empty((len(blocks), 0))
-    chains = [np.concatenate([column(block) for block in chain]) for chain in blocks]
-    shortest = min(len(chain) for chain in chains)
-    return np.stack([chain[:shortest] for chain in chains])
+def _alone(state: ChainState, result: BlockResult, seconds: float = 0.0) -> Made:
+    """The block of one chain."""
+    done, *columns = result
+    states, rows = jax.tree.map(lambda a: np.asarray(a)[None], (state, Row(*columns)))
+    size = float(np.ravel(result.step_size[-1])[0])
+    return Made(states, np.array([int(done)]), rows, int(result.info.steps.sum()), size, seconds)
 
 
 def workers(chains: int) -> int:

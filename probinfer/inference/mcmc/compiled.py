@@ -69,14 +69,16 @@ class Block:
 class Batch:
     """The executables of `make_batch` for so many chains of this target, for metrics of this rank.
 
-    width: chains that a call advances. max_depth: doublings that there is memory for. A second executable, for one
-    metric of all chains, is made when it is first wanted, and only where passing it to each would cost.
+    width: chains that a call advances. max_depth: doublings that there is memory for. packing: of a row of the draws.
+    A second executable, for one metric of all chains, is made when it is first wanted, and only where passing it to
+    each would cost.
     """
 
     def __init__(self, kernel: Kernel, target: Target, rank: int, chains: int) -> None:
         self._kernel, self._target, self._rank = kernel, target, rank
         self.width = min(chains, _WIDTH) if jax.default_backend() == "cpu" else chains
         self.max_depth = kernel.limit
+        self.packing = Row.packing(target.dim, target.dtype)
         each = target.dim * (rank + 1) * target.dtype.itemsize
         self._heavy = self.width * each > _OWN_BYTES
         self.program(alike=False)
@@ -89,7 +91,7 @@ class Batch:
         """The executable for chains whose metrics are all `alike` or not."""
         shared, width, target = self.shares(alike=alike), self.width, self._target
         dim, dtype = target.dim, target.dtype
-        row = width * Row.packing(dim, dtype).size * dtype.itemsize
+        row = width * self.packing.size * dtype.itemsize
         count = min(max(_BLOCK_BYTES // row, 1), ROWS)
 
         def shape(*size: int, dtype: Any = dtype) -> jax.ShapeDtypeStruct:

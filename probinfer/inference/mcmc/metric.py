@@ -180,8 +180,10 @@ def _diagonal(squares_x: np.ndarray, squares_g: np.ndarray, scale: np.ndarray) -
 
 def pooled(values: np.ndarray, use: np.ndarray) -> np.ndarray:
     """The used rows of all chains (n, d), less the mean of their chain."""
-    rows = [chain[kept] - chain[kept].mean(axis=0) for chain, kept in zip(values, use, strict=True) if kept.sum() > 1]
-    return np.concatenate(rows) if rows else np.empty((0, values.shape[-1]))
+    counts = use.sum(axis=1)
+    use = use & (counts > 1)[:, None]
+    means = np.where(use[..., None], values, 0).sum(axis=1) / np.maximum(counts, 1)[:, None]
+    return values[use] - means[np.nonzero(use)[0]]
 
 
 def _extreme_directions(

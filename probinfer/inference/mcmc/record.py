@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from probinfer.inference.checkpoint import Journal
-from probinfer.inference.mcmc.block import BlockResult, ChainState
+from probinfer.inference.mcmc.block import BlockResult, ChainState, Row, one
 from probinfer.inference.mcmc.kernel import Info
 from probinfer.inference.mcmc.step_size import DualAveraging
 
@@ -54,15 +54,17 @@ class Record:
             block = Block(block.state, rows(block.result, 0, most))
         return block
 
-    def keep(self, phase: int, chain: int, block: Block) -> None:
-        """Write a new block to the journal: of the sampling without the gradients, which only a metric is fitted
-        from."""
+    def keep_all(self, phase: int, chains: range, states: ChainState, done: np.ndarray, made: Row) -> None:
+        """Write new blocks to the journal, of each of these chains that drew: stacked states, and the first `done`
+        (n,) of the draws (n, draw, ...); of the sampling without the gradients, which only a metric is fitted from."""
         if self._journal is None:
             return
-        if phase == SAMPLING:
-            block = block._replace(result=block.result._replace(g=block.result.g[:0]))
-        content = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(block))
-        self._journal.append(_HEAD.pack(phase, chain, int(block.result.done)) + content)
+        for place in np.flatnonzero(done).tolist():
+            own = jax.tree.map(lambda column, place=place: column[place, : done[place]], made)
+            own = own._replace(g=own.g[:0]) if phase == SAMPLING else own
+            block = Block(one(states, place), BlockResult(np.int32(done[place]), *own))
+            content = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(block))
+            self._journal.append(_HEAD.pack(phase, chains[place], done[place]) + content)
 
     def _decode(self, content: bytes, phase: int, draws: int) -> Block:
         leaves, structure = jax.tree.flatten(self._template(phase, draws))

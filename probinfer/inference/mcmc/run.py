@@ -15,9 +15,10 @@ from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.approximate_start import NOWHERE, Beginning, begin
 from probinfer.inference.mcmc.batched_chains import BatchedChains
-from probinfer.inference.mcmc.block import ChainState
-from probinfer.inference.mcmc.chains import Chains, stack, workers
+from probinfer.inference.mcmc.block import ChainState, Row, one, restart, stacked
+from probinfer.inference.mcmc.chains import Chains, workers
 from probinfer.inference.mcmc.compiled import Batch, Block, compiled_density, value_at
+from probinfer.inference.mcmc.drawn import Drawn
 from probinfer.inference.mcmc.kernel import Kernel
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.nearby import undefined_nearby
@@ -26,7 +27,7 @@ from probinfer.inference.mcmc.record import Record
 from probinfer.inference.mcmc.sampling import sample
 from probinfer.inference.mcmc.scouts import SCOUTS, Elsewhere, look_elsewhere
 from probinfer.inference.mcmc.start import RADII, Start, find_start
-from probinfer.inference.mcmc.warmup import WARM_WARMUP, restart, warm_up
+from probinfer.inference.mcmc.warmup import WARM_WARMUP, warm_up
 from probinfer.inference.method import Run, Warm, check_start
 from probinfer.inference.settings import settings_of
 from probinfer.model.target import Target
@@ -71,7 +72,7 @@ def run_chains(
         record = Record(run.journal, target.dim, target.dtype, kernel.words, np.shape(kernel.first_step))
         block = compiling.result()
         accept = method.target_accept if kernel.targets is None else kernel.targets
-        chains = kind(pool, block, target, states, accept, kernel.limit, record, run.deadline)
+        chains = kind(pool, block, target, stacked(states), accept, kernel.limit, record, run.deadline)
         compiled = clock()
         metrics, warmed = warm_up(
             chains,
@@ -87,24 +88,23 @@ def run_chains(
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
         warm = clock()
-        blocks, ending = sample(chains, metrics, method.draws, run.until, run.progress, warmed, superchains)
-        positions = stack(blocks, lambda block: block.q)
-        log_density = stack(blocks, lambda block: block.log_density)
+        drawn = Drawn(method.chains)
+        ending = sample(chains, metrics, drawn, method.draws, run.until, run.progress, warmed, superchains)
+        if drawn.shortest == 0:
+            run.progress.close()
+            raise KeyboardInterrupt("Interrupted before every chain had its first draw.")
+        rows: Row = jax.tree.map(np.ascontiguousarray, drawn.rows())
+        positions, log_density = rows.q, rows.log_density
         elsewhere = None
-        if scouted and run.warm is None and positions.shape[1] and not (chains.interrupted or chains.late):
+        if scouted and run.warm is None and not (chains.interrupted or chains.late):
             best = int(np.argmax(np.median(log_density, axis=1)))
             with contextlib.suppress(KeyboardInterrupt):  # the draws are there
-                scouts = _scouts(kernel, target, run, rank, chains, chains.states[best])
+                scouts = _scouts(kernel, target, run, rank, chains, one(chains.states, best))
                 if scouts is not None:
-                    done = warmed + positions.shape[1]
+                    done = warmed + drawn.shortest
                     elsewhere = look_elsewhere(scouts, metrics[best], positions, log_density, run.progress, done)
     run.progress.close()
-    if positions.shape[1] == 0:
-        raise KeyboardInterrupt("Interrupted before every chain had its first draw.")
-    seen = {
-        name: stack(blocks, lambda block, field=field: getattr(block.info, field))
-        for name, field in kernel.stats.items()
-    }
+    seen = {name: getattr(rows.info, field) for name, field in kernel.stats.items()}
     nearby = {}
     if kernel.begin is None:
         # several blocks meet NaN without a divergence
@@ -115,7 +115,7 @@ def run_chains(
         positions=positions,
         stats={
             "lp": log_density,
-            **({"step_size": _first(stack(blocks, lambda block: block.step_size))} if kernel.sized else {}),
+            **({"step_size": _first(rows.step_size)} if kernel.sized else {}),
             **seen,
         },
         method=type(method).__name__,
@@ -143,7 +143,7 @@ def _scouts(kernel: Kernel, target: Target, run: Run, rank: int, chains: Chains,
     except ModelError:
         return None
     step = restart(there, there.step.log_average).step
-    return chains.others([state._replace(step=step) for state in states])
+    return chains.others(stacked([state._replace(step=step) for state in states]))
 
 
 def _told(elsewhere: Elsewhere | None, target: Target) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from probinfer.inference.draws import Outcome
-from probinfer.inference.mcmc.chains import stack
-from probinfer.inference.mcmc.live_ess import LiveESS
+from probinfer.inference.mcmc.live_ess import LiveESS, Seen
 from probinfer.inference.mcmc.record import SAMPLING
 from probinfer.inference.progress import Progress
 from probinfer.inference.settings import settings_of
@@ -28,15 +27,16 @@ class Advancing(Protocol):
         self,
         count: int,
         metrics: Any,
+        drawn: Any,
         *,
         phase: int,
         progress: Progress,
-        label: Callable[[list[list[Any]]], str],
+        label: Callable[[], str],
         done: int,
         total: int,
         hurry: bool = False,
-    ) -> list[list[Any]]:
-        """Draw `count` more from every chain; for each chain the blocks that make them up, with `done` and `q`."""
+    ) -> None:
+        """Add `count` more draws of every chain to what is `drawn`."""
         ...
 
 
@@ -50,50 +50,49 @@ class Ending(NamedTuple):
 def sample(
     chains: Advancing,
     metrics: list[Any],
+    drawn: Seen,
     draws: int,
     until: Until | None,
     progress: Progress,
     done: int,
     superchains: int = 0,
-) -> tuple[list[list[Any]], Ending]:
-    """Draw from every chain with its metric held fixed; the blocks of each chain, and how it ended.
+) -> Ending:
+    """Draw from every chain with its metric held fixed, into `drawn`; how it ended.
 
     draws: per chain, without a rule; with one they are its budget unless it names its own. done: draws of the warm-up.
     superchains: groups of chains that R-hat compares, 0 for every chain by itself.
     """
-    blocks: list[list[Any]] = [[] for _ in metrics]
     budget = draws if until is None else until.budget(draws)
-    live = LiveESS(blocks, superchains)
+    live = LiveESS(drawn, superchains)
     look = None
-    drawn = 0
-    while drawn < budget and not chains.interrupted:
+    count = 0
+    while count < budget and not chains.interrupted:
         wanted = budget if until is None else until.next_look(look, budget, len(metrics))
-        hurry = until is not None and drawn >= until.min_draws
+        hurry = until is not None and count >= until.min_draws
         if until is not None and until.seconds is not None and not hurry:
             wanted = min(wanted, until.min_draws)
-        more = chains.advance(
-            wanted - drawn,
+        chains.advance(
+            wanted - count,
             metrics,
+            drawn,
             phase=SAMPLING,
             progress=progress,
             label=live,
-            done=done + drawn,
+            done=done + count,
             total=done + budget,
             hurry=hurry,
         )
-        for chain, new in zip(blocks, more, strict=True):
-            chain += new
-        drawn = min(sum(int(block.done) for block in chain) for chain in blocks)
+        count = int(drawn.counts.min())
         if until is None:
             continue
-        if until.has_goal and drawn and not chains.interrupted:
-            look = until.look(stack(blocks, lambda block: block.q), superchains)
+        if until.has_goal and count and not chains.interrupted:
+            look = until.look(drawn.positions(), superchains)
             live.show(look)
             if until.met(look):
                 break
-        if chains.late and drawn >= min(until.min_draws, budget):
+        if chains.late and count >= min(until.min_draws, budget):
             break
-    return blocks, _ending(chains, until, look, drawn, budget)
+    return _ending(chains, until, look, count, budget)
 
 
 def _ending(chains: Advancing, until: Until | None, look: Look | None, drawn: int, budget: int) -> Ending:

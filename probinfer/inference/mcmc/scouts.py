@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probinfer.inference.mcmc.chains import Chains, stack
+from probinfer.inference.mcmc.chains import Chains
+from probinfer.inference.mcmc.drawn import Drawn
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.record import SCOUTING
 from probinfer.inference.progress import Progress
@@ -42,12 +43,14 @@ def look_elsewhere(
     middle = np.median(log_density)
     enough = middle - _SHARE - (middle - np.quantile(log_density, 0.05))
     for again, (walk, seen) in enumerate([(_WALK, _SEEN), (_LONGER, _STAYED)]):
-        blocks = scouts.advance(
+        drawn = Drawn(len(scouts))
+        scouts.advance(
             walk,
-            [metric] * len(scouts.states),
+            [metric] * len(scouts),
+            drawn,
             phase=SCOUTING + 2 * positions.shape[1] + again,
             progress=progress,
-            label=lambda blocks: "looking for other modes",
+            label=lambda: "looking for other modes",
             done=done,
             total=done + walk,
             adapt=True,
@@ -56,12 +59,12 @@ def look_elsewhere(
         )
         if scouts.interrupted or scouts.late:
             return None
-        places = stack(blocks, lambda block: block.q)[:, -seen:]
-        heights = np.median(stack(blocks, lambda block: block.log_density)[:, -seen:], axis=1)
+        rows = drawn.rows(walk - seen)
+        places, heights = rows.q, np.median(rows.log_density, axis=1)
         outside = ((places > high).all(1) | (places < low).all(1)).any(1)
         away = np.flatnonzero(outside & (heights >= enough))
         if not len(away):
             return None
-        scouts.states = [scouts.states[i] for i in away]
+        scouts.keep(away)
     best = away[np.argmax(heights[away])]
     return Elsewhere(places[best, -1], float(heights[best] - middle), len(away))

@@ -1,13 +1,13 @@
 """Warm-up: windows of draws, after each of which the metric is fitted from all chains; then the step size settles."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from probinfer.inference.mcmc import step_size as steps
-from probinfer.inference.mcmc.block import BlockResult, ChainState
-from probinfer.inference.mcmc.chains import Chains, stack
+from probinfer.inference.mcmc.block import Row
+from probinfer.inference.mcmc.chains import Chains
+from probinfer.inference.mcmc.drawn import Drawn
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.record import WARMUP
 from probinfer.inference.progress import Progress
@@ -46,119 +46,89 @@ def warm_up(
     parts = () if keep else _WINDOWS
     ends = [*sorted({round(warmup * part) for part in parts} - {0, warmup}), warmup]
     last = ends[-1] - ends[-2] if len(ends) > 1 else warmup
-    history = _History(fit)
+    drawn = Drawn(len(chains), gradients=True)
+    history = _History(fit, drawn)
     before, window = 0, 0
     while before < warmup:
         end = ends[window]
-        blocks = chains.advance(
+        chains.advance(
             end - before,
             metrics,
+            drawn,
             phase=WARMUP + window,
             adapt=True,
             limit=_FIRST_LIMIT if window == 0 and not keep else None,
             progress=progress,
-            label=lambda blocks: "warm-up",
+            label=lambda: "warm-up",
             done=before,
             total=total,
         )
         if chains.interrupted:
             return metrics, before
-        history.add(blocks)
+        history.newest = drawn.rows(before)
         if end < warmup:
             early = settles is not None and end >= _SETTLED_FROM * warmup and end + last < warmup
-            if early and not _diverged(blocks) and history.settled(settles, metrics[0]):
+            if early and not history.newest.info.diverging.any() and history.settled(settles, metrics[0]):
                 warmup = end + last
                 ends = [*ends[: window + 1], warmup]
-            metrics = history.fit(int(np.ceil(end * _MEMORY)), metrics[0].stretch.shape[-1])
-            chains.states = [restart(state, state.step.log_average) for state in chains.states]
+            metrics = history.fit(end - int(np.ceil(end * _MEMORY)), metrics[0].stretch.shape[-1])
+            chains.restart(chains.states.step.log_average)
         else:
-            _settle_step_sizes(chains, blocks, history.arrived())
+            _settle_step_sizes(chains, history.newest, history.arrived())
         before, window = end, window + 1
     return metrics, before
 
 
-def _diverged(blocks: list[list[BlockResult]]) -> bool:
-    """Whether any transition did: the sign of a posterior that is not as easy as it looks."""
-    return any(block.info.diverging.any() for chain in blocks for block in chain)
-
-
-def _settle_step_sizes(chains: Chains, blocks: list[list[BlockResult]], arrived: np.ndarray) -> None:
+def _settle_step_sizes(chains: Chains, newest: Row, arrived: np.ndarray) -> None:
     """One step size for the chains that have arrived; the others keep their own."""
-    here = np.flatnonzero(arrived)
-    tried = np.concatenate([block.step_size for i in here for block in blocks[i]])
-    accepted = np.concatenate([block.info.symmetric_acceptance for i in here for block in blocks[i]])
-    shared = np.array(np.mean([chains.states[i].step.log_average for i in here], axis=0))
+    log_steps = chains.states.step.log_average.copy()
+    shared = np.array(log_steps[arrived].mean(axis=0))
+    tried, accepted = newest.step_size[arrived], newest.info.symmetric_acceptance[arrived]
     for j in np.ndindex(shared.shape):  # of several step sizes, each by itself
         found = steps.calibrate(tried[..., *j], accepted[..., *j], float(np.asarray(chains.target_accept)[j]))
         if found is not None:
             shared[j] = np.log(found)
-    shared = np.asarray(shared, chains.states[0].q.dtype)
-    chains.states = [
-        restart(state, shared if arrived[i] else state.step.log_average) for i, state in enumerate(chains.states)
-    ]
-
-
-class _Window(NamedTuple):
-    """Draws, gradients (chain, draw, d) and log densities (chain, draw)."""
-
-    draws: np.ndarray
-    gradients: np.ndarray
-    log_density: np.ndarray
+    log_steps[arrived] = shared
+    chains.restart(log_steps)
 
 
 class _History:
-    """The windows so far."""
+    """What was `drawn` so far, and the draws of the `newest` window."""
 
-    def __init__(self, fit: Callable[..., Metric]) -> None:
-        self._fit = fit
-        self._windows: list[_Window] = []
+    newest: Row
 
-    def add(self, blocks: list[list[BlockResult]]) -> None:
-        columns = (lambda block: block.q, lambda block: block.g, lambda block: block.log_density)
-        self._windows.append(_Window(*(stack(blocks, column) for column in columns)))
+    def __init__(self, fit: Callable[..., Metric], drawn: Drawn) -> None:
+        self._fit, self._drawn = fit, drawn
 
     def arrived(self) -> np.ndarray:
         """Which chains are, in the last window, where the chain of the highest log density is."""
-        return np.median(self._windows[-1].log_density, axis=1) >= self._threshold()
+        return np.median(self.newest.log_density, axis=1) >= self._threshold()
 
     def settled(self, settles: Callable[[np.ndarray, np.ndarray, Metric], bool], metric: Metric) -> bool:
         """Whether all chains have arrived, and the metric of the newest window fits it."""
-        newest = self._windows[-1]
         with one_blas_thread():
-            return bool(self.arrived().all()) and settles(newest.draws, newest.gradients, metric)
+            return bool(self.arrived().all()) and settles(self.newest.q, self.newest.g, metric)
 
-    def fit(self, recent: int, rank: int) -> list[Metric]:
-        """One metric for all chains that have arrived, from their recent draws; for each other one its own."""
-        draws, gradients, log_density = (np.concatenate(part, axis=1) for part in zip(*self._windows, strict=True))
-        use = log_density[:, -recent:] >= self._threshold()
-        arrived = self.arrived()
-        last = self._windows[-1]
+    def fit(self, first: int, rank: int) -> list[Metric]:
+        """One metric for all chains that have arrived, from their draws from the `first` on; for each other one its
+        own."""
+        rows, newest, arrived = self._drawn.rows(first), self.newest, self.arrived()
+        use = rows.log_density >= self._threshold()
         with one_blas_thread():
-            shared = self._fit(draws[arrived, -recent:], gradients[arrived, -recent:], use[arrived], rank)
+            if arrived.all():
+                return [self._fit(rows.q, rows.g, use, rank)] * len(arrived)
+            shared = self._fit(rows.q[arrived], rows.g[arrived], use[arrived], rank)
+            every = np.ones((1, newest.q.shape[1]), bool)
             return [
-                shared
-                if arrived[i]
-                else self._fit(
-                    last.draws[i : i + 1],
-                    last.gradients[i : i + 1],
-                    np.ones(last.log_density[i : i + 1].shape, bool),
-                    rank,
-                )
-                for i in range(len(arrived))
+                shared if here else self._fit(newest.q[i : i + 1], newest.g[i : i + 1], every, rank)
+                for i, here in enumerate(arrived)
             ]
 
     def _threshold(self) -> float:
         """The log density below which a draw is still on its way."""
-        newest = self._windows[-1].log_density
-        middles = np.median(newest, axis=1)
+        heights = self.newest.log_density
+        middles = np.median(heights, axis=1)
         best = int(np.argmax(middles))
-        below = middles[best] - np.quantile(newest[best], 0.25)
-        spread = np.sqrt(self._windows[-1].draws.shape[-1] / 2) + 1.5 * below
+        below = middles[best] - np.quantile(heights[best], 0.25)
+        spread = np.sqrt(self.newest.q.shape[-1] / 2) + 1.5 * below
         return float(middles[best] - _FAR * spread)
-
-
-def restart(state: ChainState, log_step: Any) -> ChainState:
-    """Forget the acceptance seen so far, and begin at this step size."""
-    zero = np.zeros_like(log_step)
-    centre = log_step + np.log(2.0).astype(log_step.dtype)
-    return state._replace(step=steps.DualAveraging(log_step, log_step, zero, zero, centre))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -31,11 +31,28 @@ _FIRST = 0.5  # where a concentration that is learned begins
 type Labelled = tuple[tuple[str, ...], np.ndarray]
 
 
-class Rows(NamedTuple):
-    """Draws of a chain: `done` of them, their numbers without labels in q (done, m)."""
+class Seen:
+    """The draws of a crowd so far, as `sample` looks at them: their numbers without labels."""
 
-    done: int
-    q: np.ndarray
+    def __init__(self, crowd: list[Chain]) -> None:
+        self._crowd = crowd
+        self._columns = [0, 1, *(2 + i for i, each in enumerate(crowd[0].plan.learned) if each)]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Draws of each chain."""
+        return np.array([chain.drawn for chain in self._crowd])
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a draw."""
+        return len(self._columns)
+
+    def positions(self, every: int = 1, coordinates: Any = slice(None)) -> np.ndarray:
+        """Every so many-th draw (chain, draw, number) of those that every chain has."""
+        shortest = int(self.counts.min())
+        rows = [np.array(chain.rows[:shortest:every])[:, self._columns] for chain in self._crowd]
+        return np.stack(rows)[..., coordinates]
 
 
 def run_collapsed(model: TopicModel, bound: BoundModel, run: Run, chains: int, draws: int, warmup: int | None) -> Draws:
@@ -60,12 +77,12 @@ def run_collapsed(model: TopicModel, bound: BoundModel, run: Run, chains: int, d
             chain.keep_mixtures()
     with ThreadPoolExecutor(workers(chains), thread_name_prefix="probinfer") as pool:
         team = Team(pool, crowd, run.journal, run.deadline)
-        team.advance(warmup, phase=0, progress=run.progress, label=lambda rows: "warm-up", done=0, total=warmup + draws)
+        team.advance(warmup, phase=0, progress=run.progress, label=lambda: "warm-up", done=0, total=warmup + draws)
         if team.interrupted:
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
         warm = clock()
-        _, ending = sample(team, crowd, draws, run.until, run.progress, warmup)
+        ending = sample(team, crowd, Seen(crowd), draws, run.until, run.progress, warmup)
     run.progress.close()
     count = min(chain.drawn for chain in crowd)
     if count == 0:
@@ -118,17 +135,18 @@ class Team(Turns):
         self,
         count: int,
         metrics: Any = None,
+        drawn: Any = None,
         *,
         phase: int,
         progress: Progress,
-        label: Callable[[list[list[Rows]]], str],
+        label: Callable[[], str],
         done: int,
         total: int,
         hurry: bool = False,
-    ) -> list[list[Rows]]:
-        """Every chain on to `done + count` sweeps; what it has beyond `done`. On Ctrl-C, and with `hurry` after the
-        deadline, sweeps under way are finished; Ctrl-C sets `interrupted` as well."""
-        del metrics, phase
+    ) -> None:
+        """Every chain on to `done + count` sweeps. On Ctrl-C, and with `hurry` after the deadline, sweeps under way
+        are finished; Ctrl-C sets `interrupted` as well."""
+        del metrics, drawn, phase  # each chain has its own draws
         goal = done + count
 
         def finish(number: int, made: tuple[int, float]) -> bool:
@@ -138,20 +156,13 @@ class Team(Turns):
             progress.update(
                 sum(each.sweeps for each in self._crowd),
                 total * len(self._crowd),
-                lambda: f"{label([self._beyond(each, done) for each in self._crowd])}, {speed}",
+                lambda: f"{label()}, {speed}",
             )
             self._keep(chain, last=chain.sweeps >= goal)
             return chain.sweeps < goal
 
         behind = [number for number, chain in enumerate(self._crowd) if chain.sweeps < goal]
         self.take_turns(behind, lambda number: _timed(self._crowd[number], goal), finish, hurry=hurry)
-        return [self._beyond(chain, done) for chain in self._crowd]
-
-    def _beyond(self, chain: Chain, done: int) -> list[Rows]:
-        known = max(done - chain.plan.warmup, 0)
-        learned = [2 + i for i, each in enumerate(chain.plan.learned) if each]
-        rows = np.array(chain.rows[known:]).reshape(-1, 4)[:, [0, 1, *learned]]
-        return [Rows(len(rows), rows)] if len(rows) else []
 
     def _count(self, chain: Chain, made: int, seconds: float) -> None:
         self._tokens += made * len(chain.z)
