@@ -10,11 +10,14 @@ number of chains, which first compiles and then draws when it is its turn. Count
 80,000 draws of four chains than 4 standard errors allow does not count. Trees: gradients that the draws took, over
 those of a sampler whose chains wait for the longest tree, had it the same trees.
 
-On a GPU the environments of the peers need a JAX for it; then --chains 64 1024 8192 is what to ask. Writes nothing with
---dry.
+On a GPU, for which the environments of the peers need a JAX too, --chains 64 1024 8192 is what to ask: then one program
+is compared with the peers on the same card, and with threads on the processor's cores. It has a section of its own.
+Writes nothing with --dry.
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -34,6 +37,10 @@ RUNNERS = (
     ("BlackJAX, vmap", "blackjax", "vmap"),
 )
 TITLE = "Hundreds of chains: NUTS in one program, on threads, and next to NumPyro and BlackJAX"
+ON_A_CARD = "Hundreds of chains on a GPU: NUTS next to NumPyro and BlackJAX"
+FEW = 64  # chains, beyond which threads are left out next to a card: they would take minutes
+ON_CPU = {"JAX_PLATFORMS": "cpu"}
+DEVICE = "import jax; print(jax.default_backend(), jax.devices()[0].device_kind)"
 SCRIPT = "batched"
 
 
@@ -45,13 +52,14 @@ def worst_z(draws: dict[str, np.ndarray], truth: Reference) -> float:
     return float(np.abs(off / np.sqrt(1 / ess + truth.error)).max())
 
 
-def measure(model: str, chains: int, repeat: int, truth: Reference) -> dict[str, dict]:
+def measure(runners: list[tuple[str, str, str]], model: str, chains: int, repeat: int, truth: Reference) -> dict:
     """By runner: medians of what was counted, or why it failed."""
-    seen: dict[str, list[tuple[float, ...]]] = {label: [] for label, *_ in RUNNERS}
+    seen: dict[str, list[tuple[float, ...]]] = {label: [] for label, *_ in runners}
     with tempfile.TemporaryDirectory() as folder:
         workers, first = {}, {}
-        for label, peer, how in RUNNERS:
-            workers[label] = Worker(peer, model, folder, str(chains), how, script=SCRIPT)
+        for label, peer, how in runners:
+            settings = ON_CPU if how == "THREADS" else {}
+            workers[label] = Worker(peer, model, folder, str(chains), how, script=SCRIPT, settings=settings)
             first[label] = workers[label].compile()[0]  # one after the other: they do not compile side by side
         for seed in range(1, repeat + 1):
             for label, worker in workers.items():
@@ -104,25 +112,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=float, default=nuts.LIMIT, help="seconds a call may take, compiling included")
     options = parser.parse_args(arguments)
     nuts.LIMIT = options.limit
+    # in a process of its own, so that this one holds no memory of the card
+    asked_jax = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, check=True)
+    backend, device = asked_jax.stdout.strip().split(" ", 1)
     found = {}
     for model in options.only or MODELS:
         with tempfile.TemporaryDirectory() as folder:
-            truth = reference(model, folder)
+            truth = reference(model, folder, ON_CPU)
         for chains in options.chains:
-            found[model, chains] = measure(model, chains, options.repeat, truth)
+            runners = [each for each in RUNNERS if backend == "cpu" or chains <= FEW or each[2] != "THREADS"]
+            found[model, chains] = measure(runners, model, chains, options.repeat, truth)
             print(table({(model, chains): found[model, chains]}), flush=True)
     asked = f"--chains {' '.join(map(str, options.chains))} --repeat {options.repeat}"
     words = "200 + 100 steps of each chain, double precision; medians. What is counted: the first lines of the module."
-    text = "\n\n".join(
-        [
-            f"`python -m benchmarks.batched {asked}`",
-            circumstances("probinfer", "jax", "numpyro"),
-            words,
-            table(found),
-        ]
-    )
+    if backend != "cpu":
+        words += f" On one {device}; the threads on the processor's cores, up to {FEW} chains."
+    command = f"`python -m benchmarks.batched {asked}`"
+    text = "\n\n".join([command, circumstances("probinfer", "jax", "numpyro"), words, table(found)])
+    print(text)
     if not options.dry and not options.only:
-        write_section(TITLE, text)
+        write_section(TITLE if backend == "cpu" else ON_A_CARD, text)
 
 
 if __name__ == "__main__":

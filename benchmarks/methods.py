@@ -18,6 +18,7 @@ call; the whole call, compiled as one program, for the others. Writes nothing wi
 
 import argparse
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,11 +102,12 @@ class Reference(NamedTuple):
     error: np.ndarray
 
 
-def reference(model: str, folder: str) -> Reference:
+def reference(model: str, folder: str, settings: Mapping[str, str] | None = None) -> Reference:
     if model in nuts.TRUTH:
         ones = np.ones(int(model.split("_")[-1]))
         return Reference(0 * ones, ones, 0 * ones)
-    worker, path = Worker("probinfer", model, folder, "Reference", script=SCRIPT), Path(folder) / "reference.npz"
+    worker = Worker("probinfer", model, folder, "Reference", script=SCRIPT, settings=settings)
+    path = Path(folder) / "reference.npz"
     worker.compile()
     if worker.draw(12345, path) is None:
         raise RuntimeError(f"no reference for {model}: {worker.failure}")

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,15 @@ def command(peer: str, model: str, *flags: str, script: str = "peer") -> list[st
 class Worker:
     """A peer's process for one model; `failure` says why it ended before its time."""
 
-    def __init__(self, peer: str, model: str, folder: str, *flags: str, script: str = "peer") -> None:
+    def __init__(
+        self,
+        peer: str,
+        model: str,
+        folder: str,
+        *flags: str,
+        script: str = "peer",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.failure = ""
         self._errors = Path(folder) / f"{'_'.join((peer, *flags))}.err"
         with self._errors.open("w") as errors:
@@ -90,7 +98,8 @@ class Worker:
                 stderr=errors,
                 text=True,
                 # Stan takes a minute or more to compile, which is not counted here: once for all runs.
-                env=environment(folder) | {"XDG_CACHE_HOME": str(PEERS / ".envs" / "stan" / "programs")},
+                env=environment(folder)
+                | {"XDG_CACHE_HOME": str(PEERS / ".envs" / "stan" / "programs"), **(settings or {})},
             )
 
     def compile(self) -> tuple[float, float]:

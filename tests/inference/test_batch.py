@@ -20,7 +20,7 @@ from probinfer.inference.draw import method_again
 from probinfer.inference.mcmc import batch, batched_chains, chains, compiled
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.batched_chains import BatchedChains
-from probinfer.inference.mcmc.block import ChainState, stacked
+from probinfer.inference.mcmc.block import ChainState, Row, stacked
 from probinfer.inference.mcmc.chains import Chains
 from probinfer.inference.mcmc.compiled import Batch, Block
 from probinfer.inference.mcmc.drawn import Drawn
@@ -139,6 +139,13 @@ def test_a_chain_of_a_batch_draws_what_it_draws_alone(target):
     assert seen["diverging"].any()
     assert seen["saturated"].any()
     assert seen["depth"].max() == DEPTH
+
+
+def test_steps_between_two_looks_change_no_draw(target, monkeypatch):
+    """As on a GPU, with a table of two rows, which is full in the middle of the steps."""
+    monkeypatch.setattr(compiled, "_TOGETHER", {"cpu": 5})
+    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 2 * 64 * Row.packing(3, target.dtype).size * 8)
+    assert_alike(both(target))
 
 
 @pytest.mark.long
@@ -283,7 +290,7 @@ def test_ctrl_c_keeps_the_draws(often, usual, monkeypatch):
 @pytest.mark.long
 def test_one_metric_is_passed_once_where_many_would_be_large(target, monkeypatch):
     monkeypatch.setattr(compiled, "_OWN_BYTES", 0)
-    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 3 * 64 * batch.row_size(3) * 8)  # three rows of a block
+    monkeypatch.setattr(compiled, "_BLOCK_BYTES", 3 * 64 * Row.packing(3, target.dtype).size * 8)  # three rows
     program = Batch(METHOD.kernel(), target, 3, 64)
     assert program.shares(alike=True)
     assert not program.shares(alike=False)

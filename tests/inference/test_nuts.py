@@ -111,7 +111,8 @@ def test_new_data_of_the_same_shapes_compile_nothing(monkeypatch):
         return lambda *arguments: traced.append(settings) or made(*arguments)
 
     monkeypatch.setattr(compiled, "make_block", make_block)
-    positions(data={**DATA, "y": DATA["y"] + 1}, seed=9, method=pi.NUTS(chains=3, draws=20, warmup=30))
+    other = pi.NUTS(chains=3, draws=20, warmup=30, parallel=pi.Parallel.THREADS)
+    positions(data={**DATA, "y": DATA["y"] + 1}, seed=9, method=other)
     assert not traced
     assert target._programs.keys() == before.keys()
     positions(data={name: column[:7] for name, column in DATA.items()})
@@ -139,10 +140,10 @@ def test_first_window_of_warmup_spends_no_long_trajectories(monkeypatch):
     longest = {}
     advance = chains.Chains.advance
 
-    def watched(self, count, metrics, *, phase, **kwargs):
-        blocks = advance(self, count, metrics, phase=phase, **kwargs)
-        longest[phase] = max(int(block.info.steps.max()) for chain in blocks for block in chain)
-        return blocks
+    def watched(self, count, metrics, drawn, *, phase, **kwargs):
+        before = drawn.shortest
+        advance(self, count, metrics, drawn, phase=phase, **kwargs)
+        longest[phase] = int(drawn.rows(before).info.steps.max())
 
     monkeypatch.setattr(chains.Chains, "advance", watched)
     method = pi.NUTS(chains=2, draws=10, warmup=200)
@@ -305,7 +306,7 @@ def test_an_error_in_a_chain_is_not_swallowed(monkeypatch):
 
     monkeypatch.setattr(chains.Chains, "_run", broken)
     with pytest.raises(RuntimeError, match="no luck"):
-        positions()
+        positions(pi.NUTS(chains=2, draws=10, warmup=10, parallel=pi.Parallel.THREADS))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("probinfer")]
 
 

@@ -120,12 +120,13 @@ def machine_of(state: ChainState, max_depth: int) -> Machine:
 
 
 def make_batch(
-    value_and_grad: Callable, rows: int, *, shared: bool
+    value_and_grad: Callable, rows: int, *, shared: bool, together: int = 1
 ) -> Callable[..., tuple[Machine, jax.Array, jax.Array, jax.Array]]:
     """The function to compile: block(machine, control, metric, inputs) -> machine, table, done, steps taken.
 
     The table has `rows` packed rows for each chain, of which 0..done-1 are filled. `shared` says whether there is one
     metric for all chains, or one for each. The block ends early when a chain has filled its rows and wants more.
+    So many steps are taken `together` before it is asked whether that is so, or all have what they want.
     """
 
     def block(
@@ -138,7 +139,7 @@ def make_batch(
             return value_and_grad(q, inputs)
 
         def one(machine: Machine, table: jax.Array, done: jax.Array, wanted: jax.Array, metric: Metric) -> Any:
-            machine, row, ends = _step(density, machine, done < wanted, metric, control)
+            machine, row, ends = _step(density, machine, done < jnp.minimum(wanted, rows), metric, control)
             # What is not a draw goes beyond the table, where it is dropped.
             table = table.at[jnp.where(ends, done, rows)].set(packing.pack(row, table.dtype), mode="drop")
             return machine, table, done + ends.astype(jnp.int32)
@@ -149,6 +150,9 @@ def make_batch(
             *chains, taken = carry
             return *every(*chains, control.wanted, metric), taken + 1
 
+        def several(carry: tuple) -> tuple:
+            return lax.fori_loop(0, together, lambda _, inner: step(inner), carry) if together > 1 else step(carry)
+
         def unfinished(carry: tuple) -> jax.Array:
             _, _, done, taken = carry
             more = done < control.wanted
@@ -156,7 +160,7 @@ def make_batch(
 
         table = jnp.zeros((n, rows, packing.size), machine.tree.rho.dtype)
         start = (machine, table, jnp.zeros(n, jnp.int32), jnp.int32(0))
-        return lax.while_loop(unfinished, step, start)
+        return lax.while_loop(unfinished, several, start)
 
     return block
 

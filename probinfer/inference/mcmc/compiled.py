@@ -24,6 +24,9 @@ from probinfer.model.target import Target
 
 _WIDTH = 64  # chains of one call on a CPU: the same on any, so that the draws are
 _BLOCK_BYTES = 256 * 2**20  # of the draws that a call returns, unless one of each chain is more
+# Steps of a batch before it asks whether to end, which costs nothing on a CPU and elsewhere waits for the host.
+_TOGETHER = {"cpu": 1}
+_ELSEWHERE = 8
 _OWN_BYTES = 16 * 2**20  # of the metrics of all chains, beyond which those that are the same are passed once
 
 
@@ -61,8 +64,7 @@ class Block:
             numbers, words, table = map(np.asarray, found)
         q, g, log_density, step, _ = layout.numbers.unpack(numbers)
         key, iteration, own, done = layout.words.unpack(words)
-        # copied, so that the rows which nobody filled are not kept
-        row = layout.row.unpack(table[:done].copy())
+        row = layout.row.unpack(table[:done])
         return ChainState(q, key, iteration, step, g, log_density, own), BlockResult(np.int32(done), *row)
 
 
@@ -90,6 +92,7 @@ class Batch:
     def program(self, *, alike: bool) -> Any:
         """The executable for chains whose metrics are all `alike` or not."""
         shared, width, target = self.shares(alike=alike), self.width, self._target
+        together = _TOGETHER.get(jax.default_backend(), _ELSEWHERE)
         dim, dtype = target.dim, target.dtype
         row = width * self.packing.size * dtype.itemsize
         count = min(max(_BLOCK_BYTES // row, 1), ROWS)
@@ -107,8 +110,8 @@ class Batch:
         control = BatchControl(vectors(dtype=jnp.int32), whole, shape(dtype=bool), shape(), whole)
         metric = shape if shared else vectors
         return target.compile(
-            f"batch {width} {count} {self._rank} {shared} {self._kernel.name}",
-            make_batch(target.value_and_grad, count, shared=shared),
+            f"batch {width} {count} {together} {self._rank} {shared} {self._kernel.name}",
+            make_batch(target.value_and_grad, count, shared=shared, together=together),
             machine_of(state, self.max_depth),
             control,
             Metric(metric(dim), metric(dim, self._rank), metric(self._rank)),

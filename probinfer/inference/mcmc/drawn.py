@@ -33,8 +33,8 @@ class Drawn:
         return 0 if self._tables is None else self._tables.q.shape[-1]
 
     def expect(self, count: int) -> None:
-        """So many draws of each chain are to come."""
-        self._expected = self.shortest + count
+        """So many draws of each chain are to come, at least."""
+        self._expected = max(self._expected, self.shortest + count)
 
     def add(self, chains: range, done: np.ndarray, rows: Row) -> None:
         """Further draws of chains whose numbers follow one another: of each the first `done` (n,) of rows (n, draw,

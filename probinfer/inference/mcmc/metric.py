@@ -180,6 +180,8 @@ def _diagonal(squares_x: np.ndarray, squares_g: np.ndarray, scale: np.ndarray) -
 
 def pooled(values: np.ndarray, use: np.ndarray) -> np.ndarray:
     """The used rows of all chains (n, d), less the mean of their chain."""
+    if use.all() and use.shape[1] > 1:
+        return (values - values.mean(axis=1, keepdims=True)).reshape(-1, values.shape[-1])
     counts = use.sum(axis=1)
     use = use & (counts > 1)[:, None]
     means = np.where(use[..., None], values, 0).sum(axis=1) / np.maximum(counts, 1)[:, None]

@@ -42,10 +42,15 @@ class Packing:
         return join(flat, axis=-1)
 
     def unpack(self, packed: Any) -> Any:
-        """The trees of vectors (..., size): each leaf with their leading axes before its own."""
+        """The trees of vectors (..., size): each leaf with their leading axes before its own. Leaves of the type of the
+        vectors are views of these where NumPy can make them."""
         leading = tuple(packed.shape[:-1])
         leaves = [
-            packed[..., first:last].reshape(leading + shape).astype(dtype)
-            for (first, last), (shape, dtype) in zip(self._spans, self._kinds, strict=True)
+            packed[..., first:last].reshape(leading + shape)
+            for (first, last), (shape, _) in zip(self._spans, self._kinds, strict=True)
+        ]
+        leaves = [
+            leaf if leaf.dtype == dtype else leaf.astype(dtype)
+            for leaf, (_, dtype) in zip(leaves, self._kinds, strict=True)
         ]
         return jax.tree.unflatten(self._structure, leaves)

@@ -47,6 +47,7 @@ def warm_up(
     ends = [*sorted({round(warmup * part) for part in parts} - {0, warmup}), warmup]
     last = ends[-1] - ends[-2] if len(ends) > 1 else warmup
     drawn = Drawn(len(chains), gradients=True)
+    drawn.expect(warmup)
     history = _History(fit, drawn)
     before, window = 0, 0
     while before < warmup:
