@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,8 @@ def load(name: str, path: Path) -> Served | Several:
     `persons.height`.
 
     Raises ArtifactError as `load_predictor` does, also where the folder changes meanwhile, for a point model of numbers
-    that is not calibrated, and for several outcomes that take different things under the same name.
+    that is not calibrated, for several outcomes that take different things under the same name, and for a name that
+    ends in something close to the name of one.
     """
     version = version_of(path)
     predictor = load_predictor(path)
@@ -184,6 +186,12 @@ def load(name: str, path: Path) -> Served | Several:
     if named:
         outcome = max(named, key=len)
         return _one(name, path, version, predictor[outcome], text, outcome)
+    if meant := get_close_matches(name.rpartition(".")[2], list(predictor.outcomes), 1, 0.8) if "." in name else []:
+        head = name.rpartition(".")[0]
+        raise ArtifactError(
+            f"{path} has the outcomes {', '.join(predictor.outcomes)}, and none is what the name {name} ends in. Did "
+            f"you mean {head}.{meant[0]}? A name without a dot serves all of them."
+        )
     parts, answers = {}, {}
     for outcome, part in predictor.parts.items():
         answers[outcome] = PosteriorAnswers(part, outcome)

@@ -388,3 +388,11 @@ def test_a_field_of_several_outcomes_is_what_all_of_them_take():
     apart = [Field("site", "text", choices=(label,), closed=True) for label in "ab"]
     with pytest.raises(pi.PredictionError, match="no label that every outcome takes"):
         fields_together(apart)
+
+
+def test_a_misspelt_outcome_in_a_name_is_not_the_name_of_all(folder):
+    with pytest.raises(
+        pi.ArtifactError, match=r"none is what the name child.heigth ends in. Did you mean child.height"
+    ):
+        load("child.heigth", folder)
+    assert isinstance(load("child.v2", folder), Several)

@@ -12,8 +12,8 @@ from scipy import stats
 
 import probinfer as pi
 from probinfer.inference.convergence import convergence
-from probinfer.inference.mcmc import ensemble
-from probinfer.inference.mcmc.chees import Length, halton
+from probinfer.inference.mcmc import chees, ensemble, many
+from probinfer.inference.mcmc.chees import halton
 from probinfer.inference.mcmc.ensemble import whitened
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.model import target as target_module
@@ -121,12 +121,13 @@ def test_length_climbs_from_both_sides():
     turn."""
     generator = np.random.default_rng(6)
     for first, side in ((0.5, 1), (2.5, -1)):
-        length = Length(first)
-        gradients = []
-        for _ in range(400):
-            x, p = generator.normal(size=(2, 200, 5))
-            y, v = x * np.cos(first) + p * np.sin(first), p * np.cos(first) - x * np.sin(first)
-            gradients.append(length._gradient(x, y, v, np.ones(200), 1.0))
+        length, gradients = chees.start(first, np.float64), []
+        slope = jax.jit(chees.gradient)
+        with jax.enable_x64(True):
+            for _ in range(400):
+                x, p = generator.normal(size=(2, 200, 5))
+                y, v = x * np.cos(first) + p * np.sin(first), p * np.cos(first) - x * np.sin(first)
+                gradients.append(float(slope(length, x, y, v, np.ones(200), 1.0)))
         found, error = np.mean(gradients), np.std(gradients) / np.sqrt(len(gradients))
         exact = first * 10 * np.sin(first) * np.cos(first)  # d/d log T
         assert np.sign(found) == side
@@ -134,19 +135,35 @@ def test_length_climbs_from_both_sides():
 
 
 def test_length_arrives_at_the_quarter_turn():
-    generator, length = np.random.default_rng(7), Length(0.3)
-    for _ in range(300):
-        x, p = generator.normal(size=(2, 128, 5))
-        y, v = (x * np.cos(length.now) + p * np.sin(length.now), p * np.cos(length.now) - x * np.sin(length.now))
-        length.learn(x, y, v, np.ones(128), 1.0)
-    assert 1.2 < length.settled < 2.0
+    generator, length = np.random.default_rng(7), chees.start(0.3, np.float64)
+    learn = jax.jit(chees.learn)
+    with jax.enable_x64(True):
+        for _ in range(300):
+            x, p = generator.normal(size=(2, 128, 5))
+            now = np.exp(length.log)
+            y, v = (x * np.cos(now) + p * np.sin(now), p * np.cos(now) - x * np.sin(now))
+            length = jax.tree.map(np.asarray, learn(length, x, y, v, np.ones(128), 1.0))
+    assert 1.2 < np.exp(length.average) < 2.0
 
 
 def test_proposals_that_are_not_numbers_teach_nothing():
-    length = Length(1.0)
-    nothing = np.full((4, 2), np.nan)
-    length.learn(np.zeros((4, 2)), nothing, nothing, np.zeros(4), 0.5)
-    assert length.settled == 1.0
+    length = chees.start(1.0, np.float32)
+    nothing = np.full((4, 2), np.nan, np.float32)
+    one = np.array([1.0, 0, 0, 0], np.float32)
+    for acceptance, y in ((0 * one, nothing), (one, nothing), (one, np.zeros((4, 2), np.float32))):
+        found = chees.learn(length, np.zeros((4, 2), np.float32), y, y, acceptance, 0.5)
+        assert jax.tree.map(float, found) == jax.tree.map(float, length)
+
+
+def test_one_proposal_that_is_not_a_number_does_not_count():
+    x, y, v = np.random.default_rng(9).normal(size=(3, 50, 2)).astype(np.float32)
+    length, acceptance = chees.start(1.0, np.float32), np.ones(50, np.float32)
+    y[7], acceptance[8] = np.inf, 0.0
+    found = chees.gradient(length, x, y, v, acceptance, 0.5)
+    y[7] = v[7] = y[8] = v[8] = 0.0
+    acceptance[7] = 0.0
+    np.testing.assert_allclose(found, chees.gradient(length, x, y, v, acceptance, 0.5), rtol=1e-6)
+    assert abs(found) > 1e-3
 
 
 def test_whitening_undoes_the_metric():
@@ -166,19 +183,31 @@ def test_the_same_seed_gives_the_same_draws(usual):
     assert np.array_equal(*(np.asarray(each.tree["posterior"]["b"]) for each in (usual, again)))
 
 
-def test_interrupted_draws_are_kept(monkeypatch):
-    move, calls = ensemble.Ensemble.move, []
+def test_where_calls_end_changes_no_draw(usual, monkeypatch):
+    monkeypatch.setattr(many, "_PAUSE", 0.0)
+    again = infer(regression, DATA, pi.ManyChains())
+    assert np.array_equal(*(np.asarray(each.tree["posterior"]["b"]) for each in (usual, again)))
+
+
+def test_interrupted_draws_are_kept(usual, monkeypatch):
+    begin, calls = ensemble.Ensemble.begin, []
 
     def interrupted(self, *arguments):
         calls.append(1)
-        if len(calls) == 240:
+        if len(calls) == 4 * 239 + 1:
             raise KeyboardInterrupt
-        return move(self, *arguments)
+        return begin(self, *arguments)
 
-    monkeypatch.setattr(ensemble.Ensemble, "move", interrupted)
+    monkeypatch.setattr(many, "_PAUSE", 0.0)  # a step in every call
+    monkeypatch.setattr(ensemble.Ensemble, "begin", interrupted)
     posterior = infer(regression, DATA, pi.ManyChains())
-    assert posterior.tree["posterior"].sizes["draw"] == 39
     assert "interrupted after 39 of 100 draws" in str(posterior.report)
+    kept = np.asarray(posterior.tree["posterior"]["b"])
+    np.testing.assert_array_equal(kept, np.asarray(usual.tree["posterior"]["b"])[:, :39])
+
+
+def test_groups_are_of_whole_superchains():
+    assert [many._groups(*each) for each in ((128, 16), (512, 16), (32, 16), (128, 3), (96, 6))] == [4, 8, 1, 1, 2]
 
 
 @pytest.mark.parametrize(

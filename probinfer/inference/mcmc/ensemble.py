@@ -1,4 +1,4 @@
-"""One trajectory of many chains in step, all of the same length, shared out to the cores."""
+"""Steps of many chains as one compiled program: trajectories of one length for all of them, and what they teach."""
 
 from typing import Any, NamedTuple
 
@@ -7,13 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from probinfer.inference.mcmc.chains import workers
+from probinfer.inference.mcmc import chees
+from probinfer.inference.mcmc import step_size as steps
+from probinfer.inference.mcmc.chees import Length
 from probinfer.inference.mcmc.counter_random import normal, threefry, uniform
 from probinfer.inference.mcmc.kernel import MAX_ENERGY_ERROR
 from probinfer.inference.mcmc.leapfrog import Point, at, kinetic, leapfrog
 from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.packing import Packing
+from probinfer.inference.mcmc.step_size import DualAveraging
 from probinfer.model.target import Target
+
+MOST_LEAPFROGS = 1000  # of a trajectory
+_ROWS, _TABLE_BYTES = 64, 2**26  # the most steps of a call, and what they may take, unless one takes more
 
 
 class Places(NamedTuple):
@@ -24,97 +30,142 @@ class Places(NamedTuple):
     log_density: Any
 
 
-class Trajectories(NamedTuple):
-    """What was proposed: position, velocity at the end (chains, d); probability of acceptance, divergence (chains,)."""
+class State(NamedTuple):
+    """Chains after some steps; `key` (chains, 2) and `iteration`, the steps made so far, name their random numbers."""
 
-    end: Any
-    velocity: Any
+    places: Places
+    key: Any
+    iteration: Any
+    step: DualAveraging
+    length: Length
+
+
+class StepControl(NamedTuple):
+    """Run-time settings of a call. The length learns from the iteration `learns` on, while all else adapts."""
+
+    count: Any  # steps
+    shares: Any  # of the longest trajectory, one for each step
+    adapt: Any
+    learns: Any
+    target_accept: Any
+
+
+class Step(NamedTuple):
+    """A step: where the chains came to, what the trajectory was like (chains,)."""
+
+    places: Places
     acceptance: Any
+    leapfrogs: Any
     diverging: Any
 
 
 class Ensemble:
-    """The compiled trajectory of all chains; `rank` is that of the metric."""
+    """The executable for so many chains and metrics of this rank. rows: the most steps of a call."""
 
     def __init__(self, target: Target, chains: int, rank: int) -> None:
         self._target = target
-        self._parts = max(part for part in range(1, workers(chains) + 1) if chains % part == 0)
-        each, dim = chains // self._parts, target.dim
-        scalar, vector = np.zeros((), target.dtype), np.zeros(dim, target.dtype)
-        self._places = Packing(Places(vector, vector, scalar))
-        self._moved = Packing((Places(vector, vector, scalar), Trajectories(vector, vector, scalar, np.bool_(False))))
-        metric = Metric(vector, np.zeros((dim, rank), target.dtype), np.zeros(rank, target.dtype))
-        self._settings = Packing((metric, scalar))
+        dim, dtype = target.dim, target.dtype
+        scalar, vector = np.zeros((), dtype), np.zeros(dim, dtype)
+        self._row = Packing(Step(Places(vector, vector, scalar), scalar, np.int32(0), np.bool_(False)))
+        self.rows = int(np.clip(_TABLE_BYTES // (chains * self._row.size * dtype.itemsize), 1, _ROWS))
 
-        def shape(*size: int, dtype: Any = target.dtype) -> jax.ShapeDtypeStruct:
+        def shape(*size: int, dtype: Any = dtype) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(size, dtype)
 
+        whole = shape(dtype=jnp.int32)
         self._program = target.compile(
-            f"ensemble {each} {rank}",
-            self._packed(_mover(target)),
-            shape(each, self._places.size),
-            shape(each, 2, dtype=jnp.uint32),
-            shape(self._settings.size),
-            shape(dtype=jnp.int32),
+            f"ensemble {chains} {self.rows} {rank}",
+            self._advance,
+            State(
+                Places(shape(chains, dim), shape(chains, dim), shape(chains)),
+                shape(chains, 2, dtype=jnp.uint32),
+                shape(dtype=jnp.uint32),
+                DualAveraging(*(shape() for _ in DualAveraging._fields)),
+                Length(*(shape() for _ in Length._fields)),
+            ),
+            StepControl(whole, shape(self.rows), shape(dtype=bool), whole, shape()),
+            Metric(shape(dim), shape(dim, rank), shape(rank)),
             target.inputs,
         )
 
-    def move(
-        self, places: Places, words: np.ndarray, metric: Metric, step: float, leapfrogs: int
-    ) -> tuple[Places, Trajectories]:
-        """One trajectory of `leapfrogs` steps of size `step` from every place; words (chains, 2) uint32."""
+    def begin(self, state: State, control: StepControl, metric: Metric) -> tuple[State, Any]:
+        """Begin with steps, and do not wait: the state after them, and what `steps` makes a `Step` of."""
         dtype = self._target.dtype
-        packed = self._places.pack(places, dtype)
-        settings = self._settings.pack((metric, np.float64(step)), dtype)
-        with self._target.precision():
-            # JAX begins with all parts before it waits for the first
-            begun = [
-                self._program(*part, settings, np.int32(leapfrogs), self._target.inputs)
-                for part in zip(np.split(packed, self._parts), np.split(words, self._parts), strict=True)
-            ]
-            found = np.concatenate([np.asarray(part) for part in begun])
-        return self._moved.unpack(found)
+        control = control._replace(
+            count=np.int32(control.count),
+            shares=np.resize(np.asarray(control.shares, dtype), self.rows),
+            adapt=np.bool_(control.adapt),
+            learns=np.int32(control.learns),
+            target_accept=np.asarray(control.target_accept, dtype),
+        )
+        metric = jax.tree.map(lambda part: np.asarray(part, dtype), metric)
+        return self._program(state, control, metric, self._target.inputs)
 
-    def _packed(self, move: Any) -> Any:
-        def packed(places: jax.Array, words: jax.Array, settings: jax.Array, leapfrogs: jax.Array, inputs: Any) -> Any:
-            metric, step = self._settings.unpack(settings)
-            moved = move(self._places.unpack(places), words, metric, step, leapfrogs, inputs)
-            return self._moved.pack(moved, places.dtype)
+    def steps(self, table: Any, count: int) -> Step:
+        """The steps (count, chains, ...) of a call, once they are made."""
+        return self._row.unpack(np.asarray(table)[:count])
 
-        return packed
+    def _advance(self, state: State, control: StepControl, metric: Metric, inputs: Any) -> tuple[State, jax.Array]:
+        def density(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return self._target.value_and_grad(z, inputs)
+
+        def advance(carry: tuple) -> tuple:
+            state, table, done = carry
+            state, step = _step(density, state, control, control.shares[done], metric)
+            return state, table.at[done].set(self._row.pack(step, table.dtype)), done + 1
+
+        chains = len(state.places.z)
+        table = jnp.zeros((self.rows, chains, self._row.size), state.places.z.dtype)
+        carry = (state, table, jnp.int32(0))
+        state, table, _ = lax.while_loop(lambda carry: carry[2] < control.count, advance, carry)
+        return state, table
 
 
-def whitened(metric: Metric, x: np.ndarray) -> np.ndarray:
+def whitened(metric: Metric, x: Any) -> Any:
     """A^-1 x for rows x (n, d): where the metric has made the posterior round."""
     y = x / metric.scale
     return y + (y @ metric.directions) * (1 / (1 + metric.stretch) - 1) @ metric.directions.T
 
 
-def _mover(target: Target) -> Any:
-    def move(
-        places: Places, words: jax.Array, metric: Metric, step: jax.Array, leapfrogs: jax.Array, inputs: Any
-    ) -> tuple[Places, Trajectories]:
-        def density(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return target.value_and_grad(z, inputs)
+def _step(density: Any, state: State, control: StepControl, share: jax.Array, metric: Metric) -> tuple[State, Step]:
+    """One trajectory of every chain, and what is learned from them."""
+    places, averaging, length = state.places, state.step, state.length
+    size = jnp.exp(jnp.where(control.adapt, averaging.log_step, averaging.log_average))
+    longest = jnp.exp(jnp.where(control.adapt, length.log, length.average))
+    leapfrogs = jnp.clip(jnp.ceil(share * longest / size), 1, MOST_LEAPFROGS).astype(jnp.int32)
 
-        def begin(z: jax.Array, g: jax.Array, word: jax.Array) -> Point:
-            return at(z, metric.momentum(normal((word[0], word[1]), z.size, z.dtype)), g, metric)
+    def begin(key: jax.Array, z: jax.Array, g: jax.Array) -> tuple[Point, jax.Array]:
+        words = threefry((key[0], key[1]), state.iteration, jnp.uint32(0))
+        bits, _ = threefry(words, jnp.uint32(0), jnp.uint32(6))
+        return at(z, metric.momentum(normal(words, z.size, z.dtype)), g, metric), bits
 
-        further = jax.vmap(lambda point: leapfrog(density, metric, point, step))
-        energies = jax.vmap(kinetic)
-        points = jax.vmap(begin)(places.z, places.g, words)
-        energy = energies(points) - places.log_density
-        end, log_density = lax.fori_loop(0, leapfrogs, lambda _, state: further(state[0]), (points, places.log_density))
-        error = energies(end) - log_density - energy
-        error = jnp.where(jnp.isnan(error), jnp.inf, error)
-        bits, _ = threefry((words[:, 0], words[:, 1]), jnp.uint32(0), jnp.uint32(6))
-        take = jnp.log(uniform(bits, error.dtype)) <= -error
-        after = Places(
-            jnp.where(take[:, None], end.q, places.z),
-            jnp.where(take[:, None], end.g, places.g),
-            jnp.where(take, log_density, places.log_density),
-        )
-        acceptance = jnp.exp(-jnp.maximum(error, 0.0))
-        return after, Trajectories(end.q, end.v, acceptance, error > MAX_ENERGY_ERROR)
+    further = jax.vmap(lambda point: leapfrog(density, metric, point, size))
+    points, bits = jax.vmap(begin)(state.key, places.z, places.g)
+    energies = jax.vmap(kinetic)
+    energy = energies(points) - places.log_density
+    moved = lax.fori_loop(0, leapfrogs, lambda _, carry: further(carry[0]), (points, places.log_density))
+    end, log_density = moved
+    error = energies(end) - log_density - energy
+    error = jnp.where(jnp.isnan(error), jnp.inf, error)
+    take = jnp.log(uniform(bits, error.dtype)) <= -error
+    after = Places(
+        jnp.where(take[:, None], end.q, places.z),
+        jnp.where(take[:, None], end.g, places.g),
+        jnp.where(take, log_density, places.log_density),
+    )
+    acceptance = jnp.exp(-jnp.maximum(error, 0.0))
+    learned = chees.learn(length, *(whitened(metric, part) for part in (places.z, end.q, end.v)), acceptance, share)
+    adapted = steps.update(averaging, acceptance.mean(), control.target_accept)
+    learns = control.adapt & (state.iteration.astype(jnp.int32) >= control.learns)
+    state = State(
+        after,
+        state.key,
+        state.iteration + 1,
+        _where(control.adapt, adapted, averaging),
+        _where(learns, learned, length),
+    )
+    return state, Step(after, acceptance, jnp.broadcast_to(leapfrogs, acceptance.shape), error > MAX_ENERGY_ERROR)
 
-    return move
+
+def _where(condition: jax.Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)

@@ -1,6 +1,8 @@
 """Hundreds of short Markov chains in step: settings, warm-up, draws."""
 
+import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -9,10 +11,10 @@ import numpy as np
 
 from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws, Outcome
+from probinfer.inference.mcmc import chees
 from probinfer.inference.mcmc import step_size as steps
-from probinfer.inference.mcmc.chees import Length, halton
 from probinfer.inference.mcmc.compiled import compiled_density, value_at
-from probinfer.inference.mcmc.ensemble import Ensemble, Places, Trajectories, whitened
+from probinfer.inference.mcmc.ensemble import Ensemble, Places, State, Step, StepControl
 from probinfer.inference.mcmc.metric import Metric, fit
 from probinfer.inference.mcmc.nearby import undefined_nearby
 from probinfer.inference.mcmc.nuts import FIRST_STEP, metric_rank
@@ -23,7 +25,7 @@ from probinfer.model.target import Target
 
 _FITS = (0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 0.8)  # of warm-up, after which the metric is fitted anew
 _FIRST_LENGTH = np.pi / 2
-_LEAPFROGS = 1000  # of a trajectory, at most
+_PAUSE = 0.25  # seconds that a call may take: how long Ctrl-C waits, and how often the progress line moves
 _FAR = 10.0  # spreads of the log density below its median at which a chain is still on its way
 
 
@@ -34,9 +36,10 @@ class ManyChains:
         u T / step_size leapfrogs for all chains,   u from van der Corput's sequence,
         T maximises E[(|x' - E x'|² - |x - E x|²)²] / 4   (ChEES)
 
-    All chains adapt together, from every draw of each: the metric by Fisher divergence, the step size by dual
-    averaging, T by stochastic ascent. No chain waits for another, which suits GPUs, and CPUs with cheap densities; and
-    a few hundred steps in time make ten thousand draws.
+    All chains adapt together: the metric by Fisher divergence from every draw of each; the step size by dual averaging
+    and T by stochastic ascent in groups of 32 chains or more, which agree whenever the metric is fitted. A few hundred
+    steps in time make ten thousand draws, and steps follow one another inside of a compiled program, which suits GPUs,
+    and CPUs with cheap densities.
 
     Args:
         chains: how many; a multiple of `superchains`.
@@ -94,14 +97,22 @@ class ManyChains:
         began = clock()
         generator = np.random.default_rng(run.key)
         rank = metric_rank(target.dim, self.low_rank)
-        ensemble = Ensemble(target, self.chains, rank)
+        groups = 1 if jax.default_backend() != "cpu" else _groups(self.chains, self.superchains)
+        ensemble = Ensemble(target, self.chains // groups, rank)
         places, scale = _starts(target, self.superchains, self.chains, generator)
+        key = generator.integers(0, 2**32, (self.chains, 2), dtype=np.uint32)
+        crowd = _Crowd(ensemble, target, self, _states(places, key, groups, target))
         compiled = clock()
-        tuned, places = self._warm_up(ensemble, places, scale, rank, target, generator, run)
+        tuned = self._warm_up(crowd, Metric(scale, np.zeros((target.dim, rank)), np.zeros(rank)), run)
         warm = clock()
-        kept, outcome = self._sample(ensemble, places, tuned, generator, run)
-        seen = {name: np.stack([row[name] for row in kept], axis=1) for name in kept[0]}
-        positions = seen.pop("z")
+        made, outcome = self._sample(crowd, tuned, run)
+        positions = made.places.z
+        seen = {
+            "lp": made.places.log_density,
+            "acceptance_rate": made.acceptance,
+            "n_steps": made.leapfrogs,
+            "diverging": made.diverging,
+        }
         return Draws(
             positions=positions,
             stats=seen,
@@ -117,77 +128,31 @@ class ManyChains:
             },
         )
 
-    def _warm_up(
-        self,
-        ensemble: Ensemble,
-        places: Places,
-        scale: np.ndarray,
-        rank: int,
-        target: Target,
-        generator: np.random.Generator,
-        run: Run,
-    ) -> tuple["_Tuned", Places]:
-        metric = Metric(scale, np.zeros((target.dim, rank)), np.zeros(rank))
-        with target.precision():
-            averaging = jax.tree.map(float, steps.start(FIRST_STEP, target.dtype))
-        length = Length(_FIRST_LENGTH)
-        history: list[Places] = []
-        fits = {max(2, round(share * self.warmup)) for share in _FITS}
-        for i in range(self.warmup):
-            share = halton(i)
-            step = float(np.exp(averaging.log_step))
-            before = places
-            places, paths = self._move(ensemble, before, metric, step, share * length.now, generator)
-            acceptance = float(paths.acceptance.mean())
-            averaging = steps.update(averaging, acceptance, self.target_accept)
-            if i >= min(fits):
-                length.learn(
-                    *(whitened(metric, part) for part in (before.z, paths.end, paths.velocity)), paths.acceptance, share
-                )
-            history.append(places)
-            if i + 1 in fits:
-                metric = _fit(history[len(history) // 2 :], rank)
-                step = float(np.exp(averaging.log_average))
-                averaging = steps.DualAveraging(np.log(step), np.log(step), 0.0, 0.0, np.log(2 * step))
-            run.progress.update(i + 1, self.warmup + self.draws, f"warm-up, step size {step:.2g}")
-        return _Tuned(metric, float(np.exp(averaging.log_average)), length.settled), places
+    def _warm_up(self, crowd: "_Crowd", metric: Metric, run: Run) -> "_Tuned":
+        """Windows of steps, at whose ends the metric is fitted anew, and the groups agree on step size and length."""
+        ends = sorted({max(2, round(share * self.warmup)) for share in _FITS} | {self.warmup})
+        history: list[Step] = []
+        tuned = _Tuned(metric, FIRST_STEP, _FIRST_LENGTH)
+        for before, end in itertools.pairwise([0, *ends]):
+            for made in crowd.advance(range(before, end), tuned, run, 0, adapt=True, learns=ends[0]):
+                history.append(made)
+            steps_seen = joined(history)
+            if end < self.warmup:
+                metric = _fit(jax.tree.map(lambda column, end=end: column[:, end // 2 :], steps_seen.places), metric)
+            tuned = crowd.agree(metric, restart=end < self.warmup)
+        return tuned
 
-    def _sample(
-        self, ensemble: Ensemble, places: Places, tuned: "_Tuned", generator: np.random.Generator, run: Run
-    ) -> tuple[list[dict[str, np.ndarray]], Outcome]:
-        kept: list[dict[str, np.ndarray]] = []
+    def _sample(self, crowd: "_Crowd", tuned: "_Tuned", run: Run) -> tuple[Step, Outcome]:
+        kept: list[Step] = []
+        outcome = Outcome.COMPLETED
         try:
-            for i in range(self.draws):
-                length = halton(i) * tuned.length
-                places, paths = self._move(ensemble, places, tuned.metric, tuned.step, length, generator)
-                count = np.full(self.chains, _leapfrogs(length, tuned.step), np.int32)
-                kept.append(
-                    {
-                        "z": places.z,
-                        "lp": places.log_density,
-                        "acceptance_rate": paths.acceptance,
-                        "n_steps": count,
-                        "diverging": paths.diverging,
-                    }
-                )
-                run.progress.update(self.warmup + i + 1, self.warmup + self.draws, "sampling")
+            for made in crowd.advance(range(self.draws), tuned, run, self.warmup, adapt=False, learns=0):
+                kept.append(made._replace(places=made.places._replace(g=made.places.g[..., :0])))
         except KeyboardInterrupt:
             if not kept:
                 raise
-            return kept, Outcome.INTERRUPTED
-        return kept, Outcome.COMPLETED
-
-    def _move(
-        self,
-        ensemble: Ensemble,
-        places: Places,
-        metric: Metric,
-        step: float,
-        length: float,
-        generator: np.random.Generator,
-    ) -> tuple[Places, Trajectories]:
-        words = generator.integers(0, 2**32, (self.chains, 2), dtype=np.uint32)
-        return ensemble.move(places, words, metric, step, _leapfrogs(length, step))
+            outcome = Outcome.INTERRUPTED
+        return joined(kept), outcome
 
 
 class _Tuned(NamedTuple):
@@ -198,17 +163,87 @@ class _Tuned(NamedTuple):
     length: float
 
 
-def _leapfrogs(length: float, step: float) -> int:
-    return int(np.clip(np.ceil(length / step), 1, _LEAPFROGS))
+class _Crowd:
+    """The chains of a run, in groups that adapt by themselves in a window, on a core each."""
+
+    def __init__(self, ensemble: Ensemble, target: Target, method: ManyChains, states: list[State]) -> None:
+        self._ensemble, self._target, self._method, self._states = ensemble, target, method, states
+        self._count = 1  # steps of a call, until it is known how long one takes
+
+    def advance(
+        self, wanted: range, tuned: _Tuned, run: Run, before: int, *, adapt: bool, learns: int
+    ) -> Iterator[Step]:
+        """Make these steps of a phase, before which there were others: those of each call, (chains, steps, ...)."""
+        total = self._method.warmup + self._method.draws
+        made = wanted.start
+        while made < wanted.stop:
+            count = min(self._count, wanted.stop - made)
+            shares = [chees.halton(i) for i in range(made, made + count)]
+            control = StepControl(count, shares, adapt, learns, self._method.target_accept)
+            began = time.perf_counter()
+            with self._target.precision():
+                # JAX begins with all groups before it waits for the first
+                begun = [self._ensemble.begin(state, control, tuned.metric) for state in self._states]
+                parts = [self._ensemble.steps(table, count) for _, table in begun]
+            self._states = [state for state, _ in begun]
+            together = jax.tree.map(lambda *columns: np.concatenate(columns, axis=1).swapaxes(0, 1), *parts)
+            each = (time.perf_counter() - began) / count
+            self._count = int(np.clip(_PAUSE / each, 1, min(2 * self._count, self._ensemble.rows)))
+            made += count
+            what = f"warm-up, step size {tuned.step:.2g}" if adapt else "sampling"
+            run.progress.update(before + made, total, what)
+            yield together
+
+    def agree(self, metric: Metric, *, restart: bool) -> _Tuned:
+        """Give all groups the mean step size and length, in logs; with `restart` what they saw of step sizes is
+        forgotten, as it was seen with another metric."""
+        sizes, lengths = ([getattr(state, name) for state in self._states] for name in ("step", "length"))
+        log_step = np.mean([np.asarray(each.log_average) for each in sizes]).astype(self._target.dtype)
+        log, average = (
+            np.mean([np.asarray(getattr(each, name)) for each in lengths]).astype(self._target.dtype)
+            for name in ("log", "average")
+        )
+        zero = np.zeros_like(log_step)
+        centre = log_step + np.log(2.0).astype(log_step.dtype)
+        fresh = steps.DualAveraging(log_step, log_step, zero, zero, centre)
+        self._states = [
+            state._replace(
+                step=fresh if restart else state.step._replace(log_average=log_step),
+                length=state.length._replace(log=log, average=average),
+            )
+            for state in self._states
+        ]
+        return _Tuned(metric, float(np.exp(log_step)), float(np.exp(average)))
 
 
-def _fit(history: list[Places], rank: int) -> Metric:
-    """The metric from the draws of all chains together, but for those that are still on their way."""
-    z, g, log_density = (np.stack(part, axis=1).astype(float) for part in zip(*history, strict=True))
+def joined(made: list[Step]) -> Step:
+    """Steps of several calls, one after the other."""
+    return jax.tree.map(lambda *columns: np.concatenate(columns, axis=1), *made)
+
+
+def _groups(chains: int, superchains: int) -> int:
+    """Groups of whole superchains with enough chains to adapt by: the same on any processor, so that the draws are."""
+    return max(count for count in (1, 2, 4, 8) if superchains % count == 0 and (count == 1 or chains >= 32 * count))
+
+
+def _states(places: Places, key: np.ndarray, groups: int, target: Target) -> list[State]:
+    """The chains at their starts, in so many groups."""
+    with target.precision():
+        first = jax.tree.map(np.asarray, steps.start(FIRST_STEP, target.dtype))
+    length = chees.start(_FIRST_LENGTH, target.dtype)
+    return [
+        State(Places(*part), word, np.uint32(0), first, length)
+        for *part, word in zip(*(np.split(column, groups) for column in (*places, key)), strict=True)
+    ]
+
+
+def _fit(seen: Places, before: Metric) -> Metric:
+    """The metric from the draws (chains, steps, ...) of all chains together, but for those still on their way."""
+    z, g, log_density = (np.asarray(part, float) for part in seen)
     low, middle, high = np.quantile(log_density[np.isfinite(log_density)], [0.25, 0.5, 0.75])
     here = log_density >= middle - _FAR * (high - low + np.sqrt(z.shape[-1] / 2))
     flat = (z.reshape(1, -1, z.shape[-1]), g.reshape(1, -1, z.shape[-1]), here.reshape(1, -1))
-    return fit(*flat, rank)
+    return fit(*flat, before.stretch.shape[-1])
 
 
 def _starts(target: Target, superchains: int, chains: int, generator: np.random.Generator) -> tuple[Places, np.ndarray]:
