@@ -57,10 +57,10 @@ class Sampled:
         seen: dict[str, Any] = {}
         advance = Chains.advance
 
-        def watched(chains, count, metrics, **settings):
+        def watched(chains, count, metrics, drawn, **settings):
             if settings["phase"] == SAMPLING:
                 seen.update(chains=chains, metric=metrics[0])
-            return advance(chains, count, metrics, **settings)
+            return advance(chains, count, metrics, drawn, **settings)
 
         Chains.advance = watched
         try:
@@ -92,7 +92,7 @@ class Sampled:
         chains = self.chains
         chains._budget = 10**8
         began = time.process_time()
-        steps = chains._run(range(1), [ROWS], False, chains._limit).gradients
+        steps = chains._run(range(1), np.array([ROWS]), False, chains._limit).gradients
         return 1e6 * (time.process_time() - began) / steps, steps / ROWS
 
     def bare(self) -> Any:
@@ -110,7 +110,7 @@ class Sampled:
             return lax.while_loop(lambda s: s[0] < count, further, (0, q, q * 0 + 1.0, q * 0, q[0] * 0))[-1]
 
         with target.precision():
-            q = self.chains.states[0].q
+            q = self.chains.states.q[0]
             program = jax.jit(loop).lower(q, 1e-4, 1, target.inputs).compile(compiler_options=target._options())
 
         def timed() -> float:

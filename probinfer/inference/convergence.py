@@ -59,7 +59,7 @@ class Convergence(NamedTuple):
 
 
 def convergence(
-    draws: np.ndarray, *, independent: bool = False, superchains: int = 0, errors: bool = True
+    draws: np.ndarray, *, independent: bool = False, superchains: int = 0, errors: bool = True, sizes: bool = True
 ) -> Convergence:
     """Convergence statistics of draws (entries, chains, draws per chain); see `Convergence` for what they are.
 
@@ -69,6 +69,7 @@ def convergence(
     superchains: the chains are so many groups, one after the other, each from one starting point: R-hat is then the
     nested one, which compares the groups and stays sharp for chains of a few draws. Margossian et al. (2024).
     errors: without them the Monte Carlo errors are NaN, and a third of the time is saved.
+    sizes: without them and the errors the effective sizes are NaN, and most of the rest is saved.
     """
     draws = np.asarray(draws)
     return convergence_of_blocks(
@@ -77,6 +78,7 @@ def convergence(
         independent=independent,
         superchains=superchains,
         errors=errors,
+        sizes=sizes,
     )
 
 
@@ -87,6 +89,7 @@ def convergence_of_blocks(
     independent: bool = False,
     superchains: int = 0,
     errors: bool = True,
+    sizes: bool = True,
     precision: float = _DOUBLE,
 ) -> Convergence:
     """`convergence` for draws which are fetched piece by piece: `block(start, stop)` -> (stop - start, chains, draws).
@@ -96,7 +99,7 @@ def convergence_of_blocks(
     Keeps memory at a few megabytes however many parameters there are, and uses the cores: NumPy's sorts and
     transforms release the interpreter lock.
     """
-    grouped = functools.partial(_chain_statistics, superchains=superchains, errors=errors)
+    grouped = functools.partial(_chain_statistics, superchains=superchains, errors=errors, sizes=sizes)
     statistics = _independent_statistics if independent else grouped
     spans = [(start, min(start + _BLOCK, entries)) for start in range(0, entries, _BLOCK)]
 
@@ -172,13 +175,16 @@ def _independent_statistics(x: np.ndarray) -> _Statistics:
     return _Statistics(total, total, np.full(entries, np.nan), *_errors(x, total, total))
 
 
-def _chain_statistics(x: np.ndarray, superchains: int = 0, *, errors: bool = True) -> _Statistics:
+def _chain_statistics(x: np.ndarray, superchains: int = 0, *, errors: bool = True, sizes: bool = True) -> _Statistics:
     split = split_chains(x)
     ordered, order = _sort(split)
     ranked = _scatter(_normal_scores(ordered), order, split.shape)
     folded = _folded_scores(ordered, order, split.shape)
     compare = functools.partial(_nested_r_hat, superchains=superchains) if superchains else _r_hat
     r_hat = np.fmax(compare(ranked), compare(folded))  # two balanced values fold into one, which says nothing: NaN
+    if not (sizes or errors):
+        unknown = np.full(len(x), np.nan)
+        return _Statistics(unknown, unknown, r_hat, unknown, unknown)
     if x.shape[2] % 2:  # splitting left the middle draw of each chain out, the quantiles of all draws need it
         ordered = np.sort(x.reshape(len(x), -1), axis=1)
     tails = [_ess(split_chains((x <= _quantile(ordered, p)[:, None, None]).astype(float))) for p in (TAIL, 1 - TAIL)]

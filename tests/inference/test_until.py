@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import probinfer as pi
+from probinfer.inference import until as until_module
 from probinfer.inference.convergence import convergence
 from probinfer.inference.mcmc import chains
 from probinfer.inference.until import Look, look_at
@@ -117,6 +118,32 @@ def test_a_coordinate_that_never_moves_reaches_no_goal():
     assert not until.met(look)
     assert until.next_look(look, 10_000, chains=2) > 200
     assert until.missed(look) == "ESS nan, wanted 10 and R-hat nan, wanted 1.5"
+
+
+def test_a_look_is_no_longer_than_it_takes(monkeypatch):
+    """At the slowest coordinate alone where that misses, without the ESS where the rule has none; whole at the end."""
+    draws = np.random.default_rng(1).normal(size=(4, 200, 30))
+    draws[..., 7] = draws[..., 7].cumsum(axis=1)
+    seen = []
+
+    def watched(positions, superchains, **settings):
+        seen.append((positions.shape[-1], settings.get("sizes", True)))
+        return look_at(positions, superchains, **settings)
+
+    monkeypatch.setattr(until_module, "look_at", watched)
+    whole = look_at(draws)
+    for rule, last, kinds in (
+        (pi.Until(ess=400), False, [(1, True)]),
+        (pi.Until(rhat=1.01), False, [(1, False)]),
+        (pi.Until(rhat=1.01), True, [(4, True)]),
+        (pi.Until(ess=1, rhat=9), False, [(1, True), (4, True), (30, True)]),
+    ):
+        seen.clear()
+        look = rule.look(draws, last=last)
+        assert seen == kinds
+        assert look.short == (len(kinds) == 1)
+        assert look.rhat == whole.rhat
+        assert look.ess == pytest.approx(whole.ess) or not kinds[-1][1]
 
 
 def test_a_look_comes_when_the_goal_may_be_near():

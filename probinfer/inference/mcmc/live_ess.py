@@ -46,9 +46,9 @@ class LiveESS:
         self._text = "sampling"
 
     def show(self, look: Look, every: int = 1) -> None:
-        """Show what was found in every so many-th draw."""
-        found = f", ESS {'at least ' * (every > 1)}{look.ess:.0f}, R-hat {look.rhat:.3f}"
-        self._text = f"sampling{found}" if np.isfinite(look.ess) else "sampling"
+        """Show what was found in every so many-th draw, if the ESS is known."""
+        if np.isfinite(look.ess):
+            self._text = f"sampling, ESS {'at least ' * (every > 1)}{look.ess:.0f}, R-hat {look.rhat:.3f}"
 
     def __call__(self) -> str:
         """The text."""
