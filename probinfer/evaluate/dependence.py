@@ -36,7 +36,8 @@ def partial_dependence(
         rows: as for `Predictor.predict`.
         name: of the input; of a vector, one of its columns: "X[0]".
         of: a `Quantity`, or several; None takes mean, sd and width.
-        at: the values v; None takes quantiles of the rows' values, of whole numbers all that occur if they are few.
+        at: the values v; None takes quantiles of the rows' values, of whole numbers all that occur if they are few, of
+            labels the most frequent.
         grid: how many of them.
         ice: give each row's own curve too (individual conditional expectation), in `.curves`.
         level: of the interval whose width is explained.
@@ -58,7 +59,7 @@ def partial_dependence(
     if name not in box.names:
         raise PredictionError(f"There is no input {name!r}; there are {', '.join(box.names)}.")
     place = box.names.index(name)
-    points = _points(box.table[:, place], bool(box.whole[place]), at, grid)
+    points = _points(box, place, at, grid)
     found = inspection.partial_dependence(
         estimator(box), box.table, [place], kind="both", method="brute", custom_values={place: points}
     )
@@ -67,27 +68,33 @@ def partial_dependence(
     each, _ = box.parted(curves)
     count = len(each)
     se = each.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.full_like(value, np.nan)
-    keys = [{"input": name, "at": float(point)} for point in points]
+    shown = [box.flat.shown(place, point) for point in points]
+    keys = [{"input": name, "at": value} for value in shown]
     table = long_table(box, keys, value=value, se=se, mcse=mcse)
-    return Explanation(
-        Kind.DEPENDENCE, predictor.outcome, level, table, _individual(box, points, each) if ice else None
-    )
+    return Explanation(Kind.DEPENDENCE, predictor.outcome, level, table, _individual(box, shown, each) if ice else None)
 
 
-def _points(values: np.ndarray, whole: bool, at: Any, grid: int) -> np.ndarray:
-    if at is not None:
-        points = np.unique(np.asarray(at, float))
-        if points.ndim != 1 or not len(points) or not np.isfinite(points).all():
-            raise PredictionError(f"at is {at!r}; wanted a list of finite numbers.")
-        return points
-    distinct = np.unique(values)
+def _points(box: Box, place: int, at: Any, grid: int) -> np.ndarray:
+    values = box.table[:, place]
+    values = values[~np.isnan(values)]
+    if at is not None or not len(values):
+        points = box.flat.asked(place, [] if at is None else at)
+        if points is None:
+            wanted = (
+                f"of {', '.join(box.flat.labels[place])}" if place in box.flat.labels else "of finite numbers or dates"
+            )
+            raise PredictionError(f"at is {at!r}; wanted a list {wanted}.")
+        return np.unique(points)
+    distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) <= grid:
         return distinct
+    if place in box.flat.labels:
+        return np.sort(distinct[np.argsort(-counts, kind="stable")[:grid]])
     points = np.quantile(values, np.linspace(0.0, 1.0, grid))
-    return np.unique(np.round(points) if whole else points)
+    return np.unique(np.round(points) if box.whole[place] else points)
 
 
-def _individual(box: Box, points: np.ndarray, each: np.ndarray) -> "pd.DataFrame":
+def _individual(box: Box, points: list[Any], each: np.ndarray) -> "pd.DataFrame":
     import pandas as pd
 
     count = len(each)
@@ -97,7 +104,7 @@ def _individual(box: Box, points: np.ndarray, each: np.ndarray) -> "pd.DataFrame
                 {
                     "quantity": quantity.value,
                     "row": np.repeat(np.arange(count), len(points)),
-                    "at": np.tile(points, count),
+                    "at": points * count,
                     "value": each[:, :, q].ravel(),
                 }
             )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.evaluate.flat_table import FlatTable
 from probinfer.evaluate.one_outcome import refuse_joint
 from probinfer.inference.settings import check_whole
 from probinfer.predict.family import Support
 from probinfer.predict.predictor import Predictor
-from probinfer.predict.rows import column_names, read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,30 +100,16 @@ class Box:
             raise PredictionError(f"predictor came as {type(predictor).__name__}; wanted a Predictor.")
         _check_explainable(predictor)
         self.predictor, self.level = predictor, level
-        columns, count = read_rows(rows, predictor.program)
-        if not count:
+        self.flat = FlatTable(predictor.program)
+        self.table = self.flat.read(rows)
+        if not len(self.table):
             raise PredictionError("There are no rows to explain; wanted at least one.")
-        self.names = [name for entry in predictor.inputs for name in column_names(entry)]
-        self.whole = np.array([entry.dtype != "float64" for entry in predictor.inputs for _ in column_names(entry)])
-        self.table = self._flat(columns)
+        self.names, self.whole = self.flat.names, self.flat.whole
         self._parts = _batches(predictor)
-
-    def read(self, rows: Any) -> np.ndarray:
-        """Other rows as a table."""
-        return self._flat(read_rows(rows, self.predictor.program)[0])
-
-    def columns(self, table: np.ndarray) -> dict[str, np.ndarray]:
-        """A table as rows of the model."""
-        table, found, start = np.asarray(table, float), {}, 0
-        for entry in self.predictor.inputs:
-            size = len(column_names(entry))
-            found[entry.name] = table[:, start : start + size].reshape(len(table), *entry.shape)
-            start += size
-        return found
 
     def __call__(self, table: np.ndarray) -> np.ndarray:
         """(n, quantities * (1 + batches))."""
-        rows, answers = self.columns(table), []
+        rows, answers = self.flat.columns(table), []
         for predictor in (self.predictor, *self._parts):
             prediction = predictor.predict(rows, self.level)
             each = {"mean": prediction.mean, "sd": prediction.sd, "width": prediction.upper - prediction.lower}
@@ -140,12 +126,11 @@ class Box:
     @property
     def cells(self) -> list[dict[str, Any]]:
         """For each row and input of the table: which they are, and the value."""
-        rows = enumerate(self.table)
-        return [{"row": i, "input": n, "at": float(x)} for i, row in rows for n, x in zip(self.names, row, strict=True)]
-
-    def _flat(self, columns: dict[str, np.ndarray]) -> np.ndarray:
-        inputs = self.predictor.inputs
-        return np.concatenate([columns[e.name].reshape(-1, len(column_names(e))) for e in inputs], axis=1)
+        return [
+            {"row": i, "input": name, "at": self.flat.shown(column, row[column])}
+            for i, row in enumerate(self.table)
+            for column, name in enumerate(self.names)
+        ]
 
 
 def check_quantities(of: Any) -> tuple[Quantity, ...]:

@@ -8,7 +8,6 @@ from probinfer.evaluate.explanation import Box, Explanation, Kind, check_setting
 from probinfer.evaluate.library import library
 from probinfer.evaluate.sklearn_box import estimator
 from probinfer.predict.predictor import Predictor
-from probinfer.predict.rows import read_outcomes
 
 
 def permutation_importance(
@@ -51,13 +50,14 @@ def permutation_importance(
     inspection = library("sklearn.inspection", "explain")
     box = Box(predictor, rows, of, level)
     before = box(box.table)
-    y = None if outcomes is None else read_outcomes(outcomes, predictor.program, len(box.table))
+    if outcomes is not None:
+        predictor.log_score(box.flat.columns(box.table), outcomes)  # whether they fit
 
     def score(_: Any, table: np.ndarray, __: Any) -> dict[str, float]:
         found = dict(enumerate(-((box(table) - before) ** 2).mean(axis=0)))
         scores = {f"{number}": float(value) for number, value in found.items()}
-        if y is not None:
-            scores["log_score"] = float(predictor.log_score(box.columns(table), y).mean())
+        if outcomes is not None:
+            scores["log_score"] = float(predictor.log_score(box.flat.columns(table), outcomes).mean())
         return scores
 
     found = inspection.permutation_importance(
@@ -69,7 +69,7 @@ def permutation_importance(
     value, mcse = box.parted(np.sqrt(np.maximum(squares.mean(axis=1), 0.0)))
     spread, _ = box.parted(_over(np.sqrt(np.maximum(squares, 0.0))))
     table = long_table(box, [{"input": name} for name in box.names], value=value, se=spread, mcse=mcse)
-    if y is not None:
+    if outcomes is not None:
         import pandas as pd
 
         losses = found["log_score"].importances

@@ -54,7 +54,7 @@ def lime_weights(
         raise PredictionError("repeats is 1; wanted 2 or more, for the error.")
     tabular = library("lime.lime_tabular", "explain")
     box = Box(predictor, rows, of, level)
-    behind = box.read(background)
+    behind = box.flat.read(background)
     if len(behind) < 2:
         raise PredictionError(
             f"The background has {len(behind)} rows; wanted two or more, whose spread says what near is."

@@ -57,7 +57,7 @@ def shap_values(
             raise PredictionError("permutations is 1; wanted 2 or more, for the error, or None.")
     shap = library("shap", "explain")
     box = Box(predictor, rows, of, level)
-    behind = box.read(background)
+    behind = box.flat.read(background)
     if not len(behind):
         raise PredictionError("The background has no rows; wanted at least one.")
     if len(behind) > _BACKGROUND:

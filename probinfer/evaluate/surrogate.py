@@ -6,6 +6,7 @@ import numpy as np
 
 from probinfer.errors import PredictionError
 from probinfer.evaluate.explanation import Box, Explanation, Kind, check_settings
+from probinfer.evaluate.flat_table import FlatTable
 from probinfer.evaluate.library import library
 from probinfer.predict.predictor import Predictor
 
@@ -59,7 +60,7 @@ def surrogate_tree(
         spread = values[:, q].var()
         fidelity = 1 - np.mean((guessed - values[:, q]) ** 2) / spread if spread > 0 else np.nan
         leaves = model.fit(box.table, values[:, q]).apply(box.table)
-        for leaf, rule in _rules(model.tree_, box.names).items():
+        for leaf, rule in _rules(model.tree_, box.flat).items():
             inside = leaves == leaf
             mean, mcse = (part[q] for part in box.parted(answers[inside].mean(axis=0)))
             own, count = values[inside, q], int(inside.sum())
@@ -77,7 +78,7 @@ def surrogate_tree(
     return Explanation(Kind.SURROGATE, predictor.outcome, level, pd.DataFrame(parts))
 
 
-def _rules(tree: Any, names: list[str]) -> dict[int, str]:
+def _rules(tree: Any, flat: FlatTable) -> dict[int, str]:
     """The conditions that lead to each leaf, in words."""
     found: dict[int, str] = {}
 
@@ -85,9 +86,9 @@ def _rules(tree: Any, names: list[str]) -> dict[int, str]:
         if tree.children_left[node] == tree.children_right[node]:
             found[node] = " and ".join(conditions) or "always"
             return
-        name, threshold = names[tree.feature[node]], f"{tree.threshold[node]:.4g}"
-        walk(tree.children_left[node], (*conditions, f"{name} <= {threshold}"))
-        walk(tree.children_right[node], (*conditions, f"{name} > {threshold}"))
+        for child, below in ((tree.children_left, True), (tree.children_right, False)):
+            condition = flat.condition(tree.feature[node], tree.threshold[node], below=below)
+            walk(child[node], (*conditions, condition))
 
     walk(0, ())
     return found

@@ -89,7 +89,7 @@ class Chains(Turns):
         left = np.full(len(self), count)
         diverged = 0
 
-        def keep(chains: range, made: Made) -> None:
+        def take_in(chains: range, made: Made) -> None:
             nonlocal diverged
             rows = made.rows
             drawn.add(chains, made.done, rows)
@@ -102,7 +102,7 @@ class Chains(Turns):
 
         for chain in range(len(self)):
             while left[chain] > 0 and (known := self._record.take(phase, chain, int(left[chain]))) is not None:
-                keep(range(chain, chain + 1), _alone(*known))
+                take_in(range(chain, chain + 1), _alone(*known))
         groups = self._groups()
 
         def work(group: int) -> Made:
@@ -111,7 +111,7 @@ class Chains(Turns):
         def finish(group: int, made: Made) -> bool:
             chains = groups[group]
             self._budget = int(np.clip(made.gradients * _PAUSE / max(made.seconds, 1e-6), self._least(), 10**8))
-            keep(chains, made)
+            take_in(chains, made)
             self._record.keep_all(phase, chains, made.states, made.done, made.rows)
             numbers = f"step size {made.step_size:.2g}, {diverged} divergent, {self._gradients} gradients"
             so_far = (done + count) * len(self) - int(left.sum())

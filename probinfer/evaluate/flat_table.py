@@ -1,0 +1,106 @@
+"""Rows as a table of numbers, which is what explanation libraries take, and back. Imports numpy."""
+
+from typing import Any
+
+import numpy as np
+
+from probinfer.errors import PredictionError
+from probinfer.model.pipeline.raw import READERS, Place, take_columns
+from probinfer.predict.program import Program
+from probinfer.predict.rows import column_names, read_rows
+
+_DAY = np.timedelta64(1, "D") / np.timedelta64(1, "us")  # microseconds
+
+
+class FlatTable:
+    """How the rows of a program are a table, with a column for each number, label or date that a row brings.
+
+    names    of the columns
+    whole    which of them hold whole numbers, or labels
+    labels   by column, those of it: a label is its number there, in the order in which they came, sorted in each table
+
+    Dates are days since 1970. What is missing is NaN.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._kinds = [entry.dtype for entry in program.asked for _ in column_names(entry)]
+        self.names = [name for entry in program.asked for name in column_names(entry)]
+        self.whole = np.array([kind not in ("float64", "date") for kind in self._kinds])
+        self.labels: dict[int, list[str]] = {i: [] for i, kind in enumerate(self._kinds) if kind == "text"}
+
+    def read(self, rows: Any) -> np.ndarray:
+        """Rows as a table (rows, columns). Raises PredictionError."""
+        prepared = self._program.prepared
+        if prepared is None:
+            columns, _ = read_rows(rows, self._program)
+            entries = self._program.asked
+            return np.concatenate([columns[e.name].reshape(-1, len(column_names(e))) for e in entries], axis=1)
+        place = Place(PredictionError)
+        raw, count = take_columns(rows, prepared.columns, prepared.known, place)
+        table = np.empty((count, len(self.names)))
+        for i, (name, kind) in enumerate(prepared.columns.items()):
+            table[:, i] = self._numbers(i, READERS[kind](name, raw[name], place))
+        return table
+
+    def columns(self, table: np.ndarray) -> dict[str, np.ndarray]:
+        """A table as rows of the program."""
+        table, found, start = np.asarray(table, float), {}, 0
+        for entry in self._program.asked:
+            size = len(column_names(entry))
+            part = table[:, start : start + size]
+            if entry.dtype in ("text", "date"):
+                found[entry.name] = self._values(start, part[:, 0])
+            else:
+                found[entry.name] = part.reshape(len(table), *entry.shape)
+            start += size
+        return found
+
+    def asked(self, column: int, values: Any) -> np.ndarray | None:
+        """Values of a column as its numbers; None where they are no list of finite ones, or of known labels."""
+        if column in self.labels:
+            known = self.labels[column]
+            values = [str(value) for value in np.ravel(values)]
+            return np.array([known.index(v) for v in values], float) if set(values) <= set(known) else None
+        try:
+            if self._kinds[column] == "date":
+                values = self._numbers(column, np.asarray(values, "datetime64[us]"))
+            found = np.asarray(values, float)
+        except (TypeError, ValueError):
+            return None
+        return found if found.ndim == 1 and len(found) and np.isfinite(found).all() else None
+
+    def shown(self, column: int, number: float) -> Any:
+        """What a number of this column means: a number, a label, a date; None for what is missing."""
+        if self._kinds[column] not in ("text", "date"):
+            return float(number)
+        value = self._values(column, np.array([number]))[0]
+        return None if value is None or value != value else value
+
+    def condition(self, column: int, threshold: float, *, below: bool) -> str:
+        """ "`name <= threshold`, or beyond it, in words that hold for labels and dates too."""
+        name, kind = self.names[column], self._kinds[column]
+        if kind == "text":
+            chosen = [label for i, label in enumerate(self.labels[column]) if (i <= threshold) == below]
+            return f"{name} is {' or '.join(chosen)}"
+        value = f"{threshold:.4g}" if kind != "date" else str(self.shown(column, threshold))[:10]
+        return f"{name} {'<=' if below else '>'} {value}"
+
+    def _numbers(self, column: int, values: np.ndarray) -> np.ndarray:
+        if column in self.labels:
+            known = self.labels[column]
+            known += sorted({value for value in values if value is not None} - set(known))
+            places: dict[str | None, float] = {label: float(i) for i, label in enumerate(known)} | {None: np.nan}
+            return np.array([places[value] for value in values], float)
+        if values.dtype.kind == "M":
+            return np.where(np.isnat(values), np.nan, values.astype("datetime64[us]").astype(float) / _DAY)
+        return values
+
+    def _values(self, column: int, numbers: np.ndarray) -> np.ndarray:
+        missing = np.isnan(numbers)
+        if column in self.labels:
+            known = np.array([*self.labels[column], None], object)
+            last = len(known) - 2
+            return known[np.where(missing, -1, np.clip(np.rint(np.where(missing, 0, numbers)), 0, last)).astype(int)]
+        days = np.rint(np.where(missing, 0, numbers) * _DAY).astype("datetime64[us]")
+        return np.where(missing, np.datetime64("NaT", "us"), days)
