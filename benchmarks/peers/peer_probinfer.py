@@ -11,14 +11,14 @@ from probinfer.inference.mcmc.chains import Chains
 
 
 def count_steps():
-    """A list to which every block of draws, those of the warm-up too, adds its number of leapfrogs from now on."""
+    """A list to which whatever is drawn from now on, in the warm-up too, adds its number of leapfrogs."""
     counted = []
     advance = Chains.advance
 
-    def counting(self, *args, **settings):
-        blocks = advance(self, *args, **settings)
-        counted.append(sum(int(block.info.steps[: int(block.done)].sum()) for chain in blocks for block in chain))
-        return blocks
+    def counting(self, count, metrics, drawn, **settings):
+        before = drawn.shortest
+        advance(self, count, metrics, drawn, **settings)
+        counted.append(int(drawn.rows(before).info.steps.sum()))
 
     Chains.advance = counting
     return counted

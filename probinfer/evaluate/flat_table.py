@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import PredictionError
-from probinfer.model.pipeline.raw import READERS, Place, take_columns
+from probinfer.model.pipeline.raw import READERS, Place, labels, take_columns
 from probinfer.predict.program import Program
 from probinfer.predict.rows import column_names, read_rows
 
@@ -28,6 +28,8 @@ class FlatTable:
         self.names = [name for entry in program.asked for name in column_names(entry)]
         self.whole = np.array([kind not in ("float64", "date") for kind in self._kinds])
         self.labels: dict[int, list[str]] = {i: [] for i, kind in enumerate(self._kinds) if kind == "text"}
+        self._gaps: set[int] = set()
+        self._hours: set[int] = set()  # columns of dates that are not whole days
 
     def read(self, rows: Any) -> np.ndarray:
         """Rows as a table (rows, columns). Raises PredictionError."""
@@ -41,6 +43,9 @@ class FlatTable:
         table = np.empty((count, len(self.names)))
         for i, (name, kind) in enumerate(prepared.columns.items()):
             table[:, i] = self._numbers(i, READERS[kind](name, raw[name], place))
+        self._gaps |= set(np.flatnonzero(np.isnan(table).any(axis=0)).tolist())
+        days = [i for i, kind in enumerate(self._kinds) if kind == "date"]
+        self._hours |= {i for i in days if (np.nan_to_num(table[:, i]) % 1 != 0).any()}
         return table
 
     def columns(self, table: np.ndarray) -> dict[str, np.ndarray]:
@@ -60,8 +65,12 @@ class FlatTable:
         """Values of a column as its numbers; None where they are no list of finite ones, or of known labels."""
         if column in self.labels:
             known = self.labels[column]
-            values = [str(value) for value in np.ravel(values)]
-            return np.array([known.index(v) for v in values], float) if set(values) <= set(known) else None
+            try:
+                read = labels(self.names[column], np.ravel(np.asarray(values, object)), Place(PredictionError))
+            except PredictionError:
+                return None
+            usable = len(read) and set(read) <= set(known)
+            return np.array([known.index(value) for value in read], float) if usable else None
         try:
             if self._kinds[column] == "date":
                 values = self._numbers(column, np.asarray(values, "datetime64[us]"))
@@ -71,20 +80,37 @@ class FlatTable:
         return found if found.ndim == 1 and len(found) and np.isfinite(found).all() else None
 
     def shown(self, column: int, number: float) -> Any:
-        """What a number of this column means: a number, a label, a date; None for what is missing."""
+        """What a number of this column means: a number, a label, a date; NaN or None for what is missing."""
         if self._kinds[column] not in ("text", "date"):
             return float(number)
         value = self._values(column, np.array([number]))[0]
         return None if value is None or value != value else value
 
-    def condition(self, column: int, threshold: float, *, below: bool) -> str:
-        """ "`name <= threshold`, or beyond it, in words that hold for labels and dates too."""
-        name, kind = self.names[column], self._kinds[column]
-        if kind == "text":
-            chosen = [label for i, label in enumerate(self.labels[column]) if (i <= threshold) == below]
-            return f"{name} is {' or '.join(chosen)}"
-        value = f"{threshold:.4g}" if kind != "date" else str(self.shown(column, threshold))[:10]
-        return f"{name} {'<=' if below else '>'} {value}"
+    def missing(self, table: np.ndarray) -> str | None:
+        """Where a table has a gap, in words."""
+        gaps = np.argwhere(np.isnan(table))
+        return (
+            f"{self.names[gaps[0][1]]} is missing in row {gaps[0][0]} (the first row is row 0)" if len(gaps) else None
+        )
+
+    def condition(self, column: int, low: float, high: float, *, missing: bool) -> str:
+        """In words, that a column is above one number and no more than another, or may be missing too."""
+        name, missing = self.names[column], missing and column in self._gaps
+        if column in self.labels:
+            chosen = [label for i, label in enumerate(self.labels[column]) if low < i <= high]
+            return f"{name} is {' or '.join([*chosen, *['missing'] * missing])}"
+        bounds = [("> ", low), ("<= ", high)]
+        told = [f"{name} {sign}{self._told(column, bound)}" for sign, bound in bounds if np.isfinite(bound)]
+        if low == np.inf:
+            return f"{name} is missing"
+        if not told:
+            return f"{name} is not missing"
+        return f"({' and '.join(told)} or missing)" if missing else " and ".join(told)
+
+    def _told(self, column: int, number: float) -> str:
+        if self._kinds[column] != "date":
+            return f"{number:.4g}"
+        return str(self.shown(column, number))[: 16 if column in self._hours else 10]
 
     def _numbers(self, column: int, values: np.ndarray) -> np.ndarray:
         if column in self.labels:

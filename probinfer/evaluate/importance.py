@@ -8,6 +8,7 @@ from probinfer.evaluate.explanation import Box, Explanation, Kind, check_setting
 from probinfer.evaluate.library import library
 from probinfer.evaluate.sklearn_box import estimator
 from probinfer.predict.predictor import Predictor
+from probinfer.predict.rows import read_outcomes
 
 
 def permutation_importance(
@@ -51,7 +52,7 @@ def permutation_importance(
     box = Box(predictor, rows, of, level)
     before = box(box.table)
     if outcomes is not None:
-        predictor.log_score(box.flat.columns(box.table), outcomes)  # whether they fit
+        read_outcomes(outcomes, predictor.program, len(box.table))  # whether they fit
 
     def score(_: Any, table: np.ndarray, __: Any) -> dict[str, float]:
         found = dict(enumerate(-((box(table) - before) ** 2).mean(axis=0)))

@@ -43,7 +43,8 @@ def lime_weights(
         (how well the line fits near by; read no weights where it is low).
 
     Raises:
-        PredictionError: rows or background do not fit, or a random row is one that the model has no answer for.
+        PredictionError: rows or background do not fit or have gaps, or a random row is one that the model has no
+            answer for.
         MissingExtra: lime is not installed.
 
     The weights depend on how wide near is (0.75 sqrt(inputs) sds) and on the ridge. For shares that add up take
@@ -59,6 +60,11 @@ def lime_weights(
         raise PredictionError(
             f"The background has {len(behind)} rows; wanted two or more, whose spread says what near is."
         )
+    for what, table in (("rows", box.table), ("background", behind)):
+        if gap := box.flat.missing(table):
+            raise PredictionError(
+                f"LIME has no distance to what is missing, and of the {what} {gap}. Fill it in before."
+            )
     outputs = len(box(box.table[:1])[0])
     weights = np.zeros((repeats, *box.table.shape, outputs))
     fits = np.zeros((repeats, len(box.table), outputs))

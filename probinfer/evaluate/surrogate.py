@@ -82,13 +82,16 @@ def _rules(tree: Any, flat: FlatTable) -> dict[int, str]:
     """The conditions that lead to each leaf, in words."""
     found: dict[int, str] = {}
 
-    def walk(node: int, conditions: tuple[str, ...]) -> None:
+    def walk(node: int, limits: dict[int, tuple[float, float, bool]]) -> None:
+        """`limits` of the columns asked about so far: above, up to, and whether what is missing comes here too."""
         if tree.children_left[node] == tree.children_right[node]:
-            found[node] = " and ".join(conditions) or "always"
+            told = [flat.condition(column, low, high, missing=gaps) for column, (low, high, gaps) in limits.items()]
+            found[node] = " and ".join(told) or "always"
             return
-        for child, below in ((tree.children_left, True), (tree.children_right, False)):
-            condition = flat.condition(tree.feature[node], tree.threshold[node], below=below)
-            walk(child[node], (*conditions, condition))
+        column, threshold, left = tree.feature[node], tree.threshold[node], bool(tree.missing_go_to_left[node])
+        low, high, gaps = limits.get(column, (-np.inf, np.inf, True))
+        walk(tree.children_left[node], limits | {column: (low, min(high, threshold), gaps and left)})
+        walk(tree.children_right[node], limits | {column: (max(low, threshold), high, gaps and not left)})
 
-    walk(0, ())
+    walk(0, {})
     return found

@@ -120,11 +120,12 @@ class Until:
         a goal, or the rule is met, or this is the `last` look."""
         dim = positions.shape[-1]
         chosen = slowest(positions, _FEW)
-        for count in (1, len(chosen)) if not last else (len(chosen),):
-            look = look_at(positions[..., chosen[-count:]], superchains, sizes=last or self.ess is not None)
+        sizes = last or self.ess is not None
+        for count in sorted({1, len(chosen)}) if not last else [len(chosen)]:
+            look = look_at(positions[..., chosen[-count:]], superchains, sizes=sizes)
             if not self.met(look):
                 return look if count == dim else look._replace(short=True)
-        return look_at(positions, superchains)
+        return look if count == dim and sizes else look_at(positions, superchains)
 
     def next_look(self, look: Look | None, budget: int, chains: int) -> int:
         """Draws per chain after which to look again; not where the ESS, which is at most N log10(N) for N draws of all

@@ -1,5 +1,7 @@
 """Explanations of predictors that take raw rows: labels, dates and gaps as inputs, under their own names."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,6 +78,43 @@ def test_importance_and_trees_know_raw_columns(predictor):
     assert parts["share"].sum() == pytest.approx(1)
 
 
+def test_rules_say_where_gaps_go(predictor):
+    """Of the income alone, whose gaps the model fills in with the median and marks."""
+    same = RAW.assign(size=50.0, town="A", county="X", day=RAW.day[0])
+    table = pi.surrogate_tree(predictor, same, max_depth=2, of=pi.Quantity.MEAN).table
+    gaps = RAW.income.isna().to_numpy()
+    covered = np.zeros(len(RAW), int)
+    for rule, share in zip(table["rule"], table["share"], strict=True):
+        words = re.findall(r"income (>|<=) (\S+?)(?=\)| |$)", rule)
+        low, high = ([float(number) for sign, number in words if sign == kind] for kind in (">", "<="))
+        inside = (RAW.income > max(low, default=-np.inf)) & (RAW.income <= min(high, default=np.inf))
+        inside = gaps if rule == "income is missing" else inside | (gaps & ("missing" in rule and "not" not in rule))
+        assert inside.mean() == pytest.approx(share), rule
+        covered += inside
+    assert (covered == 1).all()
+
+
+def test_conditions_in_words(predictor):
+    flat = FlatTable(predictor.program)
+    flat.read(RAW)
+    size, town, income, day, _ = range(5)
+    inf = np.inf
+    for column, limits, missing, text in (
+        (size, (-inf, 2.0), True, "size <= 2"),
+        (size, (1.0, 2.0), True, "size > 1 and size <= 2"),
+        (town, (0.5, inf), True, "town is B or C"),
+        (town, (-inf, 1.5), True, "town is A or B"),
+        (income, (inf, inf), True, "income is missing"),
+        (income, (-inf, inf), False, "income is not missing"),
+        (income, (3.0, inf), True, "(income > 3 or missing)"),
+        (day, (-inf, 0.5), True, "day <= 1970-01-01"),
+    ):
+        assert flat.condition(column, *limits, missing=missing) == text
+    flat.read(RAW.assign(day=pd.Timestamp("2024-01-01 17:30"), town=[None, *RAW.town[1:]]))
+    assert flat.condition(day, 0.5, inf, missing=True) == "day > 1970-01-01T12:00"
+    assert flat.condition(town, 1.5, inf, missing=True) == "town is C or missing"
+
+
 @pytest.mark.long
 def test_shap_and_lime_of_raw_rows(predictor):
     whole = RAW.assign(income=RAW.income.fillna(50.0))
@@ -96,7 +135,9 @@ def test_shap_and_lime_of_raw_rows(predictor):
     ("call", "text"),
     [
         (lambda p: pi.partial_dependence(p, RAW, "town", at=["D"]), r"at is \['D'\]; wanted a list of A, B, C"),
+        (lambda p: pi.partial_dependence(p, RAW, "town", at=[]), r"at is \[\]; wanted a list of A, B, C"),
         (lambda p: pi.partial_dependence(p, RAW, "day", at=["soon"]), "wanted a list of finite numbers or dates"),
+        (lambda p: pi.lime_weights(p, NEW[:3], RAW), r"of the background income is missing in row 0 \(the first"),
         (lambda p: pi.partial_dependence(p, RAW, "X"), "There is no input 'X'; there are size, town"),
         (lambda p: pi.permutation_importance(p, RAW.drop(columns="town")), "The rows lack town"),
     ],

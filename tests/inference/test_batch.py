@@ -166,17 +166,17 @@ def test_no_chain_waits_for_the_tree_of_another(target):
     """All have their draws after as many gradients as the chain that takes most of them needs for its own."""
     count = 64
     states, metrics = begun(target, count)
-    states = [state._replace(step=states[2].step) for state in states]
+    states = stacked([state._replace(step=states[2].step) for state in states])
     program = Batch(METHOD.kernel(), target, 3, count)
     with ThreadPoolExecutor(1) as pool:
         made = BatchedChains(pool, program, target, states, 0.8, DEPTH, Record(None, 3, target.dtype))
         made._budget = 10**6
         made._prepare(metrics)
-        block = made._run(range(count), [10] * count, False, DEPTH)
-    each = [int(result.info.steps.sum()) for _, _, result in block.draws]
-    assert block.gradients == max(each)
-    waiting = np.stack([result.info.steps for _, _, result in block.draws]).max(0).sum()
-    assert waiting > 1.3 * max(each)  # gradients, if they did
+        block = made._run(range(count), np.full(count, 10), False, DEPTH)
+    assert (block.done == 10).all()
+    each = block.rows.info.steps.sum(axis=1)
+    assert block.gradients == each.max()
+    assert block.rows.info.steps.max(axis=0).sum() > 1.3 * each.max()  # gradients, if they did
 
 
 def test_a_run_is_that_of_threads(usual):

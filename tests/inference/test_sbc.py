@@ -22,7 +22,7 @@ REPLICATIONS = 320
 DRAWS = (KEPT + 1) // 2 * THIN
 METHOD = pi.NUTS(chains=2, draws=DRAWS)
 POPULATIONS = {
-    "ManyChains": pi.ManyChains(chains=32, draws=20, superchains=8, warmup=150),
+    "ManyChains": pi.ManyChains(chains=64, draws=20, superchains=8, warmup=150),
     "Tempering": pi.Tempering(chains=2, draws=DRAWS, warmup=400),
     "SMC": pi.SMC(chains=2, particles=DRAWS),
 }

@@ -46,7 +46,7 @@ def learn(length: Length, x: Any, y: Any, velocity: Any, acceptance: Any, share:
     log = jnp.clip(log, np.log(_SHORTEST), np.log(_LONGEST))
     weight = jnp.minimum(1.0, 4.0 / (count + 3.0))
     learned = Length(log, (1 - weight) * length.average + weight * log, mean, square, count)
-    return jax.tree.map(lambda new, old: jnp.where(jnp.isfinite(slope), new, old), learned, length)
+    return jax.tree.map(lambda new, old: jnp.where(jnp.isfinite(square), new, old), learned, length)
 
 
 def gradient(length: Length, x: Any, y: Any, velocity: Any, acceptance: Any, share: Any) -> Any:

@@ -37,9 +37,9 @@ class ManyChains:
         T maximises E[(|x' - E x'|² - |x - E x|²)²] / 4   (ChEES)
 
     All chains adapt together: the metric by Fisher divergence from every draw of each; the step size by dual averaging
-    and T by stochastic ascent in groups of 32 chains or more, which agree whenever the metric is fitted. A few hundred
-    steps in time make ten thousand draws, and steps follow one another inside of a compiled program, which suits GPUs,
-    and CPUs with cheap densities.
+    and T by stochastic ascent, on a CPU in groups of 32 chains or more, which agree whenever the metric is fitted.
+    A few hundred steps in time make ten thousand draws, and steps follow one another inside of a compiled program,
+    which suits GPUs, and CPUs with cheap densities.
 
     Args:
         chains: how many; a multiple of `superchains`.
@@ -136,9 +136,11 @@ class ManyChains:
         for before, end in itertools.pairwise([0, *ends]):
             for made in crowd.advance(range(before, end), tuned, run, 0, adapt=True, learns=ends[0]):
                 history.append(made)
-            steps_seen = joined(history)
             if end < self.warmup:
-                metric = _fit(jax.tree.map(lambda column, end=end: column[:, end // 2 :], steps_seen.places), metric)
+                seen = joined(history).places
+                metric = _fit(
+                    jax.tree.map(lambda column, end=end: column[:, end // 2 :], seen), metric.stretch.shape[-1]
+                )
             tuned = crowd.agree(metric, restart=end < self.warmup)
         return tuned
 
@@ -147,7 +149,8 @@ class ManyChains:
         outcome = Outcome.COMPLETED
         try:
             for made in crowd.advance(range(self.draws), tuned, run, self.warmup, adapt=False, learns=0):
-                kept.append(made._replace(places=made.places._replace(g=made.places.g[..., :0])))
+                none = np.empty((*made.places.g.shape[:2], 0), made.places.g.dtype)
+                kept.append(made._replace(places=made.places._replace(g=none)))
         except KeyboardInterrupt:
             if not kept:
                 raise
@@ -218,11 +221,11 @@ class _Crowd:
 
 def joined(made: list[Step]) -> Step:
     """Steps of several calls, one after the other."""
-    return jax.tree.map(lambda *columns: np.concatenate(columns, axis=1), *made)
+    return jax.tree.map(lambda *columns: np.ascontiguousarray(np.concatenate(columns, axis=1)), *made)
 
 
 def _groups(chains: int, superchains: int) -> int:
-    """Groups of whole superchains with enough chains to adapt by: the same on any processor, so that the draws are."""
+    """Groups of whole superchains with enough chains to adapt by: the same on any CPU, so that the draws are."""
     return max(count for count in (1, 2, 4, 8) if superchains % count == 0 and (count == 1 or chains >= 32 * count))
 
 
@@ -237,13 +240,13 @@ def _states(places: Places, key: np.ndarray, groups: int, target: Target) -> lis
     ]
 
 
-def _fit(seen: Places, before: Metric) -> Metric:
+def _fit(seen: Places, rank: int) -> Metric:
     """The metric from the draws (chains, steps, ...) of all chains together, but for those still on their way."""
     z, g, log_density = (np.asarray(part, float) for part in seen)
     low, middle, high = np.quantile(log_density[np.isfinite(log_density)], [0.25, 0.5, 0.75])
     here = log_density >= middle - _FAR * (high - low + np.sqrt(z.shape[-1] / 2))
     flat = (z.reshape(1, -1, z.shape[-1]), g.reshape(1, -1, z.shape[-1]), here.reshape(1, -1))
-    return fit(*flat, before.stretch.shape[-1])
+    return fit(*flat, rank)
 
 
 def _starts(target: Target, superchains: int, chains: int, generator: np.random.Generator) -> tuple[Places, np.ndarray]:

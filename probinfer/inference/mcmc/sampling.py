@@ -86,7 +86,7 @@ def sample(
         if until is None:
             continue
         if until.has_goal and count and not chains.interrupted:
-            look = until.look(drawn.positions(), superchains, last=count >= budget)
+            look = until.look(drawn.positions(), superchains, last=count >= budget or chains.late)
             live.show(look)
             if until.met(look):
                 break
