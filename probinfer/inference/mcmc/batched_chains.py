@@ -33,18 +33,15 @@ class BatchedChains(Chains):
         groups = self._groups()
         with self._target.precision():
             if self._block.shares(alike=alike):
-                self._metrics = [self._placed(metrics[0])] * len(groups)
+                self._metrics = [self._put(metrics[0])] * len(groups)
             elif alike:
                 width = self._block.width
                 self._metrics = [
-                    self._placed(Metric(*(np.broadcast_to(part, (width, *part.shape)) for part in metrics[0])))
+                    self._put(Metric(*(np.broadcast_to(part, (width, *part.shape)) for part in metrics[0])))
                 ] * len(groups)
             else:
                 every = Metric(*(np.stack(column) for column in zip(*metrics, strict=True)))
-                self._metrics = [self._placed(self._padded(every, group)) for group in groups]
-
-    def _placed(self, metric: Metric) -> Metric:
-        return jax.tree.map(lambda a: jax.numpy.asarray(a, self._target.dtype), metric)
+                self._metrics = [self._put(self._padded(every, group)) for group in groups]
 
     def _groups(self) -> list[range]:
         width = self._block.width

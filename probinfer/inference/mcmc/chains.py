@@ -49,6 +49,7 @@ class Chains(Turns):
         self._budget = self._least()
         self._gradients = 0
         self._metrics: Any = None
+        self._at_hand: dict[int, tuple[Metric, Metric]] = {}  # by id, with the metric, so that the id stays its own
         self.states = jax.tree.map(np.array, states)
 
     def __len__(self) -> int:
@@ -134,10 +135,18 @@ class Chains(Turns):
 
     def _prepare(self, metrics: list[Metric]) -> None:
         """What the blocks to come have in common."""
-        self._metrics = jax.tree.map(lambda a: np.asarray(a, self._target.dtype), metrics)
-        if not self._target.devices:  # carried over once, and not in every call
-            with self._target.precision():
-                self._metrics = jax.device_put(self._metrics)
+        known, self._at_hand = self._at_hand, {}
+        for metric in metrics:  # carried over once, and not in every call or for every chain
+            if id(metric) not in self._at_hand:
+                self._at_hand[id(metric)] = known.get(id(metric)) or (metric, self._put(metric))
+        self._metrics = [self._at_hand[id(metric)][1] for metric in metrics]
+
+    def _put(self, metric: Metric) -> Metric:
+        metric = jax.tree.map(lambda part: np.asarray(part, self._target.dtype), metric)
+        if self._target.devices:
+            return metric
+        with self._target.precision():
+            return jax.device_put(metric)
 
     def _groups(self) -> list[range]:
         """The chains that one call of a program advances."""
