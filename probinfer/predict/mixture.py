@@ -87,7 +87,8 @@ def _defined(
     found = finite(places, levels) & (jnp.isfinite(epistemic) | ~jnp.isfinite(means).all(axis=1))
     for name, parameter in list(zip(family.parameters, parameters, strict=True))[2 if family.traced else 0 :]:
         right = ~jnp.isnan(parameter) if family.traced or name in _ENDLESS else jnp.isfinite(parameter)
-        found &= right.all(axis=tuple(range(1, parameter.ndim)))
+        # counted: of a number that is the same everywhere XLA knows the sum at once, and an "all" it would work out
+        found &= (~right).sum(axis=tuple(range(1, parameter.ndim))) == 0
     return found
 
 
