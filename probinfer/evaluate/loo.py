@@ -263,7 +263,7 @@ def _refitted(result: LOO, posterior: Posterior, refit: bool, most: int, seed: A
         seed,
         progress=progress,
         after=lambda fold: float(
-            fold.predictor.log_score(refits.rows_at(fold.test), np.asarray(refits.outcomes[fold.test], float))[0]
+            fold.predictor.log_score(refits.rows_at(fold.test), refits.outcomes_at(fold.test))[0]
         ),
     )
     pointwise, refitted = result.pointwise.copy(), result.refitted.copy()

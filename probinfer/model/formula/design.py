@@ -112,9 +112,26 @@ class Design:
         """The matrix of training rows. Raises DataError where a number is not finite."""
         with np.errstate(all="ignore"):
             found = self.matrix(columns, np)
-        for label, values in zip(self.labels, found.T, strict=True):
-            refuse_not_finite(label, values, columns)
+        self.refuse_not_finite(found, columns)
         return found
+
+    def refuse_not_finite(self, matrix: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+        """Raise DataError where a number of the matrix of these columns is not finite, naming column and row."""
+        for label, values in zip(self.labels, matrix.T, strict=True):
+            refuse_not_finite(label, values, columns)
+
+    def refuse_idle_levels(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Raise DataError for a level that is declared and that no row has."""
+        factors = [factor for term in self.terms for block in term.blocks for factor, _ in block.factors]
+        for factor in factors:
+            if factor.codes:
+                came = set(columns[factor.codes].tolist())
+                idle = [level for code, level in enumerate(factor.levels) if code not in came]
+                if idle:
+                    raise DataError(
+                        f"No row has {factor.name} = {idle[0]}, so nothing can be learned of its coefficient; leave "
+                        f"{idle[0]!r} out of levels=."
+                    )
 
 
 def fit_design(
