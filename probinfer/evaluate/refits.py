@@ -129,8 +129,8 @@ class Refits:
 
     def _fit_anew(self, train: np.ndarray, test: np.ndarray, seed: Any) -> Fold:
         """Of a model with preprocessing, fitted with all it knows of its rows to those of the fold alone. Groups that
-        only the rows left out have are answered from the population, where the model has one; classes of the outcome are
-        known from all rows, so that each fold has a probability for every one."""
+        only the rows left out have are answered from the population, where the model has one; the outcome's classes are
+        those of all rows, so that each fold has a probability for every one."""
         model, data = self.posterior.model, {name: np.asarray(values)[train] for name, values in self.data.items()}
         assert model is not None
         if self._classes is not None and self._classes.labels:

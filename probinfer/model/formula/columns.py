@@ -73,8 +73,10 @@ def take_raw(data: Any, names: Sequence[Name | str], source: Source) -> dict[str
 
 
 def categories_of(data: Any, name: str) -> list[Any] | None:
-    """The categories of a column of pandas' or Arrow's own type for them, in pandas' order (Arrow has that in which they
-    came, which says nothing: it is left out); None for another column."""
+    """The categories of a column of pandas' or Arrow's own type for them, in pandas' order; None for another column.
+
+    Arrow's order is the one they came in, which says nothing: it is left out.
+    """
     column = data[name] if not isinstance(data, Mapping) else data.get(name)
     dtype: Any = getattr(column, "dtype", None)
     if str(dtype) == "category":

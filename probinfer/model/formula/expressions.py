@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
 FITTED = ("scale", "standardize", "standardise", "center", "centre")  # these know mean and sd of the training rows
 OTHERS = ("I", "C", "poly", "offset")
 _MOST_POWER = 12
-_READ = re.compile(r"`([^`]+)`|\[[^\]]*\]|(?<![\w.])([^\W\d]\w*)(?![\w(])")  # columns in a name; no functions, no levels
+_READ = re.compile(r"`([^`]+)`|\[[^\]]*\]|(?<![\w.])([^\W\d]\w*)(?![\w(])")  # columns, not functions and levels
 
 
 class Expression(Protocol):

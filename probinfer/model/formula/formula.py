@@ -198,15 +198,15 @@ class SettledFormula(Model):
     def bind(self, data: Any = None) -> BoundModel:
         """Make the model's arguments of raw rows and bind it to them.
 
-        Raises DataError, naming the row, for outcomes that the family does not have, predictors that are not finite, and
-        labels or combinations of groups that training has not seen.
+        Raises DataError, naming the row, for outcomes that the family does not have, predictors that are not finite,
+        and labels or combinations of groups that training has not seen.
         """
-        raw = self.take(data)
+        raw, declared = self.take(data), self.declared
         arrays = {each.argument: each.apply(raw, TRAINING) for each in self.fitted.inputs}
         for each in self.fitted.outcomes:
             arrays[each.argument] = each.scaled(raw[each.column.name], TRAINING)
             if each.labels is None:
-                check_values(self.declared.response, self.declared.law, self.declared.family, arrays[each.argument], raw)
+                check_values(declared.response, declared.law, declared.family, arrays[each.argument], raw)
         with np.errstate(all="ignore"):
             derived = self.function.derived(arrays, np)
         self._check_derived(derived, arrays)
@@ -375,8 +375,8 @@ class _Settling:
             for called in correlation_names(name, terms):
                 if called in self.model.priors.given and called not in (*own, *effects):
                     raise ModelError(
-                        f"priors names {called!r}, and the correlations of {name} are {', '.join(own) or 'none'}: of one "
-                        "coefficient there is no correlation. Leave it out."
+                        f"priors names {called!r}, and the correlations of {name} are {', '.join(own) or 'none'}: of "
+                        "one coefficient there is no correlation. Leave it out."
                     )
 
     def _axes(

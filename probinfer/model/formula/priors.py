@@ -79,7 +79,7 @@ class Priors:
         return _expanded(name, prior, shape)
 
     def vector(self, name: str, default: Any, example: str) -> Any:
-        """The prior of a vector or matrix as a whole, of the default's shape and support; `example` is one, in words."""
+        """The prior of a vector or matrix as a whole, of the default's shape and support; `example` is one, as text."""
         prior = self.given.get(name, default)
         if tuple(prior.shape()) != tuple(default.shape()) or prior.event_shape != default.event_shape:
             raise ModelError(

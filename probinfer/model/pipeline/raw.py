@@ -148,7 +148,7 @@ def labels(name: str, values: np.ndarray, place: Place) -> np.ndarray:
         )
     endless = np.isinf(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
     if endless.any():
-        place.fail(f"{name} is {values[endless][0]} {place.at(endless)}; wanted a label: text, a number or True or False.")
+        place.fail(f"{name} is {values[endless][0]} {place.at(endless)}; wanted a label: text or a finite number.")
     distinct, places = np.unique(values, return_inverse=True)
     texts = np.empty(len(distinct), object)
     texts[:] = [_label(value) for value in distinct.tolist()]
