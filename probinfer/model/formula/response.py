@@ -134,9 +134,7 @@ def _apply(step: str, name: str, z: np.ndarray) -> tuple[Step, np.ndarray]:
     return Affine(mean, sd), (z - mean) / sd
 
 
-def check_values(
-    response: Response, law: Law, family: Family, z: np.ndarray, raw: Mapping[str, np.ndarray]
-) -> None:
+def check_values(response: Response, law: Law, family: Family, z: np.ndarray, raw: Mapping[str, np.ndarray]) -> None:
     """Raise DataError, naming the row, for numbers (as the model sees them) that the family does not have."""
     name = response.column.name
     bad = {
