@@ -831,3 +831,11 @@ def test_what_is_said_of_a_number_that_is_not_finite():
         settled("y ~ exp(z) + e + exp", frame=frame)
     with pytest.raises(DataError, match="where price in e is 10000; wanted"):
         settled("y ~ exp(`price in e`) + e", frame=frame.rename(columns={"z": "price in e"}))
+
+
+def test_classes_may_be_more_than_the_rows_have():
+    model = pi.formula("kind ~ x", pi.Family.BERNOULLI).with_classes("kind", ["r", "s"])
+    settled = model.settle(FRAME[FRAME.kind == "r"])
+    assert settled.fitted.outcomes[0].labels == ("r", "s")
+    with pytest.raises(DataError, match="kind is 't' in row .*; levels= has r, s"):
+        model.settle(FRAME)
