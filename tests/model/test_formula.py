@@ -641,6 +641,7 @@ def test_texts_that_are_no_formula(text, said, caret):
         (FRAME.assign(y=FRAME.y.where(FRAME.index != 7)), "y ~ a", "GAUSSIAN", "y is missing in row 7"),
         (FRAME.assign(x=FRAME.x.where(FRAME.index != 7, 0)), "y ~ log(x)", "GAUSSIAN", "is -inf in row 7 .* x is 0"),
         (FRAME.assign(x=np.inf), "y ~ x", "GAUSSIAN", "x is inf in row 0"),
+        (FRAME.assign(x=np.inf), "y ~ (1 | x)", "GAUSSIAN", "x is inf in row 0 and 47 more .*; wanted a label"),
         (FRAME, "log(y) ~ x", "GAUSSIAN", "log wants numbers above"),
         (FRAME.assign(y=1.0), "y ~ x", "GAUSSIAN", "nothing to explain"),
         (FRAME.assign(d=pd.Timestamp("2024-01-01")), "y ~ d", "GAUSSIAN", "d holds dates"),
@@ -837,5 +838,5 @@ def test_classes_may_be_more_than_the_rows_have():
     model = pi.formula("kind ~ x", pi.Family.BERNOULLI).with_classes("kind", ["r", "s"])
     settled = model.settle(FRAME[FRAME.kind == "r"])
     assert settled.fitted.outcomes[0].labels == ("r", "s")
-    with pytest.raises(DataError, match="kind is 't' in row .*; levels= has r, s"):
+    with pytest.raises(DataError, match=r"kind is 't' in row .*; levels= has r, s"):
         model.settle(FRAME)
