@@ -633,6 +633,8 @@ def test_texts_that_are_no_formula(text, said, caret):
         (FRAME.assign(w=2 * FRAME.x - 3 * FRAME.z + 1), "y ~ x + z + w", "GAUSSIAN", "w is a sum of multiples of x, z"),
         (FRAME.assign(w=7.0), "y ~ x + w", "GAUSSIAN", "w is the same in every row, and so is the intercept"),
         (FRAME.assign(w=0.0), "y ~ 0 + w", "GAUSSIAN", "w is 0 in every row"),
+        (FRAME.assign(w=0.0), "y ~ w", "GAUSSIAN", "w is 0 in every row, .* leave it out"),
+        (FRAME[(FRAME.a != "a2") | (FRAME.b != "b2")], "y ~ a*b", "GAUSSIAN", r"a:b\[a2:b2\] is 0 .* or join levels"),
         (FRAME.assign(w="one"), "y ~ w", "GAUSSIAN", "w is 'one' in every row"),
         (FRAME.assign(w="one"), "y ~ (1 | w)", "GAUSSIAN", "w has the one level 'one'"),
         (FRAME.iloc[:3], "y ~ x + z + year", "GAUSSIAN", "3 rows for 4 coefficients"),

@@ -189,13 +189,14 @@ def refuse_collinear(matrix: np.ndarray, names: Sequence[str], intercept: bool) 
     if intercept:
         centred = matrix - matrix.mean(axis=0)
         for name, values, spread in zip(names, matrix.T, np.abs(centred).max(axis=0), strict=True):
-            if spread <= 1e-12 * np.abs(values).max():
+            if values.any() and spread <= 1e-12 * np.abs(values).max():
                 raise DataError(f"{name} is the same in every row, and so is the intercept; leave {name} out.")
         matrix = centred
     lengths = np.linalg.norm(matrix, axis=0)
     for name, length in zip(names, lengths, strict=True):
         if length == 0.0:
-            raise DataError(f"{name} is 0 in every row, so nothing can be learned of its coefficient; leave it out.")
+            what = "leave its term out, or join levels in the table" if "[" in name else "leave it out"
+            raise DataError(f"{name} is 0 in every row, so nothing can be learned of its coefficient; {what}.")
     # what holds for the columns of R in X = Q R holds for those of X
     triangle = np.linalg.qr(matrix / lengths, mode="r") if width else np.zeros((0, 0))
     basis = np.zeros((len(triangle), 0))
