@@ -1,5 +1,6 @@
 """Metrics of outcomes that are classes. Imports numpy, scipy; scikit-learn when called."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ from probinfer.predict.prediction import Prediction
 
 BINS = 10
 _AUC_RESAMPLES = 200
+
+
+def by_codes(prediction: Prediction) -> Prediction:
+    """The prediction with codes 0, 1, … in the place of the labels of its classes."""
+    return replace(prediction, classes=None if prediction.classes is None else np.arange(len(prediction.classes)))
 
 
 def score(prediction: Prediction, y: np.ndarray, level: float, seed: int) -> Scores:

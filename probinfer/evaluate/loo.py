@@ -262,9 +262,7 @@ def _refitted(result: LOO, posterior: Posterior, refit: bool, most: int, seed: A
         folds,
         seed,
         progress=progress,
-        after=lambda fold: float(
-            fold.predictor.log_score(refits.rows_at(fold.test), np.asarray(refits.outcomes[fold.test], float))[0]
-        ),
+        after=lambda fold: float(fold.predictor.log_score(refits.rows_at(fold.test), refits.outcomes_at(fold.test))[0]),
     )
     pointwise, refitted = result.pointwise.copy(), result.refitted.copy()
     done = bad[: len(scores)]

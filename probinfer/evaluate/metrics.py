@@ -1,6 +1,5 @@
 """Metrics of predictions against what came: numbers and classes, each with its error. Imports numpy."""
 
-from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -84,7 +83,7 @@ def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: 
         prediction, predictor = source.predict(rows, level, quantiles=numbers.PINBALL), source
     if prediction.classes is not None and prediction.classes.dtype.kind == "O":  # labels: scored by their codes
         outcomes = class_codes(list(prediction.classes), outcomes, "outcomes")
-        prediction = replace(prediction, classes=np.arange(len(prediction.classes)))
+        prediction = classes.by_codes(prediction)
     y = plain_numbers("outcomes", outcomes).astype(float)
     check_outcomes(prediction, y)
     if prediction.classes is not None:

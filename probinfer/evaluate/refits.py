@@ -21,6 +21,7 @@ from probinfer.inference.montecarlo.growing import unconstrained
 from probinfer.inference.progress import Progress, make_progress
 from probinfer.model.kept_rows import KEPT, filled, maskable, row_names
 from probinfer.model.model import BoundModel, Model
+from probinfer.model.pipeline.prepared import FittedOutcome
 from probinfer.model.pipeline.raw import Place
 from probinfer.model.pipeline.steps import Unseen
 from probinfer.model.target import Target
@@ -87,7 +88,7 @@ class Refits:
         site = next(site for site in self.bound.observed if site.name == self.predictor.outcome)
         self.rows = site.shape[0]
         self.data = dict(posterior.data)
-        self.outcomes = _own_outcomes(self.predictor, self.bound, site.name)
+        self.outcomes, self._classes = _own_outcomes(self.predictor, self.bound, site.name)
         self._verified = False
         self._warm: Warm | None = None
         if self.bound.pipeline is not None:
@@ -112,6 +113,11 @@ class Refits:
         inputs = {entry.name: np.asarray(self.data[entry.name])[rows] for entry in self.predictor.inputs}
         return inputs or pd.DataFrame(index=range(len(rows)))
 
+    def outcomes_at(self, rows: np.ndarray) -> np.ndarray:
+        """What came in these rows, as a fold's predictor takes it: labels, where classes have them."""
+        came = np.asarray(self.outcomes)[rows]
+        return came.astype(float) if self._classes is None else self._classes.label(came.astype(int))
+
     def fit(self, train: np.ndarray, test: np.ndarray, seed: Any) -> Fold:
         """Fit to the rows `train` (numbers), for predicting the rows `test`."""
         if self.bound.pipeline is not None:
@@ -123,9 +129,12 @@ class Refits:
 
     def _fit_anew(self, train: np.ndarray, test: np.ndarray, seed: Any) -> Fold:
         """Of a model with preprocessing, fitted with all it knows of its rows to those of the fold alone. Groups that
-        only the rows left out have are answered from the population, where the model has one."""
+        only the rows left out have are answered from the population, where the model has one; the outcome's classes are
+        those of all rows, so that each fold has a probability for every one."""
         model, data = self.posterior.model, {name: np.asarray(values)[train] for name, values in self.data.items()}
         assert model is not None
+        if self._classes is not None and self._classes.labels:
+            model = model.with_classes(self._classes.argument, self._classes.labels)
         draws, whole, attrs = draw_again(
             target_for(self.method, model.bind(data)), self.method, warm=None, seed=seed, progress=False
         )
@@ -276,17 +285,13 @@ class Refits:
         self._verified = True
 
 
-def _own_outcomes(predictor: Predictor, bound: BoundModel, site: str) -> np.ndarray:
-    """What came, in units of its own where the model sees it transformed."""
+def _own_outcomes(predictor: Predictor, bound: BoundModel, site: str) -> tuple[np.ndarray, FittedOutcome | None]:
+    """What came, in units of its own where the model sees it transformed; of labels their codes, and what has them."""
     outcome = predictor.program.prepared.outcome if predictor.program.prepared else None
     if outcome is None or bound.raw is None:
-        return observed_value(bound, site)
-    if outcome.labels is not None:
-        raise ModelError(
-            f"The outcome {site} is made of labels by the pipeline, and folds are scored by numbers: give the column "
-            f"as codes, 0 to {len(outcome.labels) - 1}."
-        )
-    return outcome.own(bound.raw[outcome.column.name], Place(DataError))
+        return observed_value(bound, site), None
+    own = outcome.own(bound.raw[outcome.column.name], Place(DataError))
+    return own, outcome if outcome.labels is not None else None
 
 
 _refits: dict[str, Refits] = {}  # of the run that this process works for

@@ -58,7 +58,7 @@ class CrossValidation(Shown):
 
     @functools.cached_property
     def outcomes(self) -> np.ndarray:
-        """(m, …) what came in these rows."""
+        """(m, …) what came in these rows; of labels their codes."""
         return np.asarray(self.refits.outcomes[self.rows], float)
 
     @functools.cached_property
@@ -77,12 +77,13 @@ class CrossValidation(Shown):
     @functools.cached_property
     def scores(self) -> Scores:
         """`metrics` of these predictions. PredictionError for an outcome of several numbers per row."""
-        check_outcomes(self.prediction, self.outcomes)
-        if self.prediction.classes is not None:
-            return classes.score(self.prediction, self.outcomes, self.level, 0)
+        prediction = classes.by_codes(self.prediction)
+        check_outcomes(prediction, self.outcomes)
+        if prediction.classes is not None:
+            return classes.score(prediction, self.outcomes, self.level, 0)
         laws = []
         for fold in self.folds:
-            y = np.asarray(self.refits.outcomes[fold.test], float)
+            y = self.refits.outcomes_at(fold.test)
             laws.append(numbers.law_of(fold.predictor, self.refits.rows_at(fold.test), y, 0))
         law = numbers.Law(
             pit=self._ordered([law.pit for law in laws]),
@@ -91,7 +92,7 @@ class CrossValidation(Shown):
             how=laws[0].how,
             calibrated=False,
         )
-        return numbers.score(self.prediction, law, self.outcomes, self.level)
+        return numbers.score(prediction, law, self.outcomes, self.level)
 
     def _ordered(self, parts: list[np.ndarray]) -> np.ndarray:
         """One entry of each fold's rows, in the order of `rows`."""
@@ -172,7 +173,7 @@ class CrossValidation(Shown):
                 f"here. Look at the folds, or say so: calibrate(accept=Verdict.{self.verdict.name})."
             )
         parts = [
-            (fold.predictor._engine, self.refits.rows_at(fold.test), np.asarray(self.refits.outcomes[fold.test], float))
+            (fold.predictor._engine, self.refits.rows_at(fold.test), self.refits.outcomes_at(fold.test))
             for fold in self.folds
         ]
         return predictor.calibrated_by(calibrate_across(parts, labels, None))
@@ -270,7 +271,7 @@ def cross_validate(
     folds = folds_of(cv, refits.outcomes, groups, is_class, seed)
 
     def score(fold: Fold) -> tuple[Fold, np.ndarray]:
-        y = np.asarray(refits.outcomes[fold.test], float)
+        y = refits.outcomes_at(fold.test)
         return fold, fold.predictor.log_score(refits.rows_at(fold.test), y)
 
     parts, complete = refits.fit_all(folds, seed, progress=progress, after=score, executor=executor)

@@ -102,6 +102,11 @@ class Model:
         """What the model knows of rows; of a model without preprocessing, the rows as they are."""
         return data
 
+    def with_classes(self, outcome: str, labels: Sequence[str]) -> "Model":
+        """The same model for rows in which not every class of an outcome may come, such as those of a fold: itself,
+        unless it makes the classes of labels."""
+        return self
+
     def _check_names(self, names: list[str]) -> None:
         try:
             parameters = inspect.signature(self.fn).parameters.values()

@@ -1,5 +1,7 @@
 """Cross-validation of models with preprocessing: all that is fitted to rows is fitted to those of the fold alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -7,6 +9,7 @@ import pandas as pd
 import pytest
 
 import probinfer as pi
+from probinfer.evaluate.loo import _refitted
 from probinfer.inference.draw import key_words
 
 ROWS = 60
@@ -51,8 +54,69 @@ def test_a_group_left_out_is_answered_from_the_population():
     assert np.isfinite(found.log_score).all()
 
 
-def test_labels_as_outcomes_are_refused_with_what_to_do():
-    model = pi.formula("g ~ x", pi.Family.CATEGORICAL)
-    posterior = pi.infer(model, FRAME, METHOD, progress=False)
-    with pytest.raises(pi.ModelError, match="give the column as codes, 0 to 2"):
-        pi.cross_validate(posterior, cv=2, progress=False)
+LABELLED = FRAME.assign(size=np.where(FRAME.price < 3, "small", np.where(FRAME.price < 9, "middling", "large")))
+SIZES = {"size": ["small", "middling", "large"]}
+
+
+def kind(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 1).expand([3]).to_event(1))
+    numpyro.sample("y", dist.Categorical(logits=x[:, None] * slope), obs=y)
+
+
+LABELS = {
+    "cumulative": pi.formula("size ~ x", pi.Family.CUMULATIVE, levels=SIZES),
+    "categorical": pi.formula("size ~ x", pi.Family.CATEGORICAL),
+    "pipeline": pi.Pipeline(
+        kind, inputs={"x": pi.Column("x", pi.Standardise())}, outcome={"y": pi.Column("size", pi.Ordinal())}
+    ),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_as_outcomes_are_scored_as_labels(name):
+    data = LABELLED[["x", "size"]]
+    test = np.flatnonzero(data["size"] == "large")[:5]
+    pairs = [(np.setdiff1d(np.arange(ROWS), test), test)]
+    found = pi.cross_validate(LABELS[name], data, METHOD, cv=pairs, progress=False)
+    seed = np.array([*key_words(0), 0], np.uint32)
+    alone = pi.infer(LABELS[name], data.iloc[pairs[0][0]], METHOD, seed=seed, progress=False)
+    expected = pi.Predictor(alone, accept=pi.Verdict.BAD).log_score(data.iloc[test], data["size"].iloc[test])
+    assert np.allclose(found.log_score[test], expected, rtol=1e-9)
+    codes = list(found.prediction.classes)
+    assert found.outcomes.tolist() == [codes.index("large")] * 5
+    came = found.prediction.probabilities[:, codes.index("large")]
+    assert np.isclose(found.scores["log_loss"].value, -np.log(came).mean())
+
+
+@pytest.mark.parametrize("name", ["cumulative", *(pytest.param(n, marks=pytest.mark.long) for n in list(LABELS)[1:])])
+def test_a_class_that_only_the_rows_left_out_have_has_a_probability(name):
+    data = LABELLED[["x", "size"]]
+    test = np.flatnonzero(data["size"] == "large")
+    pairs = [(np.setdiff1d(np.arange(ROWS), test), test)]
+    found = pi.cross_validate(LABELS[name], data, METHOD, cv=pairs, progress=False)
+    assert set(found.prediction.classes) == {"small", "middling", "large"}
+    came = found.prediction.probabilities[:, list(found.prediction.classes).index("large")]
+    assert np.allclose(found.log_score[test], np.log(came), rtol=1e-9)
+
+
+@pytest.mark.long
+def test_points_of_labels_are_left_out_by_fits_of_their_own():
+    model, data, row = LABELS["cumulative"], LABELLED[["x", "size"]], 3
+    posterior = pi.infer(model, data, METHOD, progress=False)
+    found = replace(pi.loo(posterior, refit=False, progress=False), khat=np.where(np.arange(ROWS) == row, 2.0, 0.0))
+    again = _refitted(found, posterior, True, 10, 0, False)
+    assert np.flatnonzero(again.refitted).tolist() == [row]
+    seed = np.array([*key_words(0), 0], np.uint32)
+    alone = pi.infer(model, data.drop(index=row), METHOD, seed=seed, progress=False)
+    expected = pi.Predictor(alone, accept=pi.Verdict.BAD).log_score(data.iloc[[row]], data["size"].iloc[[row]])
+    assert again.pointwise[row] == pytest.approx(expected[0], rel=1e-9)
+
+
+@pytest.mark.long
+def test_folds_of_labels_calibrate():
+    model = pi.formula("size ~ x", pi.Family.CUMULATIVE, levels=SIZES)
+    found = pi.cross_validate(model, LABELLED[["x", "size"]], METHOD, cv=3, progress=False)
+    sets = found.calibrate(accept=pi.Verdict.BAD).predict(LABELLED[["x"]]).sets
+    assert sets.shape == (ROWS, 3)
+    assert sets.any(axis=1).all()

@@ -1,5 +1,6 @@
 """Formulas: what is read, the columns that come of it, the density against one written by hand, and what is refused."""
 
+from decimal import Decimal
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from scipy import optimize, special, stats
 
 import probinfer as pi
 from probinfer.errors import DataError, ModelError
+from probinfer.inference.draw import draw_update
 from probinfer.model.formula.columns import TRAINING
 from probinfer.model.formula.terms import read_formula
 from probinfer.model.target import Target
@@ -246,6 +248,37 @@ def test_one_column_is_a_number_and_a_group_at_once():
     assert bound.arrays["year"].dtype == float
     assert bound.arrays["C(year)"].tolist()[:5] == [0, 1, 2, 3, 0]
     assert {site.name: site.dims for site in bound.latents}["year_z"] == ("year_level",)
+
+
+def test_trials_may_be_a_group_or_a_factor_too():
+    for text in ("proportion(deaths, cases) ~ x + (1 | cases)", "proportion(deaths, cases) ~ C(cases)"):
+        arrays = settled(text, pi.Family.BINOMIAL).arrays
+        assert np.array_equal(arrays["cases"], FRAME.cases)
+        assert np.array_equal(np.unique(FRAME.cases)[arrays["C(cases)"]], FRAME.cases)
+
+
+def test_a_column_with_a_colon_in_its_name_is_no_combination():
+    frame = FRAME.assign(**{"a:b": FRAME.g})
+    bound = settled("y ~ (1 | a:b) + (0 + x | `a:b`)", frame=frame)
+    assert {site.name: site.shape for site in bound.latents if site.name.endswith("_z")} == {
+        "a:b_z": (6,),
+        "`a:b`_z": (5, 1),
+    }
+
+
+def test_numbers_of_decimals_are_numbers():
+    frame = FRAME.assign(x=[Decimal(str(value)) for value in FRAME.x], y=[Decimal(str(value)) for value in FRAME.y])
+    bound, plain = settled("y ~ x + a", frame=frame), settled("y ~ x + a")
+    assert np.allclose(bound.arrays["(design)"], plain.arrays["(design)"], rtol=1e-12)
+    assert np.allclose(bound.arrays["y"], plain.arrays["y"], rtol=1e-12)
+    with pytest.raises(DataError, match="x is missing in row 7"):
+        settled("y ~ x", frame=frame.assign(x=frame.x.where(frame.index != 7)))
+
+
+def test_an_arrow_dictionary_says_nothing_of_the_order_of_labels():
+    doses = pa.array(np.resize(["20", "5", "10"], ROWS)).dictionary_encode()
+    names = fixed("y ~ dose", pa.table({"y": FRAME.y, "dose": doses}))[1]
+    assert names == ["Intercept", "dose[10]", "dose[20]"]
 
 
 def test_combinations_of_groups_are_those_of_training():
@@ -600,6 +633,8 @@ def test_texts_that_are_no_formula(text, said, caret):
         (FRAME.assign(w=2 * FRAME.x - 3 * FRAME.z + 1), "y ~ x + z + w", "GAUSSIAN", "w is a sum of multiples of x, z"),
         (FRAME.assign(w=7.0), "y ~ x + w", "GAUSSIAN", "w is the same in every row, and so is the intercept"),
         (FRAME.assign(w=0.0), "y ~ 0 + w", "GAUSSIAN", "w is 0 in every row"),
+        (FRAME.assign(w=0.0), "y ~ w", "GAUSSIAN", "w is 0 in every row, .* leave it out"),
+        (FRAME[(FRAME.a != "a2") | (FRAME.b != "b2")], "y ~ a*b", "GAUSSIAN", r"a:b\[a2:b2\] is 0 .* or join levels"),
         (FRAME.assign(w="one"), "y ~ w", "GAUSSIAN", "w is 'one' in every row"),
         (FRAME.assign(w="one"), "y ~ (1 | w)", "GAUSSIAN", "w has the one level 'one'"),
         (FRAME.iloc[:3], "y ~ x + z + year", "GAUSSIAN", "3 rows for 4 coefficients"),
@@ -608,6 +643,7 @@ def test_texts_that_are_no_formula(text, said, caret):
         (FRAME.assign(y=FRAME.y.where(FRAME.index != 7)), "y ~ a", "GAUSSIAN", "y is missing in row 7"),
         (FRAME.assign(x=FRAME.x.where(FRAME.index != 7, 0)), "y ~ log(x)", "GAUSSIAN", "is -inf in row 7 .* x is 0"),
         (FRAME.assign(x=np.inf), "y ~ x", "GAUSSIAN", "x is inf in row 0"),
+        (FRAME.assign(x=np.inf), "y ~ (1 | x)", "GAUSSIAN", "x is inf in row 0 and 47 more .*; wanted a label"),
         (FRAME, "log(y) ~ x", "GAUSSIAN", "log wants numbers above"),
         (FRAME.assign(y=1.0), "y ~ x", "GAUSSIAN", "nothing to explain"),
         (FRAME.assign(d=pd.Timestamp("2024-01-01")), "y ~ d", "GAUSSIAN", "d holds dates"),
@@ -707,3 +743,102 @@ def test_names_that_would_be_there_twice_are_refused():
         settled("y ~ (1|g) + (1 + x|g)")
     with pytest.raises(ModelError, match=r"write \|\| for \|"):
         settled("kind ~ (1 + x|g)", pi.Family.CATEGORICAL)
+
+
+def test_the_prior_of_a_positive_outcome_does_not_depend_on_its_unit():
+    def middle(text, family, frame):
+        return float(pi.formula(text, family).settle(frame).function.intercept.loc)
+
+    size = FRAME["size"]
+    assert middle("size ~ x", pi.Family.GAMMA, FRAME) == pytest.approx(np.log(size.mean()))
+    small = FRAME.assign(size=1e-6 * size)
+    assert middle("size ~ x", pi.Family.GAMMA, small) == pytest.approx(np.log(1e-6 * size.mean()))
+    assert middle("deaths ~ x", pi.Family.POISSON, FRAME.assign(deaths=0)) == pytest.approx(np.log(0.5 / ROWS))
+    exposed = middle("deaths ~ x + offset(log(z))", pi.Family.POISSON, FRAME)
+    assert exposed == pytest.approx(np.log(FRAME.deaths.mean() / FRAME.z.mean()))
+
+
+def test_an_offset_that_is_no_logarithm_is_refused():
+    frame = FRAME.assign(population=FRAME.z * 1e5)
+    with pytest.raises(DataError, match=r"reaches 8\d{5}, and is on the log scale; did you mean offset\(log\(popu"):
+        settled("deaths ~ x + offset(population)", pi.Family.POISSON, frame)
+    with pytest.raises(DataError, match=r"offset\(-population\) reaches -8.*, and is on the log scale\."):
+        settled("size ~ x + offset(-population)", pi.Family.GAMMA, frame)
+    settled("deaths ~ x + offset(log(population))", pi.Family.POISSON, frame)
+    settled("y ~ x + offset(population)", frame=frame)  # where it is on the outcome's own scale
+
+
+def test_priors_of_correlations_that_there_are_none_of_are_refused():
+    for text in ("y ~ x + (0 + x | g)", "y ~ x + (1 + x || g) + (0 + z | g)"):
+        with pytest.raises(ModelError, match="priors names 'g_corr', and the correlations of g are none"):
+            settled(text, priors={"g_corr": dist.Uniform(-0.5, 0.5)})
+    with pytest.raises(ModelError, match="priors names 'g_corr_2', and the correlations of g are g_corr"):
+        settled("y ~ (1 + x | g) + (0 + z | g)", priors={"g_corr_2": dist.Uniform(-0.5, 0.5)})
+
+
+def test_priors_of_thresholds_and_correlations_have_their_support():
+    def thresholds(prior):
+        return settled("grade ~ x", pi.Family.CUMULATIVE, levels=GRADES, priors={"threshold": prior})
+
+    normal = dist.Normal(0, 5).expand([2]).to_event(1)
+    with pytest.raises(ModelError, match=r"The prior of threshold is a law on .*Real.*OrderedTransform\(\)\)"):
+        thresholds(normal)
+    ordered = dist.TransformedDistribution(normal, dist.transforms.OrderedTransform())
+    assert thresholds(ordered).model.fn.own["threshold"] is ordered
+    with pytest.raises(ModelError, match=r"wanted one on CorrCholesky\(\), such as dist.LKJCholesky\(3, 1\)"):
+        settled("y ~ (1 + x + z | g)", priors={"g_corr": dist.LKJ(3, 1.0)})
+    settled("y ~ (1 + x + z | g)", priors={"g_corr": dist.LKJCholesky(3, 2.0)})
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "new", "said"),
+    [
+        ("deaths ~ x", "POISSON", {"deaths": -1}, "deaths is -1 in row 0 .*; Family.POISSON wants whole numbers"),
+        ("size ~ x", "GAMMA", {"size": 0.0}, "size is 0 in row 0"),
+        ("log(size) ~ x", "GAUSSIAN", {"size": 0.0}, "size is 0 in row 0"),
+        ("kind ~ x", "CATEGORICAL", {"kind": "new"}, "kind is 'new' in row 0 .* training has not seen"),
+        ("proportion(deaths, cases) ~ x", "BINOMIAL", {"cases": 0, "deaths": 1}, "more successes than trials"),
+        ("y ~ log(z)", "GAUSSIAN", {"z": 0.0}, r"log\(z\) is -inf in row 0 .* where z is 0"),
+        ("y ~ x + (1 + log(z) | g)", "GAUSSIAN", {"z": 0.0}, r"log\(z\) is -inf in row 0 .* where z is 0"),
+        ("deaths ~ x + offset(log(z))", "POISSON", {"z": 0.0}, r"log\(z\) is -inf in row 0 .* where z is 0"),
+        ("deaths ~ x + offset(z)", "POISSON", {"z": 1e5}, r"did you mean offset\(log\(z\)\)"),
+        ("y ~ (1 | g:h)", "GAUSSIAN", {"g": "p", "h": "u"}, "g:h in row 0 .* is a combination"),
+    ],
+)
+def test_rows_that_come_later_are_looked_at_as_well(text, family, new, said):
+    frame = FRAME[(FRAME.g != "p") | (FRAME.h != "u")]
+    model = pi.formula(text, pi.Family[family]).settle(frame)
+    with pytest.raises(DataError, match=said):
+        model.bind(frame.iloc[:5].assign(**new))
+
+
+def test_an_update_refuses_outcomes_that_the_family_does_not_have():
+    bound = settled("deaths ~ x", pi.Family.POISSON)
+    new = {"x": [3.0, 3.0], "deaths": [2, -1]}
+    with pytest.raises(DataError, match=f"deaths is -1 in row {ROWS + 1}"):
+        draw_update(bound.model, bound.data, new, {}, pi.SMC(), seed=0, progress=False)
+
+
+def test_a_declared_level_that_no_row_has_is_named():
+    for text in ("y ~ a", "y ~ 0 + x:a", "y ~ a*b"):
+        with pytest.raises(DataError, match=r"No row has a = a4, .*; leave 'a4' out of levels="):
+            settled(text, levels={"a": ["a1", "a2", "a3", "a4"]})
+    settled("y ~ (1 | a)", levels={"a": ["a1", "a2", "a3", "a4"]})  # a group of no rows has the population's law
+
+
+def test_what_is_said_of_a_number_that_is_not_finite():
+    with pytest.raises(DataError, match="; log wants numbers above 0\\."):
+        settled("log(y) ~ x")
+    frame = FRAME.assign(e=1.0, exp=2.0, z=1e4)
+    with pytest.raises(DataError, match=r"exp\(z\) is inf in row 0 and 47 more .*, where z is 10000; wanted"):
+        settled("y ~ exp(z) + e + exp", frame=frame)
+    with pytest.raises(DataError, match="where price in e is 10000; wanted"):
+        settled("y ~ exp(`price in e`) + e", frame=frame.rename(columns={"z": "price in e"}))
+
+
+def test_classes_may_be_more_than_the_rows_have():
+    model = pi.formula("kind ~ x", pi.Family.BERNOULLI).with_classes("kind", ["r", "s"])
+    settled = model.settle(FRAME[FRAME.kind == "r"])
+    assert settled.fitted.outcomes[0].labels == ("r", "s")
+    with pytest.raises(DataError, match=r"kind is 't' in row .*; levels= has r, s"):
+        model.settle(FRAME)

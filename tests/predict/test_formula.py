@@ -11,6 +11,7 @@ from scipy import special
 
 import probinfer as pi
 from probinfer.errors import ModelError, PredictionError
+from probinfer.predict import outcome
 from tests.predict.fits import Fit
 
 DRAWS, ROWS = 200, 90
@@ -88,6 +89,16 @@ def test_raw_rows_give_what_is_computed_by_hand(predictor):
     assert not np.allclose(p.mean, np.exp(linear_predictor(NEW, wrong) + sigma**2 / 2).mean(axis=0), rtol=1e-3)
     density = np.exp(-0.5 * ((np.log(2.5) - eta) / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma * 2.5)
     assert np.allclose(predictor.log_score(NEW, [2.5] * 3), np.log(density.mean(axis=0)), rtol=1e-9)
+
+
+def test_the_outcome_may_be_left_out(monkeypatch):
+    """The likeliest way of cutting the model to a row is the one that is taken; the next ones are for other models."""
+    tried = []
+    check = outcome._check
+    monkeypatch.setattr(outcome, "_check", lambda plan, latents: tried.append(plan.left_out) or check(plan, latents))
+    latents = {"Intercept_centred": LATENTS["Intercept_centred"], "x": LATENTS["scale(x)"], "sigma": LATENTS["sigma"]}
+    predictor_of("price ~ x", latents)
+    assert tried == [("price",)]
 
 
 def test_columns_come_in_any_order_and_type(predictor):

@@ -10,7 +10,7 @@ import numpy as np
 
 from probinfer.errors import DataError, ModelError
 from probinfer.model.formula.expressions import names_in
-from probinfer.model.formula.grammar import Call, Name, Node, Source
+from probinfer.model.formula.grammar import Call, Name, Node, Number, Source
 from probinfer.model.formula.terms import Formula
 from probinfer.model.pipeline.fitted import Codes
 from probinfer.model.pipeline.raw import Place, column_names, labels, take_columns
@@ -73,7 +73,10 @@ def take_raw(data: Any, names: Sequence[Name | str], source: Source) -> dict[str
 
 
 def categories_of(data: Any, name: str) -> list[Any] | None:
-    """The categories of a column of pandas' or Arrow's own type for them; None for another column."""
+    """The categories of a column of pandas' or Arrow's own type for them, in pandas' order; None for another column.
+
+    Arrow's order is the one they came in, which says nothing: it is left out.
+    """
     column = data[name] if not isinstance(data, Mapping) else data.get(name)
     dtype: Any = getattr(column, "dtype", None)
     if str(dtype) == "category":
@@ -81,7 +84,7 @@ def categories_of(data: Any, name: str) -> list[Any] | None:
     arrow = sys.modules.get("pyarrow")
     if arrow is not None and isinstance(column, arrow.ChunkedArray | arrow.Array):
         if arrow.types.is_dictionary(column.type):
-            return sorted(set(column.to_pylist()) - {None}, key=str)
+            return []
     return None
 
 
@@ -92,7 +95,7 @@ def holds_labels(values: np.ndarray) -> bool:
     return values.dtype.kind in "bUS"
 
 
-def roles_of(formula: Formula, raw: Mapping[str, np.ndarray]) -> Roles:
+def roles_of(formula: Formula, trials: Name | Number | None, raw: Mapping[str, np.ndarray]) -> Roles:
     """Raises DataError for dates, and for labels where the formula wants numbers."""
     numbers, labelled = dict[str, None](), dict[str, None]()
     for node in formula.predictors:
@@ -110,6 +113,8 @@ def roles_of(formula: Formula, raw: Mapping[str, np.ndarray]) -> Roles:
                 labelled.setdefault(name.name)
             else:
                 _fail(formula, name, f"{name.name} holds labels ({_first(values)!r}), where numbers are wanted.")
+    if isinstance(trials, Name):
+        numbers.setdefault(trials.name)
     for group in formula.groups:
         labelled.update(dict.fromkeys(group.group))
     return Roles(tuple(numbers), {name: f"C({name})" if name in numbers else name for name in labelled})
@@ -134,7 +139,7 @@ def fit_levels(name: str, values: np.ndarray, given: Mapping[str, Sequence], dat
     own = categories_of(data, name)
     step = Ordinal(given.get(name)).fit(name, labels(name, values, TRAINING), TRAINING)
     assert isinstance(step, Codes)
-    if name not in given and own is not None:
+    if name not in given and own:
         texts = [str(label) for label in labels(name, np.array(own, object), TRAINING)]
         order = [label for label in texts if label in step.levels]
         if tuple(order) != step.levels:

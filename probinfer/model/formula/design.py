@@ -112,9 +112,26 @@ class Design:
         """The matrix of training rows. Raises DataError where a number is not finite."""
         with np.errstate(all="ignore"):
             found = self.matrix(columns, np)
-        for label, values in zip(self.labels, found.T, strict=True):
-            refuse_not_finite(label, values, columns)
+        self.refuse_not_finite(found, columns)
         return found
+
+    def refuse_not_finite(self, matrix: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+        """Raise DataError where a number of the matrix of these columns is not finite, naming column and row."""
+        for label, values in zip(self.labels, matrix.T, strict=True):
+            refuse_not_finite(label, values, columns)
+
+    def refuse_idle_levels(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Raise DataError for a level that is declared and that no row has."""
+        factors = [factor for term in self.terms for block in term.blocks for factor, _ in block.factors]
+        for factor in factors:
+            if factor.codes:
+                came = set(columns[factor.codes].tolist())
+                idle = [level for code, level in enumerate(factor.levels) if code not in came]
+                if idle:
+                    raise DataError(
+                        f"No row has {factor.name} = {idle[0]}, so nothing can be learned of its coefficient; leave "
+                        f"{idle[0]!r} out of levels=."
+                    )
 
 
 def fit_design(
@@ -172,13 +189,14 @@ def refuse_collinear(matrix: np.ndarray, names: Sequence[str], intercept: bool) 
     if intercept:
         centred = matrix - matrix.mean(axis=0)
         for name, values, spread in zip(names, matrix.T, np.abs(centred).max(axis=0), strict=True):
-            if spread <= 1e-12 * np.abs(values).max():
+            if values.any() and spread <= 1e-12 * np.abs(values).max():
                 raise DataError(f"{name} is the same in every row, and so is the intercept; leave {name} out.")
         matrix = centred
     lengths = np.linalg.norm(matrix, axis=0)
     for name, length in zip(names, lengths, strict=True):
         if length == 0.0:
-            raise DataError(f"{name} is 0 in every row, so nothing can be learned of its coefficient; leave it out.")
+            what = "leave its term out, or join levels in the table" if "[" in name else "leave it out"
+            raise DataError(f"{name} is 0 in every row, so nothing can be learned of its coefficient; {what}.")
     # what holds for the columns of R in X = Q R holds for those of X
     triangle = np.linalg.qr(matrix / lengths, mode="r") if width else np.zeros((0, 0))
     basis = np.zeros((len(triangle), 0))

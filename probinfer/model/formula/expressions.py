@@ -5,6 +5,7 @@ jax.numpy for `xp`. Only the functions of `FUNCTIONS` and those with constants o
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
 FITTED = ("scale", "standardize", "standardise", "center", "centre")  # these know mean and sd of the training rows
 OTHERS = ("I", "C", "poly", "offset")
 _MOST_POWER = 12
+_READ = re.compile(r"`([^`]+)`|\[[^\]]*\]|(?<![\w.])([^\W\d]\w*)(?![\w(])")  # columns, not functions and levels
 
 
 class Expression(Protocol):
@@ -258,11 +260,13 @@ def _values(expression: Expression, columns: Mapping[str, np.ndarray], name: str
 
 
 def refuse_not_finite(name: str, values: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
-    """Raise DataError, naming the row and what the columns are there."""
+    """Raise DataError, naming the row and what the columns that `name` reads are there."""
     bad = ~np.isfinite(values)
     if bad.any():
         row = int(np.argmax(bad))
-        found = ", ".join(f"{column} is {numbers[row]:g}" for column, numbers in columns.items() if column in name)
+        read = {quoted or plain for quoted, plain in _READ.findall(name)}
+        known = {column: numbers[row] for column, numbers in columns.items() if numbers.dtype.kind == "f"}  # no codes
+        found = ", ".join(f"{column} is {number:g}" for column, number in known.items() if column in read)
         found = f", where {found}" if found else ""
         more = f" and {bad.sum() - 1} more" if bad.sum() > 1 else ""
         raise DataError(

@@ -181,13 +181,15 @@ def check_family(family: Any, link: Any) -> Link:
     return link
 
 
-def scale_of(law: Law, link: Link, y: np.ndarray, offset: np.ndarray | float) -> tuple[float, float]:
+def scale_of(law: Law, link: Link, y: np.ndarray, offset: np.ndarray) -> tuple[float, float]:
     """Where the linear predictor is, and its scale, for weakly informative priors: mean and sd of a real outcome, the
     logarithm of the mean and 1 with a log link, else 0 and 1."""
     if law.values is Values.REAL:
         return float(np.mean(y - offset)), float(np.std(y))
     if link is Link.LOG:
-        return float(np.log(max(np.mean(y), 0.5 / len(y)) / np.mean(np.exp(offset)))), 1.0
+        least = 0.5 / len(y) if law.values is Values.COUNT else 0.0  # counts may all be zero
+        exposure = np.logaddexp.reduce(offset) - np.log(len(y))  # the logarithm of the mean of exp(offset)
+        return float(np.log(max(np.mean(y), least)) - exposure), 1.0
     return 0.0, 1.0
 
 

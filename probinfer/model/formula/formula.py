@@ -1,5 +1,6 @@
 """`formula`: a model written as R, brms and Bambi write them, fitted to a table as a pipeline is. Imports numpyro."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,12 +18,14 @@ from probinfer.model.formula.grammar import Name, Node, Number, words
 from probinfer.model.formula.groups import correlation_names, fit_group, group_names
 from probinfer.model.formula.linear import Coefficients, Group, LinearModel
 from probinfer.model.formula.priors import WIDE, Priors, Scale
-from probinfer.model.formula.response import Response, fit_outcome, read_response, refuse_own
+from probinfer.model.formula.response import Response, check_values, fit_outcome, read_response, refuse_own
 from probinfer.model.formula.terms import INTERCEPT, Formula, read_formula
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.pipeline.pipeline import FittedPipeline
 from probinfer.model.pipeline.prepared import FittedColumn, FittedInput
-from probinfer.model.pipeline.raw import READERS, Kind, is_missing
+from probinfer.model.pipeline.raw import Kind, gaps
+
+_MOST_LOG = float(np.log(np.finfo(float).max))
 
 
 def formula(
@@ -154,6 +157,12 @@ class FormulaModel(Model):
         """The model as a function, with constants, levels and default priors of the rows `data`."""
         return _Settling(self, data).settled()
 
+    def with_classes(self, outcome: str, labels: Sequence[str]) -> "FormulaModel":
+        """The same with these labels for the outcome, whether its rows have them all or not."""
+        found = copy.copy(self)
+        found.levels = {**self.levels, outcome: tuple(labels)}
+        return found
+
 
 @dataclass(frozen=True)
 class _Unsettled:
@@ -187,17 +196,35 @@ class SettledFormula(Model):
         return self.declared.take(data)
 
     def bind(self, data: Any = None) -> BoundModel:
-        """Make the model's arguments of raw rows and bind it to them."""
-        raw = self.take(data)
+        """Make the model's arguments of raw rows and bind it to them.
+
+        Raises DataError, naming the row, for outcomes that the family does not have, predictors that are not finite,
+        and labels or combinations of groups that training has not seen.
+        """
+        raw, declared = self.take(data), self.declared
         arrays = {each.argument: each.apply(raw, TRAINING) for each in self.fitted.inputs}
-        arrays |= {each.argument: each.scaled(raw[each.column.name], TRAINING) for each in self.fitted.outcomes}
+        for each in self.fitted.outcomes:
+            arrays[each.argument] = each.scaled(raw[each.column.name], TRAINING)
+            if each.labels is None:
+                check_values(declared.response, declared.law, declared.family, arrays[each.argument], raw)
         with np.errstate(all="ignore"):
             derived = self.function.derived(arrays, np)
-        for name, values in derived.items():
-            for column in values.reshape(len(values), -1).T:
-                refuse_not_finite(name, column, arrays)
+        self._check_derived(derived, arrays)
         bound = super().bind({**arrays, **derived})
         return replace(bound, raw=raw, pipeline=self.fitted, derived=tuple(derived))
+
+    def _check_derived(self, derived: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> None:
+        """Raise DataError where something that is made of the columns is no number, naming the row."""
+        if self.function.coefficients:
+            self.function.design.refuse_not_finite(derived["(design)"], columns)
+        if self.function.offsets:
+            _check_offset(self.declared, derived["(offset)"], columns)
+        for group in self.function.groups:
+            if group.design:
+                group.design.refuse_not_finite(derived[f"(design of {group.name})"], columns)
+            unknown = derived[f"(level of {group.name})"] < 0 if group.tables else np.zeros(1, bool)
+            if unknown.any():
+                raise DataError(f"{group.name} {TRAINING.at(unknown)} is a combination that training has not seen.")
 
 
 class _Settling:
@@ -206,11 +233,11 @@ class _Settling:
     def __init__(self, model: FormulaModel, data: Any) -> None:
         self.model, self.formula = model, model.formula
         raw = model.take(data)
-        _refuse_missing(self.formula, model.response, raw)
+        _refuse_missing(model.response, raw)
         self.outcome, self.y, self.classes = fit_outcome(
             model.response, model.law, model.family, raw, model.levels, data
         )
-        self.roles = roles_of(self.formula, raw)
+        self.roles = roles_of(self.formula, model.response.trials, raw)
         read = {*self.roles.labels, *([model.response.column.name] if self.classes else [])}
         idle = [name for name in model.levels if name not in read]
         if idle:
@@ -232,7 +259,7 @@ class _Settling:
         offsets = tuple(fit_expression(node, self.columns, self.formula.source) for node in self.formula.offsets)
         with np.errstate(all="ignore"):
             moved = sum((np.asarray(one.at(self.columns, np)) for one in offsets), start=np.zeros(len(self.y)))
-        refuse_not_finite(" + ".join(map(words, self.formula.offsets)), moved, self.columns)
+        _check_offset(self.model, moved, self.columns)
         scale = self._scale(moved)
         groups = self._groups(scale)
         function = LinearModel(
@@ -255,9 +282,7 @@ class _Settling:
         return SettledFormula(self.model, function, fitted, coords, dims)
 
     def _inputs(self) -> tuple[FittedInput, ...]:
-        trials = self.model.response.trials
-        numbers = [*self.roles.numbers, *([trials.name] if isinstance(trials, Name) else [])]
-        found = [FittedInput(name, (FittedColumn(name, Kind.NUMBER),), False) for name in dict.fromkeys(numbers)]
+        found = [FittedInput(name, (FittedColumn(name, Kind.NUMBER),), False) for name in self.roles.numbers]
         for column, argument in self.roles.labels.items():
             stages = ((self.codes[argument],),)
             found.append(FittedInput(argument, (FittedColumn(column, Kind.LABEL, stages),), False))
@@ -272,9 +297,10 @@ class _Settling:
         formula = self.formula
         every = fit_design(formula.terms, self.columns, self._coded, formula.source)
         terms = [made for term, made in zip(formula.terms, every.terms, strict=True) if term != INTERCEPT]
-        design = Design(tuple(made for made in terms if made.width))
+        design = Design(tuple(terms))
         if not design.terms:
             return design, np.zeros((len(self.y), 0)), np.zeros(0)
+        design.refuse_idle_levels(self.columns)
         matrix = design.checked(self.columns)
         refuse_collinear(matrix, design.labels, formula.intercept)
         return design, matrix, matrix.mean(axis=0) if formula.intercept else np.zeros(design.width)
@@ -308,7 +334,9 @@ class _Settling:
         real = float(np.std(self.y)) if "sigma" in self.model.law.own else 1.0
         for name, default in own_priors(self.model.law, real, self.classes).items():
             if name == "threshold":
-                found[name] = priors.vector(name, default)
+                inner = f"dist.Normal(0, 5).expand([{self.classes - 1}]).to_event(1)"
+                example = f"dist.TransformedDistribution({inner}, dist.transforms.OrderedTransform())"
+                found[name] = priors.vector(name, default, example)
             else:
                 high = 1.0 if name == "zero_inflation" else np.inf
                 found[name] = priors.inside((name,), default, (), 0.0, high)
@@ -336,7 +364,20 @@ class _Settling:
                     name in self.model.centred,
                 )
             )
+        self._refuse_idle_priors([group for group, _ in found])
         return found
+
+    def _refuse_idle_priors(self, groups: Sequence[Group]) -> None:
+        """Raise ModelError for a prior of correlations that there are none of."""
+        effects = {term.name for term in self.formula.effects}
+        for group, (name, terms) in zip(groups, group_names(self.formula).items(), strict=True):
+            own = [block.name for block in group.correlated]
+            for called in correlation_names(name, terms):
+                if called in self.model.priors.given and called not in (*own, *effects):
+                    raise ModelError(
+                        f"priors names {called!r}, and the correlations of {name} are {', '.join(own) or 'none'}: of "
+                        "one coefficient there is no correlation. Leave it out."
+                    )
 
     def _axes(
         self, design: Design, groups: Sequence[tuple[Group, tuple[str, ...]]]
@@ -405,18 +446,26 @@ def _level_order(name: str, order: Any) -> tuple:
     return tuple(order)
 
 
-def _refuse_missing(formula: Formula, response: Response, raw: Mapping[str, np.ndarray]) -> None:
+def _refuse_missing(response: Response, raw: Mapping[str, np.ndarray]) -> None:
     """Raise DataError for rows with gaps, naming the column and the first of them."""
     for name, values in raw.items():
-        if values.dtype.kind in "Mm":
-            continue
-        kind = Kind.LABEL if values.dtype.kind in "bUSO" else Kind.NUMBER
-        gone = is_missing(READERS[kind](name, values, TRAINING))
-        if gone.any() and name != response.column.name:
+        gone = gaps(values)
+        if gone.any() and values.dtype.kind not in "Mm" and name != response.column.name:
             raise DataError(
                 f"{name} is missing {TRAINING.at(gone)}; every row needs a value. Drop those rows, or fill them in the "
                 "table."
             )
+
+
+def _check_offset(model: FormulaModel, moved: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+    """Raise DataError where the sum of the offsets is not finite, or with a log link its exponential."""
+    nodes = model.formula.offsets
+    named = " + ".join(map(words, nodes))
+    refuse_not_finite(named, moved, columns)
+    most = moved[np.argmax(np.abs(moved))]
+    if model.link is Link.LOG and abs(most) > _MOST_LOG:
+        hint = f"; did you mean offset(log({named}))?" if len(nodes) == 1 and (moved > 0).all() else "."
+        raise DataError(f"offset({named}) reaches {most:g}, and is on the log scale{hint}")
 
 
 def _trials(response: Response) -> Any:

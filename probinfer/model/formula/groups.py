@@ -86,7 +86,7 @@ def _of_correlations(name: str, size: int, priors: Priors) -> Any:
     """LKJ(1), uniform over all correlation matrices. Lewandowski, Kurowicka & Joe (2009)."""
     if size == 2:
         return priors.inside((name,), dist.Uniform(-1.0, 1.0), (), -1.0, 1.0)
-    return priors.vector(name, dist.LKJCholesky(size, 1.0))
+    return priors.vector(name, dist.LKJCholesky(size, 1.0), f"dist.LKJCholesky({size}, 1)")
 
 
 def _levels(

@@ -135,8 +135,10 @@ class LinearModel:
         return found
 
     def __call__(self, **columns: Any) -> None:
-        """Draw every site; what of the columns the data decide is computed unless it is given."""
+        """Draw every site; what of the columns the data decide is computed unless it is given. None is an outcome that
+        is not known."""
         given = {name: columns.pop(name) for name in [*columns] if name in self.names_of_derived}
+        columns = {name: values for name, values in columns.items() if values is not None}
         known = {name: value for name, value in given.items() if value is not None} or self.derived(columns, jnp)
         eta, shift = self._fixed(known)
         if self.offsets:

@@ -78,13 +78,18 @@ class Priors:
             raise ModelError(f"The prior of {name} reaches beyond {span}; wanted one such as {example}.")
         return _expanded(name, prior, shape)
 
-    def vector(self, name: str, default: Any) -> Any:
-        """The prior of a vector or matrix as a whole, of the default's shape and support."""
+    def vector(self, name: str, default: Any, example: str) -> Any:
+        """The prior of a vector or matrix as a whole, of the default's shape and support; `example` is one, as text."""
         prior = self.given.get(name, default)
         if tuple(prior.shape()) != tuple(default.shape()) or prior.event_shape != default.event_shape:
             raise ModelError(
                 f"The prior of {name} has the shape {tuple(prior.shape())}; wanted a law of the shape "
-                f"{tuple(default.shape())}, such as {type(default).__name__}."
+                f"{tuple(default.shape())}, such as {example}."
+            )
+        if prior.support != default.support:
+            raise ModelError(
+                f"The prior of {name} is a law on {prior.support!r}; wanted one on {default.support!r}, such as "
+                f"{example}."
             )
         return prior
 

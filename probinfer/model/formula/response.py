@@ -107,9 +107,9 @@ def fit_outcome(
     for step in response.steps:
         fitted, z = _apply(step, name, z)
         stages.append((fitted,))
-    _check_values(name, z, law, family)
-    if response.trials is not None:
-        _check_trials(name, z, response.trials, raw)
+    check_values(response, law, family, z, raw)
+    if law.values is Values.REAL and not np.ptp(z) > 0:
+        raise DataError(f"{name} is {z[0]:g} in every row, so there is nothing to explain.")
     return FittedOutcome.of(name, FittedColumn(name, Kind.NUMBER, tuple(stages))), z, 0
 
 
@@ -124,7 +124,7 @@ def _apply(step: str, name: str, z: np.ndarray) -> tuple[Step, np.ndarray]:
         shift = float(step == "log1p")
         low = z <= -shift
         if low.any():
-            raise DataError(f"{name} is {z[low][0]:g} {TRAINING.at(low)}; {step} wants numbers above {-shift:g}.")
+            raise DataError(f"{name} is {z[low][0]:g} {TRAINING.at(low)}; {step} wants numbers above {0.0 - shift:g}.")
         return Logarithm(shift), np.log(z + shift)
     mean, sd = float(z.mean()), float(z.std())
     if step in ("center", "centre"):
@@ -134,7 +134,9 @@ def _apply(step: str, name: str, z: np.ndarray) -> tuple[Step, np.ndarray]:
     return Affine(mean, sd), (z - mean) / sd
 
 
-def _check_values(name: str, z: np.ndarray, law: Law, family: Family) -> None:
+def check_values(response: Response, law: Law, family: Family, z: np.ndarray, raw: Mapping[str, np.ndarray]) -> None:
+    """Raise DataError, naming the row, for numbers (as the model sees them) that the family does not have."""
+    name = response.column.name
     bad = {
         Values.REAL: np.zeros(len(z), bool),
         Values.POSITIVE: z <= 0,
@@ -144,8 +146,8 @@ def _check_values(name: str, z: np.ndarray, law: Law, family: Family) -> None:
     }[law.values]
     if bad.any():
         raise DataError(f"{name} is {z[bad][0]:g} {TRAINING.at(bad)}; {family} wants {law.values.value}.")
-    if law.values is Values.REAL and not np.ptp(z) > 0:
-        raise DataError(f"{name} is {z[0]:g} in every row, so there is nothing to explain.")
+    if response.trials is not None:
+        _check_trials(name, z, response.trials, raw)
 
 
 def _check_trials(name: str, z: np.ndarray, trials: Name | Number, raw: Mapping[str, np.ndarray]) -> None:

@@ -50,8 +50,8 @@ class GroupTerm:
 
     @property
     def name(self) -> str:
-        """Of the group."""
-        return ":".join(self.group)
+        """Of the group. A column that has a colon in its name is in backticks, so that it is no combination."""
+        return ":".join(f"`{column}`" if ":" in column else column for column in self.group)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A model with its preprocessing: raw columns are fitted and transformed when data are bound. Imports numpyro by
 model.py."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -113,6 +114,16 @@ class Pipeline(Model):
         codes = {each.argument: each.codes for each in fitted if each.codes}
         sizes = {size: codes[argument].size for size, argument in self.sizes.items()}
         return SettledPipeline(self, FittedPipeline(fitted, outcomes, sizes, tuple(dict.fromkeys(names))))
+
+    def with_classes(self, outcome: str, labels: Sequence[str]) -> "Pipeline":
+        """The same with these labels for the outcome, whether its rows have them all or not."""
+        column = self.outcomes[outcome]
+        *before, last = column.steps
+        assert isinstance(last, Ordinal)
+        found = copy.copy(self)
+        codes = replace(last, levels=tuple(labels))
+        found.outcomes = {**self.outcomes, outcome: Column(column.name, *before, codes)}
+        return found
 
 
 @dataclass(frozen=True)

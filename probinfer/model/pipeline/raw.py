@@ -101,7 +101,7 @@ def one_column(name: str, values: Any, place: Place) -> np.ndarray:
 def numbers(name: str, values: np.ndarray, place: Place) -> np.ndarray:
     """As float64, nan where a value is missing. Raises the place's error for text, dates and infinity."""
     if values.dtype.kind == "O":
-        absent = _missing(values)
+        absent = gaps(values)
         fine = np.fromiter((_number(v) for v in values), bool, len(values)) | absent
         if not fine.all():
             bad = values[~fine][0]
@@ -146,6 +146,9 @@ def labels(name: str, values: np.ndarray, place: Place) -> np.ndarray:
         place.fail(
             f"{name} holds {values.dtype}; wanted labels: text, numbers or True and False. DateParts() reads dates."
         )
+    endless = np.isinf(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+    if endless.any():
+        place.fail(f"{name} is {values[endless][0]} {place.at(endless)}; wanted a label: text or a finite number.")
     distinct, places = np.unique(values, return_inverse=True)
     texts = np.empty(len(distinct), object)
     texts[:] = [_label(value) for value in distinct.tolist()]
@@ -162,7 +165,7 @@ def dates(name: str, values: np.ndarray, place: Place) -> np.ndarray:
     if values.dtype.kind not in "OU":
         place.fail(f"{name} holds {values.dtype}; wanted dates: datetimes, or texts such as '2026-03-31'.")
     found = np.full(len(values), np.datetime64("NaT", "us"))
-    absent = _missing(values) if values.dtype.kind == "O" else np.zeros(len(values), bool)
+    absent = gaps(values)
     for row in np.flatnonzero(~absent):
         value = values[row]
         try:
@@ -192,6 +195,13 @@ def is_missing(values: np.ndarray) -> np.ndarray:
     return np.isnan(values) if values.dtype.kind == "f" else np.array([v is None for v in values], bool)
 
 
+def gaps(values: np.ndarray) -> np.ndarray:
+    """Which entries of a column as it came are missing."""
+    if values.dtype.kind == "O":
+        return np.fromiter((_absent(v) for v in values), bool, len(values))
+    return values != values if values.dtype.kind in "fcMm" else np.zeros(len(values), bool)
+
+
 def _column(values: Any) -> np.ndarray:
     """An array with an entry for each row, from whatever a table or dict holds; () for a single value."""
     if type(values).__module__.partition(".")[0] == "pyarrow":
@@ -203,10 +213,6 @@ def _column(values: Any) -> np.ndarray:
         array[:] = values
         return array if any(isinstance(v, str) or v is None for v in values) else np.asarray(values)
     return np.asarray(values)
-
-
-def _missing(values: np.ndarray) -> np.ndarray:
-    return np.fromiter((_absent(v) for v in values), bool, len(values))
 
 
 def _absent(value: Any) -> bool:
