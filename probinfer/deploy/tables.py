@@ -106,7 +106,8 @@ def read_chunks(path: Path, types: Types, rows: int, *, skip: int = 0, lenient: 
 
 
 def _parquet(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
-    with pyarrow.parquet.ParquetFile(path) as file:
+    # what is buffered in advance would be kept until the end of the file
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
         group, first = 0, 0
         while group < file.num_row_groups and first + file.metadata.row_group(group).num_rows <= skip:
             first += file.metadata.row_group(group).num_rows

@@ -22,6 +22,7 @@ from probinfer.deploy import score as scoring
 from probinfer.deploy.ahead import ahead
 from probinfer.deploy.score import score
 from probinfer.deploy.table_sink import IfExists
+from probinfer.deploy.tables import read_chunks
 from tests.deploy.conftest import LOADED
 from tests.deploy.houses import rows
 
@@ -448,3 +449,19 @@ def test_progress_says_rows_speed_and_time_left(quick, tmp_path, monkeypatch):
     assert " rows/s" in sys.stderr.getvalue()
     assert " s left" in sys.stderr.getvalue()
     assert os.path.getsize(tmp_path / "out.csv") > 0
+
+
+def test_a_long_parquet_file_is_not_kept_in_memory(tmp_path):
+    """Of 40 row groups of 0.8 MB, no more than a few at a time, and no more at the end than at the beginning."""
+    schema = pa.schema([(f"c{i}", pa.float64()) for i in range(5)])
+    rng = np.random.default_rng(0)
+    with pq.ParquetWriter(tmp_path / "long.parquet", schema) as writer:
+        for _ in range(40):
+            writer.write_table(pa.table({name: rng.normal(size=20_000) for name in schema.names}, schema=schema))
+    before, held = pa.total_allocated_bytes(), []
+    for chunk in read_chunks(tmp_path / "long.parquet", dict.fromkeys(schema.names), 10_000):
+        held.append(pa.total_allocated_bytes() - before)
+        assert chunk.rows.num_rows == 10_000
+    assert len(held) == 80
+    assert max(held) < 8e6
+    assert max(held[-10:]) < 1.5 * max(held[5:15])
