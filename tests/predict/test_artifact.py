@@ -178,6 +178,11 @@ def test_a_reference_to_an_undeclared_file(folder):
     refused(folder, "refers to ../outside.npy, which are not among its files")
 
 
+def test_a_reference_that_is_no_name(folder):
+    rewrite(folder, lambda manifest: manifest["draws"].update(slope=["draws-0.npy"]))
+    refused(folder, "manifest.json is malformed: TypeError")
+
+
 def test_a_future_format(folder):
     def change(manifest):
         manifest["format_version"] = artifact.FORMAT_VERSION + 1
@@ -351,6 +356,16 @@ def test_a_program_that_calls_python_is_refused(folder):
     exported = jax.export.export(jax.jit(work), disabled_checks=[check], platforms=["cpu"])(*specs)
     replace_file(folder, "parameters.jaxexport", bytes(exported.serialize()))
     with pytest.raises(pi.ArtifactError, match="calls xla_ffi_python_cpu_callback, which is no array operation"):
+        pi.load_predictor(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 0.5, 0.99])
+def test_a_file_that_holds_no_program(folder, kept):
+    """Nothing, or the beginning of one: a share of it, or so many bytes."""
+    content = (folder / "parameters.jaxexport").read_bytes()
+    size = kept if isinstance(kept, int) else int(kept * len(content))
+    replace_file(folder, "parameters.jaxexport", content[:size])
+    with pytest.raises(pi.ArtifactError, match=r"holds no program|no longer reads the program"):
         pi.load_predictor(folder)
 
 
