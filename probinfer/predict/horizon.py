@@ -185,7 +185,7 @@ def _read(step: Any, given: Sequence[_Value], reads: _Reads) -> None:
 
 def _scan(step: Any, given: list[_Value], reads: _Reads) -> list[_Value]:
     params, on, within = step.params, _together(given), _Reads()
-    consts, count = params["num_consts"], params["num_carry"]
+    consts, count = _sizes(params, len(given))
     values = [each.value for each in given]
 
     def body(carry: Any, row: Any) -> Any:
@@ -199,6 +199,15 @@ def _scan(step: Any, given: list[_Value], reads: _Reads) -> list[_Value]:
     carry, (stacked, both) = jax.lax.scan(body, begin, rows, length=params["length"], reverse=params["reverse"])
     reads.add(within, both)
     return [_Value(value, on) for value in (*carry, *stacked)]
+
+
+def _sizes(params: Any, count: int) -> tuple[int, int]:
+    """How many of what a scan is given are constants, and how many it carries along: as JAX from 0.12 on says it, or
+    before."""
+    if "ft_in" in params:
+        consts, carried, _ = (len(list(part)) for part in params["ft_in"].update(range(count)).unpack())
+        return consts, carried
+    return params["num_consts"], params["num_carry"]
 
 
 def _while(step: Any, given: list[_Value], reads: _Reads) -> list[_Value]:

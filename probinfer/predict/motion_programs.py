@@ -149,8 +149,8 @@ def _probabilities(family: Family | None, parameters: tuple, y: np.ndarray) -> i
 
 
 def _horizon(model: StateSpace, state: Any, params: Mapping[str, Any], first: int) -> int | None:
-    """How many times the model's functions know, where they look into an array by the time, and it ends; None where they
-    know any. They know those of the series, and the first to come is `first`."""
+    """How many times the model's functions know, where they look into an array by the time, and it ends; None where
+    they know any. They know those of the series, and the first to come is `first`."""
 
     def look(t: Any, others: Any) -> Any:
         x, params = others
