@@ -351,30 +351,33 @@ def refused(error, text, call, *args, **kwargs):
         call(*args, **kwargs)
 
 
-def test_futures_that_are_no_numbers_are_refused_with_the_time():
-    """As `predict` refuses them: whole numbers made of what is none would be -2**63."""
-    away = pi.Forecaster(Fit(linear(lambda t: jnp.where(t > 6, jnp.inf, 0.0)), Y, {"q": Q}))
-    assert np.isfinite(away.sample(1)).all()
+def test_futures_that_are_no_numbers_are_refused_with_the_time(exact):
+    """As `predict` refuses them."""
+    mean, cov = exact.standing.state
+    away = pi.Forecaster.from_standing(exact.motion, replace(exact.standing, state=(mean + np.inf, cov)), exact.about)
     for call in (away.sample, away.predict):
-        refused(pi.PredictionError, "At time 7, 2 ahead, the model's laws are not numbers, or go beyond 1e308", call, 3)
+        refused(pi.PredictionError, "At time 6, 1 ahead, the model's laws are not numbers, or go beyond 1e308", call, 3)
 
-    class Whole(dist.Normal):
-        """Whole numbers of any size, and none where the location is none."""
 
-        support = dist.constraints.integer
+LAWLESS = {
+    "a rate that is none": (lambda x, t: dist.Poisson(jnp.where(t > 6, jnp.nan, jnp.exp(x))), r"2\*\*63"),
+    "no law's own number": (lambda x, t: dist.GeometricProbs(jnp.where(t > 6, 0.0, 0.5)), r"2\*\*63"),
+}
 
-        def sample(self, key, sample_shape=()):
-            return jnp.round(super().sample(key, sample_shape))
 
+@pytest.mark.parametrize("name", [pytest.param("a rate that is none", marks=pytest.mark.long), "no law's own number"])
+def test_whole_numbers_are_not_made_of_what_is_none(name):
+    """Poisson's sampler gives -1 for a rate that is none, and infinity as a whole number is -2**63."""
+    observation, most = LAWLESS[name]
     model = pi.StateSpace(
         initial=lambda params: dist.Normal(0.0, 1.0),
         transition=lambda x, t, params: dist.Normal(x, params["q"]),
-        observation=lambda x, t, params: Whole(jnp.where(t > 6, 1e19, x), 1.0),
+        observation=lambda x, t, params: observation(x, t),
         prior={"q": dist.HalfNormal(1.0)},
     )
-    whole = pi.Forecaster(Fit(model, np.arange(6), {"q": Q}), particles=2)
-    assert whole.sample(1, 2).dtype == np.int64
-    refused(pi.PredictionError, r"At time 7, 2 ahead, .* or go beyond 2\*\*63, for", whole.sample, 3, 2)
+    forecaster = pi.Forecaster(Fit(model, np.arange(6), {"q": Q}), particles=2)
+    assert forecaster.sample(1, 2).dtype == np.int64
+    refused(pi.PredictionError, rf"At time 7, 2 ahead, .* or go beyond {most}", forecaster.sample, 3, 2)
 
 
 def test_wrong_calls_are_refused_in_words(exact, tmp_path):
