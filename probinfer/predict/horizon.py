@@ -62,7 +62,8 @@ class _Reads:
 
     def both(self) -> tuple[Any, Any]:
         """Whether any is outside, of either kind."""
-        return tuple(jnp.any(jnp.stack([jnp.array(False), *each])) for each in (self.plain, self.mixed))
+        plain, mixed = (jnp.any(jnp.stack([jnp.array(False), *each])) for each in (self.plain, self.mixed))
+        return plain, mixed
 
     def add(self, inner: "_Reads", both: Sequence[Any]) -> None:
         """Those of a part of the program, of which `both` are outside."""

@@ -317,12 +317,12 @@ def test_times_that_the_model_does_not_know_are_refused():
     drives = pi.StateSpace(
         initial=lambda params: dist.Normal(0.0, 1.0),
         transition=lambda x, t, params: dist.Normal(x, params["q"]),
-        observation=lambda x, t, params: dist.Normal(x + driver[t], 1.0),
+        observation=lambda x, t, params: dist.Normal(x + driver[t // 2], 1.0),
         prior={"q": dist.HalfNormal(1.0)},
     )
     with jax.enable_x64(True):
         motion = motion_of(drives, drives.series(Y), {"q": Q}, None)
-    assert motion.horizon == 8
+    assert motion.horizon == 16
 
 
 @pytest.mark.long
@@ -360,24 +360,23 @@ def test_futures_that_are_no_numbers_are_refused_with_the_time(exact):
 
 
 LAWLESS = {
-    "a rate that is none": (lambda x, t: dist.Poisson(jnp.where(t > 6, jnp.nan, jnp.exp(x))), r"2\*\*63"),
-    "no law's own number": (lambda x, t: dist.GeometricProbs(jnp.where(t > 6, 0.0, 0.5)), r"2\*\*63"),
+    "a rate that is none": lambda x, t: dist.Poisson(jnp.where(t > 6, jnp.nan, jnp.exp(x))),
+    "no law's own number": lambda x, t: dist.GeometricProbs(jnp.where(t > 6, 0.0, 0.5)),
 }
 
 
 @pytest.mark.parametrize("name", [pytest.param("a rate that is none", marks=pytest.mark.long), "no law's own number"])
 def test_whole_numbers_are_not_made_of_what_is_none(name):
     """Poisson's sampler gives -1 for a rate that is none, and infinity as a whole number is -2**63."""
-    observation, most = LAWLESS[name]
     model = pi.StateSpace(
         initial=lambda params: dist.Normal(0.0, 1.0),
         transition=lambda x, t, params: dist.Normal(x, params["q"]),
-        observation=lambda x, t, params: observation(x, t),
+        observation=lambda x, t, params: LAWLESS[name](x, t),
         prior={"q": dist.HalfNormal(1.0)},
     )
     forecaster = pi.Forecaster(Fit(model, np.arange(6), {"q": Q}), particles=2)
     assert forecaster.sample(1, 2).dtype == np.int64
-    refused(pi.PredictionError, rf"At time 7, 2 ahead, .* or go beyond {most}", forecaster.sample, 3, 2)
+    refused(pi.PredictionError, r"At time 7, 2 ahead, .* or go beyond 2\*\*63", forecaster.sample, 3, 2)
 
 
 def test_wrong_calls_are_refused_in_words(exact, tmp_path):
