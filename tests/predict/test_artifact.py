@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tokenize
 from importlib.metadata import version
 from pathlib import Path
 
@@ -366,6 +367,17 @@ def test_a_file_that_holds_no_program(folder, kept):
     size = kept if isinstance(kept, int) else int(kept * len(content))
     replace_file(folder, "parameters.jaxexport", content[:size])
     with pytest.raises(pi.ArtifactError, match=r"holds no program|no longer reads the program"):
+        pi.load_predictor(folder)
+
+
+def test_whatever_the_reader_of_programs_runs_into(folder, monkeypatch):
+    """Its parser of shapes, for one, has errors of its own."""
+
+    def lost(_):
+        raise tokenize.TokenError("invalid character", (1, 1))
+
+    monkeypatch.setattr("jax.export.deserialize", lost)
+    with pytest.raises(pi.ArtifactError, match="a file holds no program"):
         pi.load_predictor(folder)
 
 
