@@ -643,7 +643,10 @@ def _check_length(content: bytes) -> None:
     number = np.lib.format.read_magic(file)
     if number not in read:
         raise ValueError(f"its format is {number}")
-    shape, _, dtype = read[number](file)
+    try:
+        shape, _, dtype = read[number](file)
+    except Exception as error:  # noqa: BLE001 - Python's own tokenizer and parser read it, and have errors of their own
+        raise ValueError(f"its header is none: {type(error).__name__} {error}") from None
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize != len(content) - file.tell():
         raise ValueError(f"it declares the shape {shape}, which its size does not fit")
 

@@ -323,6 +323,17 @@ def test_a_declared_shape_that_the_file_does_not_fit(folder, shape):
         pi.load_predictor(folder)
 
 
+@pytest.mark.parametrize(
+    "header", ["(" * 500, "(1L", "{[]: 1}", "{'descr': 'f8,,', 'fortran_order': False, 'shape': (1,)}"]
+)
+def test_a_header_that_is_none(folder, header):
+    """NumPy gives it to Python's parser, which has errors of its own."""
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(80)
+    replace_file(folder, "draws-0.npy", content)
+    with pytest.raises(pi.ArtifactError, match=r"draws-0.npy holds no array"):
+        pi.load_predictor(folder)
+
+
 def test_a_sparse_file_is_not_read(folder):
     """A file of a terabyte that takes no room on the disk."""
     with open(folder / "draws-0.npy", "r+b") as file:
