@@ -185,21 +185,29 @@ def _read(step: Any, given: Sequence[_Value], reads: _Reads) -> None:
 
 
 def _scan(step: Any, given: list[_Value], reads: _Reads) -> list[_Value]:
-    params, on, within = step.params, _together(given), _Reads()
-    consts, count = _sizes(params, len(given))
+    params, within = step.params, _Reads()
+    begin, end = _sizes(params, len(given))
+    end += begin
     values = [each.value for each in given]
+
+    def once(carry: Any, row: Any, on: Sequence[_On], reads: _Reads) -> list[_Value]:
+        rows = [_Value(value, each.on) for value, each in zip(row, given[end:], strict=True)]
+        return _inside(params["jaxpr"], [*given[:begin], *map(_Value, carry, on), *rows], reads)
+
+    first = [jax.ShapeDtypeStruct(one.aval.shape[1:], one.aval.dtype) for one in step.invars[end:]]
+    on, found = _settled(lambda carry, row, on: once(carry, row, on, _Reads()), given[begin:end], first)
 
     def body(carry: Any, row: Any) -> Any:
         nonlocal within
         within = _Reads()
-        found = _inside(params["jaxpr"], [*given[:consts], *(_Value(value, on) for value in (*carry, *row))], within)
-        after = [each.value for each in found]
-        return after[:count], (after[count:], within.both())
+        after = [each.value for each in once(carry, row, on, within)]
+        return after[: end - begin], (after[end - begin :], within.both())
 
-    begin, rows = values[consts : consts + count], values[consts + count :]
-    carry, (stacked, both) = jax.lax.scan(body, begin, rows, length=params["length"], reverse=params["reverse"])
+    carry, (stacked, both) = jax.lax.scan(
+        body, values[begin:end], values[end:], length=params["length"], reverse=params["reverse"]
+    )
     reads.add(within, both)
-    return [_Value(value, on) for value in (*carry, *stacked)]
+    return [*map(_Value, carry, on), *map(_Value, stacked, found[end - begin :])]
 
 
 def _sizes(params: Any, count: int) -> tuple[int, int]:
@@ -211,24 +219,50 @@ def _sizes(params: Any, count: int) -> tuple[int, int]:
     return params["num_consts"], params["num_carry"]
 
 
+def _settled(once: Callable, begin: Sequence[_Value], row: Sequence[Any]) -> tuple[list[_On], list[_On]]:
+    """What the values that a loop carries along depend on, after any number of steps; and what a step gives does."""
+    on, found = [each.on for each in begin], []
+    while True:
+
+        def traced(carry: Any, row: Any, on: Sequence[_On] = tuple(on)) -> list[Any]:
+            results = once(carry, row, on)
+            found[:] = [each.on for each in results]
+            return [each.value for each in results]
+
+        jax.eval_shape(traced, [each.value for each in begin], row)
+        wider = [before | after for before, after in zip(on, found, strict=False)]
+        if wider == on:
+            return on, found
+        on = wider
+
+
 def _while(step: Any, given: list[_Value], reads: _Reads) -> list[_Value]:
-    params, on, within = step.params, _together(given), _Reads()
+    params, within = step.params, _Reads()
     first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     tests, fixed, begin = given[:first], given[first:second], given[second:]
 
-    def goes_on(carry: Any) -> Any:
-        return _inside(params["cond_jaxpr"], [*tests, *(_Value(value, on) for value in carry[0])], _Reads())[0].value
+    def goes_on(carry: Any, on: Sequence[_On]) -> _Value:
+        return _inside(params["cond_jaxpr"], [*tests, *map(_Value, carry, on)], _Reads())[0]
+
+    def once(carry: Any, on: Sequence[_On], reads: _Reads) -> list[_Value]:
+        return _inside(params["body_jaxpr"], [*fixed, *map(_Value, carry, on)], reads)
+
+    def widened(carry: Any, _: Any, on: Sequence[_On]) -> list[_Value]:
+        test = goes_on(carry, on)
+        return [each._replace(on=each.on | test.on) for each in once(carry, on, _Reads())]
+
+    on, _ = _settled(widened, begin, [])
 
     def body(carry: Any) -> Any:
         nonlocal within
         within = _Reads()
-        found = _inside(params["body_jaxpr"], [*fixed, *(_Value(value, on) for value in carry[0])], within)
-        return [each.value for each in found], [a | b for a, b in zip(carry[1], within.both(), strict=True)]
+        after = [each.value for each in once(carry[0], on, within)]
+        return after, [a | b for a, b in zip(carry[1], within.both(), strict=True)]
 
     start = [each.value for each in begin], [jnp.array(False), jnp.array(False)]
-    values, both = jax.lax.while_loop(goes_on, body, start)
+    values, both = jax.lax.while_loop(lambda carry: goes_on(carry[0], on).value, body, start)
     reads.add(within, both)
-    return [_Value(value, on) for value in values]
+    return [*map(_Value, values, on)]
 
 
 def _cond(step: Any, given: list[_Value], reads: _Reads) -> list[_Value]:

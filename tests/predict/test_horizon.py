@@ -22,9 +22,19 @@ def summed(t, count):
     return lax.fori_loop(0, count, lambda i, total: total + DRIVER[t + i], ZERO)
 
 
+def weighed(t, count, weight):
+    """The same, weighed: which entries are read does not depend on the weight."""
+    return lax.fori_loop(0, count, lambda i, total: total + weight * DRIVER[t + i], 0.0 * weight)
+
+
 def searched(t):
     """The same as DRIVER[t], in a loop of a length that is not."""
     return lax.while_loop(lambda at: at[0] < 1, lambda at: (at[0] + 1, DRIVER[t]), (0, ZERO))[1]
+
+
+def counted(t, x, p):
+    """t + x, if that is more, in steps of one."""
+    return lax.while_loop(lambda at: at < jnp.minimum(t + x, t + 50), lambda at: at + 1, t)
 
 
 KNOWN = {
@@ -44,6 +54,7 @@ KNOWN = {
     "entries of another array": (lambda t, x, p: DRIVER[PLACES[t]], 8),
     "the shorter of two": (lambda t, x, p: DRIVER[t] + PLACES[t], 8),
     "a loop": (lambda t, x, p: summed(t, 3), 18),
+    "a loop with a parameter": (lambda t, x, p: weighed(t, 3, p["lag"]), 18),
     "a search": (lambda t, x, p: searched(t), 20),
     "each of several": (lambda t, x, p: jax.vmap(lambda i: TABLE[t, i])(jnp.arange(3)), 20),
     "some states": (lambda t, x, p: lax.cond(x > 0, lambda: DRIVER[t], lambda: ZERO), 20),
@@ -73,8 +84,8 @@ def test_as_far_as_the_array_reaches(name):
 
 @pytest.mark.parametrize(
     "index",
-    [lambda t, x, p: t + x, lambda t, x, p: t - p["lag"].astype(int), lambda t, x, p: t % 12 + x],
-    ids=["state", "parameter", "season"],
+    [lambda t, x, p: t + x, lambda t, x, p: t - p["lag"].astype(int), lambda t, x, p: t % 12 + x, counted],
+    ids=["state", "parameter", "season", "as many steps as a state"],
 )
 def test_an_index_of_time_and_state_is_refused_where_it_leaves_the_array(index):
     with pytest.raises(
