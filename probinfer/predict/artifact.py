@@ -29,6 +29,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -196,7 +197,7 @@ def _stored(predictor: "Predictor", values: np.ndarray) -> bytes:
 def with_manifest(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files, and the manifest with the size and hash of each."""
     hashes = {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
-    return {**files, MANIFEST: sealed(_for_json({**manifest, "files": hashes}))}
+    return {**files, MANIFEST: sealed(in_words({**manifest, "files": hashes}))}
 
 
 def sealed(manifest: Mapping[str, Any]) -> bytes:
@@ -230,14 +231,14 @@ def _npy(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _for_json(value: Any) -> Any:
+def in_words(value: Any) -> Any:
     """`value` in JSON's types; what JSON has no number for (nan, inf) becomes text."""
     if isinstance(value, Mapping):
-        return {str(key): _for_json(entry) for key, entry in value.items()}
+        return {str(key): in_words(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_for_json(entry) for entry in value]
+        return [in_words(entry) for entry in value]
     if isinstance(value, np.generic):
-        return _for_json(value.item())
+        return in_words(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
@@ -549,7 +550,7 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         used = [file for part in parts for group in _GROUPS for file in part.get(group, {}).values()]
         used += [manifest["model"]] if "model" in manifest else []
         used += [file for part in parts for file in population_file.names(part.get("population"))]
-    missing = sorted(str(file) for file in used if file not in files)
+        missing = sorted(str(file) for file in used if file not in files)
     if missing:
         raise ArtifactError(f"{path}: the manifest refers to {', '.join(missing)}, which are not among its files.")
     return manifest, files
@@ -582,6 +583,8 @@ def _manifest(path: Path) -> dict[str, Any]:
             "folder again, or save the predictor again."
         )
     _check_sections(path, manifest, _JOINT_SECTIONS if "parts" in manifest else _SECTIONS)
+    if manifest.get("parts") == []:
+        raise ArtifactError(f"{path}: the manifest describes no outcome.")
     for part in manifest.get("parts", ()):
         if not isinstance(part, dict):
             raise ArtifactError(f"{path / MANIFEST} is malformed: a part of it is {part!r}.")
@@ -640,7 +643,10 @@ def _check_length(content: bytes) -> None:
     number = np.lib.format.read_magic(file)
     if number not in read:
         raise ValueError(f"its format is {number}")
-    shape, _, dtype = read[number](file)
+    try:
+        shape, _, dtype = read[number](file)
+    except Exception as error:  # noqa: BLE001 - Python's own tokenizer and parser read it, and have errors of their own
+        raise ValueError(f"its header is none: {type(error).__name__} {error}") from None
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize != len(content) - file.tell():
         raise ValueError(f"it declares the shape {shape}, which its size does not fit")
 
@@ -659,6 +665,11 @@ def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
             "Make the predictor again from the saved posterior, Predictor(load_posterior(…, model, data)).save(…), or "
             f"install jax=={manifest['versions'].get('jax')}."
         ) from None
+    except Exception as error:  # noqa: BLE001 - whatever its reader runs into in other bytes, parsers of its own included
+        raise ArtifactError(
+            f"{path}: a file holds no program ({type(error).__name__} {error}). Copy the folder again, or save the "
+            "predictor again."
+        ) from None
     foreign = [name for name in foreign if not _OPERATION.fullmatch(name)]
     if foreign:
         raise ArtifactError(
@@ -675,5 +686,13 @@ def _malformed(path: Any) -> Any:
         yield
     except ArtifactError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        AssertionError,
+        struct.error,
+    ) as error:
         raise ArtifactError(f"{Path(path) / MANIFEST} is malformed: {type(error).__name__} {error}.") from None

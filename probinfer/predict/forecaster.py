@@ -53,7 +53,8 @@ class Forecaster:
     Raises:
         UnreliablePosterior: the verdict is worse than `accept`.
         PredictionError: `posterior` is none, or `accept` no Verdict.
-        ModelError: the posterior came without model or data, or is of another model.
+        ModelError: the posterior came without model or data, or is of another model; or the model reads an
+            array by an index that depends on the time and on states or parameters, and may leave it.
         MethodError: a number is out of range, or does not fit the model.
 
     Fails where few particles explain an observation, which `report` tells with its time. Times are numbered from 0, the
@@ -173,10 +174,7 @@ class Forecaster:
             state, outcomes = mover.ahead(motion, state, time, words_of_time(words, Use.PREDICT, time))
             found.append(summarise(motion, outcomes, weights, levels, level if hdi else None))
             if not found[-1].defined.all():
-                raise PredictionError(
-                    f"At time {time}, {time - first + 1} ahead, the model's laws are not numbers, or go beyond 1e308, "
-                    "for some draws of the parameters. Look for a state that runs away, or a scale that can be below 0."
-                )
+                raise _no_numbers(time, first)
         return answer(motion, found, first, level, wanted if quantiles is not None else None, interval)
 
     def observe(self, y: Any) -> Self:
@@ -215,6 +213,10 @@ class Forecaster:
             states, y = mover.simulate(motion, states, chosen, time, words_of_time(words, Use.SAMPLE, time))
             found.append(y)
         values = np.stack(found, axis=1)
+        held = np.abs(values) < 2.0**63 if motion.discrete else np.isfinite(values)
+        known = held.all(axis=(0, *range(2, held.ndim)))
+        if not known.all():
+            raise _no_numbers(first + int(np.argmin(known)), first, "2**63" if motion.discrete else "1e308")
         return values.astype(np.int64) if motion.discrete else values
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -240,3 +242,11 @@ class Forecaster:
         series = read_observations(y, self.motion)
         check_horizon(self.motion, self.time, len(series.values))
         return follow(self.motion, self.standing, series)
+
+
+def _no_numbers(time: int, first: int, most: str = "1e308") -> PredictionError:
+    """Of a time at which what is forecast is no number."""
+    return PredictionError(
+        f"At time {time}, {time - first + 1} ahead, the model's laws are not numbers, or go beyond {most}, for some "
+        "draws of the parameters. Look for a state that runs away, or a scale that can be below 0."
+    )

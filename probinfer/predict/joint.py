@@ -1,6 +1,7 @@
 """JointPredictor: several outcomes of a model at once, from the same posterior draws. Imports jax, not numpyro."""
 
 import os
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -97,12 +98,15 @@ class JointPredictor:
 
     @classmethod
     def of(cls, parts: Mapping[str, Predictor]) -> Self:
-        """Of predictors made before, by the names of their outcomes. Raises PredictionError where they do not have the
-        same draws: as many, as many chains, the same weights, and the same values of every site they share."""
+        """Of predictors made before, by the names of their outcomes. Raises PredictionError where they are not of one
+        posterior: what they know of it (verdict, provenance) differs, or they do not have the same draws, which are as
+        many, of as many chains, of the same weights, and with the same values of every site they share."""
+        _check_parts(parts)
         self = cls.__new__(cls)
         self.parts = dict(parts)
         first = next(iter(self.parts.values())).program
         for name, part in self.parts.items():
+            _refuse_other_posterior(self._first, part)
             program = part.program
             one, two = (w.values if w is not None else np.zeros(0) for w in (first.weights, program.weights))
             shared = [
@@ -112,7 +116,7 @@ class JointPredictor:
                 if site in other.program.every_draw
             ]
             if (
-                (program.size, program.chains, program.outcome) != (first.size, first.chains, name)
+                (program.size, program.chains) != (first.size, first.chains)
                 or not np.array_equal(one, two)
                 or not all(a is b or np.array_equal(a, b) for a, b in shared)
             ):
@@ -134,7 +138,7 @@ class JointPredictor:
     @property
     def about(self) -> dict[str, Any]:
         """Verdict and provenance of the posterior."""
-        return {name: value for name, value in self._first.about.items() if name not in OWN}
+        return _of_posterior(self._first)
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -336,6 +340,50 @@ class _RowsOf:
 
     def __call__(self, name: str) -> Any:
         return self._rows if self._parts[name].inputs else self._bare
+
+
+def _of_posterior(part: Predictor) -> dict[str, Any]:
+    return {name: value for name, value in part.about.items() if name not in OWN}
+
+
+def _check_parts(parts: Any) -> None:
+    """Raise PredictionError for what are no predictors by the names of their outcomes."""
+    if not isinstance(parts, Mapping) or not parts:
+        came = "none" if isinstance(parts, Mapping) else type(parts).__name__
+        raise PredictionError(f"parts came as {came}; wanted a dict of predictors by the names of their outcomes.")
+    for name, part in parts.items():
+        if not isinstance(part, Predictor):
+            raise PredictionError(f"parts[{name!r}] came as {type(part).__name__}; wanted a Predictor of one outcome.")
+        if part.outcome != name:
+            raise PredictionError(f"parts[{name!r}] is the predictor of {part.outcome!r}; name it by that.")
+
+
+def _refuse_other_posterior(one: Predictor, two: Predictor) -> None:
+    """Raise PredictionError where two predictors know different things of their posterior."""
+    known, differs = (_known(one), _known(two)), []
+    for name in {**known[0], **known[1]}:
+        first, second = ([each[name]] if name in each else [] for each in known)
+        if first != second:
+            differs.append(f"{name} is {_shown(first)} and {_shown(second)}")
+    if differs:
+        raise PredictionError(
+            f"The predictors of {one.outcome!r} and {two.outcome!r} are of different posteriors: {', '.join(differs)}. "
+            "Make both of one posterior, with the same accept."
+        )
+
+
+def _shown(values: list[Any]) -> str:
+    return reprlib.repr(values[0]) if values else "not there"
+
+
+def _known(part: Predictor) -> dict[str, Any]:
+    """What a predictor knows of its posterior, in the words of a file, which it may have come from."""
+    from probinfer.predict.artifact import in_words
+
+    words = in_words(_of_posterior(part))
+    origin = words.pop("provenance", {})
+    parts = origin.items() if isinstance(origin, dict) else [("", origin)]
+    return {**words, **{f"provenance {name}": value for name, value in parts}}
 
 
 def _check_levels(programs: Mapping[str, Program], unseen: Unseen | Mapping[str, Unseen]) -> None:

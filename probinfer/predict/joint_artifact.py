@@ -55,8 +55,6 @@ def read_joint(path: str | os.PathLike[str]) -> JointPredictor:
         if made.outcome in parts:
             raise ArtifactError(f"{path}: the manifest describes the outcome {made.outcome!r} twice.")
         parts[made.outcome] = made
-    if not parts:
-        raise ArtifactError(f"{path}: the manifest describes no outcome.")
     try:
         return JointPredictor.of(parts)
     except PredictionError as error:

@@ -85,11 +85,16 @@ def _defined(
     law's numbers are bounds is not known, and it may have no moments.
     """
     found = finite(places, levels) & (jnp.isfinite(epistemic) | ~jnp.isfinite(means).all(axis=1))
-    for name, parameter in list(zip(family.parameters, parameters, strict=True))[2 if family.traced else 0 :]:
-        right = ~jnp.isnan(parameter) if family.traced or name in _ENDLESS else jnp.isfinite(parameter)
+    for right in right_numbers(family, parameters):
         # counted: of a number that is the same everywhere XLA knows the sum at once, and an "all" it would work out
-        found &= (~right).sum(axis=tuple(range(1, parameter.ndim))) == 0
+        found &= (~right).sum(axis=tuple(range(1, right.ndim))) == 0
     return found
+
+
+def right_numbers(family: Family, parameters: Sequence[Array]) -> list[Array]:
+    """Which numbers of each parameter are such that there is a law, of the parameters' shapes."""
+    named = list(zip(family.parameters, parameters, strict=True))[2 if family.traced else 0 :]
+    return [~jnp.isnan(values) if family.traced or name in _ENDLESS else jnp.isfinite(values) for name, values in named]
 
 
 def finite(places: Array, levels: Array) -> Array:

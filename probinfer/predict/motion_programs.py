@@ -12,12 +12,12 @@ import numpy as np
 from numpyro import distributions as dist
 
 from probinfer.inference.montecarlo.particle_draws import draw
-from probinfer.model.index_bounds import index_bounds
 from probinfer.model.series import Series
 from probinfer.model.statespace import StateSpace
 from probinfer.predict.discrete import BINOMIAL
 from probinfer.predict.families import NORMAL
 from probinfer.predict.family import Family, Support
+from probinfer.predict.horizon import horizon
 from probinfer.predict.laws import family_of, parameters_of, unwrapped
 from probinfer.predict.motion import MATRICES, MOVE, WEIGH, Motion
 from probinfer.predict.program import PARAMETERS, SAMPLE
@@ -60,7 +60,7 @@ def motion_of(model: StateSpace, series: Series, draws: Mapping[str, np.ndarray]
             discrete=bool(law.is_discrete),
             probabilities=_probabilities(family, parameters, series.values),
             apart=model.linear is not None or scored.shape == y.shape,
-            horizon=_horizon(model, state, first),
+            horizon=_horizon(model, state, first, len(series.values)),
         )
 
 
@@ -148,20 +148,14 @@ def _probabilities(family: Family | None, parameters: tuple, y: np.ndarray) -> i
     return 2 if support is Support.BINARY else 0
 
 
-def _horizon(model: StateSpace, state: Any, params: Mapping[str, Any]) -> int | None:
-    """How many times the model's functions know: less than all of them where they look into an array by the time, and
-    JAX would take the last entry for every later one."""
+def _horizon(model: StateSpace, state: Any, params: Mapping[str, Any], first: int) -> int | None:
+    """How many times the model's functions know, where they look into an array by the time, and it ends; None where
+    they know any. They know those of the series, and the first to come is `first`."""
 
-    def look(times: Any) -> Any:
-        linear = model.linear
-        if linear is not None:
-            return jax.vmap(lambda t: linear.step(t, params))(times)
-        x = jnp.zeros(state.shape, state.dtype)
+    def look(t: Any, others: Any) -> Any:
+        x, params = others
+        if model.linear is not None:
+            return model.linear.step(t, params)
+        return [jax.tree.leaves(of(x, t, params)) for of in (model.transition, model.observation)]
 
-        def laws(t: Any) -> Any:
-            return [jax.tree.leaves(of(x, t, params)) for of in (model.transition, model.observation)]
-
-        return jax.vmap(laws)(times)
-
-    bounds = index_bounds(jax.make_jaxpr(look)(np.arange(2)), ["time"])
-    return bounds["time"][1] + 1 if "time" in bounds else None
+    return horizon(look, first, (np.zeros(state.shape, state.dtype), dict(params)))

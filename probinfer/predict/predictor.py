@@ -420,9 +420,9 @@ class Predictor:
         """Draws from the predictive distribution, (draws, rows, *event); whole numbers for a discrete outcome.
 
         Draw i is a joint draw: all rows share the i-th of `draws` posterior draws taken in random order (again from
-        the start when they are used up; of a compressed predictor each as often as its weight says), and each row has
-        noise of its own. A row's noise comes from its content and
-        `seed`, not from its place; equal rows in one call are told apart by counting.
+        the start when they are used up; of a compressed predictor each as often as its weight says, rounded up or down
+        in every 128), and each row has noise of its own. A row's noise comes from its content and `seed`, not from its
+        place; equal rows in one call are told apart by counting. The first of many draws are those of fewer.
 
         Raises PredictionError as `predict` does, and for a number of draws or a seed that is none.
         """

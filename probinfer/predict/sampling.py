@@ -39,12 +39,7 @@ def sample_rows(
         order, noise = jax.random.split(_key(seed))
         if noise_of is not None:
             noise = jax.random.fold_in(noise, zlib.crc32(noise_of.encode()))
-        size = engine.program.size
-        rounds = [jax.random.permutation(jax.random.fold_in(order, i), size) for i in range(-(-draws // size))]
-        picked = np.concatenate([np.zeros(0, int), *map(np.asarray, rounds)])[:draws].astype(int)
-        if engine.program.weights is not None:
-            start, order = float(jax.random.uniform(order)), jax.random.fold_in(order, 0)
-            picked = engine.program.weights.pick(draws, start)[np.asarray(jax.random.permutation(order, draws))]
+        picked = _picked(engine.program, order, draws)
         words = np.asarray(jax.random.key_data(noise))
     along = np.column_stack([hashes, _occurrences(hashes), np.broadcast_to(words, (len(hashes), 2))]).astype(float)
     keys = engine.of_outcomes(_row_keys, columns, along).reshape(-1, 2)
@@ -52,6 +47,24 @@ def sample_rows(
     held = np.abs(values) < 2.0**63 if engine.program.discrete else np.isfinite(values)
     refuse_undefined(held.all(axis=(0, *range(2, held.ndim))), engine.program.outcome, columns=columns)
     return values.astype(np.int64) if engine.program.discrete else values
+
+
+_ROUND = 128  # weighted draws are taken in rounds of so many, in each as often as their weights say
+
+
+def _picked(program: Program, order: jax.Array, draws: int) -> np.ndarray:
+    """Numbers (draws,) of the posterior draws to take, in rounds, each in an order of its own: in a round each once, or
+    each as often as its weight says, rounded up or down. What is taken i-th depends on `order` and i alone."""
+    weights = program.weights
+    size = program.size if weights is None else _ROUND
+    taken = [np.zeros(0, int)]
+    for number in range(-(-draws // size)):
+        key, these = jax.random.fold_in(order, number), np.arange(size)
+        if weights is not None:
+            key, start = jax.random.split(key)
+            these = weights.pick(size, float(jax.random.uniform(start)))
+        taken.append(these[np.asarray(jax.random.permutation(key, size))])
+    return np.concatenate(taken)[:draws]
 
 
 def _row_keys(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:

@@ -143,8 +143,10 @@ def _check_series(path: Any, words: Mapping[str, Any]) -> None:
 
 def _check_arrays(path: Any, motion: Motion, arrays: Mapping[str, np.ndarray], size: int) -> None:
     """Raise ArtifactError where the arrays are not those of so many draws, or not numbers."""
+    if size % (motion.chains or 1):
+        raise ArtifactError(f"{path}: {size} draws are not those of {motion.chains} chains, which are of one length.")
     entries = motion.state[0] if motion.linear and len(motion.state) == 1 else 0
-    particles = arrays["particles"].shape[1:2] if "particles" in arrays and arrays["particles"].ndim > 1 else (0,)
+    particles = arrays["particles"].shape[1:2] if "particles" in arrays and arrays["particles"].ndim > 1 else (1,)
     wanted: dict[str, tuple] = {_WEIGHTS: ((size,), "float64")}
     if motion.linear:
         wanted |= {"mean": ((size, entries), "float64"), "covariance": ((size, entries, entries), "float64")}
@@ -155,7 +157,7 @@ def _check_arrays(path: Any, motion: Motion, arrays: Mapping[str, np.ndarray], s
     draws = {values.shape[:1] for values in motion.draws.values()} | {
         values.dtype.name for values in motion.draws.values()
     }
-    if found != wanted or draws != {(size,), "float64"}:
+    if found != wanted or draws != {(size,), "float64"} or 0 in particles:
         raise ArtifactError(
             f"{path}: the arrays are not those of {size} draws with the states that the manifest describes: {found}."
         )

@@ -34,7 +34,8 @@ class Weights:
     def pick(self, count: int, start: float) -> np.ndarray:
         """Numbers of `count` draws, each as often as its weight says, rounded up or down; start in [0, 1)."""
         ends = np.cumsum(self.values)
-        return np.searchsorted(ends / ends[-1], (start + np.arange(count)) / max(count, 1), side="right")
+        places = (start + np.arange(count)) / max(count, 1)
+        return np.minimum(np.searchsorted(ends / ends[-1], places, side="right"), len(ends) - 1)
 
 
 def average(values: Array, weights: Weights | None, axis: int = 1) -> Array:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tokenize
 from importlib.metadata import version
 from pathlib import Path
 
@@ -178,6 +179,11 @@ def test_a_reference_to_an_undeclared_file(folder):
     refused(folder, "refers to ../outside.npy, which are not among its files")
 
 
+def test_a_reference_that_is_no_name(folder):
+    rewrite(folder, lambda manifest: manifest["draws"].update(slope=["draws-0.npy"]))
+    refused(folder, "manifest.json is malformed: TypeError")
+
+
 def test_a_future_format(folder):
     def change(manifest):
         manifest["format_version"] = artifact.FORMAT_VERSION + 1
@@ -317,6 +323,17 @@ def test_a_declared_shape_that_the_file_does_not_fit(folder, shape):
         pi.load_predictor(folder)
 
 
+@pytest.mark.parametrize(
+    "header", ["(" * 500, "(1L", "{[]: 1}", "{'descr': 'f8,,', 'fortran_order': False, 'shape': (1,)}"]
+)
+def test_a_header_that_is_none(folder, header):
+    """NumPy gives it to Python's parser, which has errors of its own."""
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(80)
+    replace_file(folder, "draws-0.npy", content)
+    with pytest.raises(pi.ArtifactError, match=r"draws-0.npy holds no array"):
+        pi.load_predictor(folder)
+
+
 def test_a_sparse_file_is_not_read(folder):
     """A file of a terabyte that takes no room on the disk."""
     with open(folder / "draws-0.npy", "r+b") as file:
@@ -351,6 +368,27 @@ def test_a_program_that_calls_python_is_refused(folder):
     exported = jax.export.export(jax.jit(work), disabled_checks=[check], platforms=["cpu"])(*specs)
     replace_file(folder, "parameters.jaxexport", bytes(exported.serialize()))
     with pytest.raises(pi.ArtifactError, match="calls xla_ffi_python_cpu_callback, which is no array operation"):
+        pi.load_predictor(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 0.5, 0.99])
+def test_a_file_that_holds_no_program(folder, kept):
+    """Nothing, or the beginning of one: a share of it, or so many bytes."""
+    content = (folder / "parameters.jaxexport").read_bytes()
+    size = kept if isinstance(kept, int) else int(kept * len(content))
+    replace_file(folder, "parameters.jaxexport", content[:size])
+    with pytest.raises(pi.ArtifactError, match=r"holds no program|no longer reads the program"):
+        pi.load_predictor(folder)
+
+
+def test_whatever_the_reader_of_programs_runs_into(folder, monkeypatch):
+    """Its parser of shapes, for one, has errors of its own."""
+
+    def lost(_):
+        raise tokenize.TokenError("invalid character", (1, 1))
+
+    monkeypatch.setattr("jax.export.deserialize", lost)
+    with pytest.raises(pi.ArtifactError, match="a file holds no program"):
         pi.load_predictor(folder)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 from scipy import stats
 
 import probinfer as pi
+from probinfer.deploy.answerer import PosteriorAnswers
 from probinfer.predict import artifact, compress, mixture
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.nearest import nearest_combinations
+from probinfer.predict.rows import content_hashes, read_rows
+from probinfer.predict.sampling import _picked
+from probinfer.predict.together import Question
 from probinfer.predict.weights import Weights
 from tests.predict import models as m
 from tests.predict.fits import fitted
@@ -117,6 +122,37 @@ def test_samples_follow_the_weights(small):
     weights = small.program.weights
     often = np.bincount(weights.pick(1000, 0.3), minlength=len(weights.values))
     assert np.all(np.abs(often - 1000 * weights.values) < 1.0)
+
+
+def test_the_first_of_many_draws_are_those_of_fewer(small):
+    """Also over the end of a round, and from a server, which makes more than were asked for."""
+    rows = {"x": X[:3]}
+    many = small.sample(rows, draws=300, seed=5)
+    np.testing.assert_array_equal(small.sample(rows, draws=140, seed=5), many[:140])
+    columns, count = read_rows(rows, small.program)
+    question = Question(columns, content_hashes(columns, count))
+    np.testing.assert_array_equal(PosteriorAnswers(small).sample(question, 5, 5), many[:5])
+
+
+def test_draws_are_taken_as_often_as_their_weights_say():
+    """In every round of 128 each as often as its weight says, rounded up or down; on average over where a round begins
+    exactly as often."""
+    values = np.random.default_rng(11).dirichlet(np.full(40, 0.5))
+    weights = Weights(values / values.sum(), 0.1)
+
+    def off(picked):
+        often = np.stack([np.bincount(part, minlength=40) for part in picked.reshape(-1, 128)])
+        return np.abs(often - 128 * weights.values).max()
+
+    with jax.enable_x64(True):
+        picked = _picked(SimpleNamespace(weights=weights, size=40), jax.random.key(2), 5 * 128)
+    assert off(picked) < 1.0
+    assert len({part.tobytes() for part in picked.reshape(-1, 128)}) == 5  # each in an order of its own
+    assert off(np.random.default_rng(3).choice(40, 5 * 128, p=weights.values)) > 1.0  # the twin: each on its own
+    starts = (np.arange(1000) + 0.5) / 1000
+    often = np.mean([np.bincount(weights.pick(128, start), minlength=40) for start in starts], axis=0)
+    np.testing.assert_allclose(often / 128, weights.values, atol=1 / 128_000)
+    assert weights.pick(128, np.nextafter(1.0, 0.0)).max() == 39
 
 
 def test_scores_follow_the_weights(line, small):

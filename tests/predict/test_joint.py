@@ -367,3 +367,30 @@ def test_predictors_of_other_draws_make_no_joint_one(joint):
     other = fitted(persons, DATA, {"a": A[::-1].copy(), "b": B}, outcome="ill", chains=4)
     with pytest.raises(pi.PredictionError, match="do not have the same posterior draws"):
         JointPredictor.of({"height": joint["height"], "ill": other})
+
+
+def test_predictors_of_other_posteriors_make_no_joint_one(joint):
+    """Also where they happen to share no site: the verdict of the one would stand for the other."""
+    height, visits = joint["height"], joint["visits"]
+
+    def told(**changes):
+        other = pi.Predictor.from_program(visits.program, {**visits.about, **changes})
+        with pytest.raises(pi.PredictionError, match="'height' and 'visits' are of different posteriors") as error:
+            JointPredictor.of({"height": height, "visits": other})
+        return str(error.value)
+
+    assert "verdict is 'GOOD' and 'BAD'. Make both of one posterior" in told(verdict="BAD")
+    assert "provenance seed is not there and 8" in told(provenance={"seed": 8})
+    own = pi.Predictor.from_program(visits.program, {**visits.about, "training": "of its own rows"})
+    assert JointPredictor.of({"height": height, "visits": own}).outcomes == ("height", "visits")
+
+
+def test_what_are_no_predictors_by_outcome_is_refused_in_words(joint):
+    for parts, match in (
+        ({}, "parts came as none; wanted a dict of predictors by the names of their outcomes"),
+        ([joint["ill"]], "parts came as list; wanted a dict"),
+        ({"ill": joint}, r"parts\['ill'\] came as JointPredictor; wanted a Predictor of one outcome"),
+        ({"sick": joint["ill"]}, r"parts\['sick'\] is the predictor of 'ill'; name it by that"),
+    ):
+        with pytest.raises(pi.PredictionError, match=match):
+            JointPredictor.of(parts)

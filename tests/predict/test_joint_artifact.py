@@ -15,7 +15,7 @@ import probinfer as pi
 from probinfer.predict import artifact
 from tests.predict import models as m
 from tests.predict.fits import Fit
-from tests.predict.test_artifact import rewrite
+from tests.predict.test_artifact import replace_file, rewrite
 
 ROWS = {"x": m.x[:4]}
 NAMES = ["height", "ill"]
@@ -102,6 +102,12 @@ def test_what_outcomes_share_is_stored_once(saved):
     assert "training" in height["about"]
 
 
+def test_a_part_from_a_file_goes_with_one_that_never_was_in_one(joint, saved):
+    """A file has words for numbers that are none."""
+    both = pi.JointPredictor.of({"height": joint["height"], "ill": pi.load_predictor(saved)["ill"]})
+    assert both.outcomes == tuple(NAMES)
+
+
 def test_one_outcome_is_saved_as_ever(joint, tmp_path):
     joint["ill"].save(tmp_path / "predictor")
     assert json.loads((tmp_path / "predictor" / "manifest.json").read_text())["format_version"] == 1
@@ -150,12 +156,24 @@ def test_a_changed_manifest(folder):
         ),
         (lambda manifest: manifest["parts"][1]["programs"].update(parameters="0-parameters.jaxexport"), "parameters"),
         (lambda manifest: manifest["parts"][0].update(outcome={}), "is malformed: KeyError"),
+        (lambda manifest: manifest["parts"][1]["draws"].update(slope=["0-draws-0.npy"]), "is malformed: TypeError"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_parts_that_are_not_of_one_piece(folder, change, match):
     rewrite(folder, change)
     refused(folder, match)
+
+
+def test_a_manifest_without_parts_has_no_card(folder):
+    rewrite(folder, lambda manifest: manifest["parts"].clear())
+    with pytest.raises(pi.ArtifactError, match="describes no outcome"):
+        artifact.card(folder)
+
+
+def test_a_file_that_holds_no_program(folder):
+    replace_file(folder, "1-parameters.jaxexport", b"")
+    refused(folder, "a file holds no program")
 
 
 def test_a_joint_predictor_replaces_a_single_one_and_the_other_way_round(joint, saved, tmp_path):

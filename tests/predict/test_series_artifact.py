@@ -94,6 +94,9 @@ CHANGES = [
     (lambda m: m["states"].pop("log_weights"), "not those of 6 draws"),
     (lambda m: m["states"].update(particles="other.npy"), "refers to other.npy"),
     (lambda m: m["draws"].update({"other": m["draws"]["sd"]}), "do not belong together"),
+    (lambda m: m.update(chains=4), "6 draws are not those of 4 chains"),
+    (lambda m: m["draws"].update(sd=["draws-0.npy"]), "malformed: TypeError"),
+    (lambda m: m["states"].update(particles=[]), "malformed: TypeError"),
 ]
 
 
@@ -121,6 +124,18 @@ ARRAYS = [
 def test_arrays_that_do_not_fit(folder, name, values, text):
     replace_file(folder, name, npy(values))
     refused(folder, text)
+
+
+def test_draws_without_particles(folder):
+    for name in ("states-particles.npy", "states-log_weights.npy"):
+        replace_file(folder, name, npy(np.zeros((6, 0))))
+    refused(folder, "not those of 6 draws")
+
+
+@pytest.mark.parametrize("content", [b"", bytes(100), b"\xff" * 100], ids=["nothing", "zeros", "ones"])
+def test_a_file_that_holds_no_program(folder, content):
+    replace_file(folder, "move.jaxexport", content)
+    refused(folder, "holds no program|no longer reads the program")
 
 
 def test_arrays_are_never_unpickled(folder):
