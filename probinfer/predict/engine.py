@@ -627,7 +627,10 @@ def _sample(program: Program, draws: dict, fixed: dict, rows: dict, keys: jax.Ar
         return family.sample(own, *parameters)
 
     spread = [0] * len(parameters)
-    return jax.vmap(jax.vmap(one, (None, 0, *spread)), (0, None, *spread))(keys, numbers, *parameters)
+    drawn = jax.vmap(jax.vmap(one, (None, 0, *spread)), (0, None, *spread))(keys, numbers, *parameters)
+    for right in mixture.right_numbers(family, parameters):  # of a law that is none most samplers give some number
+        drawn = jnp.where(right.all(axis=tuple(range(drawn.ndim, right.ndim))), drawn, jnp.nan)
+    return drawn
 
 
 def _log_score(program: Program, draws: dict, fixed: dict, rows: dict, y: jax.Array) -> jax.Array:

@@ -383,6 +383,25 @@ def test_counts_that_overflow_are_refused():
             work({"x": [0.0, 800.0]})
 
 
+def test_a_law_that_is_none_has_no_draws():
+    """Of a rate that is no number NumPyro's Poisson draws -1."""
+    import jax.numpy as jnp
+    import numpyro
+    from numpyro import distributions as dist
+
+    def root(x, y=None):
+        rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("y", dist.Poisson(rate * jnp.sqrt(x)), obs=y)
+
+    x = np.abs(m.x) + 0.1
+    counts = fitted(root, {"x": x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
+    for work in (counts.predict, counts.sample):
+        with pytest.raises(pi.PredictionError, match="In row 1 "):
+            work({"x": [4.0, -4.0]})
+    assert (counts.sample({"x": [4.0, 1.0]}, 50) >= 0).all()
+
+
 @pytest.mark.long
 def test_counts_without_a_cdf_that_overflow_are_refused_and_infinite_chances_are_not():
     sampled = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
