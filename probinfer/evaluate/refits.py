@@ -135,8 +135,15 @@ class Refits:
         assert model is not None
         if self._classes is not None and self._classes.labels:
             model = model.with_classes(self._classes.argument, self._classes.labels)
+        try:
+            bound = model.bind(data)
+        except DataError as error:
+            raise DataError(
+                f"The model does not fit a fold's {len(train)} rows without the other {len(test)}: {error} Choose "
+                "folds that keep what is rare, stratified by it for one, or join it with something else in the table."
+            ) from None
         draws, whole, attrs = draw_again(
-            target_for(self.method, model.bind(data)), self.method, warm=None, seed=seed, progress=False
+            target_for(self.method, bound), self.method, warm=None, seed=seed, progress=False
         )
         if draws.outcome is Outcome.INTERRUPTED:
             raise KeyboardInterrupt("Interrupted while a fold was drawn.")

@@ -665,6 +665,8 @@ def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
             "Make the predictor again from the saved posterior, Predictor(load_posterior(…, model, data)).save(…), or "
             f"install jax=={manifest['versions'].get('jax')}."
         ) from None
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever its reader runs into in other bytes, parsers of its own included
         raise ArtifactError(
             f"{path}: a file holds no program ({type(error).__name__} {error}). Copy the folder again, or save the "

@@ -617,9 +617,11 @@ def _rank(pooled: jax.Array, y: jax.Array, discrete: bool) -> tuple[jax.Array, j
 
 
 def _sample(program: Program, draws: dict, fixed: dict, rows: dict, keys: jax.Array) -> jax.Array:
-    if program.family is None or program.family.traced:
+    if program.family is None:
         return program.programs[SAMPLE].call(draws, fixed, rows, keys)
     parameters = program.programs[PARAMETERS].call(draws, fixed, rows)
+    if program.family.traced:
+        return mixture.of_laws(program.family, parameters, program.programs[SAMPLE].call(draws, fixed, rows, keys))
     numbers, family = jnp.arange(parameters[0].shape[1]), program.family
 
     def one(key: jax.Array, number: jax.Array, *parameters: jax.Array) -> jax.Array:
@@ -628,9 +630,7 @@ def _sample(program: Program, draws: dict, fixed: dict, rows: dict, keys: jax.Ar
 
     spread = [0] * len(parameters)
     drawn = jax.vmap(jax.vmap(one, (None, 0, *spread)), (0, None, *spread))(keys, numbers, *parameters)
-    for right in mixture.right_numbers(family, parameters):  # of a law that is none most samplers give some number
-        drawn = jnp.where(right.all(axis=tuple(range(drawn.ndim, right.ndim))), drawn, jnp.nan)
-    return drawn
+    return mixture.of_laws(family, parameters, drawn)
 
 
 def _log_score(program: Program, draws: dict, fixed: dict, rows: dict, y: jax.Array) -> jax.Array:

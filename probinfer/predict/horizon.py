@@ -20,8 +20,9 @@ from jax.extend.core import Literal
 from probinfer.errors import ModelError
 
 _TIME = jax.ShapeDtypeStruct((), np.int64)
-_BLOCK, _BLOCKS = 2**16, 2  # times that are looked at one by one
+_BLOCK, _BLOCKS = 2**12, 32  # times that are looked at one by one
 _DOUBLINGS = 13  # and so often twice as far, to 2**30 times ahead
+_STEPS = 4096  # of a loop whose length is not known, at most: one that is longer counts as going beyond
 _FAR = 2**31 - 1  # of states and parameters, for an index that depends on them
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
 
@@ -112,16 +113,19 @@ def _horizon(program: Any, first: int, others: Any) -> int | None:
     beyond = np.resize(first + len(near) * 2 ** np.arange(_DOUBLINGS + 1), _BLOCK)
     found = None
     for times in (*np.split(near, _BLOCKS), beyond):
-        plain = np.asarray(many(times, leaves)[0])
+        plain, mixed = map(np.asarray, many(times, leaves))
         if found is None and plain.any():
             found = int(times[0] if times is beyond else times[plain.argmax()])
-        if reads.mixed and any(np.any(many(times, values)[1]) for values in (leaves, *far)):
+        if mixed.any() or (reads.mixed and any(np.any(many(times, values)[1]) for values in far)):
+            sizes = " or ".join(map(str, sorted({*reads.sizes})))
             raise ModelError(
-                f"The model reads an array of {' or '.join(map(str, sorted({*reads.sizes})))} entries by an index that "
+                f"The model reads an array of {sizes} entries by an index that "
                 "depends on the time and on states or parameters, and is beyond its ends for some of these: JAX would "
                 "take the last entry, and how many times are known cannot be told. Read by the time first, "
                 "array[t][i]; or keep the index inside, jnp.clip(i, 0, n - 1), where the last entry is meant to go on."
             )
+        if found is not None and not reads.mixed:
+            break
     return found
 
 
@@ -148,9 +152,9 @@ def _step(step: Any, given: list[_Value], reads: _Reads) -> list[_Value]:
     inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
     if name in _CALLS and inner is not None:
         return _inside(inner, given, reads)
-    if name in _LOOPS and any(_On.TIME in each.on for each in given):
+    if name == "while" or (name in _LOOPS and any(_On.TIME in each.on for each in given)):
         return _LOOPS[name](step, given, reads)
-    if name in ("gather", "dynamic_slice"):
+    if name in ("gather", "dynamic_slice") and not _fills(step):
         _read(step, given, reads)
     values = [each.value for each in given]
     found = step.primitive.bind(*values, **step.primitive.get_bind_params(params))
@@ -170,6 +174,13 @@ def _together(given: Sequence[_Value]) -> _On:
     for each in given:
         on |= each.on
     return on
+
+
+def _fills(step: Any) -> bool:
+    """Whether a read says what is to be had beyond the ends."""
+    value = step.params.get("fill_value")
+    filling = step.params.get("mode") == jax.lax.GatherScatterMode.FILL_OR_DROP
+    return filling and value is not None and bool(np.isfinite(value))
 
 
 def _read(step: Any, given: Sequence[_Value], reads: _Reads) -> None:
@@ -257,11 +268,12 @@ def _while(step: Any, given: list[_Value], reads: _Reads) -> list[_Value]:
         nonlocal within
         within = _Reads()
         after = [each.value for each in once(carry[0], on, within)]
-        return after, [a | b for a, b in zip(carry[1], within.both(), strict=True)]
+        return after, [a | b for a, b in zip(carry[1], within.both(), strict=True)], carry[2] + 1
 
-    start = [each.value for each in begin], [jnp.array(False), jnp.array(False)]
-    values, both = jax.lax.while_loop(lambda carry: goes_on(carry[0], on).value, body, start)
-    reads.add(within, both)
+    start = [each.value for each in begin], [jnp.array(False), jnp.array(False)], 0
+    values, both, _ = jax.lax.while_loop(lambda carry: goes_on(carry[0], on).value & (carry[2] < _STEPS), body, start)
+    cut = goes_on(values, on).value
+    reads.add(within, [outside | cut for outside in both])
     return [*map(_Value, values, on)]
 
 

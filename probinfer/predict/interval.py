@@ -183,7 +183,8 @@ def refuse_undefined(
         row = int(np.argmin(defined))
         raise PredictionError(
             f"In row {row + first_row} (the first row is row 0) the model's parameters of {outcome} are not a number, "
-            "are infinite, or lead to numbers beyond 1e308 for some posterior draws, so there is nothing to predict."
+            "are infinite, are such that there is no law (a rate or scale below 0), or lead to numbers beyond 1e308 "
+            "for some posterior draws, so there is nothing to predict."
             f"{_largest(columns or {}, row)} Are its inputs far outside those of training?"
         )
 

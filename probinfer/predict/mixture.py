@@ -21,6 +21,8 @@ _TIE = 1e-12  # F(k) may miss a level by rounding: P(Y <= 0) = 0.5 is at level 0
 _LONGEST_SUM = 2000  # counts are summed one by one up to here; beyond, the cdf is searched
 # Parameters that may be infinite: bounds of truncation and censoring, and chances of 0 or 1.
 _ENDLESS = frozenset({"low", "high", "logits", "log_probabilities"})
+_NOT_NEGATIVE = frozenset({"scale", "rate", "df", "concentration", "concentration1", "concentration0", "total_count"})
+_SHARES, _ROUNDING = frozenset({"gate"}), 1e-9
 
 
 class Summary(NamedTuple):
@@ -80,21 +82,39 @@ def _defined(
 ) -> Array:
     """Which mixtures are laws, with numbers that floating point holds, (M,).
 
-    Moments may be infinite by law. Parameters may not, but for bounds and chances of 0 or 1; a quantile is finite by
+    Moments may be infinite by law. Parameters may not, but for bounds and chances of 0 or 1, and scales, rates and the
+    like are not negative; a quantile is finite by
     law, and so is the variance of finite means: where these are not, arithmetic went beyond 1e308. Which of a traced
     law's numbers are bounds is not known, and it may have no moments.
     """
     found = finite(places, levels) & (jnp.isfinite(epistemic) | ~jnp.isfinite(means).all(axis=1))
-    for right in right_numbers(family, parameters):
+    for right in _right(family, parameters):
         # counted: of a number that is the same everywhere XLA knows the sum at once, and an "all" it would work out
         found &= (~right).sum(axis=tuple(range(1, right.ndim))) == 0
     return found
 
 
-def right_numbers(family: Family, parameters: Sequence[Array]) -> list[Array]:
+def of_laws(family: Family, parameters: Sequence[Array], drawn: Array) -> Array:
+    """Draws, NaN where the parameters, of their shape or with further axes behind, are of no law: most samplers give
+    some number there."""
+    for right in _right(family, parameters):
+        drawn = jnp.where(right.all(axis=tuple(range(drawn.ndim, right.ndim))), drawn, jnp.nan)
+    return drawn
+
+
+def _right(family: Family, parameters: Sequence[Array]) -> list[Array]:
     """Which numbers of each parameter are such that there is a law, of the parameters' shapes."""
-    named = list(zip(family.parameters, parameters, strict=True))[2 if family.traced else 0 :]
-    return [~jnp.isnan(values) if family.traced or name in _ENDLESS else jnp.isfinite(values) for name, values in named]
+    if family.traced:
+        return [~jnp.isnan(values) for values in parameters[2:]]
+    found = []
+    for name, values in zip(family.parameters, parameters, strict=True):
+        right = ~jnp.isnan(values) if name in _ENDLESS else jnp.isfinite(values)
+        if name in _NOT_NEGATIVE:
+            right &= values >= 0.0
+        if name in _SHARES:
+            right &= (values >= -_ROUNDING) & (values <= 1.0 + _ROUNDING)
+        found.append(right)
+    return found
 
 
 def finite(places: Array, levels: Array) -> Array:

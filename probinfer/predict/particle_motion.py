@@ -13,7 +13,7 @@ from probinfer.inference.mcmc.counter_random import threefry
 from probinfer.inference.montecarlo.particle_keys import words_of
 from probinfer.inference.montecarlo.particle_weights import weighed
 from probinfer.inference.montecarlo.resampling import systematic
-from probinfer.predict.mixture import right_numbers
+from probinfer.predict.mixture import of_laws
 from probinfer.predict.motion import MOVE, WEIGH, Motion, Outcomes, Seen
 from probinfer.predict.program import PARAMETERS, SAMPLE
 
@@ -119,7 +119,6 @@ def _simulate(motion: Motion, draws: Any, x: Any, chosen: Any, time: Any, words:
     paths = len(chosen)
     x = motion.programs[MOVE].call(own, x[:, None], time, _words(words, _MOVE, paths, 1))
     y = motion.programs[SAMPLE].call(own, x, time, _words(words, _SEE, paths, 1))
-    if motion.family is not None:  # of a law that is none most samplers give some number
-        for right in right_numbers(motion.family, motion.programs[PARAMETERS].call(own, x, time)):
-            y = jnp.where(right.all(axis=tuple(range(y.ndim, right.ndim))), y, jnp.nan)
+    if motion.family is not None:
+        y = of_laws(motion.family, motion.programs[PARAMETERS].call(own, x, time), y)
     return x[:, 0], y[:, 0]

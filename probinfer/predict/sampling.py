@@ -57,14 +57,17 @@ def _picked(program: Program, order: jax.Array, draws: int) -> np.ndarray:
     each as often as its weight says, rounded up or down. What is taken i-th depends on `order` and i alone."""
     weights = program.weights
     size = program.size if weights is None else _ROUND
-    taken = [np.zeros(0, int)]
-    for number in range(-(-draws // size)):
-        key, these = jax.random.fold_in(order, number), np.arange(size)
-        if weights is not None:
-            key, start = jax.random.split(key)
-            these = weights.pick(size, float(jax.random.uniform(start)))
-        taken.append(these[np.asarray(jax.random.permutation(key, size))])
-    return np.concatenate(taken)[:draws]
+    if not draws:
+        return np.zeros(0, int)
+    numbers = np.arange(-(-draws // size))
+    keys = jax.vmap(lambda number: jax.random.fold_in(order, number))(numbers)
+    rounds = np.tile(np.arange(size), (len(numbers), 1))
+    if weights is not None:
+        both = jax.vmap(jax.random.split)(keys)
+        keys, starts = both[:, 0], np.asarray(jax.vmap(jax.random.uniform)(both[:, 1]))
+        rounds = np.array([weights.pick(size, float(start)) for start in starts], int).reshape(-1, size)
+    orders = np.asarray(jax.vmap(lambda key: jax.random.permutation(key, size))(keys))
+    return np.take_along_axis(rounds, orders, axis=1).ravel()[:draws]
 
 
 def _row_keys(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:

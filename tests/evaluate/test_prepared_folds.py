@@ -120,3 +120,11 @@ def test_folds_of_labels_calibrate():
     sets = found.calibrate(accept=pi.Verdict.BAD).predict(LABELLED[["x"]]).sets
     assert sets.shape == (ROWS, 3)
     assert sets.any(axis=1).all()
+
+
+@pytest.mark.long
+def test_a_fold_that_lacks_a_declared_level_is_told_as_such():
+    rare = FRAME.assign(kind=["odd"] + ["even", "other"] * 29 + ["even"])
+    model = pi.formula("log(price) ~ x + kind", levels={"kind": ["even", "odd", "other"]})
+    with pytest.raises(pi.DataError, match=r"does not fit a fold's 30 rows without the other 30: .*odd.* stratified"):
+        pi.cross_validate(model, rare, METHOD, cv=2, progress=False)

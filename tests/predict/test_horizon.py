@@ -37,6 +37,11 @@ def counted(t, x, p):
     return lax.while_loop(lambda at: at < jnp.minimum(t + x, t + 50), lambda at: at + 1, t)
 
 
+def cumulated(t, place):
+    """The sum of the entries at place(0), …, place(t - 1)."""
+    return lax.fori_loop(0, t, lambda i, total: total + DRIVER[place(i)], ZERO)
+
+
 KNOWN = {
     "itself": (lambda t, x, p: DRIVER[t], 20),
     "a lag": (lambda t, x, p: DRIVER[t - 3], 23),
@@ -67,6 +72,12 @@ KNOWN = {
     "a condition": (lambda t, x, p: lax.cond(t < LENGTH, lambda: DRIVER[t], lambda: ZERO), None),
     "between points": (lambda t, x, p: jnp.interp(t, DRIVER, DRIVER), None),
     "a state": (lambda t, x, p: DRIVER[x] * t, None),
+    "filled beyond": (lambda t, x, p: DRIVER.at[t].get(mode="fill", fill_value=0.0), None),
+    "a lag, filled beyond": (lambda t, x, p: jnp.take(DRIVER, t - x, mode="fill", fill_value=0.0), None),
+    "filled with no number": (lambda t, x, p: jnp.take(DRIVER, t, mode="fill"), 20),
+    "all up to it": (lambda t, x, p: cumulated(t, lambda i: i), 21),
+    "seasons up to it, in a long loop": (lambda t, x, p: cumulated(t, lambda i: i % 12), 4097),
+    "a loop up to a state": (lambda t, x, p: lax.while_loop(lambda i: i < x, lambda i: i + 1, 0) + TABLE[t, x], 20),
     "nothing": (lambda t, x, p: jnp.sin(t) + x, None),
 }
 

@@ -384,7 +384,7 @@ def test_counts_that_overflow_are_refused():
 
 
 def test_a_law_that_is_none_has_no_draws():
-    """Of a rate that is no number NumPyro's Poisson draws -1."""
+    """Of a rate that is no number, or is below 0, NumPyro's Poisson draws -1."""
     import jax.numpy as jnp
     import numpyro
     from numpyro import distributions as dist
@@ -400,6 +400,17 @@ def test_a_law_that_is_none_has_no_draws():
         with pytest.raises(pi.PredictionError, match="In row 1 "):
             work({"x": [4.0, -4.0]})
     assert (counts.sample({"x": [4.0, 1.0]}, 50) >= 0).all()
+
+    def line(x, y=None):
+        rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("y", dist.Poisson(rate * x), obs=y)
+
+    straight = fitted(line, {"x": x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
+    for work in (straight.predict, straight.sample):
+        with pytest.raises(pi.PredictionError, match=r"In row 1 .* a rate or scale below 0"):
+            work({"x": [4.0, -0.01]})
+    assert straight.predict({"x": [0.0]}).mean[0] == 0.0
 
 
 @pytest.mark.long
