@@ -408,7 +408,7 @@ def test_a_law_that_is_none_has_no_draws():
 
     straight = fitted(line, {"x": x, "y": m.counts}, {"rate": np.exp(0.3 * m.draws())})
     for work in (straight.predict, straight.sample):
-        with pytest.raises(pi.PredictionError, match=r"In row 1 .* a rate or scale below 0"):
+        with pytest.raises(pi.PredictionError, match=r"In row 1 .*a rate or scale below 0"):
             work({"x": [4.0, -0.01]})
     assert straight.predict({"x": [0.0]}).mean[0] == 0.0
 
