@@ -186,8 +186,9 @@ def load(name: str, path: Path) -> Served | Several:
     if named:
         outcome = max(named, key=len)
         return _one(name, path, version, predictor[outcome], text, outcome)
-    if meant := get_close_matches(name.rpartition(".")[2], list(predictor.outcomes), 1, 0.8) if "." in name else []:
-        head = name.rpartition(".")[0]
+    head, dot, last = name.rpartition(".")
+    meant = get_close_matches(last, list(predictor.outcomes), 1, 0.8) if dot else []
+    if meant:
         raise ArtifactError(
             f"{path} has the outcomes {', '.join(predictor.outcomes)}, and none is what the name {name} ends in. Did "
             f"you mean {head}.{meant[0]}? A name without a dot serves all of them."

@@ -83,9 +83,8 @@ def _defined(
     """Which mixtures are laws, with numbers that floating point holds, (M,).
 
     Moments may be infinite by law. Parameters may not, but for bounds and chances of 0 or 1, and scales, rates and the
-    like are not negative; a quantile is finite by
-    law, and so is the variance of finite means: where these are not, arithmetic went beyond 1e308. Which of a traced
-    law's numbers are bounds is not known, and it may have no moments.
+    like are not negative; a quantile is finite by law, and so is the variance of finite means: where these are not,
+    arithmetic went beyond 1e308. Which of a traced law's numbers are bounds is not known, and it may have no moments.
     """
     found = finite(places, levels) & (jnp.isfinite(epistemic) | ~jnp.isfinite(means).all(axis=1))
     for right in _right(family, parameters):

@@ -1,5 +1,6 @@
 """Predictive draws of rows: which posterior draws, and the randomness that belongs to each row. Imports jax."""
 
+import functools
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.errors import PredictionError
-from probinfer.predict.engine import Engine
+from probinfer.predict.engine import Engine, bucket
 from probinfer.predict.interval import refuse_undefined
 from probinfer.predict.program import Program
 
@@ -57,17 +58,23 @@ def _picked(program: Program, order: jax.Array, draws: int) -> np.ndarray:
     each as often as its weight says, rounded up or down. What is taken i-th depends on `order` and i alone."""
     weights = program.weights
     size = program.size if weights is None else _ROUND
-    if not draws:
-        return np.zeros(0, int)
-    numbers = np.arange(-(-draws // size))
-    keys = jax.vmap(lambda number: jax.random.fold_in(order, number))(numbers)
-    rounds = np.tile(np.arange(size), (len(numbers), 1))
+    count = -(-draws // size)
+    starts, orders = map(np.asarray, _rounds(order, bucket(max(count, 1)), size, weighted=weights is not None))
     if weights is not None:
+        taken = np.array([weights.pick(size, float(start)) for start in starts[:count]], int).reshape(-1, size)
+        orders = np.take_along_axis(taken, orders[:count], axis=1)
+    return orders.ravel()[:draws]
+
+
+@functools.partial(jax.jit, static_argnames=("count", "size", "weighted"))
+def _rounds(order: jax.Array, count: int, size: int, *, weighted: bool) -> tuple[jax.Array, jax.Array]:
+    """Where each round begins to pick by weight (count,), in [0, 1), and the order (count, size) of what it takes."""
+    keys = jax.vmap(lambda number: jax.random.fold_in(order, number))(jnp.arange(count))
+    starts = jnp.zeros(count)
+    if weighted:
         both = jax.vmap(jax.random.split)(keys)
-        keys, starts = both[:, 0], np.asarray(jax.vmap(jax.random.uniform)(both[:, 1]))
-        rounds = np.array([weights.pick(size, float(start)) for start in starts], int).reshape(-1, size)
-    orders = np.asarray(jax.vmap(lambda key: jax.random.permutation(key, size))(keys))
-    return np.take_along_axis(rounds, orders, axis=1).ravel()[:draws]
+        keys, starts = both[:, 0], jax.vmap(jax.random.uniform)(both[:, 1])
+    return starts, jax.vmap(lambda key: jax.random.permutation(key, size))(keys)
 
 
 def _row_keys(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:

@@ -42,9 +42,7 @@ def one(states: ChainState, chain: int) -> ChainState:
 
 def restart(state: ChainState, log_step: Any) -> ChainState:
     """Forget the acceptance seen so far, and begin at this step size; of one chain or of several."""
-    zero = np.zeros_like(log_step)
-    centre = log_step + np.log(2.0).astype(log_step.dtype)
-    return state._replace(step=DualAveraging(log_step, log_step, zero, zero, centre))
+    return state._replace(step=steps.afresh(log_step))
 
 
 class BlockControl(NamedTuple):

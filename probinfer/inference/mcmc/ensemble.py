@@ -18,7 +18,7 @@ from probinfer.inference.mcmc.packing import Packing
 from probinfer.inference.mcmc.step_size import DualAveraging
 from probinfer.model.target import Target
 
-MOST_LEAPFROGS = 1000  # of a trajectory
+_MOST_LEAPFROGS = 1000  # of a trajectory
 _ROWS, _TABLE_BYTES = 64, 2**26  # the most steps of a call, and what they may take, unless one takes more
 
 
@@ -132,7 +132,7 @@ def _step(density: Any, state: State, control: StepControl, share: jax.Array, me
     places, averaging, length = state.places, state.step, state.length
     size = jnp.exp(jnp.where(control.adapt, averaging.log_step, averaging.log_average))
     longest = jnp.exp(jnp.where(control.adapt, length.log, length.average))
-    leapfrogs = jnp.clip(jnp.ceil(share * longest / size), 1, MOST_LEAPFROGS).astype(jnp.int32)
+    leapfrogs = jnp.clip(jnp.ceil(share * longest / size), 1, _MOST_LEAPFROGS).astype(jnp.int32)
 
     def begin(key: jax.Array, z: jax.Array, g: jax.Array) -> tuple[Point, jax.Array]:
         words = threefry((key[0], key[1]), state.iteration, jnp.uint32(0))
@@ -143,8 +143,8 @@ def _step(density: Any, state: State, control: StepControl, share: jax.Array, me
     points, bits = jax.vmap(begin)(state.key, places.z, places.g)
     energies = jax.vmap(kinetic)
     energy = energies(points) - places.log_density
-    moved = lax.fori_loop(0, leapfrogs, lambda _, carry: further(carry[0]), (points, places.log_density))
-    end, log_density = moved
+    start = points, places.log_density
+    end, log_density = lax.fori_loop(0, leapfrogs, lambda _, carry: further(carry[0]), start)
     error = energies(end) - log_density - energy
     error = jnp.where(jnp.isnan(error), jnp.inf, error)
     take = jnp.log(uniform(bits, error.dtype)) <= -error

@@ -131,13 +131,13 @@ class ManyChains:
     def _warm_up(self, crowd: "_Crowd", metric: Metric, run: Run) -> "_Tuned":
         """Windows of steps, at whose ends the metric is fitted anew, and the groups agree on step size and length."""
         ends = sorted({max(2, round(share * self.warmup)) for share in _FITS} | {self.warmup})
-        history: list[Step] = []
+        history: list[Places] = []
         tuned = _Tuned(metric, FIRST_STEP, _FIRST_LENGTH)
         for before, end in itertools.pairwise([0, *ends]):
-            for made in crowd.advance(range(before, end), tuned, run, 0, adapt=True, learns=ends[0]):
-                history.append(made)
+            window = crowd.advance(range(before, end), tuned, run, 0, adapt=True, learns=ends[0])
+            history += [made.places for made in window]
             if end < self.warmup:
-                seen = joined(history).places
+                seen = joined(history)
                 metric = _fit(
                     jax.tree.map(lambda column, end=end: column[:, end // 2 :], seen), metric.stretch.shape[-1]
                 )
@@ -206,9 +206,7 @@ class _Crowd:
             np.mean([np.asarray(getattr(each, name)) for each in lengths]).astype(self._target.dtype)
             for name in ("log", "average")
         )
-        zero = np.zeros_like(log_step)
-        centre = log_step + np.log(2.0).astype(log_step.dtype)
-        fresh = steps.DualAveraging(log_step, log_step, zero, zero, centre)
+        fresh = steps.afresh(log_step)
         self._states = [
             state._replace(
                 step=fresh if restart else state.step._replace(log_average=log_step),
@@ -219,8 +217,8 @@ class _Crowd:
         return _Tuned(metric, float(np.exp(log_step)), float(np.exp(average)))
 
 
-def joined(made: list[Step]) -> Step:
-    """Steps of several calls, one after the other."""
+def joined[T](made: list[T]) -> T:
+    """Steps of several calls, or their places, one after the other."""
     return jax.tree.map(lambda *columns: np.ascontiguousarray(np.concatenate(columns, axis=1)), *made)
 
 

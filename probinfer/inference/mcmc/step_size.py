@@ -27,6 +27,12 @@ def start(step_size: float | np.ndarray, dtype: jnp.dtype) -> DualAveraging:
     return DualAveraging(log_step, log_step, zero, zero, log_step + jnp.log(jnp.asarray(2.0, dtype)))
 
 
+def afresh(log_step: np.ndarray) -> DualAveraging:
+    """Begin at a step size, in logs, as `start` does, with no acceptance seen yet."""
+    zero = np.zeros_like(log_step)
+    return DualAveraging(log_step, log_step, zero, zero, log_step + np.log(2.0).astype(log_step.dtype))
+
+
 def update(state: DualAveraging, acceptance: Any, target: Any) -> DualAveraging:
     """One step of the recursion, after a transition with this acceptance statistic. Of JAX or of plain numbers."""
     count = state.count + 1
