@@ -2,14 +2,14 @@
 
     python -m benchmarks.serve [--seconds 4] [--repeat 3] [--peers] [--dry]
 
-One model: a linear regression with 3 inputs and 4,000 posterior draws; a request asks for one row. The load comes from
-a process of its own that speaks HTTP over plain sockets, so on two cores it takes a share of them; it is the same for
-all. The bare application is uvicorn (httptools, uvloop) and msgspec around `predictor.predict` in the event loop,
-without batching, metrics, limits or checks of the protocol. Closed loop: each connection sends its next request when it
-has the answer to the last. Open loop: requests are sent at fixed times, at half of what probinfer's closed loop of 64
-connections reached, and latency counts from the time at which a request was due. The bare application is sent them at
-the same rate, right after: what it needs over its own call is what the machine and the load itself cost. Servers run
-one at a time, in turns; medians of the repeats.
+One model: a linear regression with 3 inputs and 4,000 posterior draws; a request asks for one row. The load comes
+from a process of its own, wrk for closed loops where it is installed, so on two cores it takes a share of them; it is
+the same for all. The bare application is uvicorn (httptools, uvloop) and msgspec around `predictor.predict` in the
+event loop, without batching, metrics, limits or checks of the protocol. Closed loop: each connection sends its next
+request when it has the answer to the last. Open loop: requests are sent at fixed times, at half of what probinfer's
+closed loop of 64 connections reached, and latency counts from the time at which a request was due. The bare
+application is sent them at the same rate, right after: what it needs over its own call is what the machine and the
+load itself cost. Servers run one at a time, in turns; medians of the repeats.
 Cold start: from the start of the process to `/v2/health/ready`, with compiled programs in the cache. Writes a section
 of RESULTS.md unless --dry. With --peers it compares with other servers of models instead; see serving_peers.py.
 """
@@ -34,7 +34,7 @@ import numpyro.distributions as dist
 
 import probinfer as pi
 from benchmarks.ending import end_in_order, end_with_parent
-from benchmarks.http_load import load, message
+from benchmarks.http_load import closed, generator, message, opened
 from benchmarks.results import circumstances, write_section
 
 TITLE = "Serving next to a bare ASGI application"
@@ -149,7 +149,7 @@ def batch_seconds(port: int) -> float:
 
 def tail_over_calls(port: int, rate: float, seconds: float) -> float:
     """The 99th percentile of latency at a fixed rate, less the mean duration of a call."""
-    return float(np.quantile(load("open", MESSAGES, port, rate, seconds), 0.99)) - batch_seconds(port)
+    return float(np.quantile(opened(MESSAGES, port, rate, seconds), 0.99)) - batch_seconds(port)
 
 
 # measuring -----------------------------------------------------------------------------------------------------------
@@ -166,19 +166,19 @@ def measure(path: Path, seconds: float, repeat: int) -> dict[str, Any]:
     for _ in range(repeat):
         for name in (BARE, ON, OFF):
             with serving(name, path) as (port, started):
-                load("closed", MESSAGES, port, 4, min(1.0, seconds))
+                closed(MESSAGES, port, 4, min(1.0, seconds))
                 for connections in (1, 16, 64):
-                    latencies = load("closed", MESSAGES, port, connections, seconds)
-                    rates.setdefault((name, connections), []).append(len(latencies) / seconds)
-                    p99.setdefault((name, connections), []).append(float(np.quantile(latencies, 0.99)))
-                    print(f"{name}, {connections} connections: {len(latencies) / seconds:.0f} requests/s", flush=True)
+                    found = closed(MESSAGES, port, connections, seconds)
+                    rates.setdefault((name, connections), []).append(found.rate)
+                    p99.setdefault((name, connections), []).append(found.tail)
+                    print(f"{name}, {connections} connections: {found.rate:.0f} requests/s", flush=True)
                 if name == ON:
                     starts.append(started)
                     half = rates[name, 64][-1] / 2
                     over[name].append(tail_over_calls(port, half, seconds))
             if name == ON:
                 with serving(BARE, path) as (port, _):
-                    load("closed", MESSAGES, port, 4, min(1.0, seconds))
+                    closed(MESSAGES, port, 4, min(1.0, seconds))
                     over[BARE].append(tail_over_calls(port, half, seconds))
     imports = []
     for _ in range(repeat):
@@ -221,7 +221,7 @@ def told(found: dict[str, Any], seconds: float, repeat: int) -> str:
         f"| cold start to ready, warm cache: {start:.1f} s / importing jax, uvicorn, starlette and msgspec, "
         f"{imported:.1f} s | {start / imported:.2f} times | {judged('<= 1.5', start <= 1.5 * imported)} |",
     ]
-    command = f"`python -m benchmarks.serve --seconds {seconds:g} --repeat {repeat}`"
+    command = f"`python -m benchmarks.serve --seconds {seconds:g} --repeat {repeat}`, closed loops by {generator()}"
     return "\n\n".join(
         [command, circumstances("probinfer", "jax", "uvicorn", "starlette"), "\n".join(rows), "\n".join(facts)]
     )

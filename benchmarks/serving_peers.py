@@ -30,7 +30,7 @@ import numpy as np
 
 import probinfer as pi
 from benchmarks.ending import end_with_parent
-from benchmarks.http_load import load, message
+from benchmarks.http_load import closed, generator, message
 from benchmarks.results import circumstances
 from benchmarks.serve import free_port
 
@@ -264,7 +264,7 @@ def measure(
             stack.callback(one.end)
             one.ready(predictor)
             with one.awake():
-                load("closed", [message(server.path, server.content(row)) for row in asked], one.port, 4, 1.0)
+                closed([message(server.path, server.content(row)) for row in asked], one.port, 4, 1.0)
             running.append(one)
             print(f"{server.name} is ready after {time.perf_counter() - began:.1f} s", flush=True)
         for turn in range(repeat):
@@ -272,11 +272,11 @@ def measure(
                 server = one.server
                 messages = [message(server.path, server.content(row)) for row in asked]
                 with one.awake():
-                    load("closed", messages, one.port, CONNECTIONS, min(0.5, seconds))
-                    latencies = load("closed", messages, one.port, CONNECTIONS, seconds)
-                rates.setdefault(server.name, []).append(len(latencies) / seconds)
-                tails.setdefault(server.name, []).append(1000 * float(np.quantile(latencies, 0.99)))
-                print(f"{server.name}: {len(latencies) / seconds:.0f} requests/s", flush=True)
+                    closed(messages, one.port, CONNECTIONS, min(0.5, seconds))
+                    found = closed(messages, one.port, CONNECTIONS, seconds)
+                rates.setdefault(server.name, []).append(found.rate)
+                tails.setdefault(server.name, []).append(1000 * found.tail)
+                print(f"{server.name}: {found.rate:.0f} requests/s", flush=True)
     return rates, tails
 
 
@@ -311,7 +311,7 @@ def compare(artifact: Path, families: Sequence[str], seconds: float, repeat: int
     wanted = {BARE, OURS, *(families or GOALS)}
     servers = [server for server in SERVERS if server.installed and server.family in wanted]
     table, goals = told(*measure(artifact, servers, seconds, repeat))
-    command = f"`python -m benchmarks.serve --peers --seconds {seconds:g} --repeat {repeat}`"
+    command = f"`python -m benchmarks.serve --peers --seconds {seconds:g} --repeat {repeat}`, load by {generator()}"
     words = " ".join(__doc__.split("\n\n")[2].split())
     return "\n\n".join([command, circumstances("probinfer", "jax", "uvicorn"), _versions(), words, table, goals])
 

@@ -117,6 +117,8 @@ def _serve_in_workers(settings: ServeSettings, listener: socket.socket) -> None:
 
 def _serve_here(settings: ServeSettings, listener: socket.socket) -> None:
     """Load the predictors and serve in this process, until SIGTERM."""
+    import jax
+
     from probinfer.deploy.app import Service
     from probinfer.deploy.logs import log_to_stderr
 
@@ -126,8 +128,11 @@ def _serve_here(settings: ServeSettings, listener: socket.socket) -> None:
     log_to_stderr()
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if main else None
-    switch = sys.getswitchinterval()
+    switch, dispatch = sys.getswitchinterval(), jax.config.read("jax_cpu_enable_async_dispatch")
     sys.setswitchinterval(_SWITCH)
+    # A call computes in the thread that makes it: to hand a call for few rows to another takes a third of its time.
+    # Heeded by a process that has not computed with JAX yet.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         service = Service(settings, compiled=gc.freeze)  # else a full collection takes 70 ms
         if settings.counts is None:
@@ -136,6 +141,7 @@ def _serve_here(settings: ServeSettings, listener: socket.socket) -> None:
     except _Stopped:  # before the server ran, or raised again by uvicorn when it had finished
         pass
     finally:
+        jax.config.update("jax_cpu_enable_async_dispatch", dispatch)
         sys.setswitchinterval(switch)
         gc.unfreeze()
         if main:

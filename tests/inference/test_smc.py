@@ -146,6 +146,23 @@ def test_a_heavy_tail_of_the_last_weights_is_remarked_upon():
     def remarks(attrs):
         return heavier_tails(Evidence((), ("chain", "draw"), {}, attrs))
 
-    assert "Pareto shape 0.80" in remarks({"last_khat": 0.8})[0].what
-    assert not remarks({"last_khat": 0.3})
+    assert "Pareto shape 0.80" in remarks({"last_khat": 0.8, "moved_khat": 0.6})[0].what
+    assert remarks({"last_khat": 0.8})[0].severity is pi.Verdict.GOOD
+    assert remarks({"last_khat": 0.3, "moved_khat": 1.2})[0].severity is pi.Verdict.DOUBTFUL
+    assert not remarks({"last_khat": 0.3, "moved_khat": 0.6})
     assert not remarks({})
+
+
+@pytest.mark.parametrize(
+    ("law", "begin", "verdict"),
+    [
+        (dist.Cauchy(0.0, 1.0), dist.Normal(0.0, 1.0), pi.Verdict.DOUBTFUL),
+        (dist.Normal(0.0, 1.0), dist.Normal(0.0, 3.0), pi.Verdict.GOOD),
+        (dist.Normal(0.0, 1.0), dist.StudentT(3.0, 0.0, 3.0), pi.Verdict.GOOD),
+    ],
+    ids=["lighter", "as light", "heavier"],
+)
+def test_the_tails_of_a_beginning(law, begin, verdict):
+    posterior = infer(lambda: numpyro.sample("x", law), {}, pi.SMC(particles=500, proposal={"x": begin}))
+    assert posterior.report.verdict is verdict, posterior.report
+    assert any("heavier tails" in found.what for found in posterior.report.findings) is (verdict is not pi.Verdict.GOOD)

@@ -54,6 +54,14 @@ def khat(sizes: np.ndarray) -> float:
     return _fit(excess)[0] if len(excess) >= _FEWEST else np.nan
 
 
+def log_tail_shape(logs: np.ndarray) -> float:
+    """Tail shape of positive numbers given by their logarithms (n,), however far apart they are: the mean by which the
+    largest exceed the first of the tail. Hill (1975), Annals of Statistics 3(5)."""
+    logs = np.sort(logs[np.isfinite(logs)])
+    tail = _tail(len(logs))
+    return float(np.mean(logs[-tail:] - logs[-tail - 1])) if _FEWEST <= tail < len(logs) else 0.0
+
+
 def worst_khat(terms: np.ndarray) -> float | None:
     """Largest tail shape of the columns of terms (n, k), of distances from the median; None without a tail."""
     if not np.isfinite(terms).all():

@@ -173,5 +173,7 @@ def compiled(model: StateSpace, name: tuple, function: Callable, *arguments: Any
     key = (*name, structure, *((leaf.shape, leaf.dtype.name) for leaf in leaves))
     if key not in model.programs:
         with jax.enable_x64(True), kept_programs():
-            model.programs[key] = jax.jit(function).lower(*arguments).compile()
+            # a seventh less time for many particles, on processors that have vectors of that width
+            options = {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else {}
+            model.programs[key] = jax.jit(function).lower(*arguments).compile(compiler_options=options)
     return model.programs[key]

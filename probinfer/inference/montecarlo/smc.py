@@ -12,7 +12,7 @@ from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.chains import workers
 from probinfer.inference.method import Control, Need, Run
-from probinfer.inference.montecarlo.pareto import khat
+from probinfer.inference.montecarlo.pareto import khat, log_tail_shape
 from probinfer.inference.montecarlo.sites import SiteProposal
 from probinfer.inference.montecarlo.tempering import Beginning, Moves, preconditioner
 from probinfer.inference.montecarlo.weights import systematic
@@ -52,6 +52,7 @@ class Led(NamedTuple):
     moves: int
     widened: Widened
     shape: float  # of the tail of the weights of the last step; NaN where they have none
+    moved_shape: float  # of the same weights at the moved particles
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,11 @@ class SMC:
 
     `infer` returns all particles as draws (chain, draw), in the order of their ancestors, so that what relatives still
     have in common lowers the effective sample size. Stores `log_evidence`, `log_evidence_mcse`, `levels`, `moves`,
-    `acceptance`; `last_khat`, the tail shape of the last step's weights: above 0.5 the posterior has heavier tails than
-    the beginning, and the evidence is too small; and `widened`, the factor by which the last moves widened the
-    particles: far above 1 where the posterior has no integral, or is far wider than the beginning, and BAD then.
+    `acceptance`; `last_khat`, the tail shape of the last step's weights, and `moved_khat`, that of the same weights
+    at the moved particles, which reach further: above 0.5 and above 0.7 the posterior has heavier tails than the
+    beginning, and the evidence is too small, which is DOUBTFUL by the second; and `widened`, the factor by which
+    the last moves widened the particles: far above 1 where the posterior has no integral, or is far wider than the
+    beginning, and BAD then.
 
     Discrete sites with finitely many values are summed out of prior and likelihood, and drawn afterwards from their
     exact law (`docs/exact.md`); the log evidence is that of the whole model.
@@ -147,6 +150,7 @@ class SMC:
                 "moves": led.moves,
                 "acceptance": led.acceptance,
                 **({} if np.isnan(led.shape) else {"last_khat": led.shape}),
+                "moved_khat": led.moved_shape,
                 **proposal.undefined.facts,
                 **_widened_facts(led.widened, proposal.target),
             },
@@ -159,7 +163,7 @@ class SMC:
         log_evidence = np.zeros(self.chains)
         log_density, acceptance = np.zeros(log_weights.shape), 0.0
         beta, step, levels, total = 0.0, proposal.target.dim**-0.25, 0, 0
-        rest, before, shape = 1.0, z, np.nan
+        rest, rise, before, shape = 1.0, 1.0, z, np.nan
         while beta < 1.0:
             if levels == _LEVELS:
                 raise MethodError(
@@ -185,7 +189,8 @@ class SMC:
             levels, total = levels + 1, total + len(correlations)
             run.progress.update(int(100 * beta), 100, "tempering, per cent")
         widened = _widened(before, z, rest, self.target_ess)
-        return Led(z, log_density, log_evidence, acceptance, levels, total, widened, shape)
+        moved_shape = log_tail_shape(min(rise, rest) * log_weights.ravel())
+        return Led(z, log_density, log_evidence, acceptance, levels, total, widened, shape, moved_shape)
 
 
 def _widened(before: np.ndarray, after: np.ndarray, rest: float, share: float) -> Widened:
