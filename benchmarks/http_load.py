@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -86,6 +87,7 @@ class Loaded(NamedTuple):
 
     rate: float  # answers a second
     tail: float  # seconds, the 99th percentile of latency
+    refused: float = 0.0  # share of the requests; not counted as answers
 
 
 _WRK = """
@@ -108,8 +110,9 @@ def generator() -> str:
     return "wrk" if shutil.which("wrk") else "Python"
 
 
-def closed(messages: Sequence[bytes], port: int, connections: int, seconds: float) -> Loaded:
-    """Each connection sends the next message when it has the answer to the last. Ends the program if one is refused."""
+def closed(messages: Sequence[bytes], port: int, connections: int, seconds: float, *, refusals: bool = False) -> Loaded:
+    """Each connection sends the next message when it has the answer to the last. Ends the program if one is refused,
+    unless `refusals` may be; without wrk in any case."""
     if generator() != "wrk":
         latencies = _apart(closed_loop, messages, port, connections, seconds)
         return Loaded(len(latencies) / seconds, float(np.quantile(latencies, 0.99)))
@@ -120,11 +123,16 @@ def closed(messages: Sequence[bytes], port: int, connections: int, seconds: floa
         # whole seconds alone are understood
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script.name]
         address = f"http://127.0.0.1:{port}/"
-        said = subprocess.run([*command, address], capture_output=True, text=True, preexec_fn=end_with_parent)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # of a fork beside JAX's threads: what follows it is one call
+            said = subprocess.run([*command, address], capture_output=True, text=True, preexec_fn=end_with_parent)
     found = re.search(r"^found (\d+) (\d+) (\S+) (\d+)$", said.stdout, re.M)
-    if found is None or said.returncode or int(found[4]):
+    if found is None or said.returncode or (int(found[4]) and not refusals):
         raise SystemExit(f"wrk: {said.stdout}{said.stderr}")
-    return Loaded(int(found[1]) / (int(found[2]) * 1e-6), float(found[3]) * 1e-6)
+    asked, bad = int(found[1]), int(found[4])
+    return Loaded((asked - bad) / (int(found[2]) * 1e-6), float(found[3]) * 1e-6, bad / max(asked, 1))
 
 
 def opened(messages: Sequence[bytes], port: int, rate: float, seconds: float) -> np.ndarray:

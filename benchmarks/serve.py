@@ -5,11 +5,11 @@
 One model: a linear regression with 3 inputs and 4,000 posterior draws; a request asks for one row. The load comes
 from a process of its own, wrk for closed loops where it is installed, so on two cores it takes a share of them; it is
 the same for all. The bare application is uvicorn (httptools, uvloop) and msgspec around `predictor.predict` in the
-event loop, without batching, metrics, limits or checks of the protocol. Closed loop: each connection sends its next
-request when it has the answer to the last. Open loop: requests are sent at fixed times, at half of what probinfer's
-closed loop of 64 connections reached, and latency counts from the time at which a request was due. The bare
-application is sent them at the same rate, right after: what it needs over its own call is what the machine and the
-load itself cost. Servers run one at a time, in turns; medians of the repeats.
+event loop, without batching, metrics, limits or checks of the protocol, and JAX as it comes. Closed loop: each
+connection sends its next request when it has the answer to the last. Open loop: requests are sent at fixed times, at
+half of what probinfer's closed loop of 64 connections reached, and latency counts from the time at which a request
+was due. The bare application is sent them at the same rate, right after: what it needs over its own call is what the
+machine and the load itself cost. Servers run one at a time, in turns; medians of the repeats.
 Cold start: from the start of the process to `/v2/health/ready`, with compiled programs in the cache. Writes a section
 of RESULTS.md unless --dry. With --peers it compares with other servers of models instead; see serving_peers.py.
 """

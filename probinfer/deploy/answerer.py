@@ -22,8 +22,8 @@ _DRAWS = (16, 128, 1024)  # draws are made in these numbers and cut to what was 
 class Answerer(Protocol):
     """What a served model computes with."""
 
-    def compile(self, most_rows: int) -> None:
-        """Do beforehand what the first call of up to `most_rows` rows would have to wait for."""
+    def compile(self, most_rows: int, threads: int) -> None:
+        """Do beforehand what the first call of up to `most_rows` rows would have to wait for, in so many threads."""
         ...
 
     def share(self, older: object) -> None:
@@ -50,9 +50,9 @@ class PosteriorAnswers:
         self._program, self._calibration, self._noise_of = predictor.program, predictor.calibration, noise_of
         self._few = FewShapes(engine_of(predictor.program, _BLOCK_ROWS))
 
-    def compile(self, most_rows: int) -> None:
+    def compile(self, most_rows: int, threads: int) -> None:
         """Compile every shape that is needed."""
-        self._few.compile(most_rows)
+        self._few.compile(most_rows, threads)
 
     def share(self, older: object) -> None:
         """Versions that differ in nothing but numbers have the same compiled programs."""
@@ -81,7 +81,7 @@ class PointAnswers:
     def __init__(self, predictor: PointPredictor) -> None:
         self._predictor = predictor
 
-    def compile(self, most_rows: int) -> None:
+    def compile(self, most_rows: int, threads: int) -> None:
         """Nothing: the model's file is loaded already."""
 
     def share(self, older: object) -> None:

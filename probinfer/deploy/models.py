@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from probinfer.errors import ArtifactError, ProbinferError
 
 logger = logging.getLogger("probinfer.serve")
 
+_COMPILING = 4  # threads at most, since each takes memory
 _ABSENT_LOOKS = 5  # a folder that is away for so many looks is not being replaced
 
 
@@ -97,9 +99,10 @@ class Models:
         return all(slot.ready for slot in self.slots.values())
 
     async def warm(self) -> None:
-        """Compile what is not compiled yet, one model after the other."""
+        """Compile what is not compiled yet, one model after the other, while nobody is answered: with all cores."""
+        threads = min(os.cpu_count() or 1, _COMPILING)
         for name, slot in self.slots.items():
-            await asyncio.to_thread(slot.served.answers.compile, self._most_rows)
+            await asyncio.to_thread(slot.served.answers.compile, self._most_rows, threads)
             slot.ready = True
             logger.info("ready", extra={"model": name, "version": slot.served.version})
 
@@ -146,7 +149,7 @@ class Models:
             )
             raise ArtifactError(f"{path} has {came}, and {name} is served with {wanted}. Start the server again.")
         served.answers.share(older.answers)
-        served.answers.compile(self._most_rows)
+        served.answers.compile(self._most_rows, 1)  # beside what answers
         return served
 
     def _refuse(self, name: str, slot: Slot, error: Exception) -> None:

@@ -55,10 +55,10 @@ class SeveralAnswers:
     def __init__(self, parts: Mapping[str, PosteriorAnswers]) -> None:
         self._parts = parts
 
-    def compile(self, most_rows: int) -> None:
+    def compile(self, most_rows: int, threads: int) -> None:
         """Compile every shape that is needed, of one outcome after the other."""
         for part in self._parts.values():
-            part.compile(most_rows)
+            part.compile(most_rows, threads)
 
     def share(self, older: object) -> None:
         """Each outcome uses what it had compiled, where that serves it."""

@@ -100,7 +100,7 @@ class Engine:
         self.program, self.block_rows = program, block_rows
         self._compiled: dict[Any, Any] = {}
         self._asked: dict[Any, _Asked] = {}
-        self._lock = threading.Lock()
+        self._turns: dict[Any, threading.Lock] = {}
 
     def sharing(self, program: Program) -> "Engine":
         """An engine of a program that differs from this one's in its draws only: what is compiled serves both."""
@@ -109,7 +109,7 @@ class Engine:
     def lend(self, other: "Engine") -> "Engine":
         """`other`, whose program differs in its draws only, with what is compiled here."""
         if other.program.chains == self.program.chains:
-            other._compiled, other._lock = self._compiled, self._lock
+            other._compiled, other._turns = self._compiled, self._turns
         return other
 
     @cached_property
@@ -325,7 +325,7 @@ class Engine:
         key = (name, variant, *(leaf.shape for leaf in leaves))
         compiled = self._compiled.get(key)
         if compiled is None:
-            with self._lock, kept_programs():
+            with self._turns.setdefault(key, threading.Lock()), kept_programs():
                 compiled = self._compiled.get(key)
                 if compiled is None:
                     traced = (

@@ -6,6 +6,7 @@ question that cannot be answered gets its own error; the rest of the batch is an
 
 import functools
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -65,11 +66,16 @@ class FewShapes:
         sizes = tuple(engine._sizes(engine.program.size))
         self._sizes = {width: sizes if width == WIDTHS[0] else sizes[::_SPARSE] for width in WIDTHS}
 
-    def compile(self, most_rows: int) -> None:
-        """Compile every shape that up to `most_rows` rows need."""
-        for width, sizes in self._sizes.items():
-            for rows in sorted({size for count in range(1, most_rows + 1) for size in _cut(count, sizes)}):
-                self.engine.compile_summary(rows, width)
+    def compile(self, most_rows: int, threads: int = 1) -> None:
+        """Compile every shape that up to `most_rows` rows need, so many at a time."""
+        with ThreadPoolExecutor(threads) as pool:
+            made = [
+                pool.submit(self.engine.compile_summary, rows, width)
+                for width, sizes in self._sizes.items()
+                for rows in sorted({size for count in range(1, most_rows + 1) for size in _cut(count, sizes)})
+            ]
+            for each in made:
+                each.result()
 
     def summarise(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
         """As `Engine.summarise` with every row's own levels, (rows, *event, levels)."""
