@@ -731,7 +731,7 @@ def test_before_it_is_compiled_the_server_is_alive_and_not_ready(folder, monkeyp
     loaded = {name: load(name, folder / name) for name in ("line", "classes")}
     monkeypatch.setattr(app, "load", lambda name, path: loaded[name])
     for served in loaded.values():
-        monkeypatch.setattr(served.answers, "compile", lambda rows: gate.wait(20))
+        monkeypatch.setattr(served.answers, "compile", lambda rows, threads: gate.wait(20))
     with running(settings(folder), wait=False) as (client, _):
         end = time.monotonic() + 20
         while time.monotonic() < end:

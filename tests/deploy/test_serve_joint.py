@@ -326,7 +326,7 @@ def served_from(path):
 def test_a_new_version_replaces_all_outcomes_at_once_and_one_of_other_outcomes_is_refused(
     joint, tmp_path, caplog, monkeypatch
 ):
-    monkeypatch.setattr(SeveralAnswers, "compile", lambda self, most_rows: None)
+    monkeypatch.setattr(SeveralAnswers, "compile", lambda self, most_rows, threads: None)
     path = tmp_path / "child"
     joint.save(path)
     models = served_from(path)
