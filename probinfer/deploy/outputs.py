@@ -17,6 +17,7 @@ from probinfer.deploy.tables import table_format
 from probinfer.files import sync_folder
 
 _GROUP_ROWS = 2**17  # rows of a Parquet row group, if pieces are smaller
+_LOOKED_AT = 1000  # rows that tell whether a column's values come again
 
 
 class Sink(Protocol):
@@ -86,9 +87,9 @@ class _Groups:
     """Parquet in row groups of a useful size, from pieces that may be smaller."""
 
     def __init__(self, file: Any, schema: pa.Schema) -> None:
-        self._writer = pyarrow.parquet.ParquetWriter(file, schema)
+        self._file, self._schema = file, schema
+        self._writer: Any = None
         self._waiting: list[pa.Table] = []
-        self._written = False
 
     def write_table(self, table: pa.Table) -> None:
         self._waiting.append(table)
@@ -96,13 +97,24 @@ class _Groups:
             self._flush()
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=_GROUP_ROWS)
+        table = pa.concat_tables(self._waiting)
+        if self._writer is None:
+            repeated = [name for name in table.column_names if _repeats(table[name])]
+            self._writer = pyarrow.parquet.ParquetWriter(self._file, self._schema, use_dictionary=repeated)
+        self._writer.write_table(table, row_group_size=_GROUP_ROWS)
         self._waiting = []
 
     def close(self) -> None:
         if self._waiting:
             self._flush()
         self._writer.close()
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    """Whether its values come again, so that a dictionary of them pays: to make one of numbers that are all different
+    takes most of the time of writing them."""
+    first = column.slice(0, _LOOKED_AT)
+    return not pa.types.is_floating(column.type) or 2 * len(first.unique()) <= len(first)
 
 
 class _Lines:

@@ -20,6 +20,7 @@ import probinfer as pi
 from probinfer import cli
 from probinfer.deploy import score as scoring
 from probinfer.deploy.ahead import ahead
+from probinfer.deploy.outputs import Writer
 from probinfer.deploy.score import score
 from probinfer.deploy.table_sink import IfExists
 from probinfer.deploy.tables import read_chunks
@@ -465,3 +466,18 @@ def test_a_long_parquet_file_is_not_kept_in_memory(tmp_path):
     assert len(held) == 80
     assert max(held) < 8e6
     assert max(held[-10:]) < 1.5 * max(held[5:15])
+
+
+def test_numbers_that_are_all_different_are_written_without_a_dictionary(tmp_path):
+    n = 5000
+    table = pa.table({"id": np.arange(n), "mean": np.random.default_rng(0).normal(size=n), "level": np.full(n, 0.9)})
+    path = tmp_path / "numbers.parquet"
+    with path.open("wb") as file:
+        writer = Writer(file, ".parquet", {})
+        for start in range(0, n, 1000):
+            writer.write(table.slice(start, 1000))
+        writer.close()
+    assert pq.read_table(path).equals(table)
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    encodings = {group.column(i).path_in_schema: group.column(i).encodings for i in range(3)}
+    assert "RLE_DICTIONARY" in encodings["level"] and "RLE_DICTIONARY" not in encodings["mean"]
