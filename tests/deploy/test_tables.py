@@ -480,4 +480,5 @@ def test_numbers_that_are_all_different_are_written_without_a_dictionary(tmp_pat
     assert pq.read_table(path).equals(table)
     group = pq.ParquetFile(path).metadata.row_group(0)
     encodings = {group.column(i).path_in_schema: group.column(i).encodings for i in range(3)}
-    assert "RLE_DICTIONARY" in encodings["level"] and "RLE_DICTIONARY" not in encodings["mean"]
+    assert "RLE_DICTIONARY" in encodings["level"]
+    assert "RLE_DICTIONARY" not in encodings["mean"]
