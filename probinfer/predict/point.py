@@ -1,20 +1,22 @@
 """Any fitted model as a predictor: its point predictions, with conformal intervals and sets. Imports numpy; what runs
 the model is imported where it is used."""
 
+import copy
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from probinfer.errors import ModelError, PredictionError
 from probinfer.model.pipeline.prepared import class_codes
-from probinfer.model.pipeline.raw import Place, labels
+from probinfer.model.pipeline.raw import Place, frame_of, labels
+from probinfer.model.pipeline.sklearn_steps import check_against
 from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import all_class_scores, class_scores
 from probinfer.predict.interval import likely_set, probabilities, probabilities_of, probability, take_groups
 from probinfer.predict.kind import Interval
-from probinfer.predict.onnx_model import OnnxModel
+from probinfer.predict.point_model import PointModel, callable_of
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
 from probinfer.predict.rows import read_outcomes, read_rows, take_column
@@ -23,18 +25,32 @@ _TIE = 1e-12
 _ROWS = 65_536  # that the model is asked at a time
 
 
+class Compared(NamedTuple):
+    """Calibration rows as the model was asked, (rows, k), what it said, and the spread of their outcomes: what a
+    conversion of the model has to agree with."""
+
+    matrix: np.ndarray
+    values: np.ndarray
+    spread: float
+
+
 class PointPredictor:
     """A fitted model of any kind, with intervals and sets from conformal calibration.
 
     Args:
-        model: an ONNX file (its path or bytes); a fitted scikit-learn estimator or whatever else has `predict` or
-            `predict_proba`; or a function from the matrix of inputs (rows, k) to predictions (rows,), or with
-            `classes` to probabilities (rows, classes), such as
-            `lambda X: net(torch.from_numpy(X).float()).detach().numpy()[:, 0]`.
+        model: a fitted scikit-learn Pipeline that takes a data frame, which then takes raw rows of any kind; any other
+            estimator with `predict` or `predict_proba`; an ONNX file (its path or bytes); a module of PyTorch; or a
+            function from the matrix of inputs (rows, k) to predictions (rows,), or with `classes` to probabilities
+            (rows, classes).
         inputs: names of the inputs, in the order of the matrix's columns; may be left out for an estimator that was
-            fitted on a data frame.
+            fitted on a data frame. Or how raw columns become this matrix: a fitted `ColumnTransformer`, a fitted
+            scikit-learn Pipeline of transformers, or a `pi.Pipeline` with its steps fitted, `pipeline.settle(frame)`.
         outcome: name of the outcome.
         classes: labels of the classes in the order of the probabilities, for a classifier that does not know its own.
+
+    The first steps of a scikit-learn Pipeline, as far as they are those that `pi.Pipeline` knows, become its own: rows
+    are read, checked and refused as by any predictor of raw rows, and the steps that follow are the model. A Pipeline
+    that begins with another step is asked for data frames, and is not saved.
 
     A model of numbers gives its prediction as `mean`, and intervals and quantiles once it is calibrated: with r_i the
     errors y_i - f(x_i) of n rows that it was not trained on, sorted,
@@ -49,7 +65,7 @@ class PointPredictor:
     errors are larger in some places than in others. Vovk, Gammerman & Shafer (2005); Lei et al. (2018), JASA 113.
 
     Raises:
-        ModelError: the model cannot be called, or its inputs are not known.
+        ModelError: the model cannot be called, or its inputs are not known, or are not as many as it takes.
         MissingExtra: an ONNX model without ONNX Runtime.
 
     >>> import numpy as np
@@ -66,29 +82,20 @@ class PointPredictor:
         self,
         model: Any,
         *,
-        inputs: Sequence[str] | None = None,
+        inputs: Any = None,
         outcome: str = "y",
         classes: Sequence[Any] | None = None,
     ) -> None:
-        self.model: Any = OnnxModel.read(model) if isinstance(model, str | os.PathLike | bytes) else model
-        if isinstance(self.model, type):
-            raise ModelError(
-                f"model came as the class {self.model.__name__}; wanted a fitted estimator of it, such as "
-                f"{self.model.__name__}().fit(X, y)."
-            )
-        names = inputs if inputs is not None else getattr(self.model, "feature_names_in_", None)
-        if names is None or isinstance(names, str) or not len(names) or len(set(names)) < len(names):
-            raise ModelError(
-                f"inputs came as {inputs!r}; wanted the different names of the model's inputs, in their order."
-            )
+        self.asked = PointModel.of(model, inputs, outcome)
+        self.model: Any = self.asked.model
         if classes is None and hasattr(self.model, "predict_proba"):
             classes = getattr(self.model, "classes_", None)
         self.classes = _labels(classes) if classes is not None else None
-        self._call = _callable(self.model, probabilities=self.classes is not None)
+        self._call = callable_of(self.model, probabilities=self.classes is not None)
         self.program = Program(
             outcome=outcome,
             family=None,
-            inputs=tuple(Input(str(name), "float64") for name in names),
+            inputs=self.asked.inputs,
             draws={},
             chains=None,
             fixed={},
@@ -99,7 +106,9 @@ class PointPredictor:
             discrete=self.classes is not None,
             probabilities=len(self.classes or ()),
             programs={},
+            prepared=self.asked.prepared,
         )
+        self.compared: Compared | None = None
         self.about: dict[str, Any] = {"verdict": "none: a point model"}
         self.calibration: Calibration | None = None
 
@@ -110,8 +119,9 @@ class PointPredictor:
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """What every row must bring."""
-        return self.program.inputs
+        """What every row must bring; the raw columns of a model with preparation, whose type is "float64", "text"
+        (labels: text, numbers or booleans) or "date", and "any" where it is asked for data frames."""
+        return self.program.asked
 
     def calibrate(self, rows: Any, y: Any, groups: Any = None) -> "PointPredictor":
         """A new predictor whose intervals or sets cover as often as their level says.
@@ -120,26 +130,31 @@ class PointPredictor:
         groups    calibrate each group on its own (Mondrian): the name of a column, or an array; see
                   `Predictor.calibrate`
 
-        Raises PredictionError if rows or outcomes do not fit, or there are none. Whether the model was trained on them
+        Raises PredictionError if rows or outcomes do not fit, or there are none; ModelError if the steps of a
+        scikit-learn transformer give other numbers than the transformer. Whether the model was trained on the rows
         cannot be told here.
         """
         by = groups if isinstance(groups, str) else None
         if by is not None:
             groups, rows = take_column(rows, by, self.program)
         which = read_groups(groups, by or "groups") if groups is not None else None
-        values, count = self._values(rows, 0)
+        given, count = self._given(rows, 0)
+        self._check_prepared(rows, given)
+        values = self._said(given, count, 0)
         came = self.outcomes(y, count)
         if not count:
             raise PredictionError("There are no rows to calibrate with; wanted rows that were kept from training.")
         if which is not None and len(which) != count:
             raise PredictionError(f"{by or 'groups'} has {len(which)} entries for {count} rows; wanted one for each.")
         scores = class_scores(values, came) if self.classes is not None else came - values
-        return self.with_calibration(Calibration.of(scores, scores, which, by))
+        other = self.with_calibration(Calibration.of(scores, scores, which, by))
+        if not self.asked.whole:
+            other.compared = Compared(given, values, float(np.std(came)) if self.classes is None else 1.0)
+        return other
 
     def with_calibration(self, calibration: Calibration | None) -> "PointPredictor":
         """The same model with this calibration."""
-        names = [entry.name for entry in self.inputs]
-        other = PointPredictor(self.model, inputs=names, outcome=self.outcome, classes=self.classes)
+        other = copy.copy(self)
         other.about, other.calibration = dict(self.about), calibration
         return other
 
@@ -160,13 +175,17 @@ class PointPredictor:
         """
         self._check_asked(level, quantiles, interval)
         rows, which = take_groups(rows, groups, self.calibration, self.program)
-        values, _ = self._values(rows, first_row)
-        return self.said(values, which, level, quantiles, interval)
+        given, count = self._given(rows, first_row)
+        return self.said(self._said(given, count, first_row), which, level, quantiles, interval)
 
-    def values(self, rows: Any) -> np.ndarray:
-        """What the model itself gives: predictions (rows,), or probabilities (rows, classes). Raises PredictionError
-        as `predict` does."""
-        return self._values(rows, 0)[0]
+    def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What the model itself gives for inputs that `read_rows` has read: predictions (rows,), or probabilities
+        (rows, classes). Raises PredictionError as `predict` does."""
+        return self.values_of(self._matrix(columns))
+
+    def values_of(self, matrix: np.ndarray) -> np.ndarray:
+        """As `values`, for the matrix of inputs (rows, k) itself."""
+        return self._said(matrix, len(matrix), 0)
 
     def outcomes(self, y: Any, count: int) -> np.ndarray:
         """What came in `count` rows, (rows,): numbers, or the codes of labels. Raises PredictionError where it does not
@@ -212,8 +231,13 @@ class PointPredictor:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a folder of plain files, which `load_predictor`, `probinfer score` and `inspect` read.
 
-        Raises ModelError for a model that is no ONNX file: anything else could be stored by pickle only, which runs
-        code when it is loaded.
+        The model is stored as ONNX, what prepares raw columns as data. A model that is no ONNX file is converted, an
+        estimator by skl2onnx and a module of PyTorch by its own export, and what is stored has to agree with it on
+        every calibration row: to 1e-5 of the outcomes' standard deviation, or of probabilities to 1e-5.
+
+        Raises ModelError for a model that has no conversion, or one that does not agree, and for one that cannot be
+        compared as it is not calibrated: anything else could be stored by pickle only, which runs code when it is
+        loaded. MissingExtra if what converts is not installed.
         """
         from probinfer.predict.point_artifact import write_point
 
@@ -223,18 +247,48 @@ class PointPredictor:
         rows = f"; calibrated on {sum(self.calibration.counts)} rows" if self.calibration else "; not calibrated"
         takes = ", ".join(entry.name for entry in self.inputs)
         kind = f"{len(self.classes)} classes" if self.classes is not None else "a number"
-        return f"PointPredictor({self.outcome}: {kind}; {takes}; {type(self.model).__name__}{rows})"
+        return f"PointPredictor({self.outcome}: {kind}; {takes}; {self.asked.name}{rows})"
 
-    def _values(self, rows: Any, first_row: int) -> tuple[np.ndarray, int]:
-        """Predictions (rows,) or probabilities (rows, classes), and the number of rows."""
+    def _given(self, rows: Any, first_row: int) -> tuple[Any, int]:
+        """What the model is asked for: a matrix (rows, k), or a data frame; and the number of rows."""
+        if self.asked.whole:
+            frame = frame_of(rows, [e.name for e in self.inputs], [self.outcome], Place(PredictionError, first_row))
+            return frame, len(frame)
         columns, count = read_rows(rows, self.program, first_row=first_row)
-        names = [entry.name for entry in self.inputs]
-        matrix = np.stack([columns[name] for name in names], axis=1)
+        return self._matrix(columns), count
+
+    def _matrix(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        parts = [columns[entry.name] for entry in self.program.inputs]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+    def _check_prepared(self, rows: Any, matrix: np.ndarray) -> None:
+        """Compare the steps with the scikit-learn transformer that they were read from, if there is one."""
+        prepared, transformer = self.asked.prepared, self.asked.checked
+        if prepared is None or transformer is None or not len(matrix):
+            return
+        frame: Any = frame_of(rows, prepared.columns, prepared.known, Place(PredictionError))
+        single = [name for name in frame if frame[name].dtype.kind == "f" and frame[name].dtype.itemsize < 8]
+        frame = frame.astype(dict.fromkeys(single, "float64"))  # scikit-learn would compute in single precision
+        if not hasattr(transformer, "feature_names_in_"):
+            frame = frame.to_numpy()
+        try:
+            check_against(transformer, prepared.inputs[0].columns, frame, matrix)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise PredictionError(
+                f"The {type(transformer).__name__} itself cannot prepare the calibration rows: {error} Give them as "
+                "the data frame that it was fitted on has its columns."
+            ) from None
+
+    def _said(self, given: Any, count: int, first_row: int) -> np.ndarray:
+        """Predictions (rows,) or probabilities (rows, classes) for what the model is asked."""
         wanted = (count,) if self.classes is None else (count, len(self.classes))
         if not count:
-            return np.zeros(wanted), 0
-        parts = [self._asked(matrix[start : start + _ROWS], names) for start in range(0, count, _ROWS)]
-        values = np.concatenate(parts)
+            return np.zeros(wanted)
+        places = [slice(start, start + _ROWS) for start in range(0, count, _ROWS)]
+        parts = given.iloc if self.asked.whole else given
+        values = np.concatenate([self._answer(parts[place]) for place in places])
         if self.classes is None and values.shape == (count, 1):
             values = values[:, 0]
         if values.shape != wanted:
@@ -254,14 +308,15 @@ class PointPredictor:
                     f"In row {row + first_row} the model gave {values[row]!r}: no probabilities. Apply softmax."
                 )
             values = np.maximum(values, 0.0) / np.maximum(values, 0.0).sum(axis=1, keepdims=True)
-        return values, count
+        return values
 
-    def _asked(self, matrix: np.ndarray, names: list[str]) -> np.ndarray:
-        given: Any = matrix
-        if hasattr(self.model, "feature_names_in_"):
+    def _answer(self, given: Any) -> np.ndarray:
+        if not self.asked.whole and hasattr(self.model, "feature_names_in_"):
             import pandas as pd
 
-            given = pd.DataFrame(matrix, columns=names)
+            prepared = self.asked.prepared is not None
+            names = self.model.feature_names_in_ if prepared else [entry.name for entry in self.inputs]
+            given = pd.DataFrame(given, columns=names)
         try:
             return np.asarray(self._call(given), float)
         except (ValueError, AttributeError) as error:
@@ -365,18 +420,3 @@ def _labels(classes: Sequence[Any]) -> tuple[str, ...]:
     if len(found) < 2 or len(set(found)) < len(found):
         raise ModelError(f"classes are {classes!r}; wanted two or more different labels.")
     return found
-
-
-def _callable(model: Any, *, probabilities: bool) -> Callable[[Any], Any]:
-    if probabilities and hasattr(model, "predict_proba"):
-        return model.predict_proba
-    if isinstance(model, OnnxModel):
-        return model.probabilities if probabilities else model.numbers
-    if hasattr(model, "predict"):
-        return model.predict
-    if callable(model):
-        return model
-    raise ModelError(
-        f"model came as {type(model).__name__}; wanted the path of an ONNX file, a fitted estimator with predict, or a "
-        "function from the matrix of inputs to predictions."
-    )

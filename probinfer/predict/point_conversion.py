@@ -1,0 +1,112 @@
+"""A point model in memory as the ONNX file that it is stored as, once it was found to say the same. Imports numpy; what
+converts is imported where it is used."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from probinfer.errors import MissingExtra, ModelError
+from probinfer.predict.onnx_model import OnnxModel
+from probinfer.predict.point import Compared, PointPredictor
+from probinfer.predict.point_model import TorchModel
+
+_AGREES = 1e-5  # of the outcomes' standard deviation; of probabilities, as it is
+_LONGEST = 200  # characters of a converter's own words in an error
+
+
+def as_onnx(predictor: PointPredictor) -> OnnxModel:
+    """The predictor's model as ONNX. Raises ModelError, by name, for one that has no conversion, or whose conversion
+    says something else on the calibration rows, and MissingExtra where what converts is not installed."""
+    model, name = predictor.model, predictor.asked.name
+    if isinstance(model, OnnxModel):
+        return model
+    if predictor.asked.whole:
+        raise ModelError(f"The {name} answers in this process, and cannot be saved. {predictor.asked.whole}")
+    ways = _ways(model)
+    if ways is None:
+        raise ModelError(
+            f"A {name} cannot be stored without pickle, which runs code when it is loaded. "
+            "Convert it to ONNX (Keras's model.export with format='onnx', TensorFlow's tf2onnx) and make "
+            "PointPredictor('model.onnx', inputs=…) of the file."
+        )
+    if predictor.compared is None:
+        raise ModelError(
+            f"A {name} cannot be stored without pickle, but as ONNX, where calibration rows show that this says the "
+            "same. Calibrate it before: predictor.calibrate(rows, y).save(path)."
+        )
+    reasons = []
+    for way in ways(model, predictor.asked.width, predictor.classes is not None):
+        try:
+            found = OnnxModel.read(way())
+            difference = _difference(predictor, found, predictor.compared)
+        except MissingExtra:
+            raise
+        except Exception as error:  # noqa: BLE001 - converters have no error of their own
+            said = " ".join(str(error).split())
+            reasons.append(f"{type(error).__name__}: {said[:_LONGEST]}")
+            continue
+        allowed = _AGREES * predictor.compared.spread
+        if difference <= allowed:
+            return found
+        reasons.append(f"on the calibration rows it differs by up to {difference:.3g}, and {allowed:.3g} is allowed")
+    raise ModelError(
+        f"The {name} cannot be saved: its conversion to ONNX failed ({'; '.join(dict.fromkeys(reasons))}). Convert it "
+        "by other means (onnxmltools for XGBoost and LightGBM), make PointPredictor('model.onnx', inputs=…) of the "
+        "file (inputs=pipeline[:-1] where a scikit-learn Pipeline prepares its matrix), and calibrate that."
+    )
+
+
+def _difference(predictor: PointPredictor, found: OnnxModel, rows: Compared) -> float:
+    """The largest, over all rows."""
+    asked = predictor.asked
+    inputs = asked.prepared if asked.prepared is not None else [entry.name for entry in asked.inputs]
+    other = PointPredictor(found, inputs=inputs, outcome=predictor.outcome, classes=predictor.classes)
+    return float(np.abs(other.values_of(rows.matrix) - rows.values).max())
+
+
+def _ways(model: Any) -> Callable[[Any, int, bool], Iterator[Callable[[], bytes]]] | None:
+    """How a model is converted: in some ways one after the other, until one says the same."""
+    if isinstance(model, TorchModel):
+        return _module
+    return _estimator if hasattr(model, "get_params") else None
+
+
+def _estimator(model: Any, width: int, classes: bool) -> Iterator[Callable[[], bytes]]:
+    """In double precision, and in single, which is what some operators have."""
+    try:
+        from skl2onnx import to_onnx
+        from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"A {type(model).__name__} is stored as ONNX, which needs skl2onnx, and it is not installed: pip install "
+            "'probinfer[onnx]'."
+        ) from error
+    options: Any = {id(model): {"zipmap": False}} if classes else None
+    for kind in (DoubleTensorType, FloatTensorType):
+        yield lambda kind=kind: to_onnx(
+            model, initial_types=[("X", kind([None, width]))], options=options
+        ).SerializeToString()
+
+
+def _module(model: TorchModel, width: int, classes: bool) -> Iterator[Callable[[], bytes]]:
+    """By PyTorch's own export, for any number of rows."""
+    try:
+        import onnxscript  # noqa: F401 - PyTorch's export works by it
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"A {type(model.module).__name__} is stored as ONNX, and PyTorch's export needs onnxscript, which is not "
+            "installed: pip install onnxscript."
+        ) from error
+
+    def export() -> bytes:
+        import torch
+
+        rows = torch.export.Dim("rows")
+        program = torch.onnx.export(
+            model.module, (torch.zeros(2, width),), dynamo=True, dynamic_shapes=({0: rows},), verbose=False
+        )
+        assert program is not None
+        return program.model_proto.SerializeToString()
+
+    yield export
