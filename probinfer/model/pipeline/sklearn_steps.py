@@ -16,6 +16,7 @@ from probinfer.model.pipeline.fitted import (
     Affine,
     BoxCoxPower,
     Codes,
+    CodesElse,
     Filled,
     Indicators,
     Logarithm,
@@ -235,12 +236,16 @@ def _one_hot(step: Any, count: int) -> list[Chain]:
 
 def _ordinal(step: Any, count: int) -> list[Chain]:
     levels = [_labels(step, categories) for categories in step.categories_]
-    reserve = step.handle_unknown != "error"
-    if reserve and any(step.unknown_value != len(known) for known in levels):
-        _refuse(step, f"unknown_value={step.unknown_value!r} (known is the number of its categories)")
     if any(value is not None and value != -1 for value in (getattr(step, "infrequent_categories_", None) or [])):
         _refuse(step, "infrequent categories put together (min_frequency, max_categories)")
-    return [[Codes(known, reserve)] for known in levels]
+    if step.handle_unknown == "error":
+        return [[Codes(known)] for known in levels]
+    if not math.isfinite(step.unknown_value):
+        _refuse(step, f"unknown_value={step.unknown_value!r} (known are finite numbers)")
+    return [
+        [Codes(known, True) if step.unknown_value == len(known) else CodesElse(known, float(step.unknown_value))]
+        for known in levels
+    ]
 
 
 def _labels(step: Any, categories: Any) -> tuple[str, ...]:
