@@ -10,8 +10,7 @@ import numpy as np
 
 from probinfer.errors import ModelError, PredictionError
 from probinfer.model.pipeline.prepared import class_codes
-from probinfer.model.pipeline.raw import Place, frame_of, labels
-from probinfer.model.pipeline.sklearn_steps import check_against
+from probinfer.model.pipeline.raw import Place, labels
 from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import all_class_scores, class_scores
 from probinfer.predict.interval import likely_set, probabilities, probabilities_of, probability, take_groups
@@ -19,10 +18,9 @@ from probinfer.predict.kind import Interval
 from probinfer.predict.point_model import PointModel, callable_of
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
-from probinfer.predict.rows import read_outcomes, read_rows, take_column
+from probinfer.predict.rows import read_outcomes, take_column
 
 _TIE = 1e-12
-_ROWS = 65_536  # that the model is asked at a time
 
 
 class Compared(NamedTuple):
@@ -91,7 +89,7 @@ class PointPredictor:
         if classes is None and hasattr(self.model, "predict_proba"):
             classes = getattr(self.model, "classes_", None)
         self.classes = _labels(classes) if classes is not None else None
-        self._call = callable_of(self.model, probabilities=self.classes is not None)
+        callable_of(self.model, probabilities=self.classes is not None)
         self.program = Program(
             outcome=outcome,
             family=None,
@@ -138,9 +136,10 @@ class PointPredictor:
         if by is not None:
             groups, rows = take_column(rows, by, self.program)
         which = read_groups(groups, by or "groups") if groups is not None else None
-        given, count = self._given(rows, 0)
-        self._check_prepared(rows, given)
-        values = self._said(given, count, 0)
+        given = self.asked.given(rows, self.program, 0)
+        count = len(given)
+        self.asked.check_prepared(rows, given)
+        values = self._said(given, 0)
         came = self.outcomes(y, count)
         if not count:
             raise PredictionError("There are no rows to calibrate with; wanted rows that were kept from training.")
@@ -148,7 +147,7 @@ class PointPredictor:
             raise PredictionError(f"{by or 'groups'} has {len(which)} entries for {count} rows; wanted one for each.")
         scores = class_scores(values, came) if self.classes is not None else came - values
         other = self.with_calibration(Calibration.of(scores, scores, which, by))
-        if not self.asked.whole:
+        if self.asked.to_convert:
             other.compared = Compared(given, values, float(np.std(came)) if self.classes is None else 1.0)
         return other
 
@@ -175,17 +174,17 @@ class PointPredictor:
         """
         self._check_asked(level, quantiles, interval)
         rows, which = take_groups(rows, groups, self.calibration, self.program)
-        given, count = self._given(rows, first_row)
-        return self.said(self._said(given, count, first_row), which, level, quantiles, interval)
+        given = self.asked.given(rows, self.program, first_row)
+        return self.said(self._said(given, first_row), which, level, quantiles, interval)
 
     def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """What the model itself gives for inputs that `read_rows` has read: predictions (rows,), or probabilities
         (rows, classes). Raises PredictionError as `predict` does."""
-        return self.values_of(self._matrix(columns))
+        return self.values_of(self.asked.matrix(columns))
 
     def values_of(self, matrix: np.ndarray) -> np.ndarray:
         """As `values`, for the matrix of inputs (rows, k) itself."""
-        return self._said(matrix, len(matrix), 0)
+        return self._said(matrix, 0)
 
     def outcomes(self, y: Any, count: int) -> np.ndarray:
         """What came in `count` rows, (rows,): numbers, or the codes of labels. Raises PredictionError where it does not
@@ -249,46 +248,13 @@ class PointPredictor:
         kind = f"{len(self.classes)} classes" if self.classes is not None else "a number"
         return f"PointPredictor({self.outcome}: {kind}; {takes}; {self.asked.name}{rows})"
 
-    def _given(self, rows: Any, first_row: int) -> tuple[Any, int]:
-        """What the model is asked for: a matrix (rows, k), or a data frame; and the number of rows."""
-        if self.asked.whole:
-            frame = frame_of(rows, [e.name for e in self.inputs], [self.outcome], Place(PredictionError, first_row))
-            return frame, len(frame)
-        columns, count = read_rows(rows, self.program, first_row=first_row)
-        return self._matrix(columns), count
-
-    def _matrix(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        parts = [columns[entry.name] for entry in self.program.inputs]
-        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
-
-    def _check_prepared(self, rows: Any, matrix: np.ndarray) -> None:
-        """Compare the steps with the scikit-learn transformer that they were read from, if there is one."""
-        prepared, transformer = self.asked.prepared, self.asked.checked
-        if prepared is None or transformer is None or not len(matrix):
-            return
-        frame: Any = frame_of(rows, prepared.columns, prepared.known, Place(PredictionError))
-        single = [name for name in frame if frame[name].dtype.kind == "f" and frame[name].dtype.itemsize < 8]
-        frame = frame.astype(dict.fromkeys(single, "float64"))  # scikit-learn would compute in single precision
-        if not hasattr(transformer, "feature_names_in_"):
-            frame = frame.to_numpy()
-        try:
-            check_against(transformer, prepared.inputs[0].columns, frame, matrix)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, ModelError):
-                raise
-            raise PredictionError(
-                f"The {type(transformer).__name__} itself cannot prepare the calibration rows: {error} Give them as "
-                "the data frame that it was fitted on has its columns."
-            ) from None
-
-    def _said(self, given: Any, count: int, first_row: int) -> np.ndarray:
+    def _said(self, given: Any, first_row: int) -> np.ndarray:
         """Predictions (rows,) or probabilities (rows, classes) for what the model is asked."""
+        count = len(given)
         wanted = (count,) if self.classes is None else (count, len(self.classes))
         if not count:
             return np.zeros(wanted)
-        places = [slice(start, start + _ROWS) for start in range(0, count, _ROWS)]
-        parts = given.iloc if self.asked.whole else given
-        values = np.concatenate([self._answer(parts[place]) for place in places])
+        values = self.asked.answer(given, probabilities=self.classes is not None)
         if self.classes is None and values.shape == (count, 1):
             values = values[:, 0]
         if values.shape != wanted:
@@ -309,21 +275,6 @@ class PointPredictor:
                 )
             values = np.maximum(values, 0.0) / np.maximum(values, 0.0).sum(axis=1, keepdims=True)
         return values
-
-    def _answer(self, given: Any) -> np.ndarray:
-        if not self.asked.whole and hasattr(self.model, "feature_names_in_"):
-            import pandas as pd
-
-            prepared = self.asked.prepared is not None
-            names = self.model.feature_names_in_ if prepared else [entry.name for entry in self.inputs]
-            given = pd.DataFrame(given, columns=names)
-        try:
-            return np.asarray(self._call(given), float)
-        except (ValueError, AttributeError) as error:
-            if type(error).__name__ != "NotFittedError":  # scikit-learn's, which need not be installed
-                raise
-            name = type(self.model).__name__
-            raise PredictionError(f"The {name} is not fitted; wanted one after {name}.fit(X, y).") from None
 
     def _numbers(
         self, values: np.ndarray, groups: np.ndarray, level: float, levels: tuple, kind: Interval, more: bool

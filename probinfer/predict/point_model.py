@@ -4,19 +4,22 @@ it takes. Imports numpy; of a model's own library only what the model itself is 
 import copy
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from probinfer.errors import ModelError
+from probinfer.errors import ModelError, PredictionError
 from probinfer.model.pipeline.prepared import FittedColumn, FittedInput, Prepared
-from probinfer.model.pipeline.sklearn_steps import columns_of, is_column_transformer, is_pipeline
+from probinfer.model.pipeline.raw import Place, frame_of
+from probinfer.model.pipeline.sklearn_steps import check_against, columns_of, is_column_transformer, is_pipeline
 from probinfer.predict.onnx_model import OnnxModel
-from probinfer.predict.program import Input
+from probinfer.predict.program import Input, Program
+from probinfer.predict.rows import read_rows
 
 _MATRIX = "X"  # what a model takes that is not asked for its own names
+_ROWS = 65_536  # that the model is asked at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,70 @@ class PointModel:
         """How many numbers it takes of a row."""
         return sum(int(np.prod(entry.shape)) for entry in self.inputs)
 
+    @property
+    def to_convert(self) -> bool:
+        """It is saved as another model, which has to agree with it."""
+        return not self.whole and not isinstance(self.model, OnnxModel)
+
+    def given(self, rows: Any, program: Program, first_row: int) -> Any:
+        """What the model is asked for these rows: a matrix (rows, k), or a data frame. Raises PredictionError for rows
+        that do not fit."""
+        if self.whole:
+            place = Place(PredictionError, first_row)
+            return frame_of(rows, [entry.name for entry in self.inputs], [program.outcome], place)
+        return self.matrix(read_rows(rows, program, first_row=first_row)[0])
+
+    def matrix(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The inputs side by side, (rows, k)."""
+        parts = [columns[entry.name] for entry in self.inputs]
+        return np.concatenate([part.reshape(len(part), int(np.prod(part.shape[1:]))) for part in parts], axis=1)
+
+    def answer(self, given: Any, *, probabilities: bool) -> np.ndarray:
+        """What the model says, asked for some rows at a time. Raises PredictionError if it is not fitted, and whatever
+        it raises itself."""
+        ask = callable_of(self.model, probabilities=probabilities)
+        if self.whole:
+            parts = [given.iloc[start : start + _ROWS] for start in range(0, len(given), _ROWS)]
+        else:
+            parts = [self._named(given[start : start + _ROWS]) for start in range(0, len(given), _ROWS)]
+        try:
+            return np.concatenate([np.asarray(ask(part), float) for part in parts])
+        except (ValueError, AttributeError) as error:
+            if type(error).__name__ != "NotFittedError":  # scikit-learn's, which need not be installed
+                raise
+            raise PredictionError(f"The {self.name} is not fitted; wanted one after {self.name}.fit(X, y).") from None
+
+    def _named(self, matrix: np.ndarray) -> Any:
+        """A matrix as the model was fitted: a data frame, where that was one."""
+        if not hasattr(self.model, "feature_names_in_"):
+            return matrix
+        import pandas as pd
+
+        prepared = self.prepared is not None
+        names = self.model.feature_names_in_ if prepared else [entry.name for entry in self.inputs]
+        return pd.DataFrame(matrix, columns=names)
+
+    def check_prepared(self, rows: Any, matrix: np.ndarray) -> None:
+        """Compare what `rows` became with the scikit-learn transformer whose steps were read, if there is one. Raises
+        ModelError where they differ, PredictionError for rows that the transformer cannot read."""
+        transformer, prepared = self.checked, self.prepared
+        if prepared is None or transformer is None or not len(matrix):
+            return
+        frame: Any = frame_of(rows, prepared.columns, prepared.known, Place(PredictionError))
+        single = [name for name in frame if frame[name].dtype.kind == "f" and frame[name].dtype.itemsize < 8]
+        frame = frame.astype(dict.fromkeys(single, "float64"))  # scikit-learn would compute in single precision
+        if not hasattr(transformer, "feature_names_in_"):
+            frame = frame.to_numpy()
+        try:
+            check_against(transformer, prepared.inputs[0].columns, frame, matrix)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise PredictionError(
+                f"The {type(transformer).__name__} itself cannot prepare the calibration rows: {error} Give them as "
+                "the data frame that it was fitted on has its columns."
+            ) from None
+
     @classmethod
     def of(cls, model: Any, inputs: Any, outcome: str) -> "PointModel":
         """Of what `PointPredictor` takes. Raises ModelError for what cannot be used."""
@@ -68,8 +135,8 @@ class PointModel:
                 f"A {type(model).__name__} has its ColumnTransformer inside. What prepares raw columns is stored where "
                 "it stands at the beginning of a Pipeline, Pipeline([('prepare', …), ('model', …)])."
             )
-            return cls(model, _named(names, "any"), whole=reason)
-        return cls(model, _named(names, "float64"))
+            return cls(model, _entries(names, "any"), whole=reason)
+        return cls(model, _entries(names, "float64"))
 
     @classmethod
     def _raw(cls, model: Any, prepared: Prepared, checked: Any = None) -> "PointModel":
@@ -100,7 +167,7 @@ class PointModel:
             rest = after if len(after.steps) > 1 else after.steps[0][1]
             return cls._raw(rest, _prepared(made, columns if columns is not None else names, outcome), before)
         if columns is not None:
-            return cls(pipeline, _named(columns, "any"), whole=reason)
+            return cls(pipeline, _entries(columns, "any"), whole=reason)
         if names is None:
             raise ModelError(f"{reason} Or name the columns of the array that it was fitted on: inputs=[…].")
         return None
@@ -183,7 +250,7 @@ def _prepared(columns: tuple[FittedColumn, ...], known: Sequence[str], outcome: 
     return Prepared((FittedInput(_MATRIX, columns, True),), None, names)
 
 
-def _named(names: Sequence[Any], dtype: str) -> tuple[Input, ...]:
+def _entries(names: Sequence[Any], dtype: str) -> tuple[Input, ...]:
     return tuple(Input(str(name), dtype) for name in names)
 
 

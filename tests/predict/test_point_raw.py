@@ -197,7 +197,7 @@ def test_a_category_for_missing_values_is_a_label():
 # which steps, which models -------------------------------------------------------------------------------------------
 
 
-def test_a_chain_of_known_steps_is_read(ridge):
+def test_a_chain_of_known_steps_is_read():
     numbers = ["size", "grade"]
     for model in (
         make_pipeline(SimpleImputer(), StandardScaler(), Ridge()).fit(TRAIN[numbers], TRAIN.y),
