@@ -23,13 +23,15 @@ from probinfer.predict.rows import read_outcomes, take_column
 _TIE = 1e-12
 
 
-class Compared(NamedTuple):
-    """Calibration rows as the model was asked, (rows, k), what it said, and the spread of their outcomes: what a
-    conversion of the model has to agree with."""
+class CalibrationRows(NamedTuple):
+    """Rows to calibrate with: what the model is asked for them, what it said, what came, and their groups as text, with
+    the column that held them."""
 
-    matrix: np.ndarray
+    given: Any
     values: np.ndarray
-    spread: float
+    came: np.ndarray
+    groups: np.ndarray | None
+    by: str | None
 
 
 class PointPredictor:
@@ -106,7 +108,7 @@ class PointPredictor:
             programs={},
             prepared=self.asked.prepared,
         )
-        self.compared: Compared | None = None
+        self.calibration_rows: CalibrationRows | None = None
         self.about: dict[str, Any] = {"verdict": "none: a point model"}
         self.calibration: Calibration | None = None
 
@@ -145,16 +147,20 @@ class PointPredictor:
             raise PredictionError("There are no rows to calibrate with; wanted rows that were kept from training.")
         if which is not None and len(which) != count:
             raise PredictionError(f"{by or 'groups'} has {len(which)} entries for {count} rows; wanted one for each.")
-        scores = class_scores(values, came) if self.classes is not None else came - values
-        other = self.with_calibration(Calibration.of(scores, scores, which, by))
-        if self.asked.to_convert:
-            other.compared = Compared(given, values, float(np.std(came)) if self.classes is None else 1.0)
+        return self.calibrated(CalibrationRows(given, values, came, which, by))
+
+    def calibrated(self, rows: CalibrationRows) -> "PointPredictor":
+        """As `calibrate`, with rows that were read and answered. They are kept where a conversion of the model is to be
+        compared on them."""
+        scores = class_scores(rows.values, rows.came) if self.classes is not None else rows.came - rows.values
+        other = self.with_calibration(Calibration.of(scores, scores, rows.groups, rows.by))
+        other.calibration_rows = rows if self.asked.to_convert else None
         return other
 
     def with_calibration(self, calibration: Calibration | None) -> "PointPredictor":
         """The same model with this calibration."""
         other = copy.copy(self)
-        other.about, other.calibration = dict(self.about), calibration
+        other.about, other.calibration, other.calibration_rows = dict(self.about), calibration, None
         return other
 
     def predict(
@@ -232,7 +238,8 @@ class PointPredictor:
 
         The model is stored as ONNX, what prepares raw columns as data. A model that is no ONNX file is converted, an
         estimator by skl2onnx and a module of PyTorch by its own export, and what is stored has to agree with it on
-        every calibration row: to 1e-5 of the outcomes' standard deviation, or of probabilities to 1e-5.
+        every calibration row: to 1e-5 of the outcomes' standard deviation, or of probabilities to 1e-5. It is then
+        calibrated itself, on the same rows, as rounding may part what was equal.
 
         Raises ModelError for a model that has no conversion, or one that does not agree, and for one that cannot be
         compared as it is not calibrated: anything else could be stored by pickle only, which runs code when it is

@@ -13,7 +13,6 @@ from probinfer.errors import ArtifactError, ModelError, PredictionError
 from probinfer.model.pipeline.prepared import input_lines
 from probinfer.predict import artifact
 from probinfer.predict.conformal import calibration_lines
-from probinfer.predict.onnx_model import OnnxModel
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.point_conversion import as_onnx
 
@@ -25,11 +24,11 @@ def write_point(predictor: PointPredictor, path: str | os.PathLike[str]) -> None
     """Write the predictor to the folder `path`; see `artifact.write`. Raises ModelError and MissingExtra as `as_onnx`
     does."""
     artifact.check_path(path)
-    artifact.write_folder(partial(_contents, predictor, as_onnx(predictor)), path)
+    artifact.write_folder(partial(_contents, as_onnx(predictor)), path)
 
 
-def _contents(predictor: PointPredictor, model: OnnxModel) -> dict[str, bytes]:
-    files = {MODEL: model.content}
+def _contents(predictor: PointPredictor) -> dict[str, bytes]:
+    files = {MODEL: predictor.model.content}
     places: dict[str, Any] = {}
     prepared = predictor.program.prepared
     if prepared is not None:

@@ -39,6 +39,10 @@ class PointModel:
     checked: Any = None
     whole: str = ""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.model, OnnxModel):
+            self.model.check_width(self.width)
+
     @property
     def name(self) -> str:
         """What kind of model it is."""
@@ -65,7 +69,10 @@ class PointModel:
     def matrix(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """The inputs side by side, (rows, k)."""
         parts = [columns[entry.name] for entry in self.inputs]
-        return np.concatenate([part.reshape(len(part), int(np.prod(part.shape[1:]))) for part in parts], axis=1)
+        if all(part.ndim == 1 for part in parts):
+            return np.stack(parts, axis=1)
+        flat = [part if part.ndim == 2 else part[:, None] for part in parts]
+        return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
 
     def answer(self, given: Any, *, probabilities: bool) -> np.ndarray:
         """What the model says, asked for some rows at a time. Raises PredictionError if it is not fitted, and whatever
@@ -142,10 +149,7 @@ class PointModel:
     def _raw(cls, model: Any, prepared: Prepared, checked: Any = None) -> "PointModel":
         shapes = {each.argument: (len(each.names),) if each.matrix else () for each in prepared.inputs}
         inputs = tuple(Input(name, "float64", shape) for name, shape in shapes.items())
-        found = cls(model, inputs, prepared, checked)
-        if isinstance(model, OnnxModel):
-            model.check_width(found.width)
-        return found
+        return cls(model, inputs, prepared, checked)
 
     @classmethod
     def _split(cls, pipeline: Any, names: Any, outcome: str) -> "PointModel | None":
@@ -186,8 +190,7 @@ class TorchModel:
 
     def __call__(self, matrix: np.ndarray) -> np.ndarray:
         """What the module gives for a matrix of inputs (rows, k)."""
-        import torch
-
+        torch: Any = sys.modules["torch"]  # who passes a module has imported it
         with torch.no_grad():
             return self.module(torch.from_numpy(np.ascontiguousarray(matrix, np.float32))).double().numpy()
 
