@@ -3,6 +3,7 @@ converts is imported where it is used."""
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,7 +45,10 @@ def as_onnx(predictor: PointPredictor) -> PointPredictor:
     reasons, allowed = [], _AGREES * (float(np.std(rows.came)) if predictor.classes is None else 1.0)
     for way in ways(model, predictor.asked.width, predictor.classes is not None):
         try:
-            found = _with(predictor, OnnxModel.read(way()))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the converter's own code
+                content = way()
+            found = _with(predictor, OnnxModel.read(content))
             values = found.values_of(rows.given)
         except MissingExtra:
             raise

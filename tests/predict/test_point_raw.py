@@ -467,8 +467,9 @@ def test_a_module_of_pytorch_needs_no_function_around_it(tmp_path):
     assert np.array_equal(p.mean, expected.astype(float))
     pytest.importorskip("onnxscript", reason="PyTorch's export to ONNX needs onnxscript")
     predictor.save(tmp_path / "predictor")
-    loaded = pi.load_predictor(tmp_path / "predictor").predict(NEW)
-    assert np.allclose(loaded.mean, p.mean, rtol=1e-5)
+    loaded = pi.load_predictor(tmp_path / "predictor")
+    assert np.allclose(loaded.predict(NEW).mean, p.mean, rtol=1e-5)
+    assert np.allclose(loaded.predict(NEW.iloc[:1]).upper, p.upper[:1], rtol=1e-5)
 
 
 def test_a_module_without_the_exporter_says_what_to_install(tmp_path, monkeypatch):
