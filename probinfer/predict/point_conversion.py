@@ -53,8 +53,7 @@ def as_onnx(predictor: PointPredictor) -> PointPredictor:
         except MissingExtra:
             raise
         except Exception as error:  # noqa: BLE001 - converters have no error of their own
-            said = " ".join(str(error).split())
-            reasons.append(f"{type(error).__name__}: {said[:_LONGEST]}")
+            reasons.append(_said(error))
             continue
         difference = float(np.abs(values - rows.values).max())
         if difference <= allowed:
@@ -65,6 +64,14 @@ def as_onnx(predictor: PointPredictor) -> PointPredictor:
         "by other means (onnxmltools for XGBoost and LightGBM), make PointPredictor('model.onnx', inputs=…) of the "
         "file (inputs=pipeline[:-1] where a scikit-learn Pipeline prepares its matrix), and calibrate that."
     )
+
+
+def _said(error: BaseException) -> str:
+    """What went wrong first, in a converter's own words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:_LONGEST]}"
 
 
 def _with(predictor: PointPredictor, model: OnnxModel) -> PointPredictor:
