@@ -154,7 +154,7 @@ class PointModel:
     @classmethod
     def _split(cls, pipeline: Any, names: Any, outcome: str) -> "PointModel | None":
         """Its first steps as preparation, as far as they are known here, and the others as the model. Of a pipeline
-        none of whose steps is known, all of it, asked for data frames; None where it was fitted on an array."""
+        none of whose steps is known all of it, asked for data frames; None where its inputs are named, as numbers."""
         reason, columns = "", getattr(pipeline, "feature_names_in_", None)
         if names is not None and columns is not None and list(names) != list(columns):
             raise ModelError(
@@ -170,11 +170,12 @@ class PointModel:
                 continue
             rest = after if len(after.steps) > 1 else after.steps[0][1]
             return cls._raw(rest, _prepared(made, columns if columns is not None else names, outcome), before)
-        if columns is not None:
-            return cls(pipeline, _entries(columns, "any"), whole=reason)
-        if names is None:
+        if names is not None:
+            return None
+        if columns is None:
             raise ModelError(f"{reason} Or name the columns of the array that it was fitted on: inputs=[…].")
-        return None
+        numbers = "Where its columns are all numbers, name them, and it is converted as a whole: inputs=[…]."
+        return cls(pipeline, _entries(columns, "any"), whole=f"{reason} {numbers}")
 
 
 @dataclass(frozen=True, eq=False)

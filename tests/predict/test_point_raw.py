@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, PolynomialFeatures, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
 import probinfer as pi
@@ -211,6 +211,17 @@ def test_a_chain_of_known_steps_is_read():
     assert np.allclose(p.mean, unnamed.predict(NEW[numbers].to_numpy()), rtol=1e-12)
     scaled = pipeline(Ridge(), ("again", StandardScaler()))
     assert np.allclose(pi.PointPredictor(scaled).calibrate(KEPT, KEPT.y).predict(NEW).mean, scaled.predict(NEW))
+
+
+def test_a_pipeline_of_named_numbers_is_stored_as_a_whole(tmp_path):
+    names = ["size", "grade"]
+    model = make_pipeline(PolynomialFeatures(2), Ridge()).fit(TRAIN[names], TRAIN.y)
+    with pytest.raises(ModelError, match=r"is a PolynomialFeatures, .* name them, and it is converted as a whole"):
+        pi.PointPredictor(model).calibrate(KEPT, KEPT.y).save(tmp_path / "predictor")
+    pi.PointPredictor(model, inputs=names).calibrate(KEPT, KEPT.y).save(tmp_path / "predictor")
+    loaded = pi.load_predictor(tmp_path / "predictor")
+    assert np.allclose(loaded.predict(NEW).mean, model.predict(NEW[names]), rtol=1e-6)
+    assert json.loads((tmp_path / "predictor" / "manifest.json").read_text())["format_version"] == 5
 
 
 def test_a_search_is_its_best_pipeline():
