@@ -339,7 +339,9 @@ def test_a_file_is_asked_what_a_pipeline_of_ours_prepares(tmp_path):
     """Dates too, which scikit-learn has no step for."""
     days = TRAIN.assign(day=pd.date_range("2024-01-01", periods=len(TRAIN)))
     columns = [pi.Column("size", pi.Log(), pi.Standardise()), pi.Column("day", pi.DateParts([pi.DatePart.DAY_OF_WEEK]))]
-    predictor = pi.PointPredictor(LINE, inputs=declared(*columns).settle(days)).calibrate(days, days.y)
+    fitted = declared(*columns).settle(days)
+    predictor = pi.PointPredictor(LINE, inputs=fitted).calibrate(days, days.y)
+    assert np.allclose(predictor.predict(days).mean, fitted.transform(days)["X"] @ [2, -1], atol=1e-5)
     log = np.log(days["size"])
     rows = pd.DataFrame({"day": ["2026-11-25", "2026-11-26T12:00"], "size": [40.0, 80.0]})
     expected = 2 * (np.log(rows["size"]) - log.mean()) / log.std(ddof=0) - [2, 3]
