@@ -61,7 +61,7 @@ def save_model(
         MissingExtra: mlflow is not installed.
         ArtifactError: there is something at `path`.
         PredictionError: `level` or `quantiles` are no probabilities, or it is a forecaster, which answers no rows.
-        ModelError: a point model that is no ONNX file, which could be stored by pickle only.
+        ModelError: a point model that cannot be stored as ONNX, but by pickle only.
     """
     if isinstance(predictor, Forecaster):
         raise PredictionError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import PredictionError
-from probinfer.model.pipeline.fitted import Affine, Codes, Filled, Indicators, Logarithm
+from probinfer.model.pipeline.fitted import Affine, Codes, CodesElse, Filled, Indicators, Logarithm
 from probinfer.model.pipeline.prepared import FittedColumn, Prepared
 from probinfer.model.pipeline.raw import Kind, Place
 from probinfer.predict.point import PointPredictor
@@ -161,7 +161,7 @@ def refuse_booleans(fields: Sequence[Field], rows: Mapping[str, Any]) -> None:
 
 def _raw_field(entry: Input, columns: Sequence[FittedColumn]) -> Field:
     steps = [step for column in columns for stage in column.stages for step in stage]
-    coded = [step.levels for step in steps if isinstance(step, Codes | Indicators)]
+    coded = [step.levels for step in steps if isinstance(step, Codes | CodesElse | Indicators)]
     choices = tuple(label for label in coded[0] if all(label in levels for levels in coded)) if coded else ()
     return Field(
         entry.name,

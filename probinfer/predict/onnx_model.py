@@ -71,10 +71,15 @@ class OnnxModel:
             )
         return self._run(matrix, [outputs[0].name])[0]
 
+    def check_width(self, width: int) -> None:
+        """Raise ModelError unless it takes so many numbers of a row."""
+        taken = self.session.get_inputs()[0].shape[1]
+        if isinstance(taken, int) and taken != width:
+            raise ModelError(f"The ONNX model takes {taken} inputs, and {width} are named or prepared.")
+
     def _run(self, matrix: np.ndarray, names: list[str]) -> list[np.ndarray]:
+        self.check_width(matrix.shape[1])
         entry = self.session.get_inputs()[0]
-        if isinstance(entry.shape[1], int) and entry.shape[1] != matrix.shape[1]:
-            raise ModelError(f"The ONNX model takes {entry.shape[1]} inputs, and {matrix.shape[1]} are named.")
         with np.errstate(over="ignore"):  # what is infinite in float32 gives no finite prediction, which is refused
             values = matrix.astype(_TYPES[entry.type])
         return self.session.run(names, {entry.name: values})

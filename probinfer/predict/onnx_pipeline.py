@@ -16,6 +16,7 @@ from probinfer.model.pipeline.fitted import (
     BoxCoxPower,
     Calendar,
     Codes,
+    CodesElse,
     Filled,
     Indicators,
     Logarithm,
@@ -162,6 +163,13 @@ def _codes(step: Codes, x: str, kind: Kind, to: Preparation) -> list[_Column]:
     return [_Column(to.cast(codes, np.float64))]
 
 
+def _codes_else(step: CodesElse, x: str, kind: Kind, to: Preparation) -> list[_Column]:
+    codes = to.codes(x, step.levels, _NEW)
+    to.mark(to.graph.add("Equal", codes, to.graph.constant(_MISSING, np.int64)))
+    new = to.graph.add("Equal", codes, to.graph.constant(_NEW, np.int64))
+    return [_Column(to.graph.add("Where", new, to.number(step.other), to.cast(codes, np.float64)))]
+
+
 def _indicators(step: Indicators, x: str, kind: Kind, to: Preparation) -> list[_Column]:
     codes = to.codes(x, step.levels, _NEW if step.zeros else _MISSING)
     to.mark(to.graph.add("Equal", codes, to.graph.constant(_MISSING, np.int64)))
@@ -188,6 +196,7 @@ _STEPS: dict[type, Callable[..., list[_Column]]] = {
     BoxCoxPower: _box_cox,
     YeoJohnsonPower: _yeo_johnson,
     Codes: _codes,
+    CodesElse: _codes_else,
     Indicators: _indicators,
     Filled: _filled,
 }

@@ -1,9 +1,10 @@
 """Any fitted model as a predictor: its point predictions, with conformal intervals and sets. Imports numpy; what runs
 the model is imported where it is used."""
 
+import copy
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,27 +15,42 @@ from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import all_class_scores, class_scores
 from probinfer.predict.interval import likely_set, probabilities, probabilities_of, probability, take_groups
 from probinfer.predict.kind import Interval
-from probinfer.predict.onnx_model import OnnxModel
+from probinfer.predict.point_model import PointModel, callable_of
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
-from probinfer.predict.rows import read_outcomes, read_rows, take_column
+from probinfer.predict.rows import read_outcomes, take_column
 
 _TIE = 1e-12
-_ROWS = 65_536  # that the model is asked at a time
+
+
+class CalibrationRows(NamedTuple):
+    """Rows to calibrate with: what the model is asked for them, what it said, what came, and their groups as text, with
+    the column that held them."""
+
+    given: Any
+    values: np.ndarray
+    came: np.ndarray
+    groups: np.ndarray | None
+    by: str | None
 
 
 class PointPredictor:
     """A fitted model of any kind, with intervals and sets from conformal calibration.
 
     Args:
-        model: an ONNX file (its path or bytes); a fitted scikit-learn estimator or whatever else has `predict` or
-            `predict_proba`; or a function from the matrix of inputs (rows, k) to predictions (rows,), or with
-            `classes` to probabilities (rows, classes), such as
-            `lambda X: net(torch.from_numpy(X).float()).detach().numpy()[:, 0]`.
+        model: a fitted scikit-learn Pipeline that takes a data frame, which then takes raw rows of any kind; any other
+            estimator with `predict` or `predict_proba`; an ONNX file (its path or bytes); a module of PyTorch; or a
+            function from the matrix of inputs (rows, k) to predictions (rows,), or with `classes` to probabilities
+            (rows, classes).
         inputs: names of the inputs, in the order of the matrix's columns; may be left out for an estimator that was
-            fitted on a data frame.
+            fitted on a data frame. Or how raw columns become this matrix: a fitted `ColumnTransformer`, a fitted
+            scikit-learn Pipeline of transformers, or a `pi.Pipeline` with its steps fitted, `pipeline.settle(frame)`.
         outcome: name of the outcome.
         classes: labels of the classes in the order of the probabilities, for a classifier that does not know its own.
+
+    The first steps of a scikit-learn Pipeline, as far as they are those that `pi.Pipeline` knows, become its own: rows
+    are read, checked and refused as by any predictor of raw rows, and the steps that follow are the model. A Pipeline
+    that begins with another step is asked for data frames, and is not saved.
 
     A model of numbers gives its prediction as `mean`, and intervals and quantiles once it is calibrated: with r_i the
     errors y_i - f(x_i) of n rows that it was not trained on, sorted,
@@ -49,7 +65,7 @@ class PointPredictor:
     errors are larger in some places than in others. Vovk, Gammerman & Shafer (2005); Lei et al. (2018), JASA 113.
 
     Raises:
-        ModelError: the model cannot be called, or its inputs are not known.
+        ModelError: the model cannot be called, or its inputs are not known, or are not as many as it takes.
         MissingExtra: an ONNX model without ONNX Runtime.
 
     >>> import numpy as np
@@ -66,29 +82,20 @@ class PointPredictor:
         self,
         model: Any,
         *,
-        inputs: Sequence[str] | None = None,
+        inputs: Any = None,
         outcome: str = "y",
         classes: Sequence[Any] | None = None,
     ) -> None:
-        self.model: Any = OnnxModel.read(model) if isinstance(model, str | os.PathLike | bytes) else model
-        if isinstance(self.model, type):
-            raise ModelError(
-                f"model came as the class {self.model.__name__}; wanted a fitted estimator of it, such as "
-                f"{self.model.__name__}().fit(X, y)."
-            )
-        names = inputs if inputs is not None else getattr(self.model, "feature_names_in_", None)
-        if names is None or isinstance(names, str) or not len(names) or len(set(names)) < len(names):
-            raise ModelError(
-                f"inputs came as {inputs!r}; wanted the different names of the model's inputs, in their order."
-            )
+        self.asked = PointModel.of(model, inputs, outcome)
+        self.model: Any = self.asked.model
         if classes is None and hasattr(self.model, "predict_proba"):
             classes = getattr(self.model, "classes_", None)
         self.classes = _labels(classes) if classes is not None else None
-        self._call = _callable(self.model, probabilities=self.classes is not None)
+        callable_of(self.model, probabilities=self.classes is not None)
         self.program = Program(
             outcome=outcome,
             family=None,
-            inputs=tuple(Input(str(name), "float64") for name in names),
+            inputs=self.asked.inputs,
             draws={},
             chains=None,
             fixed={},
@@ -99,7 +106,9 @@ class PointPredictor:
             discrete=self.classes is not None,
             probabilities=len(self.classes or ()),
             programs={},
+            prepared=self.asked.prepared,
         )
+        self.calibration_rows: CalibrationRows | None = None
         self.about: dict[str, Any] = {"verdict": "none: a point model"}
         self.calibration: Calibration | None = None
 
@@ -110,8 +119,9 @@ class PointPredictor:
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """What every row must bring."""
-        return self.program.inputs
+        """What every row must bring; the raw columns of a model with preparation, whose type is "float64", "text"
+        (labels: text, numbers or booleans) or "date", and "any" where it is asked for data frames."""
+        return self.program.asked
 
     def calibrate(self, rows: Any, y: Any, groups: Any = None) -> "PointPredictor":
         """A new predictor whose intervals or sets cover as often as their level says.
@@ -120,27 +130,37 @@ class PointPredictor:
         groups    calibrate each group on its own (Mondrian): the name of a column, or an array; see
                   `Predictor.calibrate`
 
-        Raises PredictionError if rows or outcomes do not fit, or there are none. Whether the model was trained on them
+        Raises PredictionError if rows or outcomes do not fit, or there are none; ModelError if the steps of a
+        scikit-learn transformer give other numbers than the transformer. Whether the model was trained on the rows
         cannot be told here.
         """
         by = groups if isinstance(groups, str) else None
         if by is not None:
             groups, rows = take_column(rows, by, self.program)
         which = read_groups(groups, by or "groups") if groups is not None else None
-        values, count = self._values(rows, 0)
+        given = self.asked.given(rows, self.program, 0)
+        count = len(given)
+        self.asked.check_prepared(rows, given)
+        values = self._said(given, 0)
         came = self.outcomes(y, count)
         if not count:
             raise PredictionError("There are no rows to calibrate with; wanted rows that were kept from training.")
         if which is not None and len(which) != count:
             raise PredictionError(f"{by or 'groups'} has {len(which)} entries for {count} rows; wanted one for each.")
-        scores = class_scores(values, came) if self.classes is not None else came - values
-        return self.with_calibration(Calibration.of(scores, scores, which, by))
+        return self.calibrated(CalibrationRows(given, values, came, which, by))
+
+    def calibrated(self, rows: CalibrationRows) -> "PointPredictor":
+        """As `calibrate`, with rows that were read and answered. They are kept where a conversion of the model is to be
+        compared on them."""
+        scores = class_scores(rows.values, rows.came) if self.classes is not None else rows.came - rows.values
+        other = self.with_calibration(Calibration.of(scores, scores, rows.groups, rows.by))
+        other.calibration_rows = rows if self.asked.to_convert else None
+        return other
 
     def with_calibration(self, calibration: Calibration | None) -> "PointPredictor":
         """The same model with this calibration."""
-        names = [entry.name for entry in self.inputs]
-        other = PointPredictor(self.model, inputs=names, outcome=self.outcome, classes=self.classes)
-        other.about, other.calibration = dict(self.about), calibration
+        other = copy.copy(self)
+        other.about, other.calibration, other.calibration_rows = dict(self.about), calibration, None
         return other
 
     def predict(
@@ -160,13 +180,17 @@ class PointPredictor:
         """
         self._check_asked(level, quantiles, interval)
         rows, which = take_groups(rows, groups, self.calibration, self.program)
-        values, _ = self._values(rows, first_row)
-        return self.said(values, which, level, quantiles, interval)
+        given = self.asked.given(rows, self.program, first_row)
+        return self.said(self._said(given, first_row), which, level, quantiles, interval)
 
-    def values(self, rows: Any) -> np.ndarray:
-        """What the model itself gives: predictions (rows,), or probabilities (rows, classes). Raises PredictionError
-        as `predict` does."""
-        return self._values(rows, 0)[0]
+    def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What the model itself gives for inputs that `read_rows` has read: predictions (rows,), or probabilities
+        (rows, classes). Raises PredictionError as `predict` does."""
+        return self.values_of(self.asked.matrix(columns))
+
+    def values_of(self, matrix: np.ndarray) -> np.ndarray:
+        """As `values`, for the matrix of inputs (rows, k) itself."""
+        return self._said(matrix, 0)
 
     def outcomes(self, y: Any, count: int) -> np.ndarray:
         """What came in `count` rows, (rows,): numbers, or the codes of labels. Raises PredictionError where it does not
@@ -212,8 +236,14 @@ class PointPredictor:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a folder of plain files, which `load_predictor`, `probinfer score` and `inspect` read.
 
-        Raises ModelError for a model that is no ONNX file: anything else could be stored by pickle only, which runs
-        code when it is loaded.
+        The model is stored as ONNX, what prepares raw columns as data. A model that is no ONNX file is converted, an
+        estimator by skl2onnx and a module of PyTorch by its own export, and what is stored has to agree with it on
+        every calibration row: to 1e-5 of the outcomes' standard deviation, or of probabilities to 1e-5. It is then
+        calibrated itself, on the same rows, as rounding may part what was equal.
+
+        Raises ModelError for a model that has no conversion, or one that does not agree, and for one that cannot be
+        compared as it is not calibrated: anything else could be stored by pickle only, which runs code when it is
+        loaded. MissingExtra if what converts is not installed.
         """
         from probinfer.predict.point_artifact import write_point
 
@@ -223,18 +253,15 @@ class PointPredictor:
         rows = f"; calibrated on {sum(self.calibration.counts)} rows" if self.calibration else "; not calibrated"
         takes = ", ".join(entry.name for entry in self.inputs)
         kind = f"{len(self.classes)} classes" if self.classes is not None else "a number"
-        return f"PointPredictor({self.outcome}: {kind}; {takes}; {type(self.model).__name__}{rows})"
+        return f"PointPredictor({self.outcome}: {kind}; {takes}; {self.asked.name}{rows})"
 
-    def _values(self, rows: Any, first_row: int) -> tuple[np.ndarray, int]:
-        """Predictions (rows,) or probabilities (rows, classes), and the number of rows."""
-        columns, count = read_rows(rows, self.program, first_row=first_row)
-        names = [entry.name for entry in self.inputs]
-        matrix = np.stack([columns[name] for name in names], axis=1)
+    def _said(self, given: Any, first_row: int) -> np.ndarray:
+        """Predictions (rows,) or probabilities (rows, classes) for what the model is asked."""
+        count = len(given)
         wanted = (count,) if self.classes is None else (count, len(self.classes))
         if not count:
-            return np.zeros(wanted), 0
-        parts = [self._asked(matrix[start : start + _ROWS], names) for start in range(0, count, _ROWS)]
-        values = np.concatenate(parts)
+            return np.zeros(wanted)
+        values = self.asked.answer(given, probabilities=self.classes is not None)
         if self.classes is None and values.shape == (count, 1):
             values = values[:, 0]
         if values.shape != wanted:
@@ -254,21 +281,7 @@ class PointPredictor:
                     f"In row {row + first_row} the model gave {values[row]!r}: no probabilities. Apply softmax."
                 )
             values = np.maximum(values, 0.0) / np.maximum(values, 0.0).sum(axis=1, keepdims=True)
-        return values, count
-
-    def _asked(self, matrix: np.ndarray, names: list[str]) -> np.ndarray:
-        given: Any = matrix
-        if hasattr(self.model, "feature_names_in_"):
-            import pandas as pd
-
-            given = pd.DataFrame(matrix, columns=names)
-        try:
-            return np.asarray(self._call(given), float)
-        except (ValueError, AttributeError) as error:
-            if type(error).__name__ != "NotFittedError":  # scikit-learn's, which need not be installed
-                raise
-            name = type(self.model).__name__
-            raise PredictionError(f"The {name} is not fitted; wanted one after {name}.fit(X, y).") from None
+        return values
 
     def _numbers(
         self, values: np.ndarray, groups: np.ndarray, level: float, levels: tuple, kind: Interval, more: bool
@@ -365,18 +378,3 @@ def _labels(classes: Sequence[Any]) -> tuple[str, ...]:
     if len(found) < 2 or len(set(found)) < len(found):
         raise ModelError(f"classes are {classes!r}; wanted two or more different labels.")
     return found
-
-
-def _callable(model: Any, *, probabilities: bool) -> Callable[[Any], Any]:
-    if probabilities and hasattr(model, "predict_proba"):
-        return model.predict_proba
-    if isinstance(model, OnnxModel):
-        return model.probabilities if probabilities else model.numbers
-    if hasattr(model, "predict"):
-        return model.predict
-    if callable(model):
-        return model
-    raise ModelError(
-        f"model came as {type(model).__name__}; wanted the path of an ONNX file, a fitted estimator with predict, or a "
-        "function from the matrix of inputs to predictions."
-    )

@@ -19,7 +19,7 @@ def answer_points(predictor: PointPredictor, questions: Sequence[Question]) -> l
     """
     columns = {
         entry.name: np.concatenate([question.columns[entry.name] for question in questions])
-        for entry in predictor.inputs
+        for entry in predictor.program.inputs
     }
     values = predictor.values(columns)
     results: list[Answered | PredictionError] = []

@@ -9,6 +9,7 @@ import pandas as pd
 
 import probinfer as pi
 from tests.predict.fits import Fit
+from tests.predict.test_point import graph, helper
 
 DRAWS, ROWS = 60, 60
 _rng = np.random.default_rng(7)
@@ -69,3 +70,15 @@ def prices():
 def fates():
     """A class with labels, of the same columns."""
     return _predictor(_pipeline(_fate, pi.Column("fate", pi.Ordinal())))
+
+
+@functools.cache
+def points():
+    """A point model of raw rows, calibrated for each town: an ONNX file that is given what a pipeline prepares."""
+    houses = HOUSES.assign(pool=np.resize([True, False, False], ROWS))
+    columns = [*INPUTS, pi.Column("pool", pi.OneHot(drop_first=True))]
+    prepared = pi.Pipeline(lambda X: None, inputs={"X": columns}).settle(houses)
+    weights = np.array([[20.0], [3.0], [-2.0], [1.0], [0.5], [0.3], [0.2], [5.0]])
+    line = graph([helper.make_node("MatMul", ["X", "W"], ["y"])], [("y", ["n", 1])], ("W", weights), width=8)
+    predictor = pi.PointPredictor(line.SerializeToString(), inputs=prepared, outcome="price")
+    return predictor.calibrate(houses, houses.price, groups="town")

@@ -16,6 +16,7 @@ import pytest
 
 import probinfer as pi
 from probinfer.deploy.score import score
+from tests.deploy import raw_rows
 from tests.deploy.conftest import LOADED
 
 ROWS = 1_000
@@ -211,3 +212,16 @@ def test_memory_does_not_grow_with_the_table(predictor, tmp_path):
     small = peak_memory(predictor, tmp_path / "a.parquet", tmp_path / "a.csv", 5_000)
     large = peak_memory(predictor, tmp_path / "b.parquet", tmp_path / "b.csv", 80_000)
     assert large < small + 50, (small, large)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_point_model_scores_raw_columns(tmp_path, suffix):
+    raw_rows.points().save(tmp_path / "point")
+    houses = raw_rows.HOUSES.assign(pool=np.arange(raw_rows.ROWS) % 3 == 0)
+    score(tmp_path / "point", write(houses, tmp_path / f"in{suffix}"), tmp_path / f"out{suffix}", chunk_rows=25)
+    found, expected = read(tmp_path / f"out{suffix}"), raw_rows.points().predict(houses)
+    for name in ("mean", "lower", "upper"):
+        np.testing.assert_allclose(found[name], getattr(expected, name), rtol=1e-12)
+    strange = write(houses.assign(town="Rom"), tmp_path / f"strange{suffix}")
+    with pytest.raises(pi.PredictionError, match=r"'Rom'"):
+        score(tmp_path / "point", strange, tmp_path / f"none{suffix}")

@@ -38,12 +38,13 @@ def folder(tmp_path_factory):
     point.save(place / "unsure")
     classes = pi.PointPredictor(SOFTMAX, inputs=["a", "b"], outcome="kind", classes=["low", "mid", "top"])
     classes.save(place / "kind")
+    raw_rows.points().save(place / "raw")
     return place
 
 
 @pytest.fixture(scope="module")
 def client(folder):
-    models = tuple((name, folder / name) for name in ("price", "fate", "point", "kind"))
+    models = tuple((name, folder / name) for name in ("price", "fate", "point", "kind", "raw"))
     with running(ServeSettings(models, max_batch=2, reload=0.0, drain=0.0)) as (client, _):
         yield client
 
@@ -153,7 +154,7 @@ def test_metadata_openapi_and_page_follow_the_raw_schema(client):
     assert record["county"]["type"] == ["string", "number", "boolean"]  # it takes labels that are new
     assert {"type": "null"} in record["income"]["anyOf"]
     assert "null" not in str(record["size"])
-    for name in ("price", "fate", "point", "kind"):  # every example has an answer of the model
+    for name in ("price", "fate", "point", "kind", "raw"):  # every example has an answer of the model
         post = document["paths"][f"/predict/{name}"]["post"]
         request = post["requestBody"]["content"]["application/json"]["example"]
         shown = post["responses"]["200"]["content"]["application/json"]["example"]
@@ -186,6 +187,39 @@ def test_point_models_are_answered_with_their_intervals(client, folder):
     assert found["predictions"][1]["quantiles"]["0.25"] == pytest.approx(expected.quantiles[1, 0])
     assert found["guarantee"] == expected.guarantee
     assert 'probinfer_epistemic_share_count{model="point"} 0' in client.get("/metrics").text
+
+
+def test_point_models_are_answered_from_raw_fields(client, folder):
+    """Text, number, boolean, date and a gap, one of them the group too."""
+    records = [
+        {"size": 50.0, "town": "Ulm", "pool": True, "day": "2024-02-03", "income": 41.5},
+        {"size": 80, "town": "Řím", "pool": False, "day": "2024-02-05T17:30", "income": None},
+        {"size": 81.5, "town": "Aix", "pool": "True", "day": "2024-02-07", "income": 30},
+    ]  # more than max_batch
+    found = client.post("/predict/raw", json={"records": records, "level": 0.6, "quantiles": [0.5]})
+    assert found.status_code == 200, found.text
+    rows = {name: [record[name] for record in records] for name in records[0]}
+    expected = LOADED(folder / "raw").predict(rows, level=0.6, quantiles=(0.5,))
+    for name in ("mean", "sd", "lower", "upper"):
+        made = [row[name] for row in found.json()["predictions"]]
+        np.testing.assert_allclose(made, getattr(expected, name), rtol=1e-12)
+    assert len(set(expected.mean)) == 3
+    tensors = {name: tensor(name, rows[name]) for name in ("size", "income")}
+    tensors |= {name: tensor(name, list(map(str, rows[name])), "BYTES") for name in ("town", "pool", "day")}
+    outputs = client.post("/v2/models/raw/infer", json={"inputs": list(tensors.values())}).json()["outputs"]
+    np.testing.assert_allclose(outputs[0]["data"], expected.mean, rtol=1e-12)
+    inputs = {entry["name"]: entry for entry in client.get("/v2/models/raw").json()["inputs"]}
+    assert inputs["pool"]["labels"] == ["False", "True"]
+    assert inputs["income"]["parameters"] == {"missing": True}
+    for change, text in [
+        ({"town": "Rom"}, "town is 'Rom' in row 0|the group 'Rom'"),
+        ({"size": None}, "size is missing in row 0"),
+        ({"day": "tomorrow"}, "wanted a date"),
+        ({"sise": 1.0}, "Nothing is known of 'sise'"),
+    ]:
+        answer = client.post("/predict/raw", json={"records": [{**records[0], **change}]})
+        assert answer.status_code == 422, answer.text
+        assert re.search(text, answer.json()["error"])
 
 
 def test_many_rows_of_a_point_model_come_in_pieces(client, folder):

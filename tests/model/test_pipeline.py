@@ -429,6 +429,7 @@ def transformer(*more, **settings):
             ("logs", sk.FunctionTransformer(np.log10), ["size", "age"]),
             ("hot", make_pipeline(sk.OneHotEncoder(sparse_output=False), sk.StandardScaler()), ["town", "grade"]),
             ("codes", sk.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=3), ["town"]),
+            ("other", sk.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["town"]),
             ("dropped", "drop", ["day"]),
             *more,
         ],
@@ -460,7 +461,7 @@ def test_the_remainder_can_be_passed_through():
         (sk.FunctionTransformer(lambda x: x), "the function <lambda>"),
         (sk.MinMaxScaler(clip=True), "clip=True"),
         (sk.OneHotEncoder(min_frequency=30, handle_unknown="infrequent_if_exist"), "infrequent categories"),
-        (sk.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), "unknown_value=-1"),
+        (sk.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), "unknown_value=nan"),
         (SimpleImputer(add_indicator=True), "add_indicator=True"),
     ],
 )

@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 import pandas as pd
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.preprocessing import OrdinalEncoder
 
 import probinfer as pi
 from probinfer.cli import main
@@ -45,6 +47,9 @@ STEPS = {
         pi.Column("fuel", pi.Impute(pi.Fill.MODE, indicator=True), pi.OneHot()),
         pi.Column("fuel", pi.Impute("none"), pi.Ordinal()),
     ],
+    "codes of scikit-learn": ColumnTransformer(
+        [("codes", OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["town", "county"])]
+    ).fit(RAW.assign(town=RAW.town.replace("C", "A"))),
 }
 NEW = {name: RAW[name].to_numpy()[[0, 1, 7, 6, 14]] for name in RAW}
 
@@ -112,6 +117,7 @@ def test_each_step_gives_what_it_gives_in_python(name):
         ("ordinal in a matrix", "town", "D"),
         ("imputed", "income", np.inf),
         ("imputed", "fuel", "coal"),
+        ("codes of scikit-learn", "town", None),
     ],
 )
 def test_a_row_that_predict_refuses_is_marked_and_no_other(name, column, value):

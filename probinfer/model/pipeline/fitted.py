@@ -151,6 +151,29 @@ class Codes:
 
 
 @dataclass(frozen=True)
+class CodesElse:
+    """0, 1, 2, … for the levels in their order, and the number `other` for every label that is none of them: a number
+    that a model of numbers was trained to expect, where `Codes` picks an entry of a parameter."""
+
+    levels: tuple[str, ...]
+    other: float
+    takes: ClassVar[Kind | None] = Kind.LABEL
+
+    def __post_init__(self) -> None:
+        _check_levels(self)
+        _check_finite(self, "other")
+
+    def apply(self, part: Part, place: Place) -> list[Part]:
+        """The columns made of this one."""
+        codes = _places(self.levels, part, place, -1)
+        return [part._replace(values=np.where(codes < 0, self.other, codes))]
+
+    def describe(self) -> str:
+        """The step in a few words."""
+        return f"codes of {_some(self.levels)}, {self.other:g} for labels that are new"
+
+
+@dataclass(frozen=True)
 class Indicators:
     """1 in the column of the row's level, else 0. Without the first level's column if `drop_first`; a label that is no
     level is an error, or zeros everywhere if `zeros`."""
@@ -263,6 +286,7 @@ STEPS: dict[str, Any] = {
     "box_cox": BoxCoxPower,
     "yeo_johnson": YeoJohnsonPower,
     "codes": Codes,
+    "codes_else": CodesElse,
     "indicators": Indicators,
     "calendar": Calendar,
     "filled": Filled,

@@ -165,10 +165,19 @@ class SettledPipeline(Model):
         """The raw columns that it knows, as arrays."""
         return take_columns(data, self.fitted.known, _names_of(data), _TRAINING)[0]
 
+    def transform(self, rows: Any) -> dict[str, np.ndarray]:
+        """The model's arguments that raw rows become: arrays by their names. Raises DataError for rows that do not
+        fit."""
+        names = {column.name: None for each in self.fitted.inputs for column in each.columns}
+        return self._inputs(take_columns(rows, names, self.fitted.known, _TRAINING)[0])
+
+    def _inputs(self, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {each.argument: each.apply(raw, _TRAINING) for each in self.fitted.inputs}
+
     def bind(self, data: Any = None) -> BoundModel:
         """Transform raw rows and bind the model to them."""
         raw = self.take(data)
-        arrays = {each.argument: each.apply(raw, _TRAINING) for each in self.fitted.inputs}
+        arrays = self._inputs(raw)
         arrays |= {each.argument: each.scaled(raw[each.column.name], _TRAINING) for each in self.fitted.outcomes}
         bound = super().bind({**arrays, **self.fitted.sizes, **self.declared.constants})
         return replace(bound, raw=raw, pipeline=self.fitted)

@@ -1,4 +1,5 @@
-"""Raw rows in; columns of numbers, labels or dates out, with what is missing marked. Imports numpy only.
+"""Raw rows in; columns of numbers, labels or dates out, with what is missing marked. Imports numpy; pandas where
+used.
 
 Rows are a dict of columns (or of single values: one row), a pandas DataFrame, or a pyarrow Table or RecordBatch.
 """
@@ -10,11 +11,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from probinfer.errors import ProbinferError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WHOLE = re.compile(r"-?\d+\.0+")  # how a column of whole numbers with gaps is written
 _CLOCK = ("today", "now")  # NumPy would look at the clock: an answer that changes from day to day
@@ -91,6 +95,18 @@ def take_columns(rows: Any, names: Iterable[str], known: Iterable[str], place: P
     if not names and not isinstance(rows, Mapping):
         count = rows.num_rows if _arrow(rows) else len(rows)
     return {name: np.atleast_1d(values) for name, values in taken.items()}, 1 if count < 0 else count
+
+
+def frame_of(rows: Any, names: Iterable[str], known: Iterable[str], place: Place) -> "pd.DataFrame":
+    """The columns called `names` as a data frame, in this order and of the types that they came in; refused as
+    `take_columns` does."""
+    import pandas as pd
+
+    names = list(dict.fromkeys(names))
+    taken, _ = take_columns(rows, names, known, place)
+    if isinstance(rows, Mapping):
+        return pd.DataFrame(taken).infer_objects()
+    return (rows.to_pandas() if _arrow(rows) else rows)[names]
 
 
 def one_column(name: str, values: Any, place: Place) -> np.ndarray:

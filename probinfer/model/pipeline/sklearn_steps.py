@@ -1,10 +1,12 @@
-"""A fitted scikit-learn ColumnTransformer as fitted columns, or refused by the name of the step that is not known.
+"""A fitted scikit-learn ColumnTransformer, or a Pipeline of transformers, as fitted columns, or refused by the name of
+the step that is not known.
 
 Imports no scikit-learn: who passes a transformer has imported it.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from probinfer.model.pipeline.fitted import (
     Affine,
     BoxCoxPower,
     Codes,
+    CodesElse,
     Filled,
     Indicators,
     Logarithm,
@@ -24,6 +27,7 @@ from probinfer.model.pipeline.prepared import FittedColumn
 from probinfer.model.pipeline.raw import Kind, Place, labels
 
 Chain = list[Step]  # what a transformer does to one of its columns
+_MISSING = "(missing)"  # the label of a category for missing values
 
 
 def is_column_transformer(value: Any) -> bool:
@@ -31,32 +35,54 @@ def is_column_transformer(value: Any) -> bool:
     return type(value).__name__ == "ColumnTransformer" and type(value).__module__.startswith("sklearn.")
 
 
-def columns_of(transformer: Any) -> tuple[FittedColumn, ...]:
-    """Its columns and their steps, in the order of its output. Raises ModelError if it is not fitted, was fitted
-    without column names, or has a step that is not known here."""
-    names = getattr(transformer, "feature_names_in_", None)
-    if not hasattr(transformer, "transformers_") or names is None:
+def is_pipeline(value: Any) -> bool:
+    """Whether it is scikit-learn's Pipeline, without importing it."""
+    return type(value).__name__ == "Pipeline" and type(value).__module__.startswith("sklearn.")
+
+
+def columns_of(transformer: Any, names: Sequence[str] | None = None) -> tuple[FittedColumn, ...]:
+    """Its columns and their steps, in the order of its output: of a ColumnTransformer, or of a Pipeline of transformers
+    whose first may be one.
+
+    names: of a Pipeline's columns, where it was fitted on an array that has none.
+
+    Raises ModelError if it is not fitted, was fitted without column names, or has a step that is not known here.
+    """
+    steps = _flattened("", transformer)
+    begins = bool(steps) and is_column_transformer(steps[0][1])
+    names = getattr(transformer, "feature_names_in_", None if begins else names)
+    if names is None or (begins and not hasattr(steps[0][1], "transformers_")):
         raise ModelError(
-            "The ColumnTransformer is not fitted on a data frame; call fit(frame) with the rows of training, so that "
-            "it knows its columns by name."
+            f"The {type(transformer).__name__} is not fitted on a data frame; call fit(frame) with the rows of "
+            "training, so that it knows its columns by name."
         )
-    found: list[FittedColumn] = []
-    for label, step, columns in transformer.transformers_:
-        if not (isinstance(step, str) and step == "drop"):
-            found += _converted(label, step, _picked(columns, list(map(str, names))))
-    if not found:
-        raise ModelError("The ColumnTransformer passes no column on.")
-    return tuple(found)
+    names, made = list(map(str, names)), []
+    if begins:
+        for label, step, columns in steps.pop(0)[1].transformers_:
+            picked = [_Making(name) for name in _picked(columns, names)]
+            if not picked or (isinstance(step, str) and step == "drop"):
+                continue
+            for _, inner in _flattened(label, step):
+                _append(label, inner, picked)
+            made += picked
+    else:
+        made = [_Making(name) for name in names]
+    for label, step in steps:
+        _append(label, step, made)
+    if not made:
+        raise ModelError(f"The {type(transformer).__name__} passes no column on.")
+    return tuple(each.column() for each in made)
 
 
 def check_against(transformer: Any, columns: Sequence[FittedColumn], frame: Any, ours: np.ndarray) -> None:
-    """Raise ModelError unless the transformer gives the same numbers for the rows of training."""
+    """Raise ModelError unless the transformer gives the same numbers for the same rows."""
     theirs = transformer.transform(frame)
     theirs = np.asarray(theirs.toarray() if hasattr(theirs, "toarray") else theirs, float)
     if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=1e-9, atol=1e-9):
         where = "its shape" if theirs.shape != ours.shape else _first_difference(columns, theirs, ours)
         raise ModelError(
-            f"The ColumnTransformer gives other numbers than its steps as they are known here: {where} differs. "
+            f"The {type(transformer).__name__} gives other numbers than its steps as they are known here: {where} "
+            "differs. "
             "Declare the columns with pi.Column instead."
         )
 
@@ -80,29 +106,55 @@ def _picked(columns: Any, names: list[str]) -> list[str]:
     return [column if isinstance(column, str) else names[column] for column in picked]
 
 
-def _converted(label: str, transformer: Any, names: list[str]) -> list[FittedColumn]:
-    stages: list[list[tuple[Step, ...]]] = [[] for _ in names]
-    widths = [1] * len(names)
-    for step in _flattened(transformer):
-        chains = _known(label, step)(step, sum(widths))
-        for number in range(len(names)):
-            mine, chains = chains[: widths[number]], chains[widths[number] :]
-            for depth in range(max(map(len, mine), default=0)):
-                stages[number].append(tuple(chain[depth] for chain in mine))
-            widths[number] = sum(_width(chain) for chain in mine)
-    made = []
-    for name, steps in zip(names, stages, strict=True):
-        kind = next((step.takes for stage in steps for step in stage if step.takes), Kind.NUMBER)
-        made.append(FittedColumn(name, kind, tuple(steps)))
-    return made
+@dataclass
+class _Making:
+    """A raw column, the stages it has so far, and how many columns they make of it."""
+
+    name: str
+    stages: list[tuple[Step, ...]] = field(default_factory=list)
+    width: int = 1
+
+    def column(self) -> FittedColumn:
+        """The fitted column."""
+        steps = [step for stage in self.stages for step in stage]
+        kind = next((step.takes for step in steps if step.takes), Kind.NUMBER)
+        if kind is not Kind.LABEL:
+            if any(isinstance(step, Filled) and isinstance(step.fill, str) for step in steps):
+                raise ModelError(
+                    f"The column {self.name!r} is filled with a label and not coded afterwards, so it is no number "
+                    "that can be stored for a model. Add a OneHotEncoder or an OrdinalEncoder."
+                )
+            return FittedColumn(self.name, kind, tuple(self.stages))
+        return FittedColumn(self.name, kind, tuple(tuple(map(_filled_label, stage)) for stage in self.stages))
 
 
-def _flattened(transformer: Any) -> list[Any]:
-    if isinstance(transformer, str):  # "passthrough"
+def _filled_label(step: Step) -> Step:
+    """What fills a column of labels is a label, even where training had whole numbers there."""
+    if not isinstance(step, Filled) or isinstance(step.fill, str):
+        return step
+    return replace(step, fill=str(labels("fill", np.array([step.fill], object), Place(ModelError))[0]))
+
+
+def _append(label: str, step: Any, columns: Sequence[_Making]) -> None:
+    """One more step of all these columns."""
+    known = _known(label, step)
+    if not hasattr(step, "n_features_in_"):
+        raise ModelError(f"The step {label!r}, a {type(step).__name__}, is not fitted; call fit with rows of training.")
+    chains = known(step, sum(each.width for each in columns))
+    for each in columns:
+        mine, chains = chains[: each.width], chains[each.width :]
+        for depth in range(max(map(len, mine), default=0)):
+            each.stages.append(tuple(chain[depth] for chain in mine))
+        each.width = sum(_width(chain) for chain in mine)
+
+
+def _flattened(label: str, transformer: Any) -> list[tuple[str, Any]]:
+    """The steps one after the other, each with the name that an error has for it."""
+    if transformer is None or isinstance(transformer, str):  # "passthrough"
         return []
-    if type(transformer).__name__ == "Pipeline" and type(transformer).__module__.startswith("sklearn."):
-        return [inner for _, step in transformer.steps for inner in _flattened(step if step is not None else "")]
-    return [transformer]
+    if is_pipeline(transformer):
+        return [pair for name, step in transformer.steps for pair in _flattened(label or name, step)]
+    return [(label, transformer)]
 
 
 def _width(chain: Chain) -> int:
@@ -114,7 +166,7 @@ def _known(label: str, step: Any) -> Callable[[Any, int], list[Chain]]:
     if name in _CONVERSIONS and type(step).__module__.startswith("sklearn."):
         return _CONVERSIONS[name]
     raise ModelError(
-        f"The ColumnTransformer's step {label!r} is a {name}, which cannot be stored without pickle. Known are "
+        f"The step {label!r} is a {name}, which cannot be stored without pickle. Known are "
         f"{', '.join(sorted(_CONVERSIONS))}, Pipeline, 'passthrough' and 'drop'. Compute what it does beforehand, or "
         "declare the columns with pi.Column."
     )
@@ -122,8 +174,8 @@ def _known(label: str, step: Any) -> Callable[[Any, int], list[Chain]]:
 
 def _refuse(step: Any, what: str) -> None:
     raise ModelError(
-        f"The ColumnTransformer has a {type(step).__name__} with {what}, which is not known here and cannot be stored "
-        "without pickle. Fit it without, or declare the columns with pi.Column."
+        f"There is a {type(step).__name__} with {what}, which is not known here and cannot be stored without pickle. "
+        "Fit it without, or declare the columns with pi.Column."
     )
 
 
@@ -171,19 +223,29 @@ def _one_hot(step: Any, count: int) -> list[Chain]:
     dropped = [None] * count if step.drop_idx_ is None else list(step.drop_idx_)
     if any(place not in (None, 0) for place in dropped):
         _refuse(step, f"drop={step.drop!r}")
-    zeros = step.handle_unknown != "error"
-    levels = [_labels(step, categories) for categories in step.categories_]
-    return [[Indicators(known, place == 0, zeros)] for known, place in zip(levels, dropped, strict=True)]
+    zeros, chains = step.handle_unknown != "error", []
+    for categories, place in zip(step.categories_, dropped, strict=True):
+        known = labels("categories", np.asarray(categories), Place(ModelError))
+        gaps = sum(label is None for label in known)
+        if gaps > 1 or (gaps and _MISSING in known):
+            _refuse(step, "several categories for missing values")
+        named = tuple(_MISSING if label is None else label for label in known)
+        chains.append([*([Filled(_MISSING)] * gaps), Indicators(named, place == 0, zeros)])
+    return chains
 
 
 def _ordinal(step: Any, count: int) -> list[Chain]:
     levels = [_labels(step, categories) for categories in step.categories_]
-    reserve = step.handle_unknown != "error"
-    if reserve and any(step.unknown_value != len(known) for known in levels):
-        _refuse(step, f"unknown_value={step.unknown_value!r} (known is the number of its categories)")
     if any(value is not None and value != -1 for value in (getattr(step, "infrequent_categories_", None) or [])):
         _refuse(step, "infrequent categories put together (min_frequency, max_categories)")
-    return [[Codes(known, reserve)] for known in levels]
+    if step.handle_unknown == "error":
+        return [[Codes(known)] for known in levels]
+    if not math.isfinite(step.unknown_value):
+        _refuse(step, f"unknown_value={step.unknown_value!r} (known are finite numbers)")
+    return [
+        [Codes(known, True) if step.unknown_value == len(known) else CodesElse(known, float(step.unknown_value))]
+        for known in levels
+    ]
 
 
 def _labels(step: Any, categories: Any) -> tuple[str, ...]:
@@ -202,8 +264,8 @@ def _imputer(step: Any, count: int) -> list[Chain]:
         _refuse(step, "columns without any value")
     chains: list[Chain] = []
     for fill in step.statistics_:
-        if isinstance(fill, str):
-            chains.append([Filled(fill)])
+        if isinstance(fill, str | bool | np.bool_):
+            chains.append([Filled(str(fill))])
         elif isinstance(fill, int | float | np.number) and math.isfinite(fill):
             chains.append([Filled(float(fill))])
         else:

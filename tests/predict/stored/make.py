@@ -16,6 +16,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import onnx
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
 import probinfer as pi
 from probinfer import Predictor
@@ -72,19 +75,35 @@ def prepared() -> Predictor:
 
 def point() -> pi.PointPredictor:
     """Format 5: a point model with conformal intervals."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=60)
+    return pi.PointPredictor(_linear([2.0]), inputs=["x"], outcome="y").calibrate(
+        {"x": x}, 2.0 * x + rng.normal(size=60)
+    )
+
+
+def raw_point() -> pi.PointPredictor:
+    """Format 9: a point model of a raw column, scaled and coded."""
+    codes = OrdinalEncoder(categories=[["-1.5", "0", "2"]], handle_unknown="use_encoded_value", unknown_value=-1)
+    rng = np.random.default_rng(9)
+    frame = pd.DataFrame({"x": rng.normal(size=60), "level": rng.choice(["-1.5", "0", "2"], 60)})
+    read = ColumnTransformer([("scaled", StandardScaler(), ["x"]), ("codes", codes, ["level"])]).fit(frame)
+    predictor = pi.PointPredictor(_linear([2.0, 0.5]), inputs=read, outcome="y")
+    return predictor.calibrate(frame, 2.0 * frame.x + rng.normal(size=60))
+
+
+def _linear(weights: list[float]) -> bytes:
+    """A model that is the sum of its inputs by these weights."""
     node = onnx.helper.make_node("MatMul", ["rows", "weight"], ["y"])
     graph = onnx.helper.make_graph(
         [node],
         "line",
-        [onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.DOUBLE, ["n", 1])],
+        [onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.DOUBLE, ["n", len(weights)])],
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, ["n", 1])],
-        [onnx.helper.make_tensor("weight", onnx.TensorProto.DOUBLE, [1, 1], [2.0])],
+        [onnx.helper.make_tensor("weight", onnx.TensorProto.DOUBLE, [len(weights), 1], weights)],
     )
     model = onnx.helper.make_model(graph, ir_version=9, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    rng = np.random.default_rng(7)
-    x = rng.normal(size=60)
-    model = model.SerializeToString()
-    return pi.PointPredictor(model, inputs=["x"], outcome="y").calibrate({"x": x}, 2.0 * x + rng.normal(size=60))
+    return model.SerializeToString()
 
 
 def rounded() -> Predictor:
@@ -146,6 +165,7 @@ STORED = {
     "v7-several": several,
     "v8-forecaster": forecaster,
     "v8-counts": counted,
+    "v9-raw-point": raw_point,
 }
 
 
@@ -157,7 +177,8 @@ def answers(predictor: Predictor | pi.JointPredictor | pi.PointPredictor | pi.Fo
         columns |= {f"later {name}": values for name, values in after.items()}
         columns |= {"log_score": predictor.log_score([2, 1]), "draws": predictor.sample(2, 3, seed=1)}
         return {name: values.tolist() for name, values in columns.items()}
-    prediction = predictor.predict(ROWS, level=0.8, quantiles=LEVELS)
+    rows = {**ROWS, "level": ["-1.5", "0.0", "?", "2"]} if len(predictor.inputs) == 2 else ROWS
+    prediction = predictor.predict(rows, level=0.8, quantiles=LEVELS)
     columns = {name: values.tolist() for name, values in prediction.columns().items()}
     if isinstance(predictor, pi.PointPredictor):
         return columns
