@@ -94,10 +94,12 @@ class _Asked(NamedTuple):
 class Engine:
     """Compiled functions of one program. Thread-safe.
 
-    block_rows: the sizes of blocks, in order, from 1."""
+    block_rows: the sizes of blocks, in order, from 1.
+    lasting: another process will ask the same program, so that what is traced for summaries is kept for it."""
 
     def __init__(self, program: Program, block_rows: tuple[int, ...] = BLOCK_ROWS) -> None:
         self.program, self.block_rows = program, block_rows
+        self.lasting = False
         self._compiled: dict[Any, Any] = {}
         self._asked: dict[Any, _Asked] = {}
         self._turns: dict[Any, threading.Lock] = {}
@@ -317,7 +319,8 @@ class Engine:
                 self._compile(partial(work, search_counts=True), arguments, "search", kept=True)
 
     def _call(self, function: Callable, *arguments: Any, variant: str = "") -> Any:
-        return np.asarray(self._compile(function, arguments, variant)(*arguments))
+        kept = self.lasting and getattr(function, "func", None) is _packed_summary
+        return np.asarray(self._compile(function, arguments, variant, kept=kept)(*arguments))
 
     def _compile(self, function: Any, arguments: tuple, variant: str, *, kept: bool = False) -> Callable:
         leaves = jax.tree.leaves(arguments)

@@ -51,7 +51,7 @@ def read_joint(path: str | os.PathLike[str]) -> JointPredictor:
     parts: dict[str, Predictor] = {}
     for words in manifest["parts"]:
         part = {**words, "versions": manifest["versions"], "about": {**manifest["about"], **words["about"]}}
-        made = Predictor.from_program(*artifact.described(path, part, files))
+        made = Predictor.from_program(*artifact.described(path, part, files)).of_file()
         if made.outcome in parts:
             raise ArtifactError(f"{path}: the manifest describes the outcome {made.outcome!r} twice.")
         parts[made.outcome] = made

@@ -129,6 +129,11 @@ class Predictor:
         self._set(program, about, calibration)
         return self
 
+    def of_file(self) -> Self:
+        """This predictor, once it is in a file: other processes will load it, too."""
+        self._engine.lasting = True
+        return self
+
     def with_draws(self, latents: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> "Predictor":
         """The predictor of other draws of the same model's parameters, each (draws, *shape), as many chains as here.
 
@@ -525,7 +530,7 @@ def load_predictor(path: str | os.PathLike[str]) -> Any:
         from probinfer.predict.series_artifact import read_forecaster
 
         return read_forecaster(path)
-    return Predictor.from_program(*read(path))
+    return Predictor.from_program(*read(path)).of_file()
 
 
 def load_row_predictor(path: str | os.PathLike[str]) -> Any:
