@@ -35,6 +35,7 @@ class Field:
     closed    no label besides them is taken
     missing   a row may lack the value: null
     example   a value that is taken
+    once      a request has one, whatever its rows
     """
 
     name: str
@@ -46,6 +47,7 @@ class Field:
     closed: bool = False
     missing: bool = False
     example: Any = 0
+    once: bool = False
 
     def examples(self, rows: int) -> np.ndarray:
         """The example for each of `rows` rows, (rows, *shape)."""

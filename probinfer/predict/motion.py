@@ -1,7 +1,7 @@
 """What a forecaster computes from: how the states of each posterior draw move and are seen. Imports jax only."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
@@ -64,6 +64,10 @@ class Motion:
         """The draws where programs run."""
         with jax.enable_x64(True):
             return {name: jax.device_put(values) for name, values in self.draws.items()}
+
+    def lent(self, other: "Motion") -> "Motion":
+        """The same, but it uses what `other`, of the same `outlook.fingerprint`, has compiled and will compile."""
+        return replace(self, _compiled=other._compiled, _lock=other._lock)
 
     def call(self, function: Callable, *arguments: Any, **fixed: Any) -> Any:
         """`function(self, *arguments, **fixed)` compiled for arguments of these shapes and kept, in double precision.
