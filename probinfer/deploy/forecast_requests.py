@@ -164,8 +164,9 @@ def _listed(tensor: Tensor) -> Any:
         return array.tolist() if isinstance(array, np.ndarray) else array
     there = [value for value in flat if value is not None]
     array_of(Tensor(tensor.name, [len(there)], tensor.datatype, there, tensor.parameters), None)
-    if min(tensor.shape, default=-1) < 0 or math.prod(tensor.shape) != len(flat):
-        raise Malformed(f"{tensor.name} holds {len(flat)} numbers; its shape {tensor.shape} needs another number.")
+    size = math.prod(tensor.shape)
+    if min(tensor.shape, default=-1) < 0 or size != len(flat):
+        raise Malformed(f"{tensor.name} holds {len(flat)} numbers; its shape {tensor.shape} needs {size}.")
     return np.array(flat, object).reshape(tensor.shape).tolist()
 
 
