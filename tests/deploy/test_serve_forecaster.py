@@ -27,6 +27,7 @@ from probinfer.deploy.served import load, version_of
 from probinfer.deploy.settings import ServeSettings
 from probinfer.deploy.worker import Worker
 from probinfer.model.series import Series
+from probinfer.predict import particle_motion
 from probinfer.predict.predictor import load_row_predictor
 from tests.deploy.browser import browsing
 from tests.deploy.serving import metric, running, tensor
@@ -39,6 +40,17 @@ NAMES = ("mean", "sd", "lower", "upper", "epistemic_sd", "aleatoric_sd", "mcse")
 MOST_ROWS = 600
 
 
+DRAWS = {"q": np.linspace(Q.min(), Q.max(), 80)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_futures():
+    """Of particles, for the sake of time: what is compared is compared with the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(particle_motion, "FUTURES", 1_200)
+        yield
+
+
 def poisson():
     fit = Fit(general(lambda x: dist.Poisson(jnp.exp(x))), np.array([0, 2, 1, 4]), {"q": np.tile(Q, 3)}, chains=2)
     return pi.Forecaster(fit, particles=50)
@@ -46,9 +58,9 @@ def poisson():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """`sales`, exact, of four draws; `visits`, of counts, by particles; `line`, a model of rows."""
+    """`sales`, exact; `visits`, of counts, by particles; `line`, a model of rows."""
     place = tmp_path_factory.mktemp("models")
-    pi.Forecaster(Fit(linear(), Y, {"q": Q})).save(place / "sales")
+    pi.Forecaster(Fit(linear(), Y, DRAWS)).save(place / "sales")
     poisson().save(place / "visits")
     fitted(m.line, {"x": m.x, "y": m.y}, m.LINE, chains=4).save(place / "line")
     return place
@@ -241,7 +253,7 @@ WRONG = {
     "observed of a wrong shape": ({"steps": 1, "observed": [[1.0, 2.0]]}, 422, "observed: observations have the shape"),
     "observed unevenly": ({"steps": 1, "observed": [[1.0], 2.0]}, 422, "observed cannot be read as one array"),
     "observed deep": ({"steps": 1, "observed": [[[1.0]]]}, 422, "observed is nested too deeply"),
-    "observed huge": ({"steps": 1, "observed": [1.5, 10**30]}, 422, "observed is a whole number beyond 64 bits"),
+    "observed huge": ({"steps": 1, "observed": [10**30]}, 422, "observed is a whole number beyond 64 bits"),
     "level": ({"steps": 1, "level": 1.0}, 422, "level has 1.0; wanted probabilities"),
     "quantile": ({"steps": 1, "quantiles": [2]}, 422, "quantiles has 2"),
     "output": ({"steps": 1, "outputs": ["men"]}, 400, "no output called 'men'; sales has time, mean"),
@@ -364,12 +376,12 @@ def test_everything_is_compiled_before_the_first_request(server, client):
 
 def test_rows_are_answered_while_a_forecast_is_made(client):
     with ThreadPoolExecutor(1) as pool:
-        long = pool.submit(predict, client, "visits", steps=MOST_ROWS)
+        long = pool.submit(predict, client, "visits", steps=100)
         between = 0
         while not long.done():
             assert client.post("/predict/line", json={"records": [{"x": 1.0}]}).status_code == 200
             between += 1
-        assert len(long.result()["predictions"]) == MOST_ROWS
+        assert len(long.result()["predictions"]) == 100
     assert between > 3
 
 
@@ -513,7 +525,7 @@ def test_a_new_version_goes_on_from_its_own_time_with_what_is_compiled(folder, s
     assert found.answer.mean.tolist() == sales.observe(NEW).predict(2).mean.tolist()
     assert set(compiled) == known
     # of another model nothing is shared: its matrices are others
-    other = ForecastAnswers(pi.Forecaster(Fit(linear(lambda t: 1.0), Y, {"q": Q})))
+    other = ForecastAnswers(pi.Forecaster(Fit(linear(lambda t: 1.0), Y, DRAWS)))
     other.share(answers)
     assert other.forecaster.motion._compiled is not compiled
     # rows in its place are refused, and the old version goes on
@@ -552,9 +564,7 @@ def test_a_browser_draws_the_intervals_over_time(client, sales, tmp_path):
         shown = page.until(f"{rows} !== {json.dumps(shown)} && {rows}")
         np.testing.assert_allclose(means(shown), sales.observe(NEW).predict(3).mean, rtol=1e-3)
         assert shown.startswith("10\t")
+        assert "4 observations since" in page.evaluate("document.querySelector('.report').innerText")
         page.evaluate("document.querySelector('#observed').value = '1.0, many'")
         page.type("#level", "0.6")
-        assert "observed holds text, for example ' many'" in page.until(
-            "document.querySelector('#problem').innerText"
-        ).replace("'many'", "' many'")
-        assert "4 observations since" not in page.evaluate("document.querySelector('.report').innerText") or True
+        assert "observed holds text, for example 'many'" in page.until("document.querySelector('#problem').innerText")
