@@ -41,6 +41,7 @@ from probinfer.deploy.transfer import CROWDED, JSON, Gone, Receive, Scope, Send,
 from probinfer.deploy.watch import Watch
 from probinfer.deploy.worker import Lane, Worker
 from probinfer.errors import ProbinferError
+from probinfer.predict.together import Question
 
 logger = logging.getLogger("probinfer.serve")
 
@@ -231,7 +232,9 @@ class Service:
         answers = [await slot.batcher.ask(served, each.batched, deadline) for each in came]
         for each, answer in zip(came, answers, strict=True):
             found = answer.parts[each.outcome] if isinstance(answer, Answers) else answer
-            self._watches[model][each.outcome].came(each.question._replace(again=True), found, each.values)
+            again = each.question._replace(again=True)
+            if isinstance(again, Question):  # monitors are of rows
+                self._watches[model][each.outcome].came(again, found, each.values)
             inside = (found.lower <= each.values) & (each.values <= found.upper)  # not of what did not come
             level, size = each.question.level, int(np.isfinite(each.values).sum())
             counts = {"total": size, "covered_total": inside.sum(), "expected_total": size * level}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -71,7 +71,8 @@ class AskSeveral(NamedTuple):
     @property
     def question(self) -> Questions:
         """The questions about outcomes of which anything but draws is wanted."""
-        return Questions({outcome: part.question for outcome, part in self.parts.items() if part.summarises})
+        asked = {outcome: part.question for outcome, part in self.parts.items() if part.summarises}
+        return Questions(cast(Mapping[str, Question], asked))
 
     @property
     def summarises(self) -> bool:
@@ -81,7 +82,8 @@ class AskSeveral(NamedTuple):
     @property
     def drawn(self) -> Questions:
         """What draws are made for."""
-        return Questions({outcome: part.question for outcome, part in self.parts.items() if part.draws})
+        drawn = {outcome: part.question for outcome, part in self.parts.items() if part.draws}
+        return Questions(cast(Mapping[str, Question], drawn))
 
 
 class Reply(NamedTuple):

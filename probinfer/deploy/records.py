@@ -16,7 +16,7 @@ from probinfer.deploy.named_outputs import Output, values
 from probinfer.deploy.open_inference import decode, encode
 from probinfer.deploy.refusals import Malformed
 from probinfer.deploy.served import Model, Served, Several
-from probinfer.deploy.several import Questions
+from probinfer.deploy.several import Asked, Questions
 from probinfer.errors import PredictionError
 from probinfer.predict.rows import plain_numbers
 from probinfer.predict.together import Question
@@ -50,7 +50,7 @@ class Came(NamedTuple):
     values: np.ndarray
 
     @property
-    def batched(self) -> Question | Questions | TimesQuestion:
+    def batched(self) -> Asked:
         """The question as the batcher takes it, asked again."""
         again = self.question._replace(again=True)
         return Questions({self.outcome: again}) if self.outcome and isinstance(again, Question) else again
