@@ -121,8 +121,9 @@ def write_covered(served: Model, found: Sequence[Came], inside: Sequence[np.ndar
             for number, value in zip(came.rows, within.tolist(), strict=True):
                 covered[number][came.outcome] = value
         return encode({**body, "covered": covered})
-    known = np.isfinite(found[0].values)
-    return encode({**body, "covered": (inside[0] if known.all() else np.where(known, inside[0], None)).tolist()})
+    each = inside[0].astype(object)
+    each[~np.isfinite(found[0].values)] = None
+    return encode({**body, "covered": each.tolist()})
 
 
 def _refuse_booleans(served: Served | Several, columns: Mapping[str, Any], body: bytes | bytearray) -> None:

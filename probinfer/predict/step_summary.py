@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.predict import mixture
+from probinfer.predict.family import Support
 from probinfer.predict.motion import Motion, Outcomes
 from probinfer.predict.shortest import shortest
 from probinfer.predict.weights import Weights
@@ -78,8 +79,9 @@ def compile_summaries(motion: Motion, outcomes: Outcomes, weights: np.ndarray) -
     if outcomes.drawn is not None:
         _of_draws(motion, outcomes.drawn, weights, np.array([0.5]))
         return
+    counts = motion.family is not None and motion.family.support is Support.COUNT
     for width in WIDTHS:
-        for search in (0, 1) if motion.discrete else (0,):
+        for search in (0, 1) if counts else (0,):
             levels = np.full(width, 0.5)
             motion.call(_of_family, outcomes.parameters, weights, levels, 0.0, search=search, hdi=0)
 
