@@ -103,10 +103,10 @@ class ForecastAnswers:
     def __init__(self, forecaster: Forecaster) -> None:
         self.forecaster = forecaster
 
-    def compile(self, most_rows: int) -> None:
+    def compile(self, most_rows: int, threads: int) -> None:
         """Compile every step that is needed."""
         del most_rows
-        compile_steps(self.forecaster.motion, self.forecaster.standing)
+        compile_steps(self.forecaster.motion, self.forecaster.standing, threads)
 
     def share(self, older: object) -> None:
         """Versions that differ in nothing but numbers have the same compiled programs."""

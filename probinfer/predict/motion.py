@@ -47,7 +47,7 @@ class Motion:
     apart: bool
     horizon: int | None
     _compiled: dict[Any, Any] = field(default_factory=dict, repr=False)
-    _lock: Lock = field(default_factory=Lock, repr=False)
+    _turns: dict[Any, Lock] = field(default_factory=dict, repr=False)
 
     @property
     def linear(self) -> bool:
@@ -67,7 +67,7 @@ class Motion:
 
     def lent(self, other: "Motion") -> "Motion":
         """The same, but it uses what `other`, of the same `outlook.fingerprint`, has compiled and will compile."""
-        return replace(self, _compiled=other._compiled, _lock=other._lock)
+        return replace(self, _compiled=other._compiled, _turns=other._turns)
 
     def call(self, function: Callable, *arguments: Any, **fixed: Any) -> Any:
         """`function(self, *arguments, **fixed)` compiled for arguments of these shapes and kept, in double precision.
@@ -76,7 +76,7 @@ class Motion:
             arguments = jax.tree.map(jax.numpy.asarray, arguments)
             leaves, structure = jax.tree.flatten(arguments)
             key = (function, *fixed.items(), structure, *((leaf.shape, leaf.dtype.name) for leaf in leaves))
-            with self._lock:
+            with self._turns.setdefault(key, Lock()):
                 if key not in self._compiled:
                     with kept_programs():
                         lowered = jax.jit(lambda *given: function(self, *given, **fixed)).lower(*arguments)

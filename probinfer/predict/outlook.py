@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -45,17 +46,28 @@ def paths_for(draws: int) -> int:
     return next((paths for paths in _PATHS if draws <= paths), draws)
 
 
-def compile_steps(motion: Motion, standing: Standing) -> None:
-    """Compile all that observing, equal-tailed intervals with quantiles, and up to 1,024 futures need."""
+def compile_steps(motion: Motion, standing: Standing, threads: int = 1) -> None:
+    """Compile all that observing, equal-tailed intervals with quantiles, and up to 1,024 futures need, in so many
+    threads."""
     mover, words, time = mover_of(motion), np.zeros(2, np.uint32), standing.time
-    nothing = np.zeros(motion.event, motion.kinds[0]), np.zeros(motion.event, bool)
-    mover.observe(motion, standing.state, time, *nothing, words)
-    state = mover.scatter(motion, standing.state, words)
-    compile_summaries(motion, mover.ahead(motion, state, time, words)[1], standing.weights)
-    for paths in _PATHS:
+
+    def observing() -> None:
+        nothing = np.zeros(motion.event, motion.kinds[0]), np.zeros(motion.event, bool)
+        mover.observe(motion, standing.state, time, *nothing, words)
+
+    def predicting() -> None:
+        state = mover.scatter(motion, standing.state, words)
+        compile_summaries(motion, mover.ahead(motion, state, time, words)[1], standing.weights)
+
+    def simulating(paths: int) -> None:
         chosen = np.zeros(paths, np.int64)
         states = mover.pick(motion, standing.state, chosen, words)
         mover.simulate(motion, states, chosen, time, words)
+
+    with ThreadPoolExecutor(threads) as pool:
+        made = [pool.submit(predicting), pool.submit(observing), *(pool.submit(simulating, n) for n in _PATHS)]
+        for each in made:
+            each.result()
 
 
 def fingerprint(motion: Motion) -> str:

@@ -27,7 +27,7 @@ from probinfer.deploy.served import load, version_of
 from probinfer.deploy.settings import ServeSettings
 from probinfer.deploy.worker import Worker
 from probinfer.model.series import Series
-from probinfer.predict import particle_motion
+from probinfer.predict import outlook, particle_motion
 from probinfer.predict.predictor import load_row_predictor
 from tests.deploy.browser import browsing
 from tests.deploy.serving import metric, running, tensor
@@ -44,30 +44,31 @@ DRAWS = {"q": np.linspace(Q.min(), Q.max(), 80)}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_futures():
-    """Of particles, for the sake of time: what is compared is compared with the same."""
+def quick():
+    """Few particles, and few sizes to compile: what is compared is compared with the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(particle_motion, "FUTURES", 1_200)
+        patch.setattr(outlook, "_PATHS", (32, 256))
         yield
 
 
-def poisson():
-    fit = Fit(general(lambda x: dist.Poisson(jnp.exp(x))), np.array([0, 2, 1, 4]), {"q": np.tile(Q, 3)}, chains=2)
+def rainy():
+    fit = Fit(general(lambda x: dist.Bernoulli(logits=x)), np.array([0, 1, 1, 0]), {"q": np.tile(Q, 3)}, chains=2)
     return pi.Forecaster(fit, particles=50)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """`sales`, exact; `visits`, of counts, by particles; `line`, a model of rows."""
+    """`sales`, exact; `rain`, of zeros and ones, by particles; `line`, a model of rows."""
     place = tmp_path_factory.mktemp("models")
     pi.Forecaster(Fit(linear(), Y, DRAWS)).save(place / "sales")
-    poisson().save(place / "visits")
+    rainy().save(place / "rain")
     fitted(m.line, {"x": m.x, "y": m.y}, m.LINE, chains=4).save(place / "line")
     return place
 
 
 def settings(folder, **more):
-    models = tuple((name, folder / name) for name in ("sales", "visits", "line"))
+    models = tuple((name, folder / name) for name in ("sales", "rain", "line"))
     return ServeSettings(models, **{"max_batch": 4, "reload": 0.0, "drain": 0.0, "max_rows": MOST_ROWS, **more})
 
 
@@ -89,8 +90,8 @@ def sales(server, folder):
 
 
 @pytest.fixture(scope="module")
-def visits(server, folder):
-    return with_programs(server, "visits", pi.load_predictor(folder / "visits"))
+def rain(server, folder):
+    return with_programs(server, "rain", pi.load_predictor(folder / "rain"))
 
 
 def with_programs(server, name, forecaster):
@@ -138,21 +139,23 @@ def test_records_are_the_forecasters_numbers(client, sales, observed):
     assert not observed or told(found, "mean") != sales.observe(NEW[::-1]).predict(3, level=0.8).mean.tolist()
 
 
-def test_tensors_are_the_forecasters_numbers_and_draws(client, visits):
-    names = ["time", *NAMES, "quantiles", "probabilities", "samples"]
+def test_tensors_are_the_forecasters_numbers_and_draws(client, rain):
+    classes = ["probabilities", "most_probable", "entropy", "mutual_information"]
+    names = ["time", *NAMES, "quantiles", *classes, "in_set", "samples"]
     found, answer = infer(
         client,
-        "visits",
-        [tensor("steps", [2], "INT64"), tensor("observed", [1, None, 3])],
+        "rain",
+        [tensor("steps", [2], "INT64"), tensor("observed", [1, None, 0])],
         outputs=[{"name": name} for name in names],
         parameters={"level": 0.5, "quantiles": "0.25,0.75", "num_samples": 20, "seed": 3},
         id="seven",
     )
-    now = visits.observe([1, np.nan, 3])
+    now = rain.observe([1, np.nan, 0])
     expected = now.predict(2, level=0.5, quantiles=(0.25, 0.75), seed=3)
     assert list(found) == names
     assert found["time"].tolist() == [7, 8]
-    for name in names[1:-1]:
+    np.testing.assert_array_equal(found["in_set"], expected.sets)
+    for name in names[1:-2]:
         np.testing.assert_array_equal(found[name], getattr(expected, name), err_msg=name)
     drawn = now.sample(2, draws=20, seed=3)
     np.testing.assert_array_equal(found["samples"], np.moveaxis(drawn, 0, 1))
@@ -163,7 +166,7 @@ def test_tensors_are_the_forecasters_numbers_and_draws(client, visits):
         "level": 0.5, "interval": "equal-tailed", "quantiles": "0.25,0.75", "num_samples": 20, "seed": 3,
         "verdict": now.report.verdict.name, "report": str(now.report),
     }  # fmt: skip
-    other, _ = infer(client, "visits", [tensor("steps", [2], "INT64")], parameters={"seed": 4})
+    other, _ = infer(client, "rain", [tensor("steps", [2], "INT64")], parameters={"seed": 4})
     assert other["mean"].tolist() != found["mean"].tolist()
 
 
@@ -258,7 +261,7 @@ WRONG = {
     "quantile": ({"steps": 1, "quantiles": [2]}, 422, "quantiles has 2"),
     "output": ({"steps": 1, "outputs": ["men"]}, 400, "no output called 'men'; sales has time, mean"),
     "draws": ({"steps": 1, "num_samples": 1001}, 400, "may have 1000 draws"),
-    "numbers": ({"steps": 600, "num_samples": 1000, "outputs": ["samples"]}, 200, ""),
+    "numbers": ({"steps": 600, "num_samples": 200, "outputs": ["samples"]}, 200, ""),
     "typo": ({"steps": 1, "levle": 0.9}, 400, "unknown field `levle`"),
 }
 
@@ -315,9 +318,9 @@ def test_a_column_and_a_whole_number_in_double_precision_are_taken(client, sales
     assert found["mean"].tolist() == sales.observe([1.0, np.nan]).predict(2).mean.tolist()
 
 
-def test_counts_are_whole_numbers(client):
-    for observed, text in (([1.5], "wanted whole numbers"), ([-1], "wanted whole numbers")):
-        answer = client.post("/predict/visits", json={"steps": 1, "observed": observed})
+def test_what_a_law_cannot_give_is_refused(client):
+    for observed, text in (([1.5], "wanted whole numbers, 0 or 1"), ([2], "wanted whole numbers, 0 or 1")):
+        answer = client.post("/predict/rain", json={"steps": 1, "observed": observed})
         assert (answer.status_code, text in answer.json()["error"]) == (422, True)
 
 
@@ -365,18 +368,18 @@ def test_a_law_that_is_no_number_is_that_questions_error(sales):
 
 
 def test_everything_is_compiled_before_the_first_request(server, client):
-    compiled = server[1].models.slots["visits"].served.answers.forecaster.motion._compiled
+    compiled = server[1].models.slots["rain"].served.answers.forecaster.motion._compiled
     known = set(compiled)
     for quantiles in ([0.5], [0.1, 0.2, 0.3], np.linspace(0.05, 0.95, 19).tolist()):
-        predict(client, "visits", steps=2, quantiles=quantiles, observed=[3, None])
-    for draws in (1, 17, 1000):
-        predict(client, "visits", steps=1, num_samples=draws)
+        predict(client, "rain", steps=2, quantiles=quantiles, observed=[1, None])
+    for draws in (1, 33, 200):
+        predict(client, "rain", steps=1, num_samples=draws)
     assert set(compiled) == known
 
 
 def test_rows_are_answered_while_a_forecast_is_made(client):
     with ThreadPoolExecutor(1) as pool:
-        long = pool.submit(predict, client, "visits", steps=100)
+        long = pool.submit(predict, client, "rain", steps=100)
         between = 0
         while not long.done():
             assert client.post("/predict/line", json={"records": [{"x": 1.0}]}).status_code == 200
@@ -386,15 +389,15 @@ def test_rows_are_answered_while_a_forecast_is_made(client):
 
 
 def test_a_question_that_is_too_late_goes_no_further(server, client):
-    late = client.post("/predict/visits", json={"steps": MOST_ROWS}, headers={"x-timeout-ms": "60"})
+    late = client.post("/predict/rain", json={"steps": MOST_ROWS}, headers={"x-timeout-ms": "60"})
     assert late.status_code == 504
-    batcher = server[1].models.slots["visits"].batcher
-    gone = metric(client, 'probinfer_batch_rows_sum{model="visits"}')
+    batcher = server[1].models.slots["rain"].batcher
+    gone = metric(client, 'probinfer_batch_rows_sum{model="rain"}')
     end = time.monotonic() + 30
     while not batcher.idle or batcher._running:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert metric(client, 'probinfer_batch_rows_sum{model="visits"}') - gone <= 2 * MOST_TIMES
+    assert metric(client, 'probinfer_batch_rows_sum{model="rain"}') - gone <= 2 * MOST_TIMES
 
 
 def test_the_parts_of_a_question_go_on_where_the_one_before_stopped(sales):
@@ -423,15 +426,15 @@ def test_metadata_lists_what_goes_in_and_comes_out(client, server):
     assert outputs["time"] == ("INT64", [-1])
     assert outputs["quantiles"] == outputs["samples"] == ("FP64", [-1, -1])
     assert client.get("/v2/models/sales/ready").json() == {"name": "sales", "ready": True}
-    listed, answer = infer(client, "visits", [STEPS], outputs=[{"name": name} for name in metadata_names(client)])
+    listed, answer = infer(client, "rain", [STEPS], outputs=[{"name": name} for name in metadata_names(client)])
     assert list(listed) == metadata_names(client)
     assert {each["name"]: each["datatype"] for each in answer["outputs"]} == {
-        each["name"]: each["datatype"] for each in client.get("/v2/models/visits").json()["outputs"]
+        each["name"]: each["datatype"] for each in client.get("/v2/models/rain").json()["outputs"]
     }
 
 
 def metadata_names(client):
-    return [each["name"] for each in client.get("/v2/models/visits").json()["outputs"]]
+    return [each["name"] for each in client.get("/v2/models/rain").json()["outputs"]]
 
 
 def test_the_openapi_documents_examples_are_real_and_follow_its_schemas(client):
@@ -456,8 +459,9 @@ def test_the_openapi_documents_examples_are_real_and_follow_its_schemas(client):
     assert validator.is_valid({"steps": 1, "observed": [1.0, None]})
     for wrong in ({"steps": 0}, {"steps": 1, "observed": ["a"]}, {"records": []}, {"steps": 1.5}):
         assert not validator.is_valid(wrong)
-    counts = said["components"]["schemas"]["visits.Feedback"]
-    assert not jsonschema.Draft202012Validator(counts).is_valid({"y": [-1]})
+    rain = jsonschema.Draft202012Validator(said["components"]["schemas"]["rain.Feedback"])
+    assert rain.is_valid({"y": [0, 1, None]})
+    assert not rain.is_valid({"y": [2]})
 
 
 def test_models_and_page_know_the_next_time(client, sales):
