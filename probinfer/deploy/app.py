@@ -17,6 +17,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, cast
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,9 +28,11 @@ from probinfer.deploy import open_inference, page, records
 from probinfer.deploy.asking import Ask, AskSeveral, Limits, Reply, ReplySeveral
 from probinfer.deploy.batcher import Batcher
 from probinfer.deploy.calls import Calls
+from probinfer.deploy.forecasts import MOST_TIMES, ServedForecaster
 from probinfer.deploy.meter import STATUSES, Meter, labels, level_label
 from probinfer.deploy.models import Models, Slot
 from probinfer.deploy.openapi import document
+from probinfer.deploy.readers import reader_of
 from probinfer.deploy.refusals import INTERNAL, Crowded, Malformed, NotReady, Refusal, Unauthorised, status_of
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings
@@ -38,6 +41,7 @@ from probinfer.deploy.transfer import CROWDED, JSON, Gone, Receive, Scope, Send,
 from probinfer.deploy.watch import Watch
 from probinfer.deploy.worker import Lane, Worker
 from probinfer.errors import ProbinferError
+from probinfer.predict.together import Question
 
 logger = logging.getLogger("probinfer.serve")
 
@@ -65,14 +69,16 @@ class Service:
         models = {name: load(name, path) for name, path in settings.models}
         self.meter = Meter([*models], settings.counts, {name: [*served.parts] for name, served in models.items()})
         self._batch_worker, self._draw_worker = Worker("probinfer-batches"), Worker("probinfer-draws")
-        self._lane = Lane(self._draw_worker, _MOST_LANE)
+        self._forecast_worker = Worker("probinfer-forecasts")  # a step of one may take as long as many rows
+        self._lane, self._forecast_lane = (Lane(w, _MOST_LANE) for w in (self._draw_worker, self._forecast_worker))
         self._key = None if settings.api_key is None else hashlib.sha256(settings.api_key.encode()).digest()
         slots, self._watches = {}, {}
         for name, served in models.items():
             watches = {outcome: Watch(self.meter, name, settings.workers, outcome) for outcome in served.parts}
+            forecasts = isinstance(served, ServedForecaster)
             batcher = Batcher(
-                self._batch_worker,
-                max_batch=settings.max_batch,
+                self._forecast_worker if forecasts else self._batch_worker,
+                max_batch=min(settings.max_batch, MOST_TIMES) if forecasts else settings.max_batch,
                 max_wait=settings.max_wait_ms / 1000.0,
                 max_queue=settings.max_queue,
                 observe=Calls(self.meter, name, watches),
@@ -208,13 +214,13 @@ class Service:
 
     async def _infer(self, model: str, body: bytes, deadline: float, wanted: str | None = None) -> bytes:
         slot = self._answering(model, wanted)
-        asked = await self._beside(len(body), open_inference.read_infer, slot.served, body, self.limits)
+        asked = await self._beside(len(body), reader_of(slot.served).infer, slot.served, body, self.limits)
         found = await self._reply(slot, asked, deadline)
         return await self._beside(len(body), open_inference.write_infer, asked, found)
 
     async def _predict(self, model: str, body: bytes, deadline: float) -> bytes:
         slot = self._answering(model)
-        asked = await self._beside(len(body), records.read_predict, slot.served, body, self.limits)
+        asked = await self._beside(len(body), reader_of(slot.served).predict, slot.served, body, self.limits)
         found = await self._reply(slot, asked, deadline)
         return await self._beside(len(body), records.write_predictions, asked, found)
 
@@ -222,13 +228,15 @@ class Service:
         """Outcomes that came: compare them with the intervals of the version that answers now."""
         slot = self._answering(model)
         served, insides = slot.served, []
-        came = await self._beside(len(body), records.read_feedback, served, body, self.limits)
+        came = await self._beside(len(body), reader_of(served).feedback, served, body, self.limits)
         answers = [await slot.batcher.ask(served, each.batched, deadline) for each in came]
         for each, answer in zip(came, answers, strict=True):
             found = answer.parts[each.outcome] if isinstance(answer, Answers) else answer
-            self._watches[model][each.outcome].came(each.question._replace(again=True), found, each.values)
-            inside = (found.lower <= each.values) & (each.values <= found.upper)
-            level, size = each.question.level, each.values.size
+            again = each.question._replace(again=True)
+            if isinstance(again, Question):  # monitors are of rows
+                self._watches[model][each.outcome].came(again, found, each.values)
+            inside = (found.lower <= each.values) & (each.values <= found.upper)  # not of what did not come
+            level, size = each.question.level, int(np.isfinite(each.values).sum())
             counts = {"total": size, "covered_total": inside.sum(), "expected_total": size * level}
             for name, value in counts.items():
                 of = labels(model, each.outcome)
@@ -245,11 +253,12 @@ class Service:
 
     async def _reply(self, slot: Slot, asked: Ask | AskSeveral, deadline: float) -> Reply | ReplySeveral:
         samples = found = None
-        if asked.draws:
-            sample = cast(Callable[..., Any], asked.served.answers.sample)
-            samples = await self._lane.run(partial(sample, asked.drawn, asked.draws, asked.seed), deadline)
         if asked.summarises:
             found = await slot.batcher.ask(asked.served, asked.question, deadline)
+        if asked.draws:
+            sample = cast(Callable[..., Any], asked.served.answers.sample)
+            lane = self._forecast_lane if isinstance(asked.served, ServedForecaster) else self._lane
+            samples = await lane.run(partial(sample, asked.drawn, asked.draws, asked.seed), deadline)
         made = ReplySeveral if isinstance(asked, AskSeveral) else Reply
         return made(cast(Any, found), samples)
 
@@ -287,6 +296,7 @@ class Service:
         loop = asyncio.get_running_loop()
         self._batch_worker.start(loop)
         self._draw_worker.start(loop)
+        self._forecast_worker.start(loop)
         tasks = [asyncio.create_task(self._began()), asyncio.create_task(self._watching())]
         try:
             yield
@@ -296,6 +306,7 @@ class Service:
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self._batch_worker.stop)
             await asyncio.to_thread(self._draw_worker.stop)
+            await asyncio.to_thread(self._forecast_worker.stop)
 
     async def _began(self) -> None:
         try:

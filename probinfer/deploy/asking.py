@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from probinfer.deploy.forecasts import TimesQuestion
 from probinfer.deploy.named_outputs import QUANTILES_IF_NONE_NAMED, Output, unasked
 from probinfer.deploy.refusals import Malformed, TooLarge
-from probinfer.deploy.served import Served, Several
+from probinfer.deploy.served import Model, One, Served, Several
 from probinfer.deploy.several import Answers, Questions
 from probinfer.predict.interval import Answered, probability
 from probinfer.predict.joint_prediction import SEPARATOR
@@ -34,8 +35,8 @@ class Ask(NamedTuple):
     id       the client's name for the request
     """
 
-    served: Served
-    question: Question
+    served: One
+    question: Question | TimesQuestion
     outputs: tuple[Output, ...]
     draws: int = 0
     seed: int = 0
@@ -43,11 +44,12 @@ class Ask(NamedTuple):
 
     @property
     def summarises(self) -> bool:
-        """Anything but draws is wanted."""
-        return any(output is not Output.SAMPLES for output in self.outputs)
+        """Anything but draws is wanted. Of a forecast there is always something to be said: how far it can be
+        trusted."""
+        return self.served.form.times or any(output is not Output.SAMPLES for output in self.outputs)
 
     @property
-    def drawn(self) -> Question:
+    def drawn(self) -> Question | TimesQuestion:
         """What draws are made for."""
         return self.question
 
@@ -69,7 +71,8 @@ class AskSeveral(NamedTuple):
     @property
     def question(self) -> Questions:
         """The questions about outcomes of which anything but draws is wanted."""
-        return Questions({outcome: part.question for outcome, part in self.parts.items() if part.summarises})
+        asked = {outcome: part.question for outcome, part in self.parts.items() if part.summarises}
+        return Questions(cast(Mapping[str, Question], asked))
 
     @property
     def summarises(self) -> bool:
@@ -79,7 +82,8 @@ class AskSeveral(NamedTuple):
     @property
     def drawn(self) -> Questions:
         """What draws are made for."""
-        return Questions({outcome: part.question for outcome, part in self.parts.items() if part.draws})
+        drawn = {outcome: part.question for outcome, part in self.parts.items() if part.draws}
+        return Questions(cast(Mapping[str, Question], drawn))
 
 
 class Reply(NamedTuple):
@@ -141,6 +145,16 @@ class Wishes(NamedTuple):
     seed: Any = None
 
 
+class Wanted(NamedTuple):
+    """Wishes, checked. outputs: whose output, and which; quantiles: none unless they are among the outputs."""
+
+    outputs: tuple[tuple[str, Output], ...]
+    level: Any
+    quantiles: tuple[float, ...]
+    draws: int
+    seed: int
+
+
 def ask(
     served: Served | Several, rows: Mapping[str, Any], count: int, wishes: Wishes, limits: Limits, id: str | None = None
 ) -> Ask | AskSeveral:
@@ -152,14 +166,7 @@ def ask(
         )
     if count < 1:
         raise Malformed("No rows came; wanted at least one.")
-    outputs = _outputs(served, wishes)
-    draws = _draws(served, outputs, wishes, count, limits)
-    wanted = wishes.quantiles is not None or any(output is Output.QUANTILES for _, output in outputs)
-    quantiles = tuple(probability("quantiles", q) for q in _quantiles(wishes.quantiles)) if wanted else ()
-    level = 0.9 if wishes.level is None else wishes.level
-    seed = _whole("seed", wishes.seed, 0) if wishes.seed is not None else 0
-    if seed >= 2**63:
-        raise Malformed(f"seed is {seed}; wanted a whole number below 2^63.")
+    outputs, level, quantiles, draws, seed = wanted(served, wishes, count, limits)
 
     def of_one(part: Served, rows: Mapping[str, Any], outputs: tuple[Output, ...]) -> Ask:
         question = part.question(rows, count, level, quantiles if Output.QUANTILES in outputs else ())
@@ -175,7 +182,21 @@ def ask(
     return AskSeveral(served, parts, outputs, draws, seed, id)
 
 
-def _outputs(served: Served | Several, wishes: Wishes) -> tuple[tuple[str, Output], ...]:
+def wanted(served: Model, wishes: Wishes, count: int, limits: Limits) -> Wanted:
+    """What is wanted of each of `count` rows. Raises Malformed, TooLarge and PredictionError."""
+    outputs = _outputs(served, wishes)
+    draws = _draws(served, outputs, wishes, count, limits)
+    asked = any(output is Output.QUANTILES for _, output in outputs)
+    checked = asked or wishes.quantiles is not None
+    quantiles = tuple(probability("quantiles", q) for q in _quantiles(wishes.quantiles)) if checked else ()
+    level = 0.9 if wishes.level is None else wishes.level
+    seed = whole("seed", wishes.seed, 0) if wishes.seed is not None else 0
+    if seed >= 2**63:
+        raise Malformed(f"seed is {seed}; wanted a whole number below 2^63.")
+    return Wanted(outputs, level, quantiles if asked else (), draws, seed)
+
+
+def _outputs(served: Model, wishes: Wishes) -> tuple[tuple[str, Output], ...]:
     """Whose output, and which."""
     if wishes.outputs is None:
         further = [(Output.QUANTILES, wishes.quantiles), (Output.SAMPLES, wishes.num_samples)]
@@ -196,16 +217,20 @@ def _outputs(served: Served | Several, wishes: Wishes) -> tuple[tuple[str, Outpu
     return tuple(dict.fromkeys(offered[name] for name in wishes.outputs))
 
 
-def _offered(served: Served | Several) -> dict[str, tuple[str, Output]]:
+def _offered(served: Model) -> dict[str, tuple[str, Output]]:
     return {
         named(outcome, each.value): (outcome, each) for outcome, part in served.parts.items() for each in part.outputs
     }
 
 
 def _draws(
-    served: Served | Several, outputs: Sequence[tuple[str, Output]], wishes: Wishes, count: int, limits: Limits
+    served: Model,
+    outputs: Sequence[tuple[str, Output]],
+    wishes: Wishes,
+    count: int,
+    limits: Limits,
 ) -> int:
-    draws = 100 if wishes.num_samples is None else _whole("num_samples", wishes.num_samples, 1)
+    draws = 100 if wishes.num_samples is None else whole("num_samples", wishes.num_samples, 1)
     if draws > limits.samples:
         raise Malformed(f"num_samples is {draws}; one request may have {limits.samples} draws of each row.")
     drawn = [served.parts[outcome] for outcome, output in outputs if output is Output.SAMPLES]
@@ -233,14 +258,16 @@ def _quantiles(came: Any) -> tuple[Any, ...]:
     return tuple(came)
 
 
-def _whole(name: str, value: Any, least: int) -> int:
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number. Raises Malformed for anything else, and for less than `least`."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # JSON does not tell 5.0 from 5
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise Malformed(f"{name} is {_shown(value)}; wanted a whole number of at least {least}.")
+        raise Malformed(f"{name} is {shown(value)}; wanted a whole number of at least {least}.")
     return value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """What came, for an error, at a length that can be read."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

@@ -187,10 +187,9 @@ class Batcher:
                     job.future.set_exception(result)
             else:
                 job.parts.append(result)
-                if len(job.parts) == 1 and job.taken == job.rows and not job.future.done():
-                    job.future.set_result(result)
-                elif sum(len(part.lower) for part in job.parts) == job.rows and not job.future.done():
-                    job.future.set_result(job.served.join(job.parts, job.question))
+                if job.taken == job.rows and not job.future.done():  # the last part, as they run one after the other
+                    one = len(job.parts) == 1
+                    job.future.set_result(result if one else job.served.join(job.parts, job.question))
             if job.future.done() and job.taken == job.rows:
                 self._live.discard(job)
         self._plan(asyncio.get_running_loop())

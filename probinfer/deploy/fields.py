@@ -35,6 +35,7 @@ class Field:
     closed    no label besides them is taken
     missing   a row may lack the value: null
     example   a value that is taken
+    once      a request has one, whatever its rows
     """
 
     name: str
@@ -46,6 +47,7 @@ class Field:
     closed: bool = False
     missing: bool = False
     example: Any = 0
+    once: bool = False
 
     def examples(self, rows: int) -> np.ndarray:
         """The example for each of `rows` rows, (rows, *shape)."""
@@ -143,10 +145,14 @@ def has_booleans(values: Any) -> bool:
     >>> has_booleans([[1.0, 2.0], [0, True]]), has_booleans([1, 0])
     (True, False)
     """
-    if isinstance(values, list):
+    if not isinstance(values, list):
+        return isinstance(values, bool)
+    while values:  # level by level, as a body may be nested more deeply than Python calls functions
         kinds = set(map(type, values))
-        return bool in kinds or (list in kinds and any(map(has_booleans, values)))
-    return isinstance(values, bool)
+        if bool in kinds:
+            return True
+        values = [one for value in values if type(value) is list for one in value] if list in kinds else []
+    return False
 
 
 def refuse_booleans(fields: Sequence[Field], rows: Mapping[str, Any]) -> None:

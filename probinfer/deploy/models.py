@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from probinfer.deploy.batcher import Batcher
+from probinfer.deploy.forecasts import ServedForecaster
 from probinfer.deploy.meter import Meter
 from probinfer.deploy.refusals import NotReady, Unknown
-from probinfer.deploy.served import Served, Several, load, signature, version_of
+from probinfer.deploy.served import Model, Several, load, signature, version_of
 from probinfer.errors import ArtifactError, ProbinferError
 
 logger = logging.getLogger("probinfer.serve")
@@ -33,7 +34,7 @@ class Slot:
     ready    the version is compiled
     """
 
-    def __init__(self, served: Served | Several, batcher: Batcher) -> None:
+    def __init__(self, served: Model, batcher: Batcher) -> None:
         self.served = served
         self.batcher = batcher
         self.ready = False
@@ -62,7 +63,7 @@ class Slot:
         self._refused, self.problem = found, str(error)
         return news
 
-    def replaced(self, served: Served | Several, seen: tuple[int, int, int] | None) -> None:
+    def replaced(self, served: Model, seen: tuple[int, int, int] | None) -> None:
         """Serve this version from now on. Questions that wait are answered by the version that they were asked of."""
         self.served, self.seen = served, seen
         self.problem, self._refused, self._looks = None, None, 0
@@ -137,16 +138,13 @@ class Models:
         self._meter.add("probinfer_reloads_total", name, "loaded")
         logger.info("reloaded", extra={"model": name, "version": served.version, "older": older})
 
-    def _loaded(self, name: str, path: Path) -> Served | Several:
+    def _loaded(self, name: str, path: Path) -> Model:
         if signature(path) is None:
             raise ArtifactError(f"{path} is gone. The version loaded before goes on serving; put one there again.")
         version_of(path)
         served, older = load(name, path), self.slots[name].served
-        if served.parts.keys() != older.parts.keys():
-            came, wanted = (
-                f"the outcomes {', '.join(each.parts)}" if isinstance(each, Several) else "one outcome"
-                for each in (served, older)
-            )
+        if served.parts.keys() != older.parts.keys() or type(served) is not type(older):
+            came, wanted = map(_what, (served, older))
             raise ArtifactError(f"{path} has {came}, and {name} is served with {wanted}. Start the server again.")
         served.answers.share(older.answers)
         served.answers.compile(self._most_rows, 1)  # beside what answers
@@ -157,6 +155,12 @@ class Models:
             self._meter.add("probinfer_reloads_total", name, "refused")
             extra = {"model": name, "version": slot.served.version, "problem": str(error)}
             logger.error("new version refused", extra=extra)
+
+
+def _what(served: Model) -> str:
+    if isinstance(served, ServedForecaster):
+        return "a forecaster"
+    return f"the outcomes {', '.join(served.parts)}" if isinstance(served, Several) else "one outcome"
 
 
 def _give_back() -> None:

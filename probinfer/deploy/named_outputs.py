@@ -34,6 +34,7 @@ class Output(Enum):
     MUTUAL_INFORMATION = "mutual_information"
     IN_SET = "in_set"
     CALIBRATION_ROWS = "calibration_rows"
+    TIME = "time"
     SAMPLES = "samples"
 
 
@@ -53,10 +54,12 @@ MEANING = {
     Output.MUTUAL_INFORMATION: "part of entropy that comes from not knowing the parameters",
     Output.IN_SET: "whether each class is in the set that holds the outcome with probability `level`",
     Output.CALIBRATION_ROWS: "how many calibration rows stand behind the interval",
+    Output.TIME: "number of the time that is forecast; the first that was ever observed is 0",
     Output.SAMPLES: "draws from the predictive distribution",
 }
 _POINT = (Output.MEAN, Output.SD, Output.LOWER, Output.UPPER)
 _ALWAYS = (Output.MEAN, Output.SD, Output.LOWER, Output.UPPER, Output.EPISTEMIC_SD, Output.ALEATORIC_SD, Output.MCSE)
+_TIMES = (Output.TIME, *_ALWAYS)
 _UNASKED = (Output.MEAN, Output.SD, Output.LOWER, Output.UPPER, Output.EPISTEMIC_SD, Output.MCSE)
 
 
@@ -71,6 +74,7 @@ class Form:
     labels         of the classes, where they have any but 0, 1, …
     point          the model gives one number or class and knows no distribution
     calibrated     its intervals or sets are
+    times          its rows are times to come
     """
 
     event: tuple[int, ...] = ()
@@ -80,6 +84,7 @@ class Form:
     labels: tuple[str, ...] | None = None
     point: bool = False
     calibrated: bool = False
+    times: bool = False
 
     @classmethod
     def of(cls, predictor: Predictor | PointPredictor) -> "Form":
@@ -95,7 +100,7 @@ class Form:
 
 def offered(form: Form) -> tuple[Output, ...]:
     """The outputs that a predictor has."""
-    found = [*(_POINT if form.point else _ALWAYS)]
+    found = [*(_POINT if form.point else _TIMES if form.times else _ALWAYS)]
     if not (form.point and form.classes):
         found.append(Output.QUANTILES)
     if form.probabilities:
@@ -110,7 +115,7 @@ def offered(form: Form) -> tuple[Output, ...]:
 
 def unasked(form: Form) -> tuple[Output, ...]:
     """What is answered when a request names no outputs."""
-    found = _POINT if form.point else _UNASKED
+    found = _POINT if form.point else _TIMES if form.times else _UNASKED
     return (*found, Output.PROBABILITIES, Output.MOST_PROBABLE) if form.classes else found
 
 
@@ -118,7 +123,7 @@ def datatype(output: Output, form: Form) -> str:
     """Of the Open Inference Protocol."""
     if output is Output.MOST_PROBABLE and form.labels:
         return "BYTES"
-    if output in (Output.MOST_PROBABLE, Output.CALIBRATION_ROWS):
+    if output in (Output.MOST_PROBABLE, Output.CALIBRATION_ROWS, Output.TIME):
         return "INT64"
     if output is Output.IN_SET:
         return "BOOL"
@@ -134,7 +139,7 @@ def shape(output: Output, form: Form) -> list[int]:
         return [-1, *event, -1]
     if output in (Output.PROBABILITIES, Output.IN_SET):
         return [-1, *event, form.probabilities]
-    return [-1] if output is Output.CALIBRATION_ROWS else [-1, *event]
+    return [-1] if output in (Output.CALIBRATION_ROWS, Output.TIME) else [-1, *event]
 
 
 _READ: Mapping[Output, Callable[[Answered], np.ndarray | None]] = {
@@ -148,6 +153,7 @@ _READ: Mapping[Output, Callable[[Answered], np.ndarray | None]] = {
     Output.PROBABILITIES: lambda found: found.answer.probabilities,
     Output.IN_SET: lambda found: found.sets,
     Output.CALIBRATION_ROWS: lambda found: found.calibration_rows,
+    Output.TIME: lambda found: found.times,
 }
 
 

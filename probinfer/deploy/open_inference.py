@@ -16,7 +16,7 @@ from probinfer.deploy.asking import Ask, AskSeveral, Limits, Reply, ReplySeveral
 from probinfer.deploy.fields import Field, has_booleans
 from probinfer.deploy.named_outputs import Form, Output, datatype, shape, values
 from probinfer.deploy.refusals import Malformed
-from probinfer.deploy.served import Served, Several
+from probinfer.deploy.served import Model, Served, Several
 
 DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL", "text": "BYTES", "date": "BYTES"}
 _WHOLE = {f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)}
@@ -75,18 +75,24 @@ def decode(decoder: msgspec.json.Decoder[Any], body: bytes | bytearray) -> Any:
 
 def read_infer(served: Served | Several, body: bytes | bytearray, limits: Limits) -> Ask | AskSeveral:
     """The request in a body. Raises Malformed, TooLarge and PredictionError."""
-    request = decode(_decoder, body)
-    wishes = _wishes(request)
-    names = [tensor.name for tensor in request.inputs]
-    if len(set(names)) < len(names):
-        raise Malformed(f"An input came twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.")
+    request, wishes = read_request(body)
     fields = {field.name: field for field in served.fields}
-    rows = {tensor.name: _array(tensor, fields.get(tensor.name)) for tensor in request.inputs}
+    rows = {tensor.name: array_of(tensor, fields.get(tensor.name)) for tensor in request.inputs}
     counts = {name: len(tensor) for name, tensor in rows.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise Malformed(f"The inputs disagree about the number of rows: {listed}. Each needs one entry for every row.")
     return ask(served, rows, next(iter(counts.values()), 1), wishes, limits, request.id)
+
+
+def read_request(body: bytes | bytearray) -> tuple[InferRequest, Wishes]:
+    """What a body says, before it is compared with a model. Raises Malformed."""
+    request = decode(_decoder, body)
+    wishes = _wishes(request)
+    names = [tensor.name for tensor in request.inputs]
+    if len(set(names)) < len(names):
+        raise Malformed(f"An input came twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.")
+    return request, wishes
 
 
 def _wishes(request: InferRequest) -> Wishes:
@@ -103,7 +109,7 @@ def _wishes(request: InferRequest) -> Wishes:
     return Wishes([output.name for output in request.outputs] if request.outputs is not None else None, **found)
 
 
-def _array(tensor: Tensor, field: Field | None) -> Any:
+def array_of(tensor: Tensor, field: Field | None) -> Any:
     """The tensor's data as an array (rows, *shape); text, and what may be missing, stays a list."""
     if tensor.datatype not in _READ:
         raise Malformed(
@@ -193,6 +199,8 @@ def write_infer(asked: Ask | AskSeveral, reply: Reply | ReplySeveral) -> bytes:
             told["quantiles"] = ",".join(f"{q:.10g}" for q in one.question.quantiles)
         if its.found is not None and its.found.guarantee:
             told[named(outcome, "guarantee")] = its.found.guarantee
+    if isinstance(reply, Reply) and reply.found is not None and reply.found.report is not None:
+        told |= {"verdict": reply.found.report.verdict.name, "report": str(reply.found.report)}
     parameters = {"level": level, "interval": "equal-tailed", **told}
     if asked.draws:
         parameters |= {"num_samples": asked.draws, "seed": asked.seed}
@@ -207,7 +215,7 @@ def server_metadata(version: str) -> Mapping[str, Any]:
     return {"name": "probinfer", "version": version, "extensions": []}
 
 
-def model_metadata(served: Served | Several) -> Mapping[str, Any]:
+def model_metadata(served: Model) -> Mapping[str, Any]:
     """`GET /v2/models/NAME`."""
     return {
         "name": served.name,
@@ -231,9 +239,10 @@ def _output_metadata(name: str, output: Output, form: Form) -> dict[str, Any]:
 
 def tensor_metadata(field: Field) -> dict[str, Any]:
     """An input; of an integer that picks a level also the range, of a label those that training knew."""
-    found: dict[str, Any] = {"name": field.name, "datatype": DATATYPES[field.dtype], "shape": [-1, *field.shape]}
+    found: dict[str, Any] = {"name": field.name, "datatype": DATATYPES[field.dtype]}
+    found["shape"] = [1 if field.once else -1, *field.shape]
     if field.low is not None:
-        found["parameters"] = {"minimum": field.low, "maximum": field.high}
+        found["parameters"] = {"minimum": field.low, **({"maximum": field.high} if field.high is not None else {})}
     if field.choices:
         found["labels"] = list(field.choices)
     if field.missing:

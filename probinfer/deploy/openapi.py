@@ -2,19 +2,22 @@
 example request was answered by the model. Imports numpy."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from probinfer.deploy.asking import Limits, Reply, ReplySeveral, named
 from probinfer.deploy.fields import Field
+from probinfer.deploy.forecasts import OBSERVED, STEPS, ServedForecaster
 from probinfer.deploy.named_outputs import MEANING, Output
-from probinfer.deploy.open_inference import encode, example_request, model_metadata, read_infer, write_infer
-from probinfer.deploy.records import example_records, read_predict, write_predictions
+from probinfer.deploy.open_inference import encode, model_metadata, write_infer
+from probinfer.deploy.readers import reader_of
+from probinfer.deploy.records import write_predictions
 from probinfer.deploy.refusals import status_of
-from probinfer.deploy.served import Served, Several
+from probinfer.deploy.served import Model, One, Served, Several
 from probinfer.deploy.several import Answers
 from probinfer.errors import PredictionError
+from probinfer.posterior.verdict import Verdict
 from probinfer.predict.interval import Answered
 
 _REFUSED = {
@@ -40,7 +43,7 @@ _ERROR = {
 _DATATYPES = ["BOOL", "BYTES", "FP16", "FP32", "FP64", *(f"{s}INT{b}" for s in ("", "U") for b in (8, 16, 32, 64))]
 
 
-def document(models: Sequence[Served | Several], version: str, limits: Limits, keyed: bool) -> dict[str, Any]:
+def document(models: Sequence[Model], version: str, limits: Limits, keyed: bool) -> dict[str, Any]:
     """The document, OpenAPI 3.1. The models are asked for the examples, so they have to be compiled."""
     paths: dict[str, Any] = {
         "/v2": {"get": _get("The server", {"type": "object"})},
@@ -51,7 +54,7 @@ def document(models: Sequence[Served | Several], version: str, limits: Limits, k
     }
     schemas: dict[str, Any] = {"Error": _ERROR}
     for number, served in enumerate(models):
-        asked = _examples(served, limits)
+        asked, takes = _examples(served, limits), "steps" if isinstance(served, ServedForecaster) else "records"
         schemas |= _schemas(served, limits)
         name = served.name
         metadata = model_metadata(served)
@@ -66,7 +69,7 @@ def document(models: Sequence[Served | Several], version: str, limits: Limits, k
         paths[f"/v2/models/{name}/infer"] = {"post": infer}
         paths[f"{one}/infer"] = {"post": infer}
         predict = _post(
-            f"Ask {name}, records in and out", f"{name}.PredictRequest", f"{name}.Predictions", asked["predict"]
+            f"Ask {name}, {takes} in and records out", f"{name}.PredictRequest", f"{name}.Predictions", asked["predict"]
         )
         feedback = _post(
             f"Report outcomes of {name}: coverage is counted in /metrics", f"{name}.Feedback", f"{name}.Covered", None
@@ -95,16 +98,21 @@ def document(models: Sequence[Served | Several], version: str, limits: Limits, k
     }
 
 
-def _examples(served: Served | Several, limits: Limits) -> dict[str, tuple[Any, Any]]:
-    """Requests and their answers; the answer is an error's text where the model has none for zeros."""
-    records, tensors = example_records(served), example_request(served, (Output.MEAN, Output.LOWER, Output.UPPER))
-    found = {}
+def _examples(served: Model, limits: Limits) -> dict[str, tuple[Any, Any]]:
+    """Requests and their answers; None where the model has none for zeros, or knows no time to come."""
+    reader = reader_of(served)
+    records = reader.example(served, limits.rows)
+    tensors = reader.tensors(served, limits.rows, (Output.MEAN, Output.LOWER, Output.UPPER))
+    found: dict[str, tuple[Any, Any]] = {}
     for name, request, read, write in (
-        ("predict", records, read_predict, write_predictions),
-        ("infer", tensors, read_infer, write_infer),
+        ("predict", records, reader.predict, write_predictions),
+        ("infer", tensors, reader.infer, write_infer),
     ):
-        asked: Any = read(served, encode(request), limits)
-        answer = served.answer([asked.question])[0]
+        try:
+            asked: Any = read(served, encode(request), limits)
+            answer: Any = served.answer([asked.question])[0]
+        except PredictionError as error:
+            answer = error
         if isinstance(answer, Answered | Answers):
             reply = ReplySeveral(answer, None) if isinstance(answer, Answers) else Reply(answer, None)
             found[name] = (request, msgspec.json.decode(write(asked, reply)))
@@ -114,8 +122,17 @@ def _examples(served: Served | Several, limits: Limits) -> dict[str, tuple[Any, 
     return found
 
 
-def _schemas(served: Served | Several, limits: Limits) -> dict[str, Any]:
-    name, parts = served.name, served.parts
+class _Asked(NamedTuple):
+    """How a model is asked: properties of bodies, each of which needs its first; the least and most tensors; schemas
+    that are used there."""
+
+    predict: dict[str, Any]
+    feedback: dict[str, Any]
+    tensors: tuple[int, int]
+    schemas: dict[str, Any]
+
+
+def _rows_asked(served: Served | Several, limits: Limits) -> _Asked:
     properties: dict[str, Any] = {field.name: _input(field, served.raw) for field in served.fields}
     record = {
         "type": "object",
@@ -124,13 +141,44 @@ def _schemas(served: Served | Several, limits: Limits) -> dict[str, Any]:
         "additionalProperties": False,
     }
     rows = {"type": "array", "minItems": 1, "maxItems": limits.rows}
-    came = {part.outcome: _outcome(part) for part in parts.values()}
+    came = {part.outcome: _outcome(part) for part in served.parts.values()}
     labelled: dict[str, Any] = {**record, "properties": {**properties, **came}}
     if isinstance(served, Several):
         labelled["minProperties"] = len(properties) + 1
         labelled["description"] = "a row with those of its outcomes that are known"
     else:
         labelled["required"] = [*properties, *came]
+    return _Asked(
+        predict={"records": {**rows, "items": {"$ref": f"#/components/schemas/{served.name}.Record"}}},
+        feedback={"records": {**rows, "items": labelled}},
+        tensors=(len(properties), len(properties)),
+        schemas={"Record": record},
+    )
+
+
+def _times_asked(served: ServedForecaster, limits: Limits) -> _Asked:
+    most = limits.rows if served.most_steps is None else min(limits.rows, served.most_steps)
+    steps = {"type": "integer", "minimum": 1, "maximum": max(most, 1), "description": "how many times to predict"}
+    motion = served.predictor.motion
+    number: dict[str, Any] = {"type": "integer" if motion.discrete else "number"}
+    if motion.discrete and motion.family is not None:
+        number |= {"minimum": 0, **({"maximum": motion.probabilities - 1} if served.form.classes else {})}
+    inside = _or_null(number) if motion.apart else number
+    event = _or_null(_nested(inside, served.form.event)) if served.form.event else _or_null(number)
+    series = {"type": "array", "items": event, "maxItems": limits.rows}
+    observed = {**series, "description": "what came after what the artifact has seen; null where nothing came"}
+    y = {**series, "minItems": 1, "maxItems": max(most, 1), "description": "what came after that"}
+    return _Asked(
+        predict={STEPS: steps, OBSERVED: _or_null(observed)},
+        feedback={"y": y, OBSERVED: _or_null(observed)},
+        tensors=(1, 2),
+        schemas={},
+    )
+
+
+def _schemas(served: Model, limits: Limits) -> dict[str, Any]:
+    name, parts = served.name, served.parts
+    asked = _times_asked(served, limits) if isinstance(served, ServedForecaster) else _rows_asked(served, limits)
     names = [named(outcome, output.value) for outcome, part in parts.items() for output in part.outputs]
     outputs = {"type": "string", "enum": names}
     quantiles = {"type": "array", "minItems": 1, "maxItems": 100, "items": _LEVEL}
@@ -138,10 +186,10 @@ def _schemas(served: Served | Several, limits: Limits) -> dict[str, Any]:
     seed = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
     predict = {
         "type": "object",
-        "required": ["records"],
+        "required": [next(iter(asked.predict))],
         "additionalProperties": False,
         "properties": {
-            "records": {**rows, "items": {"$ref": f"#/components/schemas/{name}.Record"}},
+            **asked.predict,
             "level": _or_null({**_LEVEL, "default": 0.9}),
             "quantiles": _or_null(quantiles),
             "outputs": _or_null({"type": "array", "minItems": 1, "items": outputs}),
@@ -174,12 +222,13 @@ def _schemas(served: Served | Several, limits: Limits) -> dict[str, Any]:
     }
     wanted: dict[str, Any] = {"type": "object", "required": ["name"]}
     wanted["properties"] = {"name": outputs, "parameters": _or_null(parameters)}
+    least, most = asked.tensors
     infer = {
         "type": "object",
         "required": ["inputs"],
         "properties": {
             "id": {"type": ["string", "null"]},
-            "inputs": {"type": "array", "minItems": len(properties), "maxItems": len(properties), "items": tensor},
+            "inputs": {"type": "array", "minItems": least, "maxItems": most, "items": tensor},
             "outputs": _or_null({"type": "array", "minItems": 1, "items": wanted}),
             "parameters": _or_null(parameters),
         },
@@ -197,6 +246,10 @@ def _schemas(served: Served | Several, limits: Limits) -> dict[str, Any]:
     }
     told: dict[str, Any] = {"outcome": {"type": "string"}, "guarantee": {"type": "string"}}
     told["classes"] = {"type": "array", "items": {"type": "string"}}
+    each = "time" if isinstance(served, ServedForecaster) else "record"
+    if isinstance(served, ServedForecaster):
+        told["verdict"] = {"enum": [verdict.name for verdict in Verdict]}
+        told["report"] = {"type": "string", "description": "how far the forecast can be trusted, and what to do"}
     row: dict[str, Any] = {}
     inside: dict[str, Any] = {"type": "array"}
     if isinstance(served, Several):
@@ -218,7 +271,7 @@ def _schemas(served: Served | Several, limits: Limits) -> dict[str, Any]:
             "predictions": {
                 "type": "array",
                 "items": row,
-                "description": "one object for each record; a number that is not finite is null",
+                "description": f"one object for each {each}; a number that is not finite is null",
             },
         },
     }
@@ -229,23 +282,23 @@ def _schemas(served: Served | Several, limits: Limits) -> dict[str, Any]:
     }
     feedback = {
         "type": "object",
-        "required": ["records"],
+        "required": [next(iter(asked.feedback))],
         "additionalProperties": False,
-        "properties": {"records": {**rows, "items": labelled}, "level": _or_null({**_LEVEL, "default": 0.9})},
+        "properties": {**asked.feedback, "level": _or_null({**_LEVEL, "default": 0.9})},
     }
     made = {
-        "Record": record, "PredictRequest": predict, "Predictions": predictions, "Feedback": feedback,
+        **asked.schemas, "PredictRequest": predict, "Predictions": predictions, "Feedback": feedback,
         "Covered": covered, "InferRequest": infer, "InferResponse": answer,
     }  # fmt: skip
     return {f"{name}.{key}": schema for key, schema in made.items()}
 
 
-def _outcome(served: Served) -> dict[str, Any]:
+def _outcome(served: One) -> dict[str, Any]:
     """What came of it, as records report it."""
     return {"enum": list(served.form.labels)} if served.form.labels else _nested(_NUMBER, served.form.event)
 
 
-def _numbers(served: Served) -> dict[str, Any]:
+def _numbers(served: One) -> dict[str, Any]:
     """What is answered about it."""
     numbers = {output.value: {"description": MEANING[output]} for output in served.outputs}
     return {"type": "object", "properties": numbers}

@@ -12,10 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from probinfer.deploy.fields import Field
+from probinfer.deploy.forecasts import ServedForecaster
 from probinfer.deploy.open_inference import tensor_metadata
-from probinfer.deploy.records import example_records
-from probinfer.deploy.served import Served, Several
+from probinfer.deploy.readers import reader_of
+from probinfer.deploy.served import Model, One, Several
 
+_STEPS = 12  # of a forecast, at first
 ASSETS = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
@@ -39,9 +41,14 @@ async def asset(request: Request) -> Response:
     return Response(content, media_type=kind, headers={**_SAFE, "etag": tag})
 
 
-def described(served: Served | Several, problem: str | None) -> dict[str, Any]:
+def described(served: Model, problem: str | None) -> dict[str, Any]:
     """What the page, or another client, needs to know of a model to ask it."""
-    if isinstance(served, Several):
+    example, verdict = reader_of(served).example(served, _STEPS), served.predictor.about.get("verdict", "unknown")
+    said: dict[str, Any]
+    if isinstance(served, ServedForecaster):
+        verdict = served.predictor.report.verdict.name
+        said = {**_said(served), "time": served.predictor.time, "report": str(served.predictor.report)}
+    elif isinstance(served, Several):
         said = {"outcomes": [{"name": outcome, **_said(part)} for outcome, part in served.parts.items()]}
     else:
         said = _said(served)
@@ -50,14 +57,14 @@ def described(served: Served | Several, problem: str | None) -> dict[str, Any]:
         "version": served.version,
         **said,
         "inputs": [_described(field) for field in served.fields],
-        "example": example_records(served)["records"][0],
-        "verdict": str(served.predictor.about.get("verdict", "unknown")),
+        "example": example if isinstance(served, ServedForecaster) else example["records"][0],
+        "verdict": str(verdict),
         "card": served.card,
         "refused": problem is not None,
     }
 
 
-def _said(served: Served) -> dict[str, Any]:
+def _said(served: One) -> dict[str, Any]:
     return {
         "outcome": served.outcome,
         "event": list(served.form.event),

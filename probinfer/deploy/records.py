@@ -11,11 +11,12 @@ import numpy as np
 
 from probinfer.deploy.asking import Ask, AskSeveral, Limits, Reply, ReplySeveral, Wishes, ask
 from probinfer.deploy.fields import refuse_booleans, refuse_nested
+from probinfer.deploy.forecasts import TimesQuestion
 from probinfer.deploy.named_outputs import Output, values
 from probinfer.deploy.open_inference import decode, encode
 from probinfer.deploy.refusals import Malformed
-from probinfer.deploy.served import Served, Several
-from probinfer.deploy.several import Questions
+from probinfer.deploy.served import Model, Served, Several
+from probinfer.deploy.several import Asked, Questions
 from probinfer.errors import PredictionError
 from probinfer.predict.rows import plain_numbers
 from probinfer.predict.together import Question
@@ -41,18 +42,18 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 class Came(NamedTuple):
     """What came of one outcome: whose it is ("" where there is one alone), in which of the rows, what is asked of them,
-    and what came, (rows, *event)."""
+    and what came, (rows, *event), NaN where nothing did."""
 
     outcome: str
     rows: Sequence[int]
-    question: Question
+    question: Question | TimesQuestion
     values: np.ndarray
 
     @property
-    def batched(self) -> Question | Questions:
+    def batched(self) -> Asked:
         """The question as the batcher takes it, asked again."""
         again = self.question._replace(again=True)
-        return Questions({self.outcome: again}) if self.outcome else again
+        return Questions({self.outcome: again}) if self.outcome and isinstance(again, Question) else again
 
 
 _predict = msgspec.json.Decoder(PredictRequest)
@@ -110,8 +111,9 @@ def _outcomes(served: Served, values: list[Any]) -> np.ndarray:
     return came
 
 
-def write_covered(served: Served | Several, found: Sequence[Came], inside: Sequence[np.ndarray]) -> bytes:
-    """The answer as a body: whether each outcome lay in its interval, in the order of the records."""
+def write_covered(served: Model, found: Sequence[Came], inside: Sequence[np.ndarray]) -> bytes:
+    """The answer as a body: whether each outcome lay in its interval, in the order of the records; null for one that
+    did not come."""
     body = {"model": served.name, "version": served.version, "level": found[0].question.level}
     if isinstance(served, Several):
         covered: list[dict[str, Any]] = [{} for _ in range(1 + max(came.rows[-1] for came in found))]
@@ -119,7 +121,9 @@ def write_covered(served: Served | Several, found: Sequence[Came], inside: Seque
             for number, value in zip(came.rows, within.tolist(), strict=True):
                 covered[number][came.outcome] = value
         return encode({**body, "covered": covered})
-    return encode({**body, "covered": inside[0].tolist()})
+    each = inside[0].astype(object)
+    each[~np.isfinite(found[0].values)] = None
+    return encode({**body, "covered": each.tolist()})
 
 
 def _refuse_booleans(served: Served | Several, columns: Mapping[str, Any], body: bytes | bytearray) -> None:
@@ -178,6 +182,8 @@ def _told(asked: Ask, reply: Reply) -> dict[str, Any]:
         told["classes"] = list(asked.served.form.labels)
     if reply.found is not None and reply.found.guarantee:
         told["guarantee"] = reply.found.guarantee
+    if reply.found is not None and reply.found.report is not None:
+        told |= {"verdict": reply.found.report.verdict.name, "report": str(reply.found.report)}
     return told
 
 

@@ -1,7 +1,7 @@
 """A predictor as a server holds it: loaded, known by name and version, ready for questions. Imports numpy.
 
-`Served` answers about one outcome, `Several` about all outcomes of a `JointPredictor`; `parts` are the outcomes of
-either, by name, and of one outcome that name is "".
+`Served` answers about one outcome, `Several` about all outcomes of a `JointPredictor`; a forecaster is a
+`ServedForecaster` (`forecasts`). `parts` are the outcomes of each, by name, and of one outcome that name is "".
 """
 
 import functools
@@ -17,15 +17,16 @@ import numpy as np
 
 from probinfer.deploy.answerer import Answerer, PointAnswers, PosteriorAnswers
 from probinfer.deploy.fields import Field, fields_of, fields_together, group_name, refuse_nested
+from probinfer.deploy.forecasts import ServedForecaster, served_forecaster
 from probinfer.deploy.named_outputs import Form, Output, offered
 from probinfer.deploy.several import Answers, Questions, SeveralAnswers
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.predict.artifact import MANIFEST, card
+from probinfer.predict.forecaster import Forecaster
 from probinfer.predict.interval import Answered, probability, take_groups
 from probinfer.predict.joint import JointPredictor
 from probinfer.predict.point import PointPredictor
-from probinfer.predict.predictor import Predictor
-from probinfer.predict.predictor import load_row_predictor as load_predictor
+from probinfer.predict.predictor import Predictor, load_predictor
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
 from probinfer.predict.together import Question
 
@@ -167,9 +168,13 @@ class Several:
         return {field.name: field.examples(rows) for field in self.fields}
 
 
-def load(name: str, path: Path) -> Served | Several:
-    """Load a predictor from its folder: of several outcomes all, or the one that the name ends in, as in
-    `persons.height`.
+type One = Served | ServedForecaster
+type Model = One | Several
+
+
+def load(name: str, path: Path) -> Model:
+    """Load a predictor or a forecaster from its folder: of several outcomes all, or the one that the name ends in, as
+    in `persons.height`.
 
     Raises ArtifactError as `load_predictor` does, also where the folder changes meanwhile, for a point model of numbers
     that is not calibrated, for several outcomes that take different things under the same name, and for a name that
@@ -180,6 +185,8 @@ def load(name: str, path: Path) -> Served | Several:
     text = card(path)
     if version_of(path) != version:
         raise ArtifactError(f"{path} changed while it was read; read it again.")
+    if isinstance(predictor, Forecaster):
+        return served_forecaster(name, path, version, predictor, text)
     if not isinstance(predictor, JointPredictor):
         return _one(name, path, version, predictor, text)
     named = [outcome for outcome in predictor.outcomes if name.endswith(f".{outcome}")]

@@ -21,7 +21,7 @@ class ServeSettings:
     max_wait_ms       how long a call waits for more rows to come; 0 takes what is there
     max_queue         most rows waiting; more are refused with 429
     max_body          most bytes of a request's body
-    max_rows          most rows of a request
+    max_rows          most rows of a request; of a forecaster most steps, and most observations
     max_samples       most predictive draws of each row
     timeout           seconds until a request is answered with 504
     body_timeout      seconds until a request's headers, and then its body, must have come

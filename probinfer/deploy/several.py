@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probinfer.deploy.answerer import PosteriorAnswers
+from probinfer.deploy.forecasts import TimesQuestion
 from probinfer.errors import PredictionError
 from probinfer.predict.interval import Answered
 from probinfer.predict.together import Question
@@ -45,7 +46,7 @@ class Answers(NamedTuple):
         return next(iter(self.parts.values())).lower
 
 
-type Asked = Question | Questions
+type Asked = Question | Questions | TimesQuestion
 type Answer = Answered | Answers
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probinfer.deploy.meter import WATCHED, Meter, labels
-from probinfer.deploy.served import Served
+from probinfer.deploy.served import One, Served
 from probinfer.errors import ProbinferError
 from probinfer.predict.engine import Engine
 from probinfer.predict.interval import Answered, is_classes
@@ -34,7 +34,7 @@ class Watch:
     def __init__(self, meter: Meter, model: str, workers: int = 1, outcome: str = "") -> None:
         self._meter, self._model, self._workers = meter, model, workers
         self._of = labels(model, outcome)
-        self._served: Served | None = None
+        self._served: One | None = None
         self._monitor: Monitor | None = None
         self._engine: Engine | None = None
         self._rows: deque[tuple[Question, Answered, int]] = deque()
@@ -48,11 +48,11 @@ class Watch:
         """There is something to look at."""
         return bool(self._rows or self._outcomes)
 
-    def of(self, served: Served) -> bool:
+    def of(self, served: One) -> bool:
         """Whether this is the version that is watched."""
         return served is self._served
 
-    def begin(self, served: Served) -> None:
+    def begin(self, served: One) -> None:
         """Watch this version from now on. A monitor that cannot be read is told in the log, and the model served."""
         self._served, self._monitor, self._engine = served, None, None
         if served.predictor.about.get("monitor") is not None:
@@ -93,7 +93,7 @@ class Watch:
         self._room[1] -= len(outcomes)
         self._outcomes.append((question, found, outcomes))
 
-    def look(self, served: Served) -> None:
+    def look(self, served: One) -> None:
         """Have the monitor look at what waits, of this version. Takes milliseconds, and the first outcomes a
         compilation: not for the event loop's thread."""
         if served is not self._served:
@@ -125,7 +125,7 @@ class Watch:
 
     def _placed(self, question: Question, found: Answered, came: np.ndarray) -> tuple[np.ndarray, ...]:
         """P(Y < y), P(Y <= y) and whether y is inside, of every outcome y."""
-        assert self._served is not None
+        assert isinstance(self._served, Served)
         assert self._engine is not None
         if is_classes(self._served.predictor.program):
             codes, number = came.astype(int), np.arange(len(came))

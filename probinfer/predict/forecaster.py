@@ -15,12 +15,12 @@ from probinfer.posterior.verdict import Verdict
 from probinfer.predict.interval import probabilities, probabilities_of, probability
 from probinfer.predict.kind import Interval
 from probinfer.predict.motion import Motion
+from probinfer.predict.outlook import look_ahead, no_numbers, paths_for
 from probinfer.predict.predictor import check_posterior, provenance, refuse_unreliable
 from probinfer.predict.series_answer import answer
 from probinfer.predict.series_prediction import SeriesPrediction
 from probinfer.predict.series_rows import check_horizon, read_observations
 from probinfer.predict.standing import Standing, Use, follow, judge, mover_of, words_of_time
-from probinfer.predict.step_summary import summarise
 from probinfer.predict.weights import Weights
 
 if TYPE_CHECKING:
@@ -165,17 +165,9 @@ class Forecaster:
             raise PredictionError(
                 "Interval.HDI is for observations of a continuous law with a closed form. Ask for Interval.ETI."
             )
-        motion, first = self.motion, self.time
-        check_horizon(motion, first, steps)
         levels, words = np.array([*probabilities_of(interval, level), *wanted]), key_words(seed)
-        mover, weights, found = mover_of(motion), self.standing.weights, []
-        state = mover.scatter(motion, self.standing.state, words_of_time(words, Use.PREDICT, -1))
-        for time in range(first, first + steps):
-            state, outcomes = mover.ahead(motion, state, time, words_of_time(words, Use.PREDICT, time))
-            found.append(summarise(motion, outcomes, weights, levels, level if hdi else None))
-            if not found[-1].defined.all():
-                raise _no_numbers(time, first)
-        return answer(motion, found, first, level, wanted if quantiles is not None else None, interval)
+        found = [*look_ahead(self.motion, self.standing, steps, levels, words, level if hdi else None)]
+        return answer(self.motion, found, self.time, level, wanted if quantiles is not None else None, interval)
 
     def observe(self, y: Any) -> Self:
         """A new forecaster that has seen what came since: the next observations, in their order.
@@ -206,17 +198,17 @@ class Forecaster:
         words = key_words(seed)
         generator = np.random.default_rng([*words.tolist(), Use.SAMPLE.value])
         weights = Weights(np.maximum(self.standing.weights, 1e-300), 0.0)
-        chosen = generator.permutation(weights.pick(draws, generator.random()))
+        chosen = np.resize(generator.permutation(weights.pick(draws, generator.random())), paths_for(draws))
         mover, found = mover_of(motion), []
         states = mover.pick(motion, self.standing.state, chosen, words_of_time(words, Use.SAMPLE, -1))
         for time in range(first, first + steps):
             states, y = mover.simulate(motion, states, chosen, time, words_of_time(words, Use.SAMPLE, time))
-            found.append(y)
+            found.append(y[:draws])
         values = np.stack(found, axis=1)
         held = np.abs(values) < 2.0**63 if motion.discrete else np.isfinite(values)
         known = held.all(axis=(0, *range(2, held.ndim)))
         if not known.all():
-            raise _no_numbers(first + int(np.argmin(known)), first, "2**63" if motion.discrete else "1e308")
+            raise no_numbers(first + int(np.argmin(known)), first, "2**63" if motion.discrete else "1e308")
         return values.astype(np.int64) if motion.discrete else values
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -242,11 +234,3 @@ class Forecaster:
         series = read_observations(y, self.motion)
         check_horizon(self.motion, self.time, len(series.values))
         return follow(self.motion, self.standing, series)
-
-
-def _no_numbers(time: int, first: int, most: str = "1e308") -> PredictionError:
-    """Of a time at which what is forecast is no number."""
-    return PredictionError(
-        f"At time {time}, {time - first + 1} ahead, the model's laws are not numbers, or go beyond {most}, for some "
-        "draws of the parameters. Look for a state that runs away, or a scale that can be below 0."
-    )

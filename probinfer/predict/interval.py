@@ -5,7 +5,7 @@ Calibrating is here too, since it is the same question asked backwards: where di
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,12 +21,17 @@ from probinfer.predict.rows import content_hashes, read_outcomes, read_rows, tak
 from probinfer.predict.shortest import ends_of
 from probinfer.predict.training import refuse_training_rows
 
+if TYPE_CHECKING:
+    from probinfer.posterior.states_report import StatesReport
+
 _TIE = 1e-12
 _FEW_CLASSES = 4
 
 
 class Answered(NamedTuple):
-    """The rows' summaries, with what else a prediction says; each array (rows, *event), quantiles (…, levels)."""
+    """The rows' summaries, with what else a prediction says; each array (rows, *event), quantiles (…, levels).
+
+    Of a forecast the rows are times: `times` are their numbers, and `report` says how far it can be trusted."""
 
     answer: Answer
     lower: np.ndarray
@@ -35,6 +40,8 @@ class Answered(NamedTuple):
     sets: np.ndarray | None = None
     calibration_rows: np.ndarray | None = None
     guarantee: str | None = None
+    times: np.ndarray | None = None
+    report: "StatesReport | None" = None
 
 
 def answer_with_interval(

@@ -59,11 +59,16 @@ def fingerprint(program: Program) -> str:
     ]  # fmt: skip
     found.update(repr(words).encode())
     for role, exported in sorted(program.programs.items()):
-        within: Any = getattr(exported, "exported", exported)  # a transformed outcome wraps it
-        found.update(f"{role} {within.in_tree} {within.in_avals} {_WHERE.sub('', within.mlir_module())}".encode())
+        found.update(f"{role} {program_words(exported)}".encode())
     if weights is not None:
         found.update(repr(weights.mean_error).encode() + np.ascontiguousarray(weights.values).tobytes())
     return found.hexdigest()
+
+
+def program_words(exported: Any) -> str:
+    """All that an exported program is, but for the lines of the script that it is from."""
+    within: Any = getattr(exported, "exported", exported)  # a transformed outcome wraps it
+    return f"{within.in_tree} {within.in_avals} {_WHERE.sub('', within.mlir_module())}"
 
 
 def lowered(function: partial, arguments: tuple, identity: str) -> Any:

@@ -1,7 +1,7 @@
 """What a forecaster computes from: how the states of each posterior draw move and are seen. Imports jax only."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
@@ -47,7 +47,7 @@ class Motion:
     apart: bool
     horizon: int | None
     _compiled: dict[Any, Any] = field(default_factory=dict, repr=False)
-    _lock: Lock = field(default_factory=Lock, repr=False)
+    _turns: dict[Any, Lock] = field(default_factory=dict, repr=False)
 
     @property
     def linear(self) -> bool:
@@ -65,6 +65,10 @@ class Motion:
         with jax.enable_x64(True):
             return {name: jax.device_put(values) for name, values in self.draws.items()}
 
+    def lent(self, other: "Motion") -> "Motion":
+        """The same, but it uses what `other`, of the same `outlook.fingerprint`, has compiled and will compile."""
+        return replace(self, _compiled=other._compiled, _turns=other._turns)
+
     def call(self, function: Callable, *arguments: Any, **fixed: Any) -> Any:
         """`function(self, *arguments, **fixed)` compiled for arguments of these shapes and kept, in double precision.
         NumPy arrays in, NumPy arrays out. fixed: whole numbers that shapes come from."""
@@ -72,7 +76,7 @@ class Motion:
             arguments = jax.tree.map(jax.numpy.asarray, arguments)
             leaves, structure = jax.tree.flatten(arguments)
             key = (function, *fixed.items(), structure, *((leaf.shape, leaf.dtype.name) for leaf in leaves))
-            with self._lock:
+            with self._turns.setdefault(key, Lock()):
                 if key not in self._compiled:
                     with kept_programs():
                         lowered = jax.jit(lambda *given: function(self, *given, **fixed)).lower(*arguments)

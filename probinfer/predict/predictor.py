@@ -540,8 +540,9 @@ def load_row_predictor(path: str | os.PathLike[str]) -> Any:
     check_path(path)
     if "series" in sections(path):
         raise PredictionError(
-            f"{path} holds a forecaster, which predicts times, not rows: pi.load_predictor(path).predict(steps=12). It "
-            "can be neither scored over a table nor served nor exported."
+            f"{path} holds a forecaster, which predicts times, not rows, so there is no table to score and nothing to "
+            "export. For a table of what comes, pi.load_predictor(path).predict(steps=12).to_frame(); over HTTP, "
+            f"probinfer serve {path}."
         )
     return load_predictor(path)
 

@@ -6,7 +6,6 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
 from probinfer.model.series import Series
 from probinfer.posterior.states_report import ESS_BAD, ESS_DOUBTFUL, StatesReport
@@ -78,7 +77,7 @@ def follow(motion: Motion, standing: Standing, series: Series) -> tuple[Standing
     for row, (y, observed) in enumerate(zip(*series, strict=True)):
         seen = mover.observe(motion, now.state, now.time, y, observed, words_of_time(now.words, Use.FOLLOW, now.time))
         gained = now.log_weights + np.nan_to_num(seen.log_density, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-        scores[row] = logsumexp(gained)
+        scores[row] = _log_sum(gained)
         alive = bool(np.isfinite(scores[row]))
         after = gained - scores[row] if alive else now.log_weights
         now = replace(now, time=now.time + 1, state=seen.state, log_weights=after)
@@ -86,6 +85,12 @@ def follow(motion: Motion, standing: Standing, series: Series) -> tuple[Standing
         if ess is not None and (now.ess is None or ess < now.ess):
             now = replace(now, ess=ess, worst=now.time - 1)
     return now, scores
+
+
+def _log_sum(logs: np.ndarray) -> float:
+    """log sum exp(logs): SciPy's takes as long to import as all that a server needs besides."""
+    most = float(np.max(logs))
+    return most + float(np.log(np.sum(np.exp(logs - most)))) if np.isfinite(most) else most
 
 
 def judge(standing: Standing, about: Mapping[str, Any]) -> StatesReport:

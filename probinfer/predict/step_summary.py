@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.predict import mixture
+from probinfer.predict.family import Support
 from probinfer.predict.motion import Motion, Outcomes
 from probinfer.predict.shortest import shortest
 from probinfer.predict.weights import Weights
 
-_WIDTH = 4  # quantiles are computed in multiples of so many
+WIDTHS = (4, 8)  # so many quantiles are computed at once: few shapes, as each is compiled
 
 
 class Summary(NamedTuple):
@@ -52,14 +53,37 @@ def summarise(
     """Summaries of the observations of one time. weights (S,), of the draws. shortest_of: level of that interval."""
     if outcomes.drawn is not None:
         return _of_draws(motion, outcomes.drawn, weights, levels)
-    count = len(levels)
-    levels = np.concatenate([levels, np.full(-count % _WIDTH, 0.5)])  # few shapes, as each is compiled
+    parts = []
+    for start in range(0, len(levels), WIDTHS[-1]):
+        piece = levels[start : start + WIDTHS[-1]]
+        width = next(width for width in WIDTHS if len(piece) <= width)
+        wider = np.concatenate([piece, np.full(width - len(piece), 0.5)])
+        found = _in_shape(motion, outcomes, weights, wider, shortest_of)
+        parts.append(found._replace(quantiles=found.quantiles[:, : len(piece)]))
+    return parts[0]._replace(quantiles=np.concatenate([part.quantiles for part in parts], axis=1))
+
+
+def _in_shape(
+    motion: Motion, outcomes: Outcomes, weights: np.ndarray, levels: np.ndarray, shortest_of: float | None
+) -> Summary:
     level = 0.0 if shortest_of is None else shortest_of
     kind = {"hdi": int(shortest_of is not None)}
     found = motion.call(_of_family, outcomes.parameters, weights, levels, level, search=0, **kind)
     if motion.discrete and np.any(found.quantiles < 0):  # counts beyond the sums
         found = motion.call(_of_family, outcomes.parameters, weights, levels, level, search=1, **kind)
-    return found._replace(quantiles=found.quantiles[:, :count])
+    return found
+
+
+def compile_summaries(motion: Motion, outcomes: Outcomes, weights: np.ndarray) -> None:
+    """Compile what `summarise` needs for outcomes of these shapes, but for the shortest interval."""
+    if outcomes.drawn is not None:
+        _of_draws(motion, outcomes.drawn, weights, np.array([0.5]))
+        return
+    counts = motion.family is not None and motion.family.support is Support.COUNT
+    for width in WIDTHS:
+        for search in (0, 1) if counts else (0,):
+            levels = np.full(width, 0.5)
+            motion.call(_of_family, outcomes.parameters, weights, levels, 0.0, search=search, hdi=0)
 
 
 def _of_family(

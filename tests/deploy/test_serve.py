@@ -262,6 +262,11 @@ WRONG = {
     "infinity": (b'{"records": [{"x": -Infinity}]}', 400, "JSON has no NaN"),
     "too large a number": (b'{"records": [{"x": 1e999}]}', 400, "out of range"),
     "deep": (b'{"records": [{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}]}", 400, "nested too deeply"),
+    "a deep boolean": (
+        b'{"records": [{"x": ' + b"[" * 5_000 + b"true" + b"]" * 5_000 + b"}]}",
+        422,
+        "x is true or false",
+    ),
     "a list": (b'[{"x": 1}]', 400, "Expected `object`, got `array`"),
     "no records": (b"{}", 400, "missing required field `records`"),
     "empty": (b'{"records": []}', 400, "No rows came"),

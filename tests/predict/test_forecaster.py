@@ -18,7 +18,7 @@ from scipy import stats
 import probinfer as pi
 from probinfer.mlflow import save_model
 from probinfer.model.series import Series
-from probinfer.predict import particle_motion
+from probinfer.predict import outlook, particle_motion
 from probinfer.predict.artifact import card
 from probinfer.predict.motion_programs import motion_of
 from probinfer.predict.predictor import load_row_predictor
@@ -112,6 +112,17 @@ def test_a_linear_forecast_is_the_mixture_of_those_by_hand(exact):
     assert list(found.columns())[:3] == ["time", "mean", "sd"]
     one = exact.predict(1, level=0.8, quantiles=LEVELS)
     np.testing.assert_array_equal(one.quantiles, found.quantiles[:1])
+
+
+def test_many_quantiles_and_few_futures_are_computed_in_few_shapes_and_are_the_same(exact, monkeypatch):
+    levels = np.linspace(0.05, 0.95, 11)
+    found = exact.predict(2, quantiles=levels).quantiles
+    for number in (0, 5, 10):
+        np.testing.assert_allclose(found[:, number], exact.predict(2, quantiles=(levels[number],)).quantiles[:, 0])
+    padded = exact.sample(2, draws=5, seed=1)
+    assert padded.shape == (5, 2)
+    monkeypatch.setattr(outlook, "_PATHS", ())
+    np.testing.assert_allclose(exact.sample(2, draws=5, seed=1), padded, rtol=1e-12)
 
 
 def test_scores_and_weights_are_those_of_the_filter_by_hand(exact):

@@ -77,12 +77,40 @@ function field(input, place) {
   return element("label", { class: "field" }, label, control, ...(known ? [known] : []));
 }
 
+// A forecaster is asked for so many times, and told what came since.
+function times() {
+  const range = model.inputs[0].parameters, event = model.event.length;
+  const steps = element("input", { id: "steps", type: "number", step: "1", min: "1", value: model.example.steps, required: "" });
+  if (range.maximum !== undefined) steps.max = range.maximum;
+  const observed = element("textarea", { id: "observed", rows: "3", placeholder: event ? "1.2, 3.4" : "1.2, , 3.4" });
+  const hint = `${event ? "a line for each time, " : ""}from time ${model.time} on; empty: nothing came`;
+  return [
+    element("label", { class: "field" }, element("span", {}, "steps"), steps),
+    element("label", { class: "field" }, element("span", {}, "observed since", element("small", {}, hint)), observed),
+  ];
+}
+
+function number(word) {
+  const text = word.trim();
+  if (text === "" || text === "null") return null;
+  return Number.isNaN(Number(text)) ? text : Number(text);  // the server says what is wrong with a text
+}
+
+function came(text) {
+  if (!text.trim()) return [];
+  if (!model.event.length) return text.trim().split(/[\n,;]/).map(number);
+  return text.replace(/\n+$/, "").split("\n").map((line) => (line.trim() ? line.split(/[,;]/).map(number) : null));
+}
+
 function show(name) {
   model = models.find((one) => one.name === name);
   at("about").textContent = `${model.name} · ${(model.outcomes ?? [model]).map((one) => one.outcome).join(", ")} · ${model.verdict.startsWith("none") ? "a point model" : `verdict ${model.verdict}`} · version ${model.version}`
     + (model.refused ? " · the folder's present content was refused" : "");
   at("card").textContent = model.card;
-  at("inputs").replaceChildren(...model.inputs.flatMap((input) => places(input.shape).map((place) => field(input, place))));
+  const forecasts = model.time !== undefined;
+  at("what").textContent = forecasts ? "Times to come" : "A row";
+  at("inputs").replaceChildren(...(forecasts ? times()
+    : model.inputs.flatMap((input) => places(input.shape).map((place) => field(input, place)))));
   if (!model.inputs.length) at("inputs").append("The model's rows need no inputs.");
   ask();
 }
@@ -156,8 +184,63 @@ function interval(parts) {
   return svg;
 }
 
+// A column for each time: the bands of its quantiles, the ends of its interval, its mean.
+function columns(rows, place, level) {
+  const width = 560, height = 240, left = 56, right = 8, top = 10, bottom = 24;
+  const parts = rows.map((row) => split(model, row).find((part) => String(part.place) === String(place)));
+  const ends = parts.flatMap((part) => [part.lower, part.upper, part.mean, ...Object.values(part.quantiles)]);
+  const known = ends.filter((value) => typeof value === "number");
+  let low = Math.min(...known), high = Math.max(...known);
+  if (!(high > low)) { low -= 1; high += 1; }
+  const step = (width - left - right) / rows.length;
+  const x = (column) => left + column * step;
+  const y = (value) => top + (high - value) / (high - low) * (height - top - bottom);
+  const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  svg.append(element("title", {}, `what comes, and its ${short(100 * level)}% intervals, over time`));
+  for (const value of [low, (low + high) / 2, high]) {
+    svg.append(element("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "axis" }));
+    svg.append(element("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end", class: "faint" }, short(value)));
+  }
+  const every = Math.ceil(rows.length / 12);
+  parts.forEach((part, column) => {
+    for (const [from, to, opacity] of BANDS) {
+      const [a, b] = [part.quantiles[from], part.quantiles[to]];
+      if (typeof a !== "number" || typeof b !== "number") continue;
+      svg.append(element("rect", { x: x(column), y: y(b), width: step, height: Math.max(0.5, y(a) - y(b)), class: "band", "fill-opacity": opacity }));
+    }
+    for (const value of [part.lower, part.upper]) {
+      if (typeof value !== "number") continue;
+      svg.append(element("line", { x1: x(column), x2: x(column + 1), y1: y(value), y2: y(value), class: "end" }));
+    }
+    if (typeof part.mean === "number") {
+      svg.append(element("circle", { cx: x(column + 0.5), cy: y(part.mean), r: Math.min(3.5, step / 2), class: "mean" }));
+    }
+    if (column % every === 0) {
+      svg.append(element("text", { x: x(column + 0.5), y: height - 6, "text-anchor": "middle", class: "faint" }, rows[column].time));
+    }
+  });
+  return svg;
+}
+
+function forecast(content) {
+  const rows = content.predictions, percent = short(100 * content.level);
+  const heads = ["time", "mean", `${percent}% from`, "to", "sd", "of it epistemic"];
+  const names = ["time", "mean", "lower", "upper", "sd", "epistemic_sd"];
+  if (model.classes) { heads.splice(1, 0, "most probable", "probabilities"); names.splice(1, 0, "most_probable", "probabilities"); }
+  const line = (cells, tag) => element("tr", {}, ...cells.map((cell) => element(tag, {}, cell)));
+  return element("article", { "data-outcome": model.outcome },
+    element("h2", {}, `Forecast of ${model.outcome} from time ${rows[0].time} on`),
+    ...places(model.event).flatMap((place) => [
+      ...(place.length ? [element("p", {}, `${model.outcome}[${place.join(",")}]`)] : []), columns(rows, place, content.level),
+    ]),
+    element("p", { class: "guarantee report" }, content.report),
+    element("table", { class: "times" }, line(heads, "th"),
+      ...rows.map((row) => line(names.map((name) => flat(row[name])), "td"))));
+}
+
 function split(outcome, answer) {
   return places(outcome.event).map((place) => ({
+    place,
     lower: entry(answer.lower, place),
     upper: entry(answer.upper, place),
     mean: entry(answer.mean, place),
@@ -193,6 +276,7 @@ function drawn(outcome, answer, level, guarantee) {
 }
 
 function draw(content) {
+  if (model.time !== undefined) { at("answer").replaceChildren(forecast(content)); return; }
   const answer = content.predictions[0];
   at("answer").replaceChildren(...(model.outcomes
     ? model.outcomes.map((outcome) => drawn(outcome, answer[outcome.name], content.level, content.guarantee?.[outcome.name]))
@@ -200,7 +284,7 @@ function draw(content) {
 }
 
 function wanted(outcome) {
-  const names = ["mean", "sd", "lower", "upper", "epistemic_sd", "aleatoric_sd", "mcse", "quantiles"];
+  const names = ["time", "mean", "sd", "lower", "upper", "epistemic_sd", "aleatoric_sd", "mcse", "quantiles"];
   if (outcome.classes) names.push("probabilities", "most_probable", "in_set");
   return names.filter((output) => outcome.outputs.includes(output));
 }
@@ -212,7 +296,9 @@ async function ask() {
   try {
     const outputs = model.outcomes
       ? model.outcomes.flatMap((outcome) => wanted(outcome).map((output) => `${outcome.name}.${output}`)) : wanted(model);
-    const body = { records: [record()], level: Number(at("level").value) };
+    const body = model.time === undefined ? { records: [record()] }
+      : { steps: Number(at("steps").value), observed: came(at("observed").value) };
+    body.level = Number(at("level").value);
     const path = `/predict/${encodeURIComponent(model.name)}`;
     const plain = outputs.filter((output) => !output.endsWith("quantiles"));
     try {
