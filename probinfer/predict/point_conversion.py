@@ -98,7 +98,7 @@ def _estimator(model: Any, width: int, classes: bool) -> Iterator[Callable[[], b
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"A {type(model).__name__} is stored as ONNX, which needs skl2onnx, and it is not installed: pip install "
-            "'probinfer[onnx]'."
+            "'probinfer[convert]'."
         ) from error
     convert: Any = to_onnx  # whose types are narrower than what it takes
     options = {id(model): {"zipmap": False}} if classes else None

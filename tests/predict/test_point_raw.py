@@ -429,7 +429,7 @@ def test_what_was_not_compared_is_not_saved(boosted, predictor, tmp_path, monkey
     with pytest.raises(ModelError, match="A function cannot be stored without pickle"):
         nearest.save(refused)
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
-    with pytest.raises(MissingExtra, match=r"needs skl2onnx, .* pip install 'probinfer\[onnx\]'"):
+    with pytest.raises(MissingExtra, match=r"needs skl2onnx, .* pip install 'probinfer\[convert\]'"):
         predictor.save(refused)
     assert not refused.exists()
 
