@@ -180,8 +180,12 @@ def measure(model: str, peers: list[str], repeat: int) -> dict[str, dict]:
     runs: dict[str, list[dict]] = {peer: [] for peer in peers}
     draws: dict[str, list] = {peer: [] for peer in peers}
     with tempfile.TemporaryDirectory() as folder:
-        workers = {peer: Worker(peer, model, folder) for peer in peers}
-        for worker in workers.values():
+        workers = {}
+        for peer in peers:
+            workers[peer] = Worker(peer, model, folder)
+            if model in HEAVY:  # whose first calls, side by side, would take longer than LIMIT
+                workers[peer].compile()
+        for worker in [] if model in HEAVY else workers.values():
             worker.compile()
         for seed in range(1, repeat + 1):
             for peer, worker in workers.items():
