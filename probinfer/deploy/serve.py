@@ -4,6 +4,7 @@ Imports uvicorn where it is used; `serve` says which extra is missing.
 """
 
 import asyncio
+import contextlib
 import gc
 import importlib.util
 import shutil
@@ -12,7 +13,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -117,8 +118,6 @@ def _serve_in_workers(settings: ServeSettings, listener: socket.socket) -> None:
 
 def _serve_here(settings: ServeSettings, listener: socket.socket) -> None:
     """Load the predictors and serve in this process, until SIGTERM."""
-    import jax
-
     from probinfer.deploy.app import Service
     from probinfer.deploy.logs import log_to_stderr
 
@@ -128,24 +127,39 @@ def _serve_here(settings: ServeSettings, listener: socket.socket) -> None:
     log_to_stderr()
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if main else None
-    switch, dispatch = sys.getswitchinterval(), jax.config.read("jax_cpu_enable_async_dispatch")
+    switch = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
-    # A call computes in the thread that makes it: to hand a call for few rows to another takes a third of its time.
-    # Heeded by a process that has not computed with JAX yet.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
-        service = Service(settings, compiled=gc.freeze)  # else a full collection takes 70 ms
-        if settings.counts is None:
-            _tell_address(settings, listener)
-        _server(settings, service).run([listener])
+        with _computing_where_asked():
+            service = Service(settings, compiled=gc.freeze)  # else a full collection takes 70 ms
+            if settings.counts is None:
+                _tell_address(settings, listener)
+            _server(settings, service).run([listener])
     except _Stopped:  # before the server ran, or raised again by uvicorn when it had finished
         pass
     finally:
-        jax.config.update("jax_cpu_enable_async_dispatch", dispatch)
         sys.setswitchinterval(switch)
         gc.unfreeze()
         if main:
             signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _computing_where_asked() -> Generator[None]:
+    """JAX computes in the thread that makes a call: to hand a call for few rows to another takes a third of its time.
+    Heeded by a process that has not computed with JAX yet."""
+    import jax
+
+    option = "jax_cpu_enable_async_dispatch"
+    before = jax.config.values.get(option)  # None where JAX has it no more
+    if before is None:
+        yield
+        return
+    jax.config.update(option, False)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def _tell_address(settings: ServeSettings, listener: socket.socket) -> None:
