@@ -41,6 +41,7 @@ class Question(NamedTuple):
     level      probability of the equal-tailed interval
     quantiles  further quantiles
     again      the rows were asked about before: now their outcomes have come
+    first_row  number of the first row in what the client sent, for errors
     """
 
     columns: Mapping[str, np.ndarray]
@@ -49,12 +50,14 @@ class Question(NamedTuple):
     level: float = 0.9
     quantiles: tuple[float, ...] = ()
     again: bool = False
+    first_row: int = 0
 
     def part(self, start: int, stop: int) -> "Question":
         """The same question about some of the rows."""
         columns = {name: values[start:stop] for name, values in self.columns.items()}
         groups = None if self.groups is None else self.groups[start:stop]
-        return self._replace(columns=columns, hashes=self.hashes[start:stop], groups=groups)
+        first_row = self.first_row + start
+        return self._replace(columns=columns, hashes=self.hashes[start:stop], groups=groups, first_row=first_row)
 
 
 class FewShapes:
@@ -143,7 +146,7 @@ def answer_together(
             question = questions[number]
             answer = answer._replace(quantiles=answer.quantiles[..., : at.shape[-1]])
             try:
-                refuse_undefined(answer.defined, program.outcome, columns=question.columns)
+                refuse_undefined(answer.defined, program.outcome, question.first_row, question.columns)
                 if calibration is None or groups is None or plain:
                     results[number] = modelled(answer, calibration, groups, question.level, Interval.ETI, program)
                 else:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -156,8 +157,10 @@ def test_mlflow_models_serve(saved):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved), "--env-manager", "local"]
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where it looks for uvicorn
     server = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)], env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        env={**os.environ, "PYTHONWARNINGS": "ignore", "PATH": programs},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:

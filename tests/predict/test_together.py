@@ -155,3 +155,10 @@ def test_any_number_of_rows_in_blocks_of_other_sizes_gets_the_same_answers(line)
         x = np.linspace(-1.0, 1.0, rows)
         (found,) = answer_together(few, None, [question(line, {"x": x}, 0.7, (0.2,))])
         assert_same(found, line, {"x": x}, 0.7, (0.2,))
+
+
+def test_a_piece_of_a_question_names_its_rows_by_their_numbers_in_the_whole(line):
+    whole = question(line, {"x": np.array([0.0, 1.0, 2.0, 1e308])})
+    (error,) = together(line, [whole.part(1, 4).part(1, 3)])
+    assert isinstance(error, pi.PredictionError)
+    assert "In row 3 (the first row is row 0)" in str(error)
