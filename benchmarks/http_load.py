@@ -124,9 +124,8 @@ def closed(messages: Sequence[bytes], port: int, connections: int, seconds: floa
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script.name]
         address = f"http://127.0.0.1:{port}/"
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", RuntimeWarning
-            )  # of a fork beside JAX's threads: what follows it is one call
+            # of a fork beside JAX's threads: what follows it is one call
+            warnings.simplefilter("ignore", RuntimeWarning)
             said = subprocess.run([*command, address], capture_output=True, text=True, preexec_fn=end_with_parent)
     found = re.search(r"^found (\d+) (\d+) (\S+) (\d+)$", said.stdout, re.M)
     if found is None or said.returncode or (int(found[4]) and not refusals):

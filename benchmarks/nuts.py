@@ -185,8 +185,9 @@ def measure(model: str, peers: list[str], repeat: int) -> dict[str, dict]:
             workers[peer] = Worker(peer, model, folder)
             if model in HEAVY:  # whose first calls, side by side, would take longer than LIMIT
                 workers[peer].compile()
-        for worker in [] if model in HEAVY else workers.values():
-            worker.compile()
+        if model not in HEAVY:
+            for worker in workers.values():
+                worker.compile()
         for seed in range(1, repeat + 1):
             for peer, worker in workers.items():
                 path = Path(folder) / f"{peer}.npz"

@@ -92,6 +92,12 @@ class Reply(NamedTuple):
     found: Answered | None
     samples: np.ndarray | None
 
+    @property
+    def trust(self) -> dict[str, str]:
+        """How far it can be trusted, as answers say it: of a forecast."""
+        report = self.found.report if self.found is not None else None
+        return {"verdict": report.verdict.name, "report": str(report)} if report is not None else {}
+
 
 class ReplySeveral(NamedTuple):
     """What came of each outcome."""

@@ -19,9 +19,8 @@ from probinfer.deploy.named_outputs import Form, Output, offered
 from probinfer.inference.key_words import key_words
 from probinfer.model.series import Series
 from probinfer.predict.engine import Answer
-from probinfer.predict.family import Support
 from probinfer.predict.forecaster import Forecaster
-from probinfer.predict.interval import Answered, likely_set, probabilities_of, probability
+from probinfer.predict.interval import Answered, is_classes, likely_set, probabilities_of, probability
 from probinfer.predict.kind import Interval
 from probinfer.predict.outlook import compile_steps, fingerprint, look_ahead
 from probinfer.predict.series_answer import OUTCOME
@@ -205,8 +204,7 @@ class ServedForecaster:
 def served_forecaster(name: str, path: Path, version: str, forecaster: Forecaster, card: str) -> ServedForecaster:
     """A forecaster that was loaded."""
     motion = forecaster.motion
-    classes = motion.family is not None and motion.family.support in (Support.BINARY, Support.CLASSES)
-    form = Form(motion.event, motion.discrete, motion.probabilities, classes, times=True)
+    form = Form(motion.event, motion.discrete, motion.probabilities, is_classes(motion), times=True)
     fields = (
         Field(STEPS, "int64", low=1, example=12, once=True),
         Field(OBSERVED, "float64", motion.event, missing=True),
@@ -240,13 +238,12 @@ def _answered(question: TimesQuestion) -> Answered:
         defined=shaped("defined"),
         entropies=shaped("entropies", 2) if entropies else np.zeros((len(found), *motion.event, 0)),
     )
-    classes = motion.family is not None and motion.family.support in (Support.BINARY, Support.CLASSES)
     return Answered(
         answer=answer,
         lower=quantiles[..., 0],
         upper=quantiles[..., 1],
         quantiles=quantiles[..., 2:],
-        sets=likely_set(chances, question.level) if classes else None,
+        sets=likely_set(chances, question.level) if is_classes(motion) else None,
         times=np.arange(now.time, now.time + len(found)),
         report=now.report,
     )

@@ -199,8 +199,8 @@ def write_infer(asked: Ask | AskSeveral, reply: Reply | ReplySeveral) -> bytes:
             told["quantiles"] = ",".join(f"{q:.10g}" for q in one.question.quantiles)
         if its.found is not None and its.found.guarantee:
             told[named(outcome, "guarantee")] = its.found.guarantee
-    if isinstance(reply, Reply) and reply.found is not None and reply.found.report is not None:
-        told |= {"verdict": reply.found.report.verdict.name, "report": str(reply.found.report)}
+    if isinstance(reply, Reply):
+        told |= reply.trust
     parameters = {"level": level, "interval": "equal-tailed", **told}
     if asked.draws:
         parameters |= {"num_samples": asked.draws, "seed": asked.seed}

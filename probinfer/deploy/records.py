@@ -182,9 +182,7 @@ def _told(asked: Ask, reply: Reply) -> dict[str, Any]:
         told["classes"] = list(asked.served.form.labels)
     if reply.found is not None and reply.found.guarantee:
         told["guarantee"] = reply.found.guarantee
-    if reply.found is not None and reply.found.report is not None:
-        told |= {"verdict": reply.found.report.verdict.name, "report": str(reply.found.report)}
-    return told
+    return told | reply.trust
 
 
 def _rows(asked: Ask, reply: Reply) -> list[dict[str, Any]]:

@@ -18,8 +18,7 @@ from probinfer.evaluate.splits import folds_of
 from probinfer.inference.method import Method
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.conformal import read_groups
-from probinfer.predict.family import Support
-from probinfer.predict.interval import calibrate_across
+from probinfer.predict.interval import calibrate_across, is_classes
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.predictor import Predictor
 
@@ -266,9 +265,7 @@ def cross_validate(
     refuse_several(outcome, "cross_validate(source, data, outcome=name)")
     refits = Refits(full_fit(source, data, method, outcome=outcome, seed=seed, progress=progress), outcome, method)
     program = refits.predictor.program
-    family = program.family
-    is_class = family is not None and family.support in (Support.BINARY, Support.CLASSES)
-    folds = folds_of(cv, refits.outcomes, groups, is_class, seed)
+    folds = folds_of(cv, refits.outcomes, groups, is_classes(program), seed)
 
     def score(fold: Fold) -> tuple[Fold, np.ndarray]:
         y = refits.outcomes_at(fold.test)

@@ -23,6 +23,7 @@ from probinfer.predict.training import refuse_training_rows
 
 if TYPE_CHECKING:
     from probinfer.posterior.states_report import StatesReport
+    from probinfer.predict.motion import Motion
 
 _TIE = 1e-12
 _FEW_CLASSES = 4
@@ -327,7 +328,7 @@ def _calibrated_sets(found: Answered, calibration: Calibration, numbers: np.ndar
     )
 
 
-def is_classes(program: Program) -> bool:
+def is_classes(program: "Program | Motion") -> bool:
     """The outcome is a class: what a level asks for is a set, and calibration moves that."""
     return program.family is not None and program.family.support in (Support.BINARY, Support.CLASSES)
 

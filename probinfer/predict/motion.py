@@ -76,9 +76,9 @@ class Motion:
             arguments = jax.tree.map(jax.numpy.asarray, arguments)
             leaves, structure = jax.tree.flatten(arguments)
             key = (function, *fixed.items(), structure, *((leaf.shape, leaf.dtype.name) for leaf in leaves))
-            with self._turns.setdefault(key, Lock()):
-                if key not in self._compiled:
-                    with kept_programs():
+            if key not in self._compiled:
+                with self._turns.setdefault(key, Lock()), kept_programs():
+                    if key not in self._compiled:
                         lowered = jax.jit(lambda *given: function(self, *given, **fixed)).lower(*arguments)
                         self._compiled[key] = lowered.compile()
             return jax.tree.map(np.asarray, self._compiled[key](*arguments))

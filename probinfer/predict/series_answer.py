@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from probinfer.predict.family import Support
-from probinfer.predict.interval import likely_set
+from probinfer.predict.interval import is_classes, likely_set
 from probinfer.predict.kind import Interval
 from probinfer.predict.motion import Motion
 from probinfer.predict.series_prediction import SeriesPrediction
@@ -36,7 +35,7 @@ def answer(
         ends = shaped([each.ends for each in found], 2)
         lower, upper = ends[..., 0], ends[..., 1]
     support = motion.family.support if motion.family else None
-    classes = support in (Support.BINARY, Support.CLASSES)
+    classes = is_classes(motion)
     bottom, top = ends_of(support)
     bottom = -np.inf if motion.family is None else bottom
     if interval is Interval.LOWER:

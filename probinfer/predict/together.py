@@ -71,14 +71,13 @@ class FewShapes:
 
     def compile(self, most_rows: int, threads: int = 1) -> None:
         """Compile every shape that up to `most_rows` rows need, so many at a time."""
+        shapes = [
+            (rows, width)
+            for width, sizes in self._sizes.items()
+            for rows in sorted({size for count in range(1, most_rows + 1) for size in _cut(count, sizes)})
+        ]
         with ThreadPoolExecutor(threads) as pool:
-            made = [
-                pool.submit(self.engine.compile_summary, rows, width)
-                for width, sizes in self._sizes.items()
-                for rows in sorted({size for count in range(1, most_rows + 1) for size in _cut(count, sizes)})
-            ]
-            for each in made:
-                each.result()
+            list(pool.map(lambda shape: self.engine.compile_summary(*shape), shapes))
 
     def summarise(self, columns: Mapping[str, np.ndarray], hashes: np.ndarray, levels: np.ndarray) -> Answer:
         """As `Engine.summarise` with every row's own levels, (rows, *event, levels)."""

@@ -26,6 +26,12 @@ def loaded_once(monkeypatch):
     monkeypatch.setattr(scoring, "load_predictor", LOADED)
 
 
+@pytest.fixture(scope="module")
+def client(server):
+    """Of the module's server, which comes with its service."""
+    return server[0]
+
+
 @pytest.fixture(scope="package")
 def quick(tmp_path_factory) -> Path:
     """Folder of a predictor with the inputs x and group."""

@@ -49,11 +49,6 @@ def server(folder):
 
 
 @pytest.fixture(scope="module")
-def client(server):
-    return server[0]
-
-
-@pytest.fixture(scope="module")
 def line(folder):
     return pi.load_predictor(folder / "line")
 

@@ -82,7 +82,7 @@ def test_a_fuzzer_of_the_openapi_document_finds_nothing(address, tmp_path):
         found = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run",
              f"http://{address}/openapi.json", "--max-examples", "30", "--seed", "1", *more],
-            capture_output=True, text=True, timeout=900,
+            capture_output=True, text=True, timeout=900, cwd=tmp_path,  # it leaves a folder behind
         )  # fmt: skip
         assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
         assert re.search(r"[1-9]\d* generated", found.stdout)

@@ -79,11 +79,6 @@ def server(folder):
 
 
 @pytest.fixture(scope="module")
-def client(server):
-    return server[0]
-
-
-@pytest.fixture(scope="module")
 def sales(server, folder):
     """The library's own, with what the server has compiled."""
     return with_programs(server, "sales", pi.load_predictor(folder / "sales"))

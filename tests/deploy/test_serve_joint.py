@@ -61,11 +61,6 @@ def server(folder):
         yield client, service
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    return server[0]
-
-
 def predict(client, **more):
     return client.post("/predict", json={"records": RECORDS, **more}).json()
 

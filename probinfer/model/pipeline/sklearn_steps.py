@@ -82,8 +82,7 @@ def check_against(transformer: Any, columns: Sequence[FittedColumn], frame: Any,
         where = "its shape" if theirs.shape != ours.shape else _first_difference(columns, theirs, ours)
         raise ModelError(
             f"The {type(transformer).__name__} gives other numbers than its steps as they are known here: {where} "
-            "differs. "
-            "Declare the columns with pi.Column instead."
+            "differs. Declare the columns with pi.Column instead."
         )
 
 
