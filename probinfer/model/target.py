@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from probinfer.errors import NoGradient
+from probinfer.model.location_scale import dependent_sites
 from probinfer.model.loop_sums import with_loop_sums
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
@@ -56,10 +57,12 @@ class Target:
         self.dim = self._layout.dim
         self._shared: SharedRows | None = None
         self._results: dict[str, Any] = {}  # shapes of what a function of this target gives; its copies share them
+        self._depending: tuple[str, ...] = ()  # sites that the last trace found to hang on others
         with self.precision():
             self.dtype = np.dtype(jnp.result_type(float))
             with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
-                self._all = self._trace(gradient)
+                self._all = self._trace(gradient=gradient)
+        self.hierarchical = self._depending if gradient else ()
         self.fingerprint = self._all.fingerprint
 
     @functools.cached_property
@@ -208,9 +211,18 @@ class Target:
     def _simulate(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, "Seen"]:
         """Log density at z, and what the model says there."""
         trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
-        pointwise = pointwise_log_densities(trace)
+        self._depending = dependent_sites(z, trace, [site.name for site in self.latents])
+        return self._shown(trace, z.dtype)
+
+    def _shown(
+        self, trace: Mapping[str, Any], dtype: Any, known: Mapping[str, jax.Array] | None = None
+    ) -> tuple[jax.Array, "Seen"]:
+        """Log density of a trace of the model, and what it says; of some sites the log densities may be `known`."""
+        known = known or {}
+        pointwise = pointwise_log_densities({name: site for name, site in trace.items() if name not in known})
+        pointwise |= known
         terms = log_densities(trace, pointwise)
-        total = sum(terms.values(), start=jnp.zeros((), z.dtype)).astype(z.dtype)
+        total = sum(terms.values(), start=jnp.zeros((), dtype)).astype(dtype)
         named = {site.name: trace[site.name]["value"] for site in (*self.latents, *self.deterministics)}
         observed = {site.name: pointwise[site.name] for site in self.bound.observed}
         return total, Seen(named, observed, terms)
@@ -222,12 +234,12 @@ class Target:
             for name, value in self.bound.arrays.items()
         }
 
-    def _trace(self, gradient: bool) -> "_Traced":
+    def _trace(self, *, gradient: bool) -> "Traced":
         point, inputs = jax.ShapeDtypeStruct((self.dim,), self.dtype), self._shapes()
         if not gradient:
-            return _Traced(self._simulate_alone, point, inputs)
+            return Traced(self._simulate_alone, point, inputs)
         try:
-            return _Traced(jax.value_and_grad(self._simulate, has_aux=True), point, inputs)
+            return Traced(jax.value_and_grad(self._simulate, has_aux=True), point, inputs)
         except ValueError as error:
             if "everse-mode differentiation" not in str(error):
                 raise
@@ -279,7 +291,7 @@ class Seen(NamedTuple):
     terms: dict[str, jax.Array]
 
 
-class _Traced:
+class Traced:
     """The model, traced once: ((log density, what else it shows), gradient) as a function of (z, inputs).
 
     Every program of a target is made from it, so that the user's function runs once and not for each of them; what a
@@ -325,4 +337,4 @@ def fingerprint_of(program: Any) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["Site", "Target"]
+__all__ = ["Seen", "Site", "Target", "Traced"]

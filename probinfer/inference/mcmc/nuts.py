@@ -74,6 +74,7 @@ class NUTS:
     init: Approximation | None = None
     low_rank: int | None = None
     parallel: Parallel = Parallel.AUTO
+    recentre: bool = True
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -131,6 +132,7 @@ class NUTS:
             scouted=True,
             parallel=self.parallel,
             superchains=superchains(self.chains),
+            recentre=self.recentre,
         )
 
 

@@ -1,0 +1,57 @@
+"""Latent sites whose law is a location and a scale, and which of them hang on other latents. Imports NumPyro only."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from numpyro import distributions as dist
+
+from probinfer.model.trace import jacobian_name
+
+_FAMILIES = (dist.Normal, dist.StudentT, dist.Laplace, dist.Logistic, dist.Cauchy, dist.Gumbel, dist.LogNormal)
+_WRAPPED = (dist.Independent, dist.ExpandedDistribution)
+
+
+class LocationScale(NamedTuple):
+    """A law under which the unconstrained value is loc + scale * noise, with noise of a law that has neither in it.
+
+    loc, scale: of the shape of the site, or one that is broadcast to it. with_both: (loc, scale) -> the law of the
+    unconstrained value with others.
+    """
+
+    loc: Any
+    scale: Any
+    with_both: Callable[[Any, Any], Any]
+
+
+def location_scale(law: Any) -> LocationScale | None:
+    """The law of a site as a location and a scale; None for any that is not of such a family."""
+    while isinstance(law, _WRAPPED):
+        law = law.base_dist
+    if type(law) not in _FAMILIES:
+        return None
+    if isinstance(law, dist.StudentT):
+        return LocationScale(law.loc, law.scale, lambda loc, scale: dist.StudentT(law.df, loc, scale))
+    family: Any = dist.Normal if isinstance(law, dist.LogNormal) else type(law)
+    return LocationScale(law.loc, law.scale, family)
+
+
+def dependent_sites(z: Any, trace: Mapping[str, Any], latents: Sequence[str]) -> tuple[str, ...]:
+    """The latents whose location or scale depends on other latents, in a trace under differentiation by z.
+
+    What depends on z has z's own type there, and nothing else has: data are tracers of another kind, and numbers are
+    none. Inside a scan that tells nothing, so sites there are left out, as are those under a mask or scaled by a
+    handler, whose log density is not that of their law. None of a model that nothing is observed in: its density is
+    itself what was asked for.
+    """
+    jacobians = {jacobian_name(name) for name in latents}
+    if not any(site["type"] == "sample" and site["is_observed"] for name, site in trace.items() if name not in jacobians):
+        return ()
+    found = []
+    for name in latents:
+        site = trace[name]
+        law = location_scale(site["fn"])
+        if law is None or site["scale"] is not None or "_scan_current_index" in site["infer"]:
+            continue
+        if type(z) in (type(law.loc), type(law.scale)):
+            found.append(name)
+    return tuple(found)
