@@ -43,8 +43,8 @@ def dependent_sites(z: Any, trace: Mapping[str, Any], latents: Sequence[str]) ->
     handler, whose log density is not that of their law. None of a model that nothing is observed in: its density is
     itself what was asked for.
     """
-    jacobians = {jacobian_name(name) for name in latents}
-    if not any(site["type"] == "sample" and site["is_observed"] for name, site in trace.items() if name not in jacobians):
+    own = {jacobian_name(name) for name in latents}
+    if all(site["type"] != "sample" or not site["is_observed"] or name in own for name, site in trace.items()):
         return ()
     found = []
     for name in latents:

@@ -38,13 +38,13 @@ class Moved(NamedTuple):
 class Recentred(Target):
     """The law of a target in coordinates z that hang on a centring c (d,), each entry in [0, 1].
 
-    A latent x whose law has a location and a scale that depend on other latents is, before any transform to its support,
+    A latent x whose law has a location or a scale that depends on other latents is, before any map to its support,
 
         x = loc + scale^(1 - c) (z - c loc)
 
-    so that z has the same law but for its location c loc and its scale scale^c: c = 1 is the latent as the model has it
-    (centred), c = 0 the noise that makes it (non-centred). Other entries of c are 1 and stay so. c is among the `inputs`
-    of a program, which serves all of them.
+    so that z has the same law but for its location c loc and its scale scale^c: c = 1 is the latent as the model has
+    it (centred), c = 0 the noise that makes it (non-centred). Other entries of c are 1 and stay so. c is among the
+    `inputs` of a program, which serves all of them.
 
     Args:
         plain: the target; its coordinates are those of c = 1. It has a gradient and `hierarchical` sites.
@@ -81,7 +81,7 @@ class Recentred(Target):
         return other
 
     def move(self, z: np.ndarray, centring: np.ndarray, gradients: np.ndarray | None = None) -> Moved:
-        """Points (n, d) moved to the coordinates of another centring (d,), where the log density has these gradients."""
+        """Points (n, d) in the coordinates of another centring (d,), where the log density has these gradients."""
         gradients = np.zeros_like(z) if gradients is None else gradients
         program = self.compile_move()
         parts = []

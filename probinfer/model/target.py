@@ -62,7 +62,7 @@ class Target:
             self.dtype = np.dtype(jnp.result_type(float))
             with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
                 self._all = self._trace(gradient=gradient)
-        self.hierarchical = self._depending if gradient else ()
+        self.hierarchical: tuple[str, ...] = self._depending if gradient else ()
         self.fingerprint = self._all.fingerprint
 
     @functools.cached_property
@@ -292,7 +292,7 @@ class Seen(NamedTuple):
 
 
 class Traced:
-    """The model, traced once: ((log density, what else it shows), gradient) as a function of (z, inputs).
+    """A function of (z, inputs) that runs the model, traced once: ((log density, what else it shows), gradient).
 
     Every program of a target is made from it, so that the user's function runs once and not for each of them; what a
     program does not use, the compiler drops.
@@ -305,10 +305,11 @@ class Traced:
         self._structure = jax.tree.structure(shapes)
         self.fingerprint = fingerprint_of(program)
 
-    def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, Seen], jax.Array]:
+    def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> Any:
+        """What the function gives."""
         return jax.tree.unflatten(self._structure, self._run(z, *jax.tree.leaves(inputs)))
 
-    def in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, Seen], jax.Array]:
+    def in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> Any:
         """The same, for the body of a loop on a CPU."""
         return jax.tree.unflatten(self._structure, self._run_in_loop(z, *jax.tree.leaves(inputs)))
 

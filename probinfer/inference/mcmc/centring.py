@@ -11,7 +11,6 @@ from probinfer.inference.method import Warm
 from probinfer.model.recentred import Recentred
 
 UNTIL = 0.6  # of the warm-up: the latest that the centring changes
-FIRST = 1.0  # centring that chains begin with
 _GRID = np.linspace(0, 1, 11)
 _SHRINK = 50.0  # draws in all, by which the entries of a site are judged alike as much as one by one
 _TOLERANCE = 0.1  # of a loss, the log of a ratio of variances: less is no reason to be anywhere but at an end

@@ -68,7 +68,6 @@ class Block:
         row = layout.row.unpack(table[:done])
         return ChainState(q, key, iteration, step, g, log_density, own), BlockResult(np.int32(done), *row)
 
-
     def on(self, target: Target) -> "Block":
         """The same program for other inputs."""
         other = copy.copy(self)

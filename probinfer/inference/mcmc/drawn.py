@@ -18,9 +18,7 @@ class Drawn:
     counts: draws of each chain (chain,).
     """
 
-    def __init__(
-        self, chains: int, *, gradients: bool = False, place: Callable[[Row], Row] | None = None
-    ) -> None:
+    def __init__(self, chains: int, *, gradients: bool = False, place: Callable[[Row], Row] | None = None) -> None:
         self.counts = np.zeros(chains, int)
         self._place = place
         self._gradients = gradients

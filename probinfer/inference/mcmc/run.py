@@ -13,7 +13,6 @@ import numpy as np
 
 from probinfer.errors import ModelError
 from probinfer.inference.draws import Draws
-from probinfer.inference.mcmc import centring
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.approximate_start import NOWHERE, Beginning, begin
 from probinfer.inference.mcmc.batched_chains import BatchedChains
@@ -62,22 +61,20 @@ def run_chains(
     began = clock()
     if run.warm is not None:
         warmup = min(warmup, WARM_WARMUP)
-    centred = Recentred(target) if recentre and target.hierarchical and not target.devices else None
-    space: Target = target if centred is None else centred
+    # in the coordinates of the model at first
+    recentred = Recentred(target) if recentre and target.hierarchical and not target.devices else None
+    space: Target = target if recentred is None else recentred
     with ThreadPoolExecutor(workers(method.chains), thread_name_prefix="probinfer") as pool:
         if kernel.batch and is_batch(parallel, target):
             kind, compiling = BatchedChains, pool.submit(Batch, kernel, space, rank, method.chains)
         else:
             kind, compiling = Chains, pool.submit(Block, kernel, space, rank)
-        if centred is not None:
-            moving = pool.submit(centred.compile_move)
+        if recentred is not None:
+            moving = pool.submit(recentred.compile_move)
             if run.warm is not None:
                 moving.result()
-                centred, warm = centred_nearby(centred, run.warm, run.key)
+                space, warm = centred_nearby(recentred, run.warm, run.key)
                 run = run._replace(warm=warm)
-            elif init is None:
-                centred = centred.centred(np.full(target.dim, centring.FIRST))
-            space = centred
         beginning = NOWHERE if init is None else begin(init, target, run, method.chains, rank)
         if kernel.begin is None:
             seeds = np.random.SeedSequence(run.key.tolist()).spawn(method.chains)
@@ -88,7 +85,7 @@ def run_chains(
             states, metrics = _begin(kernel, method.chains, target, run)
         record = Record(run.journal, target.dim, target.dtype, kernel.words, np.shape(kernel.first_step))
         block = compiling.result().on(space)
-        if centred is not None:
+        if recentred is not None:
             moving.result()
         accept = method.target_accept if kernel.targets is None else kernel.targets
         chains = kind(pool, block, space, stacked(states), accept, kernel.limit, record, run.deadline)
@@ -102,16 +99,15 @@ def run_chains(
             run.progress,
             keep=run.warm is not None,
             settles=settles,
-            centred=centred,
+            recentred=recentred,
         )
         if chains.interrupted:
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
         warm = clock()
-        place = None
-        if centred is not None:
-            space = chains.target
-            place = functools.partial(as_the_model_has_them, space)
+        space, place, moved = chains.target, None, {}
+        if isinstance(space, Recentred):
+            place, moved = functools.partial(as_the_model_has_them, space), recentred_sites(space)
         drawn = Drawn(method.chains, place=place)
         ending = sample(chains, metrics, drawn, method.draws, run.until, run.progress, warmed, superchains)
         if drawn.shortest == 0:
@@ -126,16 +122,14 @@ def run_chains(
                 scouts = _scouts(kernel, space, run, rank, chains, one(chains.states, best))
                 if scouts is not None:
                     done = warmed + drawn.shortest
-                    elsewhere = look_elsewhere(
-                        scouts, metrics[best], positions, log_density, run.progress, done, place
-                    )
+                    elsewhere = look_elsewhere(scouts, metrics[best], positions, log_density, run.progress, done, place)
     run.progress.close()
     seen = {name: getattr(rows.info, field) for name, field in kernel.stats.items()}
     nearby = {}
     if kernel.begin is None:
         # several blocks meet NaN without a divergence
         told = seen if kernel.given is None else {k: v for k, v in seen.items() if k != "diverging"}
-        value = value_at(target if centred is None else Recentred(target), gradient=kernel.gradient)
+        value = value_at(target if recentred is None else recentred, gradient=kernel.gradient)
         nearby = undefined_nearby(value, target, positions, told, run.key, kernel.place)
     return Draws(
         positions=positions,
@@ -151,7 +145,7 @@ def run_chains(
             **nearby,
             "warmup_draws": warmed,
             **({"superchains": superchains} if superchains else {}),
-            **(recentred_sites(space) if isinstance(space, Recentred) else {}),
+            **moved,
             **({"warm_start": 1} if run.warm is not None else {}),
             **_told(elsewhere, target),
         },

@@ -34,7 +34,7 @@ def warm_up(
     *,
     keep: bool = False,
     settles: Callable[[np.ndarray, np.ndarray, Metric], bool] | None = None,
-    centred: Recentred | None = None,
+    recentred: Recentred | None = None,
 ) -> tuple[list[Metric], int]:
     """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with, made by `fit`,
     and the draws of each chain that it took.
@@ -45,6 +45,9 @@ def warm_up(
 
     Once all chains have arrived, and `settles`(draws, gradients, metric) says of a window that the metric with which it
     was made fits it, the windows left are skipped but the last, in which the step size settles.
+
+    With `recentred`, the target of the chains as they begin, they go on in the coordinates that fit the draws so far,
+    until a part of the warm-up is over (see centring.py); those draws go with them.
     """
     parts = () if keep else _WINDOWS
     ends = [*sorted({round(warmup * part) for part in parts} - {0, warmup}), warmup]
@@ -76,8 +79,8 @@ def warm_up(
                 warmup = end + last
                 ends = [*ends[: window + 1], warmup]
             first = end - int(np.ceil(end * _MEMORY))
-            if centred is not None and not keep and end <= centring.UNTIL * warmup:
-                centred = history.recentre(first, chains, centred)
+            if recentred is not None and not keep and end <= centring.UNTIL * warmup:
+                recentred = history.recentre(first, chains, recentred)
             metrics = history.fit(first, metrics[0].stretch.shape[-1])
             chains.restart(chains.states.step.log_average)
         else:
