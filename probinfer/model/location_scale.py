@@ -1,6 +1,6 @@
 """Latent sites whose law is a location and a scale, and which of them hang on other latents. Imports NumPyro only."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from numpyro import distributions as dist
@@ -12,15 +12,14 @@ _WRAPPED = (dist.Independent, dist.ExpandedDistribution)
 
 
 class LocationScale(NamedTuple):
-    """A law under which the unconstrained value is loc + scale * noise, with noise of a law that has neither in it.
+    """A law under which the unconstrained value is loc + scale * noise.
 
-    loc, scale: of the shape of the site, or one that is broadcast to it. with_both: (loc, scale) -> the law of the
-    unconstrained value with others.
+    loc, scale: of the shape of the site, or one that is broadcast to it. noise: its law, which has neither in it.
     """
 
     loc: Any
     scale: Any
-    with_both: Callable[[Any, Any], Any]
+    noise: dist.Distribution
 
 
 def location_scale(law: Any) -> LocationScale | None:
@@ -30,9 +29,9 @@ def location_scale(law: Any) -> LocationScale | None:
     if type(law) not in _FAMILIES:
         return None
     if isinstance(law, dist.StudentT):
-        return LocationScale(law.loc, law.scale, lambda loc, scale: dist.StudentT(law.df, loc, scale))
+        return LocationScale(law.loc, law.scale, dist.StudentT(law.df, 0.0, 1.0))
     family: Any = dist.Normal if isinstance(law, dist.LogNormal) else type(law)
-    return LocationScale(law.loc, law.scale, family)
+    return LocationScale(law.loc, law.scale, family(0.0, 1.0))
 
 
 def dependent_sites(z: Any, trace: Mapping[str, Any], latents: Sequence[str]) -> tuple[str, ...]:

@@ -172,17 +172,14 @@ class _Law(NamedTuple):
 
 
 def _recentre(z: jax.Array, c: jax.Array, law: LocationScale) -> tuple[_Law, jax.Array]:
-    """The law at z, and the latent x before any transform to its support, which for c = 1 is z exactly.
+    """The law at z, and the latent x before any map to its support, which for c = 1 is z exactly.
 
-    The density is that of z under the law with the location c loc and the scale scale^c, and not that of x times the
-    Jacobian: where the scale is tiny, x - loc has lost z.
+    The density is that of the noise, and not that of x times the Jacobian: where the scale is tiny, x - loc lost it.
     """
     loc, log_scale = (jnp.broadcast_to(part, z.shape) for part in (law.loc, jnp.log(law.scale)))
-    plain = c == 1
-    scale = jnp.broadcast_to(law.scale, z.shape)
-    own = jnp.where(plain, scale, jnp.exp(c * log_scale))
-    x = jnp.where(plain, z, loc + scale / own * (z - c * loc))
-    return _Law(loc, log_scale, law.with_both(c * loc, own).log_prob(z)), x
+    noise = (z - c * loc) * jnp.exp(-c * log_scale)
+    x = jnp.where(c == 1, z, loc + law.scale * noise)
+    return _Law(loc, log_scale, law.noise.log_prob(noise) - c * log_scale), x
 
 
 def _filled(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
