@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from probinfer.errors import NoGradient
+from probinfer.model.location_scale import dependent_sites
 from probinfer.model.loop_products import MOST_BYTES, turnable
 from probinfer.model.loop_sums import with_loop_sums
 from probinfer.model.model import BoundModel, Site
@@ -57,10 +58,12 @@ class Target:
         self.dim = self._layout.dim
         self._shared: SharedRows | None = None
         self._results: dict[str, Any] = {}  # shapes of what a function of this target gives; its copies share them
+        self._depending: tuple[str, ...] = ()  # sites that the last trace found to hang on others
         with self.precision():
             self.dtype = np.dtype(jnp.result_type(float))
             with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
-                self._all = self._trace(gradient)
+                self._all = self._trace(gradient=gradient)
+        self.hierarchical: tuple[str, ...] = self._depending if gradient else ()
         self.fingerprint = self._all.fingerprint
 
     @functools.cached_property
@@ -84,7 +87,7 @@ class Target:
             point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
             (_, seen), _ = jax.eval_shape(self._all, point, self._shapes())
         other = copy.copy(self)
-        for cached in ("inputs", "loop_inputs"):
+        for cached in ("inputs", "_turned"):
             other.__dict__.pop(cached, None)
         other._shared = SharedRows(
             devices, {site.name: seen.pointwise[site.name].shape for site in self.bound.observed}
@@ -102,7 +105,7 @@ class Target:
         assert came == known, f"{came} where the program wants {known}"
         other = copy.copy(self)
         other.bound = dataclasses.replace(self.bound, arrays=dict(arrays))
-        for cached in ("inputs", "loop_inputs"):
+        for cached in ("inputs", "_turned"):
             other.__dict__.pop(cached, None)
         return other
 
@@ -115,15 +118,16 @@ class Target:
         (value, _), gradient = self._all(z, inputs)
         return value, gradient
 
-    @functools.cached_property
+    @property
     def loop_inputs(self) -> "LoopInputs":
         """What `value_and_grad_in_loop` takes: the inputs, and some of them a second time."""
-        turned = {}
-        if self._in_loop:
-            for name in self._all.turnable:
-                if self.bound.arrays[name].nbytes <= MOST_BYTES:
-                    turned[name] = self._placed(np.ascontiguousarray(self.bound.arrays[name].T))
-        return LoopInputs(self.inputs, turned)
+        return LoopInputs(self.inputs, self._turned)
+
+    @functools.cached_property
+    def _turned(self) -> dict[str, jax.Array]:
+        arrays = {name: self.bound.arrays[name] for name in self._all.turnable if self._in_loop}
+        few = {name: values for name, values in arrays.items() if values.nbytes <= MOST_BYTES}
+        return {name: self._placed(np.ascontiguousarray(values.T)) for name, values in few.items()}
 
     def value_and_grad_in_loop(self, z: jax.Array, given: "LoopInputs") -> tuple[jax.Array, jax.Array]:
         """As `value_and_grad`, for the body of a loop that handles one point at a time (see loop_sums.py)."""
@@ -227,9 +231,18 @@ class Target:
     def _simulate(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, "Seen"]:
         """Log density at z, and what the model says there."""
         trace = self.bound.simulate_unconstrained(self._layout.split(z), inputs)
-        pointwise = pointwise_log_densities(trace)
+        self._depending = dependent_sites(z, trace, [site.name for site in self.latents])
+        return self._shown(trace, z.dtype)
+
+    def _shown(
+        self, trace: Mapping[str, Any], dtype: Any, known: Mapping[str, jax.Array] | None = None
+    ) -> tuple[jax.Array, "Seen"]:
+        """Log density of a trace of the model, and what it says; of some sites the log densities may be `known`."""
+        known = known or {}
+        pointwise = pointwise_log_densities({name: site for name, site in trace.items() if name not in known})
+        pointwise |= known
         terms = log_densities(trace, pointwise)
-        total = sum(terms.values(), start=jnp.zeros((), z.dtype)).astype(z.dtype)
+        total = sum(terms.values(), start=jnp.zeros((), dtype)).astype(dtype)
         named = {site.name: trace[site.name]["value"] for site in (*self.latents, *self.deterministics)}
         observed = {site.name: pointwise[site.name] for site in self.bound.observed}
         return total, Seen(named, observed, terms)
@@ -241,12 +254,12 @@ class Target:
             for name, value in self.bound.arrays.items()
         }
 
-    def _trace(self, gradient: bool) -> "_Traced":
+    def _trace(self, *, gradient: bool) -> "Traced":
         point, inputs = jax.ShapeDtypeStruct((self.dim,), self.dtype), self._shapes()
         if not gradient:
-            return _Traced(self._simulate_alone, point, inputs)
+            return Traced(self._simulate_alone, point, inputs)
         try:
-            return _Traced(jax.value_and_grad(self._simulate, has_aux=True), point, inputs)
+            return Traced(jax.value_and_grad(self._simulate, has_aux=True), point, inputs)
         except ValueError as error:
             if "everse-mode differentiation" not in str(error):
                 raise
@@ -305,8 +318,8 @@ class Seen(NamedTuple):
     terms: dict[str, jax.Array]
 
 
-class _Traced:
-    """The model, traced once: ((log density, what else it shows), gradient) as a function of (z, inputs).
+class Traced:
+    """A function of (z, inputs) that runs the model, traced once: ((log density, what else it shows), gradient).
 
     Every program of a target is made from it, so that the user's function runs once and not for each of them; what a
     program does not use, the compiler drops.
@@ -322,10 +335,11 @@ class _Traced:
         self._structure = jax.tree.structure(shapes)
         self.fingerprint = fingerprint_of(program)
 
-    def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, Seen], jax.Array]:
+    def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> Any:
+        """What the function gives."""
         return jax.tree.unflatten(self._structure, self._run(z, *jax.tree.leaves(inputs)))
 
-    def in_loop(self, z: jax.Array, given: LoopInputs) -> tuple[tuple[jax.Array, Seen], jax.Array]:
+    def in_loop(self, z: jax.Array, given: LoopInputs) -> Any:
         """The same, for the body of a loop on a CPU."""
         turned = {self._places[name]: table for name, table in given.turned.items()}
         return jax.tree.unflatten(self._structure, self._run_in_loop(z, *jax.tree.leaves(given.inputs), turned=turned))
@@ -355,4 +369,4 @@ def fingerprint_of(program: Any) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["Site", "Target"]
+__all__ = ["Seen", "Site", "Target", "Traced"]

@@ -55,6 +55,11 @@ class Chains(Turns):
     def __len__(self) -> int:
         return len(self.states.iteration)
 
+    @property
+    def target(self) -> Target:
+        """What they are drawn from."""
+        return self._target
+
     def others(self, states: ChainState) -> "Chains":
         """Chains of the same program and record from other states; their phases must be others."""
         rest = (self.target_accept, self._limit, self._record, self._deadline)
@@ -128,6 +133,11 @@ class Chains(Turns):
     def restart(self, log_steps: np.ndarray) -> None:
         """Forget the acceptances seen so far, and begin each chain at its step size."""
         self.states = jax.tree.map(np.array, restart(self.states, log_steps))  # written to: no array is there twice
+
+    def go_on(self, target: Target, states: ChainState) -> None:
+        """Go on with other inputs of the program, from these states."""
+        self._target, self._block = target, self._block.on(target)
+        self.states = jax.tree.map(np.array, states)
 
     def keep(self, chosen: np.ndarray) -> None:
         """Go on with these chains alone."""

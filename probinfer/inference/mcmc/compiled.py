@@ -1,5 +1,6 @@
 """The programs that Markov chains run."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,12 @@ class Block:
         row = layout.row.unpack(table[:done])
         return ChainState(q, key, iteration, step, g, log_density, own), BlockResult(np.int32(done), *row)
 
+    def on(self, target: Target) -> "Block":
+        """The same program for other inputs."""
+        other = copy.copy(self)
+        other._target = target
+        return other
+
 
 class Batch:
     """The executables of `make_batch` for so many chains of this target, for metrics of this rank.
@@ -89,6 +96,12 @@ class Batch:
         each = target.dim * (rank + 1) * target.dtype.itemsize
         self._heavy = self.width * each > _OWN_BYTES
         self.program(alike=False)
+
+    def on(self, target: Target) -> "Batch":
+        """The same programs for other inputs."""
+        other = copy.copy(self)
+        other._target = target
+        return other
 
     def shares(self, *, alike: bool) -> bool:
         """Whether `program` wants one metric, and not one for each chain."""

@@ -1,5 +1,6 @@
 """What chains have drawn, side by side: tables that grow, of which each chain fills its row from the start."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,13 +12,15 @@ _ROOM = 1000  # draws that there is room for at first, if so many are expected
 
 
 class Drawn:
-    """The draws of so many chains, in their order; without their gradients unless these are wanted.
+    """The draws of so many chains, in their order; without their gradients unless these are wanted. `place` gives the
+    rows in the coordinates that they are kept in, where these are others.
 
     counts: draws of each chain (chain,).
     """
 
-    def __init__(self, chains: int, *, gradients: bool = False) -> None:
+    def __init__(self, chains: int, *, gradients: bool = False, place: Callable[[Row], Row] | None = None) -> None:
         self.counts = np.zeros(chains, int)
+        self._place = place
         self._gradients = gradients
         self._tables: Row | None = None
         self._room = self._expected = 0
@@ -39,6 +42,8 @@ class Drawn:
     def add(self, chains: range, done: np.ndarray, rows: Row) -> None:
         """Further draws of chains whose numbers follow one another: of each the first `done` (n,) of rows (n, draw,
         ...)."""
+        if self._place is not None:
+            rows = self._place(rows)
         if not self._gradients:
             rows = rows._replace(g=np.empty((*rows.q.shape[:2], 0), rows.q.dtype))
         first, chosen = self.counts[chains.start : chains.stop], slice(chains.start, chains.stop)
@@ -57,6 +62,11 @@ class Drawn:
         """The draws that every chain has from the `first` on: columns (chain, draw, ...). There is one at least."""
         assert self._tables is not None
         return jax.tree.map(lambda table: table[:, first : self.shortest], self._tables)
+
+    def move(self, first: int, q: np.ndarray, g: np.ndarray, log_density: np.ndarray) -> None:
+        """Put these in the place of the draws from the `first` on that every chain has."""
+        rows = self.rows(first)
+        rows.q[...], rows.g[...], rows.log_density[...] = q, g, log_density
 
     def positions(self, every: int = 1, coordinates: Any = slice(None)) -> np.ndarray:
         """Every so many-th draw (chain, draw, coordinate) of those that every chain has."""

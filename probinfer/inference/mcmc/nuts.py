@@ -45,6 +45,9 @@ class NUTS:
         parallel: how chains run side by side: `Parallel.THREADS`, each by itself on a thread; `Parallel.BATCH`, all in
             one program, a gradient of each in every step, and none waits for the tree of another; `Parallel.AUTO`, the
             batch on a GPU, threads on a CPU. The draws are the same up to rounding.
+        recentre: draw the latents of a hierarchy, such as theta ~ Normal(mu, tau), as they are or as the noise in them,
+            whichever the draws of the warm-up show to be better for each (`docs/markov-chains.md`). The posterior is
+            the same, and of the model as it is written.
         float64: compute in double precision.
 
     Raises:
@@ -74,6 +77,7 @@ class NUTS:
     init: Approximation | None = None
     low_rank: int | None = None
     parallel: Parallel = Parallel.AUTO
+    recentre: bool = True
     float64: bool = True
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
@@ -131,6 +135,7 @@ class NUTS:
             scouted=True,
             parallel=self.parallel,
             superchains=superchains(self.chains),
+            recentre=self.recentre,
         )
 
 

@@ -17,6 +17,7 @@ from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.approximate_start import NOWHERE, Beginning, begin
 from probinfer.inference.mcmc.batched_chains import BatchedChains
 from probinfer.inference.mcmc.block import ChainState, Row, one, restart, stacked
+from probinfer.inference.mcmc.centring import as_the_model_has_them, centred_nearby, recentred_sites
 from probinfer.inference.mcmc.chains import Chains, workers
 from probinfer.inference.mcmc.compiled import Batch, Block, compiled_density, value_at
 from probinfer.inference.mcmc.drawn import Drawn
@@ -31,6 +32,7 @@ from probinfer.inference.mcmc.start import RADII, Start, find_start
 from probinfer.inference.mcmc.warmup import WARM_WARMUP, warm_up
 from probinfer.inference.method import Run, Warm, check_start
 from probinfer.inference.settings import settings_of
+from probinfer.model.recentred import Recentred
 from probinfer.model.target import Target
 
 _NEARBY = 200  # draws of the posterior nearby that each chain of a warm start looks at
@@ -49,31 +51,44 @@ def run_chains(
     scouted: bool = False,
     parallel: Parallel = Parallel.THREADS,
     superchains: int = 0,
+    recentre: bool = False,
 ) -> Draws:
     """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric; `init`
     is a method whose draws the chains begin at; `settles` as for `warm_up`; `scouted` has scouts look for modes that no
-    chain has been to; `superchains` groups of chains begin at one point each, 0 lets every chain have its own."""
+    chain has been to; `superchains` groups of chains begin at one point each, 0 lets every chain have its own; with
+    `recentre` the latents of a hierarchy are drawn in the coordinates that the warm-up finds to be the best."""
     clock = time.perf_counter
     began = clock()
     if run.warm is not None:
         warmup = min(warmup, WARM_WARMUP)
+    # in the coordinates of the model at first
+    recentred = Recentred(target) if recentre and target.hierarchical and not target.devices else None
+    space: Target = target if recentred is None else recentred
     with ThreadPoolExecutor(workers(method.chains), thread_name_prefix="probinfer") as pool:
         if kernel.batch and is_batch(parallel, target):
-            kind, compiling = BatchedChains, pool.submit(Batch, kernel, target, rank, method.chains)
+            kind, compiling = BatchedChains, pool.submit(Batch, kernel, space, rank, method.chains)
         else:
-            kind, compiling = Chains, pool.submit(Block, kernel, target, rank)
+            kind, compiling = Chains, pool.submit(Block, kernel, space, rank)
+        if recentred is not None:
+            moving = pool.submit(recentred.compile_move)
+            if run.warm is not None:
+                moving.result()
+                space, warm = centred_nearby(recentred, run.warm, run.key)
+                run = run._replace(warm=warm)
         beginning = NOWHERE if init is None else begin(init, target, run, method.chains, rank)
         if kernel.begin is None:
             seeds = np.random.SeedSequence(run.key.tolist()).spawn(method.chains)
             states, metrics = _start(
-                kernel, seeds, target, run, rank, beginning, method.chains // superchains if superchains else 1
+                kernel, seeds, space, run, rank, beginning, method.chains // superchains if superchains else 1
             )
         else:
             states, metrics = _begin(kernel, method.chains, target, run)
         record = Record(run.journal, target.dim, target.dtype, kernel.words, np.shape(kernel.first_step))
-        block = compiling.result()
+        block = compiling.result().on(space)
+        if recentred is not None:
+            moving.result()
         accept = method.target_accept if kernel.targets is None else kernel.targets
-        chains = kind(pool, block, target, stacked(states), accept, kernel.limit, record, run.deadline)
+        chains = kind(pool, block, space, stacked(states), accept, kernel.limit, record, run.deadline)
         compiled = clock()
         metrics, warmed = warm_up(
             chains,
@@ -84,15 +99,19 @@ def run_chains(
             run.progress,
             keep=run.warm is not None,
             settles=settles,
+            recentred=recentred,
         )
         if chains.interrupted:
             run.progress.close()
             raise KeyboardInterrupt("Interrupted during warm-up: there are no draws yet.")
         warm = clock()
-        drawn = Drawn(method.chains)
+        space, place, moved = chains.target, None, {}
+        if isinstance(space, Recentred):
+            place, moved = functools.partial(as_the_model_has_them, space), recentred_sites(space)
+        drawn = Drawn(method.chains, place=place)
         looks = scouted and run.warm is None
         beside = looks and kind is Chains and not target.devices  # on a device its programs wait for one another
-        start_scouts = functools.partial(_scout_starts, kernel, target, run, rank, chains)
+        start_scouts = functools.partial(_scout_starts, kernel, space, run, rank, chains)
         starting = pool.submit(start_scouts) if beside else None
         ending = sample(chains, metrics, drawn, method.draws, run.until, run.progress, warmed, superchains)
         if drawn.shortest == 0:
@@ -109,14 +128,14 @@ def run_chains(
                     step = restart(there := one(chains.states, best), there.step.log_average).step
                     scouts = chains.others(stacked([state._replace(step=step) for state in begun]))
                     done = warmed + drawn.shortest
-                    elsewhere = look_elsewhere(scouts, metrics[best], positions, log_density, run.progress, done)
+                    elsewhere = look_elsewhere(scouts, metrics[best], positions, log_density, run.progress, done, place)
     run.progress.close()
     seen = {name: getattr(rows.info, field) for name, field in kernel.stats.items()}
     nearby = {}
     if kernel.begin is None:
         # several blocks meet NaN without a divergence
         told = seen if kernel.given is None else {k: v for k, v in seen.items() if k != "diverging"}
-        value = value_at(target, gradient=kernel.gradient)
+        value = value_at(target if recentred is None else recentred, gradient=kernel.gradient)
         nearby = undefined_nearby(value, target, positions, told, run.key, kernel.place)
     return Draws(
         positions=positions,
@@ -132,6 +151,7 @@ def run_chains(
             **nearby,
             "warmup_draws": warmed,
             **({"superchains": superchains} if superchains else {}),
+            **moved,
             **({"warm_start": 1} if run.warm is not None else {}),
             **_told(elsewhere, target),
         },

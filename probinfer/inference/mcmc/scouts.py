@@ -5,10 +5,12 @@ alike that is one run of four chains in eight. A scout has the metric and the st
 posterior is one piece it is among their draws within a few steps.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from probinfer.inference.mcmc.block import Row
 from probinfer.inference.mcmc.chains import Chains
 from probinfer.inference.mcmc.drawn import Drawn
 from probinfer.inference.mcmc.metric import Metric
@@ -32,18 +34,25 @@ class Elsewhere(NamedTuple):
 
 
 def look_elsewhere(
-    scouts: Chains, metric: Metric, positions: np.ndarray, log_density: np.ndarray, progress: Progress, done: int
+    scouts: Chains,
+    metric: Metric,
+    positions: np.ndarray,
+    log_density: np.ndarray,
+    progress: Progress,
+    done: int,
+    place: Callable[[Row], Row] | None = None,
 ) -> Elsewhere | None:
     """Let the scouts walk; where the best of those ended that stayed outside of what the chains drew, with a log
     density that leaves it a share of the mass. None if there is none, or the time was up.
 
     positions (chain, draw, d), log_density (chain, draw): of the chains. done: draws that each made, for the progress.
+    place: as for `Drawn`.
     """
     low, high = positions.min((0, 1)), positions.max((0, 1))
     middle = np.median(log_density)
     enough = middle - _SHARE - (middle - np.quantile(log_density, 0.05))
     for again, (walk, seen) in enumerate([(_WALK, _SEEN), (_LONGER, _STAYED)]):
-        drawn = Drawn(len(scouts))
+        drawn = Drawn(len(scouts), place=place)
         scouts.advance(
             walk,
             [metric] * len(scouts),

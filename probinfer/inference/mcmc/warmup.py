@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from probinfer.inference.mcmc import centring
 from probinfer.inference.mcmc import step_size as steps
 from probinfer.inference.mcmc.block import Row
 from probinfer.inference.mcmc.chains import Chains
@@ -12,6 +13,7 @@ from probinfer.inference.mcmc.metric import Metric
 from probinfer.inference.mcmc.record import WARMUP
 from probinfer.inference.progress import Progress
 from probinfer.model.one_thread import one_blas_thread
+from probinfer.model.recentred import Recentred
 
 DEFAULT_WARMUP = 400
 WARM_WARMUP = 100  # draws, of chains that start from draws of a posterior nearby, with a metric that fits
@@ -32,6 +34,7 @@ def warm_up(
     *,
     keep: bool = False,
     settles: Callable[[np.ndarray, np.ndarray, Metric], bool] | None = None,
+    recentred: Recentred | None = None,
 ) -> tuple[list[Metric], int]:
     """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with, made by `fit`,
     and the draws of each chain that it took.
@@ -42,6 +45,9 @@ def warm_up(
 
     Once all chains have arrived, and `settles`(draws, gradients, metric) says of a window that the metric with which it
     was made fits it, the windows left are skipped but the last, in which the step size settles.
+
+    With `recentred`, the target of the chains as they begin, they go on in the coordinates that fit the draws so far,
+    until a part of the warm-up is over (see centring.py); those draws go with them.
     """
     parts = () if keep else _WINDOWS
     ends = [*sorted({round(warmup * part) for part in parts} - {0, warmup}), warmup]
@@ -72,7 +78,10 @@ def warm_up(
             if early and not history.newest.info.diverging.any() and history.settled(settles, metrics[0]):
                 warmup = end + last
                 ends = [*ends[: window + 1], warmup]
-            metrics = history.fit(end - int(np.ceil(end * _MEMORY)), metrics[0].stretch.shape[-1])
+            first = end - int(np.ceil(end * _MEMORY))
+            if recentred is not None and not keep and end <= centring.UNTIL * warmup:
+                recentred = history.recentre(first, chains, recentred)
+            metrics = history.fit(first, metrics[0].stretch.shape[-1])
             chains.restart(chains.states.step.log_average)
         else:
             _settle_step_sizes(chains, history.newest, history.arrived())
@@ -124,6 +133,21 @@ class _History:
                 shared if here else self._fit(newest.q[i : i + 1], newest.g[i : i + 1], every, rank)
                 for i, here in enumerate(arrived)
             ]
+
+    def recentre(self, first: int, chains: Chains, here: Recentred) -> Recentred:
+        """Let chains and draws from the `first` on move to the coordinates that these draws show to be the best."""
+        rows = self._drawn.rows(first)
+        use = (rows.log_density >= self._threshold()) & self.arrived()[:, None]
+        with one_blas_thread():
+            there = here.centred(centring.best_centring(here, rows.q, rows.g, use))
+        if np.array_equal(there.centring, here.centring):
+            return here
+        states = centring.moved_states(here, there, chains.states)
+        if states is None:
+            return here
+        self._drawn.move(first, *centring.moved(here, there, rows.q, rows.g, rows.log_density))
+        chains.go_on(there, states)
+        return there
 
     def _threshold(self) -> float:
         """The log density below which a draw is still on its way."""
