@@ -18,7 +18,7 @@ import pytest
 
 import probinfer as pi
 from probinfer.inference.draw import draw
-from probinfer.inference.mcmc import block, chains, compiled
+from probinfer.inference.mcmc import block, chains, compiled, warmup
 from probinfer.inference.mcmc.warmup import WARMUP
 from probinfer.model import target
 from tests.inference.models import EIGHT_SCHOOLS as DATA
@@ -362,3 +362,43 @@ def test_an_argument_that_a_method_does_not_heed_is_refused():
 
     with pytest.raises(pi.MethodError, match="Still does not heed until="):
         pi.infer(eight_schools, DATA, Still(), until=pi.Until(ess=400))
+
+
+def curved(y=None):
+    """Few groups whose rows tell them, in units of their scale: at the acceptance 0.8 draws diverge."""
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    unit = numpyro.sample("unit", dist.Normal(0.0, 1.0).expand([3]))
+    numpyro.sample("y", dist.Normal(scale * unit, 0.05), obs=y)
+
+
+def straight(y=None):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0).expand([3]))
+    numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+
+
+def run_of(model, method):
+    posterior = pi.infer(model, {"y": np.array([1.1, -0.7, 0.4])}, method, seed=0, progress=False)
+    settings = json.loads(posterior.tree.attrs["settings"])
+    diverged = int(posterior.tree["sample_stats"]["diverging"].sum())
+    return settings["target_accept"], diverged, int(posterior.tree.attrs["warmup_draws"])
+
+
+def test_the_acceptance_is_raised_where_draws_of_the_warmup_diverge():
+    aimed, diverged, _ = run_of(curved, pi.NUTS())
+    kept, more, _ = run_of(curved, pi.NUTS(target_accept=0.8))
+    assert (aimed, kept) == (0.95, 0.8)
+    assert diverged < more / 2
+    assert more > 20
+    assert run_of(straight, pi.NUTS())[0] == 0.8
+
+
+def test_divergences_that_the_last_window_alone_shows_make_one_more(monkeypatch):
+    monkeypatch.setattr(warmup, "_SETTLED_FROM", 0.9)
+    aimed, _, drawn = run_of(curved, pi.NUTS(warmup=400))
+    assert (aimed, drawn) == (0.95, 460)
+
+
+def test_an_acceptance_that_is_none_in_a_gibbs_plan():
+    assert pi.NUTS().accept == 0.8
+    posterior = pi.infer(straight, {"y": np.zeros(3)}, pi.Gibbs(plan={"mu": pi.NUTS()}, draws=50), progress=False)
+    assert posterior.tree["posterior"]["mu"].shape == (4, 50, 3)

@@ -46,6 +46,8 @@ def run_chains(
     *,
     rank: int,
     warmup: int,
+    accept: float | None = None,
+    raised: float | None = None,
     init: Any = None,
     settles: Any = None,
     scouted: bool = False,
@@ -53,8 +55,9 @@ def run_chains(
     superchains: int = 0,
     recentre: bool = False,
 ) -> Draws:
-    """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric; `init`
-    is a method whose draws the chains begin at; `settles` as for `warm_up`; `scouted` has scouts look for modes that no
+    """Warm up and draw. `method` has the settings chains, draws and target_accept, for which `accept` stands where it
+    is None; `rank` is that of the metric; `init` is a method whose draws the chains begin at; `raised` and `settles` as
+    for `warm_up`; `scouted` has scouts look for modes that no
     chain has been to; `superchains` groups of chains begin at one point each, 0 lets every chain have its own; with
     `recentre` the latents of a hierarchy are drawn in the coordinates that the warm-up finds to be the best."""
     clock = time.perf_counter
@@ -87,8 +90,9 @@ def run_chains(
         block = compiling.result().on(space)
         if recentred is not None:
             moving.result()
-        accept = method.target_accept if kernel.targets is None else kernel.targets
-        chains = kind(pool, block, space, stacked(states), accept, kernel.limit, record, run.deadline)
+        aim = method.target_accept if accept is None else accept
+        aim = aim if kernel.targets is None else kernel.targets
+        chains = kind(pool, block, space, stacked(states), aim, kernel.limit, record, run.deadline)
         compiled = clock()
         metrics, warmed = warm_up(
             chains,
@@ -99,6 +103,7 @@ def run_chains(
             run.progress,
             keep=run.warm is not None,
             settles=settles,
+            raised=raised,
             recentred=recentred,
         )
         if chains.interrupted:
@@ -108,6 +113,7 @@ def run_chains(
         space, place, moved = chains.target, None, {}
         if isinstance(space, Recentred):
             place, moved = functools.partial(as_the_model_has_them, space), recentred_sites(space)
+        aimed = chains.target_accept
         drawn = Drawn(method.chains, place=place)
         looks = scouted and run.warm is None
         beside = looks and kind is Chains and not target.devices  # on a device its programs wait for one another
@@ -145,7 +151,7 @@ def run_chains(
             **seen,
         },
         method=type(method).__name__,
-        settings={**settings_of(method), "warmup": warmup},
+        settings={**settings_of(method), "warmup": warmup, **({} if accept is None else {"target_accept": aimed})},
         facts={
             **beginning.facts,
             **nearby,

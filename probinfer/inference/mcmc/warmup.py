@@ -21,6 +21,7 @@ _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up a
 _FIRST_LIMIT = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
 _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the way to the typical set is forgotten
 _SETTLED_FROM = 0.4  # of the warm-up: the earliest that it may be cut short
+_DIVERGENCES, _DIVERGENT = 2, 0.002  # so many, and such a share, that the step size aims at more acceptance
 _FAR = 10.0  # standard deviations of the log density below the bulk, beyond which a draw is still on that way
 
 
@@ -34,6 +35,7 @@ def warm_up(
     *,
     keep: bool = False,
     settles: Callable[[np.ndarray, np.ndarray, Metric], bool] | None = None,
+    raised: float | None = None,
     recentred: Recentred | None = None,
 ) -> tuple[list[Metric], int]:
     """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with, made by `fit`,
@@ -46,6 +48,9 @@ def warm_up(
     Once all chains have arrived, and `settles`(draws, gradients, metric) says of a window that the metric with which it
     was made fits it, the windows left are skipped but the last, in which the step size settles.
 
+    Where draws diverge although the metric should fit by then, the step size aims at the acceptance `raised` from there
+    on. If only those of the last window show it, there is one more.
+
     With `recentred`, the target of the chains as they begin, they go on in the coordinates that fit the draws so far,
     until a part of the warm-up is over (see centring.py); those draws go with them.
     """
@@ -55,7 +60,7 @@ def warm_up(
     drawn = Drawn(len(chains), gradients=True)
     drawn.expect(warmup)
     history = _History(fit, drawn)
-    before, window = 0, 0
+    before, window, diverged, looked_at = 0, 0, 0, 0
     while before < warmup:
         end = ends[window]
         chains.advance(
@@ -73,6 +78,14 @@ def warm_up(
         if chains.interrupted:
             return metrics, before
         history.newest = drawn.rows(before)
+        if raised is not None and end > _SETTLED_FROM * warmup:
+            flags = history.late_divergences()
+            diverged, looked_at = diverged + flags.sum(), looked_at + flags.size
+            if diverged >= _DIVERGENCES and diverged >= _DIVERGENT * looked_at:
+                chains.target_accept, raised = raised, None
+                if end == warmup:
+                    warmup += last
+                    ends.append(warmup)
         if end < warmup:
             early = settles is not None and end >= _SETTLED_FROM * warmup and end + last < warmup
             if early and not history.newest.info.diverging.any() and history.settled(settles, metrics[0]):
@@ -113,6 +126,12 @@ class _History:
     def arrived(self) -> np.ndarray:
         """Which chains are, in the last window, where the chain of the highest log density is."""
         return np.median(self.newest.log_density, axis=1) >= self._threshold()
+
+    def late_divergences(self) -> np.ndarray:
+        """Which draws of the second half of the newest window diverged, in the chains that have arrived; in the first
+        half the step size is still looked for."""
+        flags = self.newest.info.diverging
+        return flags[self.arrived(), flags.shape[1] // 2 :]
 
     def settled(self, settles: Callable[[np.ndarray, np.ndarray, Metric], bool], metric: Metric) -> bool:
         """Whether all chains have arrived, and the metric of the newest window fits it."""

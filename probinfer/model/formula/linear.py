@@ -20,6 +20,7 @@ import numpyro.distributions as dist
 from probinfer.model.formula.design import Design
 from probinfer.model.formula.expressions import Expression
 from probinfer.model.formula.families import LAWS, Family, Link
+from probinfer.model.location_scale import UNIT_OF
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +200,7 @@ def _effect(group: Group, sd: Any) -> Any:
     shape = (len(group.levels), *sd.shape)
     if group.centred:
         return numpyro.sample(f"{group.name}_effect", dist.Normal(0.0, sd).expand(shape))
-    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape))
+    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape), infer={UNIT_OF: sd})
     for block in group.correlated:
         z = _correlate(z, block)
     return numpyro.deterministic(f"{group.name}_effect", z * sd)
