@@ -18,7 +18,7 @@ import pytest
 
 import probinfer as pi
 from probinfer.inference.draw import draw
-from probinfer.inference.mcmc import block, chains, compiled, warmup
+from probinfer.inference.mcmc import block, chains, compiled, run, warmup
 from probinfer.inference.mcmc.warmup import WARMUP
 from probinfer.model import target
 from tests.inference.models import EIGHT_SCHOOLS as DATA
@@ -402,3 +402,30 @@ def test_an_acceptance_that_is_none_in_a_gibbs_plan():
     assert pi.NUTS().accept == 0.8
     posterior = pi.infer(straight, {"y": np.zeros(3)}, pi.Gibbs(plan={"mu": pi.NUTS()}, draws=50), progress=False)
     assert posterior.tree["posterior"]["mu"].shape == (4, 50, 3)
+
+
+def two_modes(lower):
+    """Modes at -1.5 and 1.5 that no trajectory leaves; the left one has so much less log density."""
+
+    def log_density(x):
+        left, right = (-0.5 * ((x[0] - at) / 0.05) ** 2 for at in (-1.5, 1.5))
+        return jnp.logaddexp(left - lower, right) - 0.5 * x[1] ** 2
+
+    return pi.LogDensity(log_density, 2)
+
+
+def test_chains_in_a_mode_of_no_mass_begin_again(monkeypatch):
+    """e^-80 of the density of the other: which mode a chain began in says nothing of the posterior."""
+    posterior = pi.infer(two_modes(80.0), {}, pi.NUTS(), seed=1, progress=False)
+    assert int(posterior.tree.attrs["restarted"]) >= 1
+    assert (posterior.tree["posterior"]["x"][..., 0] > 1).all()
+    assert posterior.report.verdict is pi.Verdict.GOOD
+    monkeypatch.setattr(run, "_another", lambda *_: None)
+    left = pi.infer(two_modes(80.0), {}, pi.NUTS(), seed=1, progress=False)
+    assert left.report.verdict is pi.Verdict.BAD
+
+
+def test_chains_in_modes_that_may_have_mass_stay_there():
+    posterior = pi.infer(two_modes(1.0), {}, pi.NUTS(), seed=1, progress=False)
+    assert "restarted" not in posterior.tree.attrs
+    assert posterior.report.verdict is pi.Verdict.BAD

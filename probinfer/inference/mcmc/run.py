@@ -35,6 +35,7 @@ from probinfer.inference.settings import settings_of
 from probinfer.model.recentred import Recentred
 from probinfer.model.target import Target
 
+_AGAIN = 0xA6A1  # tells the seeds of chains that begin again from others
 _NEARBY = 200  # draws of the posterior nearby that each chain of a warm start looks at
 
 
@@ -94,7 +95,7 @@ def run_chains(
         aim = aim if kernel.targets is None else kernel.targets
         chains = kind(pool, block, space, stacked(states), aim, kernel.limit, record, run.deadline)
         compiled = clock()
-        metrics, warmed = warm_up(
+        metrics, warmed, restarted = warm_up(
             chains,
             metrics,
             kernel.fit,
@@ -104,6 +105,7 @@ def run_chains(
             keep=run.warm is not None,
             settles=settles,
             raised=raised,
+            another=functools.partial(_another, kernel, run, rank) if scouted else None,
             recentred=recentred,
         )
         if chains.interrupted:
@@ -156,6 +158,7 @@ def run_chains(
             **beginning.facts,
             **nearby,
             "warmup_draws": warmed,
+            **({"restarted": restarted} if restarted else {}),
             **({"superchains": superchains} if superchains else {}),
             **moved,
             **({"warm_start": 1} if run.warm is not None else {}),
@@ -165,6 +168,18 @@ def run_chains(
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,
     )
+
+
+def _another(kernel: Kernel, run: Run, rank: int, chains: Chains, which: np.ndarray, attempt: int) -> ChainState | None:
+    """Other starting points for those chains (chain,), a mask, whose random numbers go on; None where none is found."""
+    seeds = np.random.SeedSequence([*run.key.tolist(), _AGAIN, attempt]).spawn(len(chains))
+    try:
+        states, _ = _start(kernel, [seeds[i] for i in np.flatnonzero(which)], chains.target, run, rank, NOWHERE)
+    except ModelError:
+        return None
+    kept = jax.tree.map(lambda column: column[which], chains.states)
+    new = stacked(states)
+    return kept._replace(q=new.q, g=new.g, log_density=new.log_density)
 
 
 def _scout_starts(kernel: Kernel, target: Target, run: Run, rank: int, chains: Chains) -> list[ChainState] | None:

@@ -1,12 +1,13 @@
 """Warm-up: windows of draws, after each of which the metric is fitted from all chains; then the step size settles."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from probinfer.inference.mcmc import centring
 from probinfer.inference.mcmc import step_size as steps
-from probinfer.inference.mcmc.block import Row
+from probinfer.inference.mcmc.block import ChainState, Row
 from probinfer.inference.mcmc.chains import Chains
 from probinfer.inference.mcmc.drawn import Drawn
 from probinfer.inference.mcmc.metric import Metric
@@ -21,8 +22,17 @@ _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up a
 _FIRST_LIMIT = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
 _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the way to the typical set is forgotten
 _SETTLED_FROM = 0.4  # of the warm-up: the earliest that it may be cut short
-_DIVERGENCES, _DIVERGENT = 2, 0.002  # so many, and such a share, that the step size aims at more acceptance
+_DIVERGENCES, _DIVERGENT = 4, 0.02  # so many, and such a share, that the step size aims at more acceptance
+_LOST = 0.15, 0.65  # of the warm-up, between which chains may begin again elsewhere
 _FAR = 10.0  # standard deviations of the log density below the bulk, beyond which a draw is still on that way
+
+
+class Warmed(NamedTuple):
+    """The metric of each chain to sample with, the draws of each that it took, and how often one began again."""
+
+    metrics: list[Metric]
+    draws: int
+    restarted: int
 
 
 def warm_up(
@@ -36,10 +46,10 @@ def warm_up(
     keep: bool = False,
     settles: Callable[[np.ndarray, np.ndarray, Metric], bool] | None = None,
     raised: float | None = None,
+    another: Callable[[Chains, np.ndarray, int], ChainState | None] | None = None,
     recentred: Recentred | None = None,
-) -> tuple[list[Metric], int]:
-    """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with, made by `fit`,
-    and the draws of each chain that it took.
+) -> "Warmed":
+    """Advance the chains by `warmup` draws, adapting, with metrics made by `fit`.
 
     Chains that have arrived where the others are share one metric and, at the end, one step size, fitted from all of
     them. A chain that is still on its way, or in a mode of its own, keeps those that fit where it is. With `keep` the
@@ -51,6 +61,9 @@ def warm_up(
     Where draws diverge although the metric should fit by then, the step size aims at the acceptance `raised` from there
     on. If only those of the last window show it, there is one more.
 
+    A chain that stays far below most others is in a mode of no mass. `another`(chains, which, attempt) gives it another
+    starting point, and it goes on from there with what fits the others.
+
     With `recentred`, the target of the chains as they begin, they go on in the coordinates that fit the draws so far,
     until a part of the warm-up is over (see centring.py); those draws go with them.
     """
@@ -60,7 +73,7 @@ def warm_up(
     drawn = Drawn(len(chains), gradients=True)
     drawn.expect(warmup)
     history = _History(fit, drawn)
-    before, window, diverged, looked_at = 0, 0, 0, 0
+    before, window, diverged, looked_at, restarted = 0, 0, 0, 0, 0
     while before < warmup:
         end = ends[window]
         chains.advance(
@@ -76,7 +89,7 @@ def warm_up(
             total=total,
         )
         if chains.interrupted:
-            return metrics, before
+            return Warmed(metrics, before, restarted)
         history.newest = drawn.rows(before)
         if raised is not None and end > _SETTLED_FROM * warmup:
             flags = history.late_divergences()
@@ -95,11 +108,21 @@ def warm_up(
             if recentred is not None and not keep and end <= centring.UNTIL * warmup:
                 recentred = history.recentre(first, chains, recentred)
             metrics = history.fit(first, metrics[0].stretch.shape[-1])
-            chains.restart(chains.states.step.log_average)
+            log_steps = chains.states.step.log_average
+            if another is not None and _LOST[0] * warmup <= end <= _LOST[1] * warmup:
+                lost = history.lost()
+                states = another(chains, lost, window) if lost.any() else None
+                if states is not None:
+                    chains.put(lost, states)
+                    found = int(np.flatnonzero(history.arrived())[0])
+                    metrics = [metrics[found] if gone else own for gone, own in zip(lost, metrics, strict=True)]
+                    log_steps = np.where(lost, log_steps[found], log_steps)
+                    restarted += int(lost.sum())
+            chains.restart(log_steps)
         else:
             _settle_step_sizes(chains, history.newest, history.arrived())
         before, window = end, window + 1
-    return metrics, before
+    return Warmed(metrics, before, restarted)
 
 
 def _settle_step_sizes(chains: Chains, newest: Row, arrived: np.ndarray) -> None:
@@ -132,6 +155,14 @@ class _History:
         half the step size is still looked for."""
         flags = self.newest.info.diverging
         return flags[self.arrived(), flags.shape[1] // 2 :]
+
+    def lost(self) -> np.ndarray:
+        """Which chains are not where the one of the highest log density is, with half of them, and come no nearer."""
+        if 2 * self.arrived().sum() < len(self.arrived()):
+            return np.zeros(len(self.arrived()), bool)
+        heights, half = self.newest.log_density, self.newest.log_density.shape[1] // 2
+        rise = np.median(heights[:, half:], axis=1) - np.median(heights[:, :half], axis=1)
+        return ~self.arrived() & (rise < self._spread())
 
     def settled(self, settles: Callable[[np.ndarray, np.ndarray, Metric], bool], metric: Metric) -> bool:
         """Whether all chains have arrived, and the metric of the newest window fits it."""
@@ -170,9 +201,12 @@ class _History:
 
     def _threshold(self) -> float:
         """The log density below which a draw is still on its way."""
+        return float(np.median(self.newest.log_density, axis=1).max() - _FAR * self._spread())
+
+    def _spread(self) -> float:
+        """What the log density varies by in the chain where it is highest."""
         heights = self.newest.log_density
         middles = np.median(heights, axis=1)
         best = int(np.argmax(middles))
         below = middles[best] - np.quantile(heights[best], 0.25)
-        spread = np.sqrt(self.newest.q.shape[-1] / 2) + 1.5 * below
-        return float(middles[best] - _FAR * spread)
+        return float(np.sqrt(self.newest.q.shape[-1] / 2) + 1.5 * below)
