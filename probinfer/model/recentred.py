@@ -12,7 +12,7 @@ from jax import lax
 from numpyro.distributions import biject_to
 
 from probinfer.model.location_scale import LocationScale, location_scale
-from probinfer.model.target import Seen, Target, Traced
+from probinfer.model.target import Seen, Target
 from probinfer.model.trace import constrain_with_jacobian, placeholder
 
 _CENTRING = "centring of the latents"  # among the inputs of a program; no argument of a function has such a name
@@ -63,10 +63,8 @@ class Recentred(Target):
         kept = plain._results  # copies of a target have it in common, and nothing is traced anew for them
         if "recentred" not in kept:
             with self.precision():
-                point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
-                laws = Traced(self._locate, point, self._shapes())
-                kept["recentred"] = self._trace(gradient=True), laws, {}
-        self._all, self._laws, self._results = kept["recentred"]
+                kept["recentred"] = self._trace(gradient=True), {}
+        self._all, self._results = kept["recentred"]
         self.fingerprint = self._all.fingerprint
 
     @functools.cached_property
@@ -121,7 +119,7 @@ class Recentred(Target):
         here = inputs[_CENTRING]
 
         def moved(z: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-            laws = self._laws(z, inputs)
+            laws = self._locate(z, inputs)
             loc, log_scale = (jnp.where(other == here, 0, part) for part in laws)
             to = other * loc + jnp.exp((other - here) * log_scale) * (z - here * loc)
             return (to, jnp.sum((other - here) * log_scale)), laws
