@@ -12,11 +12,12 @@ from jax import lax
 from numpyro.distributions import biject_to
 
 from probinfer.model.location_scale import LocationScale, location_scale
-from probinfer.model.target import Seen, Target, Traced
+from probinfer.model.target import Seen, Target
 from probinfer.model.trace import constrain_with_jacobian, placeholder
 
 _CENTRING = "centring of the latents"  # among the inputs of a program; no argument of a function has such a name
-_MANY = 500  # points of one call of the program that moves them
+_MANY = 500  # points of one call of the program that moves them, at most
+_CALL_BYTES = 32 * 2**20  # of its arguments and results
 
 
 class Moved(NamedTuple):
@@ -58,14 +59,13 @@ class Recentred(Target):
         self.__dict__.pop("inputs", None)
         self._plain = plain
         self.centring = np.ones(self.dim)
+        self._many = int(np.clip(_CALL_BYTES // (7 * 8 * self.dim), 1, _MANY))
         self.movable = np.isin(self.coordinate_names(), plain.hierarchical)
         kept = plain._results  # copies of a target have it in common, and nothing is traced anew for them
         if "recentred" not in kept:
             with self.precision():
-                point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
-                laws = Traced(self._locate, point, self._shapes())
-                kept["recentred"] = self._trace(gradient=True), laws, {}
-        self._all, self._laws, self._results = kept["recentred"]
+                kept["recentred"] = self._trace(gradient=True), {}
+        self._all, self._results = kept["recentred"]
         self.fingerprint = self._all.fingerprint
 
     @functools.cached_property
@@ -88,9 +88,9 @@ class Recentred(Target):
         parts = []
         with self.precision():
             other = np.asarray(centring, self.dtype)
-            for start in range(0, len(z), _MANY):
-                rows = [_filled(of[start : start + _MANY], self.dtype) for of in (z, gradients)]
-                count = min(_MANY, len(z) - start)
+            for start in range(0, len(z), self._many):
+                count = min(self._many, len(z) - start)
+                rows = [_filled(of[start : start + count], self._many, self.dtype) for of in (z, gradients)]
                 moved = program(*rows, other, np.int32(count), self.inputs)
                 parts.append(jax.tree.map(lambda column, count=count: np.asarray(column)[:count], moved))
         return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
@@ -98,8 +98,8 @@ class Recentred(Target):
     def compile_move(self) -> Any:
         """The program that `move` calls, made once; it serves every centring."""
         point, whole = jax.ShapeDtypeStruct((self.dim,), self.dtype), jax.ShapeDtypeStruct((), jnp.int32)
-        points = jax.ShapeDtypeStruct((_MANY, self.dim), self.dtype)
-        return self.compile(f"move {_MANY}", self._move_many, points, points, point, whole, self.inputs)
+        points = jax.ShapeDtypeStruct((self._many, self.dim), self.dtype)
+        return self.compile(f"move {self._many}", self._move_many, points, points, point, whole, self.inputs)
 
     def _move_many(
         self, z: jax.Array, gradients: jax.Array, other: jax.Array, count: jax.Array, inputs: Mapping[str, jax.Array]
@@ -120,7 +120,7 @@ class Recentred(Target):
         here = inputs[_CENTRING]
 
         def moved(z: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-            laws = self._laws(z, inputs)
+            laws = self._locate(z, inputs)
             loc, log_scale = (jnp.where(other == here, 0, part) for part in laws)
             to = other * loc + jnp.exp((other - here) * log_scale) * (z - here * loc)
             return (to, jnp.sum((other - here) * log_scale)), laws
@@ -183,11 +183,11 @@ def _recentre(z: jax.Array, c: jax.Array, law: LocationScale) -> tuple[_Law, jax
         return _Law(loc, log_scale, law.noise.log_prob(x) + (1 - c) * log_scale), x
     noise = (z - c * loc) * jnp.exp(-c * log_scale)
     x = jnp.where(c == 1, z, loc + law.scale * noise)
-    return _Law(loc, log_scale, law.noise.log_prob(noise) - c * log_scale), x
+    return _Law(loc, log_scale, jnp.asarray(law.noise.log_prob(noise)) - c * log_scale), x
 
 
-def _filled(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The rows as a table of _MANY."""
-    table = np.zeros((_MANY, rows.shape[1]), dtype)
+def _filled(rows: np.ndarray, many: int, dtype: np.dtype) -> np.ndarray:
+    """The rows, and zeros, as a table of so many."""
+    table = np.zeros((many, rows.shape[1]), dtype)
     table[: len(rows)] = rows
     return table

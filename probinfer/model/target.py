@@ -62,7 +62,7 @@ class Target:
         with self.precision():
             self.dtype = np.dtype(jnp.result_type(float))
             with user_error(bound.model.fn, {**bound.constants, **bound.arrays}):
-                self._all = self._trace(gradient=gradient)
+                self._all = self._trace(gradient)
         self.hierarchical: tuple[str, ...] = self._depending if gradient else ()
         self.fingerprint = self._all.fingerprint
 
@@ -254,12 +254,12 @@ class Target:
             for name, value in self.bound.arrays.items()
         }
 
-    def _trace(self, *, gradient: bool) -> "Traced":
+    def _trace(self, gradient: bool) -> "_Traced":
         point, inputs = jax.ShapeDtypeStruct((self.dim,), self.dtype), self._shapes()
         if not gradient:
-            return Traced(self._simulate_alone, point, inputs)
+            return _Traced(self._simulate_alone, point, inputs)
         try:
-            return Traced(jax.value_and_grad(self._simulate, has_aux=True), point, inputs)
+            return _Traced(jax.value_and_grad(self._simulate, has_aux=True), point, inputs)
         except ValueError as error:
             if "everse-mode differentiation" not in str(error):
                 raise
@@ -318,8 +318,8 @@ class Seen(NamedTuple):
     terms: dict[str, jax.Array]
 
 
-class Traced:
-    """A function of (z, inputs) that runs the model, traced once: ((log density, what else it shows), gradient).
+class _Traced:
+    """The model, traced once: ((log density, what else it shows), gradient) as a function of (z, inputs).
 
     Every program of a target is made from it, so that the user's function runs once and not for each of them; what a
     program does not use, the compiler drops.
@@ -335,11 +335,10 @@ class Traced:
         self._structure = jax.tree.structure(shapes)
         self.fingerprint = fingerprint_of(program)
 
-    def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> Any:
-        """What the function gives."""
+    def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, Seen], jax.Array]:
         return jax.tree.unflatten(self._structure, self._run(z, *jax.tree.leaves(inputs)))
 
-    def in_loop(self, z: jax.Array, given: LoopInputs) -> Any:
+    def in_loop(self, z: jax.Array, given: LoopInputs) -> tuple[tuple[jax.Array, Seen], jax.Array]:
         """The same, for the body of a loop on a CPU."""
         turned = {self._places[name]: table for name, table in given.turned.items()}
         return jax.tree.unflatten(self._structure, self._run_in_loop(z, *jax.tree.leaves(given.inputs), turned=turned))
@@ -369,4 +368,4 @@ def fingerprint_of(program: Any) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["Seen", "Site", "Target", "Traced"]
+__all__ = ["Seen", "Site", "Target"]

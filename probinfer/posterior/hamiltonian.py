@@ -96,10 +96,12 @@ def divergences(evidence: Evidence) -> list[Finding]:
         )
     accept = evidence.settings.get("target_accept")
     raised = f" from {accept:g} to {1 - (1 - accept) / 4:.3g}" if isinstance(accept, float) and accept < 0.99 else ""
+    form = "the non-centred form, theta = mu + tau * z with z ~ Normal(0, 1), or "
+    if "recentred" in evidence.attrs:
+        form = ""  # the chains had it, where it was the better one
     advice = (
         f"Raise target_accept{raised}. If they remain, the posterior is too sharply curved there: a group whose scale "
-        "can come close to zero wants the non-centred form, theta = mu + tau * z with z ~ Normal(0, 1), "
-        "or a prior that keeps the scale away from zero."
+        f"can come close to zero wants {form}a prior that keeps the scale away from zero."
     )
     if severity is Verdict.GOOD:
         advice = f"So few hardly bias anything. To be sure, raise target_accept{raised} and see them vanish."

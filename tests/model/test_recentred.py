@@ -146,6 +146,20 @@ def test_a_point_moves_alike_wherever_it_is_in_the_table():
     np.testing.assert_array_equal(all_at_once[495:510], one_by_one)
 
 
+def test_many_points_at_once_move_alike(monkeypatch):
+    """As they do on a GPU; and in tables of another size."""
+    plain = target_of(nested)
+    z, centring = points_of(plain)
+    one_by_one = Recentred(plain).move(z, centring, z)
+    monkeypatch.setattr("probinfer.model.recentred._MANY", 2)
+    in_twos = Recentred(plain).move(z, centring, z)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    at_once = Recentred(plain).move(z, centring, z)
+    for part, same, near in zip(one_by_one, in_twos, at_once, strict=True):
+        np.testing.assert_array_equal(part, same)
+        np.testing.assert_allclose(part, near, rtol=1e-12, atol=1e-12)
+
+
 def test_which_sites_are_moved():
     def model(X, group, y):
         mu = numpyro.sample("mu", dist.Normal(0, 1))

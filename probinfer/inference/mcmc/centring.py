@@ -15,6 +15,8 @@ _GRID = np.linspace(0, 1, 11)
 _SHRINK = 50.0  # draws in all, by which the entries of a site are judged alike as much as one by one
 _TOLERANCE = 0.1  # of a loss, the log of a ratio of variances: less is no reason to be anywhere but at an end
 _LOOKED_AT = 100  # draws of a posterior nearby
+_NUMBERS = 500_000  # entries of draws that a choice looks at, at most; but _LEAST draws of each chain at least
+_LEAST = 20
 
 
 def best_centring(target: Recentred, draws: np.ndarray, gradients: np.ndarray, use: np.ndarray) -> np.ndarray:
@@ -32,9 +34,12 @@ def best_centring(target: Recentred, draws: np.ndarray, gradients: np.ndarray, u
         draws, gradients: (chain, n, d) in the coordinates of `target`.
         use: (chain, n), which of them count.
     """
-    use = use & np.isfinite(draws).all(axis=-1) & np.isfinite(gradients).all(axis=-1)
     centring = target.centring.copy()
     chosen = np.flatnonzero(target.movable)
+    most = max(_NUMBERS // (len(draws) * len(chosen)), _LEAST)
+    every = -(-draws.shape[1] // most)
+    draws, gradients, use = draws[:, ::every], gradients[:, ::every], use[:, ::every]
+    use = use & np.isfinite(draws).all(axis=-1) & np.isfinite(gradients).all(axis=-1)
     if use.sum() < 2 * len(use):
         return centring
     losses = _losses(target, draws, gradients, use, chosen)

@@ -158,11 +158,12 @@ class _History:
 
     def lost(self) -> np.ndarray:
         """Which chains are not where the one of the highest log density is, with half of them, and come no nearer."""
-        if 2 * self.arrived().sum() < len(self.arrived()):
-            return np.zeros(len(self.arrived()), bool)
-        heights, half = self.newest.log_density, self.newest.log_density.shape[1] // 2
+        arrived, heights = self.arrived(), self.newest.log_density
+        half = heights.shape[1] // 2
+        if 2 * arrived.sum() < len(arrived) or half == 0:
+            return np.zeros(len(arrived), bool)
         rise = np.median(heights[:, half:], axis=1) - np.median(heights[:, :half], axis=1)
-        return ~self.arrived() & (rise < self._spread())
+        return ~arrived & (rise < self._spread())
 
     def settled(self, settles: Callable[[np.ndarray, np.ndarray, Metric], bool], metric: Metric) -> bool:
         """Whether all chains have arrived, and the metric of the newest window fits it."""
