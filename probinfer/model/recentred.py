@@ -180,7 +180,7 @@ def _recentre(z: jax.Array, c: jax.Array, law: LocationScale) -> tuple[_Law, jax
     loc, log_scale = (jnp.broadcast_to(part, z.shape) for part in (law.loc, jnp.log(law.scale)))
     if law.unit:
         x = jnp.where(c == 1, z, z * jnp.exp((1 - c) * log_scale))
-        return _Law(loc, log_scale, law.noise.log_prob(x) + (1 - c) * log_scale), x
+        return _Law(loc, log_scale, jnp.asarray(law.noise.log_prob(x)) + (1 - c) * log_scale), x
     noise = (z - c * loc) * jnp.exp(-c * log_scale)
     x = jnp.where(c == 1, z, loc + law.scale * noise)
     return _Law(loc, log_scale, jnp.asarray(law.noise.log_prob(noise)) - c * log_scale), x

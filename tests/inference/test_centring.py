@@ -85,7 +85,15 @@ def forced(monkeypatch, value):
 EACH = np.linspace(0, 1, GROUPS)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0, EACH], ids=["0", "0.5", "1", "each"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(0.0, id="0"),
+        pytest.param(0.5, id="0.5", marks=pytest.mark.long),
+        pytest.param(1.0, id="1", marks=pytest.mark.long),
+        pytest.param(EACH, id="each"),
+    ],
+)
 def test_the_law_is_the_same_in_all_coordinates(value, monkeypatch):
     forced(monkeypatch, value)
     posterior = infer()
