@@ -56,7 +56,8 @@ def formula(
             left out are weakly informative, scaled by the data.
         levels: the order of the labels of a column, the reference first; by default sorted.
         centred: groups whose coefficients are sampled as they are. Without it they are in units of their sd, which
-            samples well where levels have few rows, and ends in divergences where each has many.
+            samples well where levels have few rows; where each has many, NUTS finds that out and draws them as they
+            are, and other methods want it said here.
 
     Returns:
         FormulaModel: a model for `infer` and all that takes one; its data are a data frame, an Arrow table or a dict of
