@@ -237,19 +237,19 @@ class Forecaster:
         ...     lambda t, params: params["q"] * np.eye(1),
         ...     [[1.0]],
         ...     [[0.01]],
-        ...     prior={"q": dist.Uniform(0.0, 0.02)},  # too sure of itself: the variance of the noise is 1
+        ...     prior={"q": dist.LogNormal(-4.0, 0.1)},  # too sure of itself: the variance of the noise is 1
         ... )
         >>> y = np.random.default_rng(0).normal(size=200)
         >>> before = Forecaster(infer(level, y[:50], NUTS(draws=500), progress=False))
         >>> after = before.calibrate(y[50:], steps=3)
-        >>> after.time, bool((before.predict(3).sd < 0.3).all()), bool(np.all(after.predict(3).upper > 1.0))
-        (200, True, True)
+        >>> law, forecast = after.predict(3), before.observe(y[50:]).predict(3)
+        >>> after.time, bool(((law.upper - law.lower) > 2 * (forecast.upper - forecast.lower)).all())
+        (200, True)
         """
         from probinfer.predict.rolling import calibrate
 
         check_whole("calibrate", "steps", steps, 1)
-        level, words, series = probability("level", level), key_words(seed), self._read(y)
-        refuse_training_series(series, self.about.get("training"), self.time)
+        level, words, series = probability("level", level), key_words(seed), self.kept_from_inference(y)
         standing, calibration = calibrate(self.motion, self.standing, series, steps, level, words)
         return self.from_standing(self.motion, standing, self.about, calibration)
 
@@ -273,6 +273,13 @@ class Forecaster:
             )
         carried = replace(calibration, carried=True)
         return self.from_standing(self.motion, self.standing, self.about, carried)
+
+    def kept_from_inference(self, y: Any) -> Series:
+        """The observations that follow, checked, for what forecasts are compared with. Raises PredictionError where
+        they do not fit, or the parameters were inferred from some."""
+        series = self._read(y)
+        refuse_training_series(series, self.about.get("training"), self.time)
+        return series
 
     def observe(self, y: Any) -> Self:
         """A new forecaster that has seen what came since: the next observations, in their order.

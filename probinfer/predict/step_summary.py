@@ -3,6 +3,7 @@
 Shapes: S draws, M states of each, E entries of an observation, Q levels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -87,18 +88,33 @@ def cdf(motion: Motion, outcomes: Outcomes, weights: np.ndarray, y: np.ndarray) 
 
 
 def _cdf(motion: Motion, parameters: tuple, weights: Any, y: Any) -> jax.Array:
-    family = motion.family
-    assert family is not None
-    flat, inside = y.reshape(-1), _Inside(weights, 0.0).copied(parameters[0].shape[1])
-    own = [_flat(p, flat.shape[0], len(motion.event)) for p in parameters]
-
-    def below(values: Any) -> jax.Array:
-        return average(family.cdf(values[:, None], *own), inside)
-
-    upto = below(flat)
+    flat, at = y.reshape(-1), cdf_at(motion, parameters, weights)
+    upto = at(flat)
     if not motion.discrete:
         return jnp.stack([upto, upto], axis=-1)
-    return jnp.stack([upto, jnp.where(flat >= 1.0, below(jnp.maximum(flat - 1.0, 0.0)), 0.0)], axis=-1)
+    return jnp.stack([upto, jnp.where(flat >= 1.0, at(jnp.maximum(flat - 1.0, 0.0)), 0.0)], axis=-1)
+
+
+def cdf_at(motion: Motion, parameters: tuple, weights: Any) -> Callable[[jax.Array], jax.Array]:
+    """The cdf of every entry at a point of each (E,), within a compiled program."""
+    family = motion.family
+    assert family is not None
+    inside = _Inside(weights, 0.0).copied(parameters[0].shape[1])
+    own = [_flat(p, entries_of(motion), len(motion.event)) for p in parameters]
+    return lambda points: average(family.cdf(points[:, None], *own), inside)
+
+
+def log_density(motion: Motion, outcomes: Outcomes, weights: np.ndarray, y: np.ndarray) -> float:
+    """log p of the observation of one time, one number, by a law with a closed form."""
+    return float(motion.call(_log_density, outcomes.parameters, weights, y.astype(float))[0])
+
+
+def _log_density(motion: Motion, parameters: tuple, weights: Any, y: Any) -> jax.Array:
+    family = motion.family
+    assert family is not None
+    inside = _Inside(weights, 0.0).copied(parameters[0].shape[1])
+    own = [_flat(p, entries_of(motion), len(motion.event)) for p in parameters]
+    return mixture.log_predictive_density(family, own, y.reshape(-1), inside)
 
 
 def entries_of(motion: Motion) -> int:
