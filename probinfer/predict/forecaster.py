@@ -20,7 +20,7 @@ from probinfer.predict.motion import Motion
 from probinfer.predict.outlook import look_ahead, no_numbers, paths_for
 from probinfer.predict.predictor import check_posterior, provenance, refuse_unreliable
 from probinfer.predict.series_answer import answer
-from probinfer.predict.series_calibration import SeriesCalibration
+from probinfer.predict.series_calibration import SeriesCalibration, law_of
 from probinfer.predict.series_prediction import SeriesPrediction
 from probinfer.predict.series_question import SeriesQuestion
 from probinfer.predict.series_rows import check_horizon, read_observations
@@ -270,6 +270,12 @@ class Forecaster:
             raise PredictionError(
                 f"The calibration is of observations of the shape {calibration.lower.shape[2:]}; wanted "
                 f"{self.motion.event}, as those of this forecaster."
+            )
+        if calibration.law != law_of(self.motion):
+            laws = [law or "a law without closed form" for law in (calibration.law, law_of(self.motion))]
+            raise PredictionError(
+                f"The calibration is of forecasts by {laws[0]}, and this forecaster's are by {laws[1]}; wanted that of "
+                "another fit of the same model."
             )
         carried = replace(calibration, carried=True)
         return self.from_standing(self.motion, self.standing, self.about, carried)

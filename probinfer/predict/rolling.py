@@ -13,7 +13,7 @@ from probinfer.predict.family import Support
 from probinfer.predict.interval import is_classes
 from probinfer.predict.motion import Motion, Outcomes
 from probinfer.predict.outlook import no_numbers, outcomes_ahead
-from probinfer.predict.series_calibration import SeriesCalibration
+from probinfer.predict.series_calibration import SeriesCalibration, law_of
 from probinfer.predict.series_question import scale_of
 from probinfer.predict.standing import Standing, follow
 from probinfer.predict.step_summary import cdf, summarise
@@ -56,7 +56,7 @@ def calibrate(
                 below, above = _scores(motion, now, now.time + step, outcomes, y)
                 lower[place, step], upper[place, step] = np.where(seen, below, np.nan), np.where(seen, above, np.nan)
         standing = now
-    return standing, SeriesCalibration(lower, upper)
+    return standing, SeriesCalibration(lower, upper, law_of(motion))
 
 
 def _scores(

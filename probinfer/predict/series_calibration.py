@@ -38,11 +38,13 @@ class SeriesCalibration:
     lower    (times, steps, *event): in row t the scores of P(Y <= y), behind lower bounds, of what came 1, 2, … after
              time t; NaN where nothing came
     upper    scores of P(Y < y), behind upper bounds; for classes both are the scores of sets
+    law      of the observations: the name of its family, "" for one without closed form
     carried  they are forecasts of another fit
     """
 
     lower: np.ndarray
     upper: np.ndarray
+    law: str
     carried: bool = False
 
     @property
@@ -123,21 +125,26 @@ class SeriesCalibration:
         arrays = {"lower": self.lower}
         if not np.array_equal(self.lower, self.upper, equal_nan=True):
             arrays["upper"] = self.upper
-        return arrays, {"times": len(self.lower), "steps": self.steps, "carried": self.carried}
+        return arrays, {"times": len(self.lower), "steps": self.steps, "law": self.law, "carried": self.carried}
 
     @classmethod
     def unpack(cls, arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], motion: Motion) -> "SeriesCalibration":
         """Raises ValueError, KeyError or TypeError for parts that do not belong together."""
-        times, steps, carried = words["times"], words["steps"], words["carried"]
-        if not isinstance(carried, bool) or not set(arrays) <= {"lower", "upper"}:
-            raise ValueError("whose forecasts it is from is not said")
+        times, steps, law, carried = (words[name] for name in ("times", "steps", "law", "carried"))
+        if not isinstance(carried, bool) or law != law_of(motion) or not set(arrays) <= {"lower", "upper"}:
+            raise ValueError("it is of forecasts by another law, or whose they are is not said")
         lower = np.asarray(arrays["lower"], float)
         upper = np.asarray(arrays.get("upper", lower), float)
         if any(scores.shape != (times, steps, *motion.event) for scores in (lower, upper)) or not lower.size:
             raise ValueError(f"the scores have the shape {lower.shape}")
         if not np.array_equal(np.isnan(lower), np.isnan(upper)) or np.isnan(lower).all(axis=0).any():
             raise ValueError("scores are missing")
-        return cls(lower, upper, carried)
+        return cls(lower, upper, law, carried)
+
+
+def law_of(motion: Motion) -> str:
+    """Name of the law of the observations; scores of one are no scores of another."""
+    return motion.family.name if motion.family is not None else ""
 
 
 def _later(lower: np.ndarray, upper: np.ndarray, entries: int) -> Later | None:

@@ -130,7 +130,7 @@ def test_every_step_is_calibrated_by_its_own_scores():
     right = pi.Forecaster(Fit(model, y[:20], {"q": np.full(2, 1.0)})).calibrate(y[20:200], 6)
     of_first = np.repeat(right.calibration.lower[:, :1], 6, axis=1)
     wrong = pi.Forecaster.from_standing(
-        right.motion, right.standing, right.about, SeriesCalibration(of_first, of_first)
+        right.motion, right.standing, right.about, replace(right.calibration, lower=of_first, upper=of_first)
     )
     low, high = band(60, 29, 0.5)
     (found, count), (twin, _) = (hits(each, y[200:], 0.5, 6, 6) for each in (right, wrong))
@@ -307,7 +307,12 @@ def test_the_calibration_of_an_earlier_fit(plain, calibrated):
     np.testing.assert_allclose(forecast.upper, calibrated.predict(STEPS).upper, rtol=1e-6)  # the same parameters
     for wrong, text in (
         (calibrated, "calibration came as Forecaster"),
-        (SeriesCalibration(np.zeros((9, 1, 2)), np.zeros((9, 1, 2))), r"shape \(2,\); wanted \(\)"),
+        (SeriesCalibration(np.zeros((9, 1, 2)), np.zeros((9, 1, 2)), "Normal"), r"shape \(2,\); wanted \(\)"),
+        (
+            replace(calibrated.calibration, law="Poisson"),
+            "of forecasts by Poisson, and this forecaster's are by Normal",
+        ),
+        (replace(calibrated.calibration, law=""), "of forecasts by a law without closed form"),
     ):
         with pytest.raises(pi.PredictionError, match=text):
             plain.calibrated_by(wrong)
@@ -392,12 +397,13 @@ def test_scores_that_do_not_fit_are_refused(calibrated, tmp_path, change, text):
     [
         lambda m: m.pop("calibration_of"),
         lambda m: m["calibration_of"].update(carried=1),
+        lambda m: m["calibration_of"].update(law="Poisson"),
         lambda m: m["calibration_of"].update(steps=True),
         lambda m: m["calibration_of"].update(times=0),
         lambda m: m["calibration"].update(other=m["calibration"]["lower"]),
         lambda m: m["calibration"].pop("lower"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_words_that_do_not_fit_are_refused(calibrated, tmp_path, change):
     calibrated.save(tmp_path / "f")
