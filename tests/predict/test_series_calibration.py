@@ -263,7 +263,7 @@ def test_a_law_without_a_closed_form_covers():
 
 def test_every_number_of_a_time_is_covered_on_its_own():
     rng = np.random.default_rng(10)
-    y = rng.normal(0.0, [1.0, 4.0], size=(400, 2))
+    y = rng.normal(0.0, [0.1, 0.5], size=(400, 2))
     y[30, 1] = np.nan
     model = pi.StateSpace.linear_gaussian(
         np.zeros(2), np.eye(2), 0 * np.eye(2), 0.01 * np.eye(2), np.eye(2),
