@@ -37,10 +37,11 @@ class SeriesQuestion:
                 "Interval.HDI is for observations of a continuous law with a closed form. Ask for Interval.ETI."
             )
         if self.calibration is not None and (hdi or (classes and self.interval is not Interval.ETI)):
+            moved = "the sets of classes" if classes else "quantiles, and so not the shortest interval"
+            others = "" if classes else ", LOWER or UPPER"
             raise PredictionError(
-                f"Interval.{self.interval.name} of a calibrated forecaster is not offered: calibration moves "
-                + ("the sets of classes. Ask for Interval.ETI." if classes else "quantiles, and so not the shortest ")
-                + ("" if classes else "interval. Ask for Interval.ETI, LOWER or UPPER.")
+                f"Interval.{self.interval.name} of a calibrated forecaster is not offered: calibration moves {moved}. "
+                f"Ask for Interval.ETI{others}."
             )
 
     def check(self, steps: int) -> None:
