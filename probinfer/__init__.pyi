@@ -10,6 +10,8 @@ from probinfer.errors import ModelError as ModelError
 from probinfer.errors import PredictionError as PredictionError
 from probinfer.errors import ProbinferError as ProbinferError
 from probinfer.errors import UnreliablePosterior as UnreliablePosterior
+from probinfer.evaluate.backtest import Backtest as Backtest
+from probinfer.evaluate.backtest import backtest as backtest
 from probinfer.evaluate.check import Check as Check
 from probinfer.evaluate.check import Checked as Checked
 from probinfer.evaluate.check import posterior_check as posterior_check

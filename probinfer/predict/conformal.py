@@ -93,7 +93,7 @@ class Calibration:
         table = np.zeros((len(self.labels), *shape))
         for number in np.unique(numbers):
             ordered = self.upper[number] if upper else self.lower[number]
-            place = _rank(len(ordered), probability, upper)
+            place = rank_of(len(ordered), probability, upper)
             if not 1 <= place <= len(ordered):
                 raise PredictionError(_too_few(len(ordered), probability, upper, self.labels[number]))
             table[number] = ordered[place - 1]
@@ -189,7 +189,8 @@ def _label(value: Any, what: str, row: int) -> str:
     raise PredictionError(f"{what} is {value!r} in row {row}; wanted a whole number or a text for each row.")
 
 
-def _rank(count: int, probability: float, upper: bool) -> int:
+def rank_of(count: int, probability: float, upper: bool) -> int:
+    """Which of so many sorted scores is the bound for a probability, counted from 1; outside where they are too few."""
     place = (count + 1) * probability
     return int(np.ceil(place - _NUDGE) if upper else np.floor(place + _NUDGE))
 
@@ -197,13 +198,17 @@ def _rank(count: int, probability: float, upper: bool) -> int:
 _MOST_ROWS = 1e18  # of which an error speaks: one over the smallest number is infinite
 
 
+def least_count(beyond: float) -> int:
+    """How many scores it takes for a bound that outcomes pass with this probability."""
+    return int(np.ceil(min(1.0 / beyond, _MOST_ROWS) - _NUDGE)) - 1
+
+
 def _too_few(count: int, probability: float, upper: bool, label: str) -> str:
     beyond = 1.0 - probability if upper else probability
     whose = f" of the group {label!r}" if label != ALL else ""
-    wanted = int(np.ceil(min(1.0 / beyond, _MOST_ROWS) - _NUDGE)) - 1
     return (
         f"There are {count} calibration rows{whose}, too few for a bound that no more than {100 * beyond:.4g}% of "
-        f"outcomes pass; wanted {wanted} or more. Ask for a lower level, or calibrate with "
+        f"outcomes pass; wanted {least_count(beyond)} or more. Ask for a lower level, or calibrate with "
         "more rows" + (" or fewer groups." if label != ALL else ".")
     )
 
