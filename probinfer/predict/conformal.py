@@ -93,7 +93,7 @@ class Calibration:
         table = np.zeros((len(self.labels), *shape))
         for number in np.unique(numbers):
             ordered = self.upper[number] if upper else self.lower[number]
-            place = _rank(len(ordered), probability, upper)
+            place = rank(len(ordered), probability, upper=upper)
             if not 1 <= place <= len(ordered):
                 raise PredictionError(_too_few(len(ordered), probability, upper, self.labels[number]))
             table[number] = ordered[place - 1]
@@ -189,7 +189,8 @@ def _label(value: Any, what: str, row: int) -> str:
     raise PredictionError(f"{what} is {value!r} in row {row}; wanted a whole number or a text for each row.")
 
 
-def _rank(count: int, probability: float, upper: bool) -> int:
+def rank(count: int, probability: float, *, upper: bool) -> int:
+    """Which of `count` scores, from the smallest on, is the bound for a probability; there may be none of that rank."""
     place = (count + 1) * probability
     return int(np.ceil(place - _NUDGE) if upper else np.floor(place + _NUDGE))
 

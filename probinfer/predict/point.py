@@ -8,13 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probinfer.errors import ModelError, PredictionError
+from probinfer.errors import ExportError, ModelError, PredictionError
 from probinfer.model.pipeline.prepared import class_codes
 from probinfer.model.pipeline.raw import Place, labels
 from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import all_class_scores, class_scores
-from probinfer.predict.interval import likely_set, probabilities, probabilities_of, probability, take_groups
+from probinfer.predict.interval import (
+    likely_set,
+    probabilities,
+    probabilities_of,
+    probability,
+    take_groups,
+    without_groups,
+)
 from probinfer.predict.kind import Interval
+from probinfer.predict.point_law import places
 from probinfer.predict.point_model import PointModel, callable_of
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
@@ -152,7 +160,7 @@ class PointPredictor:
     def calibrated(self, rows: CalibrationRows) -> "PointPredictor":
         """As `calibrate`, with rows that were read and answered. They are kept where a conversion of the model is to be
         compared on them."""
-        scores = class_scores(rows.values, rows.came) if self.classes is not None else rows.came - rows.values
+        scores = self._scores(rows.values, rows.came)
         other = self.with_calibration(Calibration.of(scores, scores, rows.groups, rows.by))
         other.calibration_rows = rows if self.asked.to_convert else None
         return other
@@ -161,6 +169,12 @@ class PointPredictor:
         """The same model with this calibration."""
         other = copy.copy(self)
         other.about, other.calibration, other.calibration_rows = dict(self.about), calibration, None
+        return other
+
+    def with_about(self, about: Mapping[str, Any]) -> "PointPredictor":
+        """The same, of which this is told, such as what watches it."""
+        other = copy.copy(self)
+        other.about = dict(about)
         return other
 
     def predict(
@@ -179,9 +193,67 @@ class PointPredictor:
         interval is a HDI, or a model of numbers is not calibrated.
         """
         self._check_asked(level, quantiles, interval)
+        values, which = self.ask(rows, groups, first_row)
+        return self.said(values, which, level, quantiles, interval)
+
+    def ask(self, rows: Any, groups: Any = None, first_row: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the model itself gives for each row, as `values` has it, and the rows' groups as text. Raises
+        PredictionError as `predict` does."""
         rows, which = take_groups(rows, groups, self.calibration, self.program)
-        given = self.asked.given(rows, self.program, first_row)
-        return self.said(self._said(given, first_row), which, level, quantiles, interval)
+        return self._said(self.asked.given(rows, self.program, first_row), first_row), which
+
+    def cdf(self, rows: Any, y: Any, groups: Any = None) -> np.ndarray:
+        """P(Y <= y) and P(Y < y) of each outcome, a number, on a last axis of two: (rows, 2). By the law that
+        calibration makes of the model's number f(x), a conformal predictive system.
+
+        With n errors of the calibration rows, j of them not above y - f(x) and i below, (j + 1) / (n + 1) and
+        i / (n + 1): a uniform number between the two is uniform over all rows, exactly, if they are exchangeable.
+        Vovk, Shen, Manokhin & Xie (2019), Machine Learning 108.
+
+        Raises PredictionError as `predict` does, for outcomes that do not match the rows, and for classes, whose
+        `probabilities` are the model's.
+        """
+        if self.classes is not None:
+            raise PredictionError("Classes have no cdf; they have predict(rows).probabilities.")
+        self._check_asked(0.5, None, Interval.ETI)
+        values, which = self.ask(rows, groups)
+        below, upto = self.places(values, which, self.outcomes(y, len(values)))
+        return np.stack([upto, below], axis=-1)
+
+    def log_score(self, rows: Any, y: Any) -> np.ndarray:
+        """log of the probability that the model gave to each class that came, (rows,). Raises PredictionError as
+        `predict` does, and for a model of numbers, which has no density."""
+        if self.classes is None:
+            raise PredictionError(
+                "A point model of numbers has no density, and so no log score; pi.metrics(predictor, rows, y) scores "
+                "its interval, and by CRPS the law that calibration makes."
+            )
+        values, _ = self.with_calibration(None).ask(without_groups(rows, self.calibration, self.program))
+        came = self.outcomes(y, len(values)).astype(int)
+        with np.errstate(divide="ignore"):
+            return np.log(values[np.arange(len(values)), came])
+
+    def sample(self, rows: Any, draws: int = 100, seed: Any = 0) -> np.ndarray:
+        """Refused: the errors of calibration rows say nothing of how rows move together."""
+        raise PredictionError(
+            "A point model has no predictive draws; ask for predict(rows, quantiles=…), or draw from the "
+            "probabilities of classes."
+        )
+
+    def export_onnx(self, path: str | os.PathLike[str], level: float = 0.9, quantiles: Any = None) -> None:
+        """Refused: `save` stores the model as ONNX already."""
+        raise ExportError(
+            "A point model is exported by saving it: predictor.save(folder) has the model as model.onnx, and the "
+            "errors of the calibration rows, which are added to its numbers, beside it."
+        )
+
+    def places(self, values: np.ndarray, groups: np.ndarray | None, came: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where outcomes (rows,), as `outcomes` has them, lie among those of the calibration rows, from 0 to 1: from
+        where to where, each (rows,). Of a class it is the place of its score. For rows for which the model gave
+        `values`, and a calibrated predictor."""
+        known = self.calibration
+        assert known is not None
+        return places(known, self._scores(values, came), known.numbers(groups, len(values)))
 
     def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """What the model itself gives for inputs that `read_rows` has read: predictions (rows,), or probabilities
@@ -255,6 +327,14 @@ class PointPredictor:
         kind = f"{len(self.classes)} classes" if self.classes is not None else "a number"
         return f"PointPredictor({self.outcome}: {kind}; {takes}; {self.asked.name}{rows})"
 
+    def expected(self, values: np.ndarray) -> np.ndarray:
+        """The mean of each row, (rows,), of `values` that the model gave; of classes that of their codes."""
+        return values if self.classes is None else values @ np.arange(len(self.classes))
+
+    def _scores(self, values: np.ndarray, came: np.ndarray) -> np.ndarray:
+        """The errors of numbers, or the scores of classes, (rows,)."""
+        return class_scores(values, came) if self.classes is not None else came - values
+
     def _said(self, given: Any, first_row: int) -> np.ndarray:
         """Predictions (rows,) or probabilities (rows, classes) for what the model is asked."""
         count = len(given)
@@ -323,7 +403,7 @@ class PointPredictor:
             inside[np.arange(len(chances)), np.argmax(chances, axis=1)] = True
             guarantee = known.guarantee(level, groups, sides=1, exact=False)
         codes = np.arange(size)
-        mean = chances @ codes
+        mean = self.expected(chances)
         assert self.classes is not None
         plain = list(self.classes) == [str(code) for code in codes]
         unknown = np.full(len(mean), np.nan)
