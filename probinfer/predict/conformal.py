@@ -167,12 +167,13 @@ def calibration_lines(words: Any) -> list[str]:
     return [f"  calibrated on {words['rows']} rows ({how} in each group{by}): {each}{more}"]
 
 
-def read_groups(groups: Any, what: str = "groups") -> np.ndarray:
-    """Groups as text. Whole numbers, texts and booleans are groups; 3, 3.0 and "3" are the same one."""
+def read_groups(groups: Any, what: str = "groups", first_row: int = 0) -> np.ndarray:
+    """Groups as text. Whole numbers, texts and booleans are groups; 3, 3.0 and "3" are the same one. first_row: number
+    of the first row, for errors."""
     values = np.atleast_1d(np.asarray(groups.to_numpy(zero_copy_only=False) if _arrow(groups) else groups))
     if values.ndim > 1:
         raise PredictionError(f"{what} has the shape {values.shape}; wanted one entry for each row.")
-    return np.array([_label(value, what, row) for row, value in enumerate(values.tolist())], object)
+    return np.array([_label(value, what, row) for row, value in enumerate(values.tolist(), first_row)], object)
 
 
 def _arrow(values: Any) -> bool:

@@ -199,7 +199,7 @@ class PointPredictor:
     def ask(self, rows: Any, groups: Any = None, first_row: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
         """What the model itself gives for each row, as `values` has it, and the rows' groups as text. Raises
         PredictionError as `predict` does."""
-        rows, which = take_groups(rows, groups, self.calibration, self.program)
+        rows, which = take_groups(rows, groups, self.calibration, self.program, first_row)
         return self._said(self.asked.given(rows, self.program, first_row), first_row), which
 
     def cdf(self, rows: Any, y: Any, groups: Any = None) -> np.ndarray:
@@ -255,14 +255,14 @@ class PointPredictor:
         assert known is not None
         return places(known, self._scores(values, came), known.numbers(groups, len(values)))
 
-    def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def values(self, columns: Mapping[str, np.ndarray], first_row: int = 0) -> np.ndarray:
         """What the model itself gives for inputs that `read_rows` has read: predictions (rows,), or probabilities
         (rows, classes). Raises PredictionError as `predict` does."""
-        return self.values_of(self.asked.matrix(columns))
+        return self.values_of(self.asked.matrix(columns), first_row)
 
-    def values_of(self, matrix: np.ndarray) -> np.ndarray:
+    def values_of(self, matrix: np.ndarray, first_row: int = 0) -> np.ndarray:
         """As `values`, for the matrix of inputs (rows, k) itself."""
-        return self._said(matrix, 0)
+        return self._said(matrix, first_row)
 
     def outcomes(self, y: Any, count: int) -> np.ndarray:
         """What came in `count` rows, (rows,): numbers, or the codes of labels. Raises PredictionError where it does not
