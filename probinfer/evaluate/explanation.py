@@ -32,7 +32,8 @@ class Quantity(Enum):
     SD      the predictive standard deviation
     WIDTH   the width of the interval
 
-    A point model of numbers has the mean alone: its sd and width are those of its errors, the same in every row.
+    A point model of numbers has the mean alone: its sd and width are those of its errors, the same in every row. By CV+
+    its width differs too.
 
     >>> Quantity.WIDTH.value
     'width'
@@ -185,7 +186,9 @@ def point_quantities(predictor: PointPredictor, of: Any) -> tuple[Quantity, ...]
     """Those of a point model that differ from row to row; None for all of them. Raises PredictionError for others."""
     known, offered = predictor.calibration, [Quantity.MEAN]
     if predictor.classes is not None:
-        offered = [Quantity.MEAN, Quantity.SD, *([] if known is not None and known.grouped else [Quantity.WIDTH])]
+        offered += [Quantity.SD, *([] if known is not None and known.grouped else [Quantity.WIDTH])]
+    elif known is not None and known.models is not None and not known.grouped:
+        offered += [Quantity.WIDTH]  # where the fits differ more, it is wider
     if of is None:
         return tuple(offered)
     others = [quantity for quantity in check_quantities(of) if quantity not in offered]

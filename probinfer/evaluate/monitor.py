@@ -378,7 +378,7 @@ class Monitor:
         predictor = self._predictor
         plain = without_groups(rows, predictor.calibration, predictor.program)
         if isinstance(predictor, PointPredictor) and predictor.asked.whole:
-            return frame_columns(predictor.asked.given(plain, predictor.program, 0)), len(prediction)
+            return frame_columns(predictor.asked.parts[0].given(plain, predictor.program, 0)), len(prediction)
         inputs, count = read_rows(plain, predictor.program)
         if len(prediction) != count:
             raise PredictionError(f"The prediction has {len(prediction)} rows, there are {count}.")

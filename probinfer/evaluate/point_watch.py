@@ -130,7 +130,7 @@ def inside_of(prediction: Prediction, came: np.ndarray) -> np.ndarray:
 def columns_of(predictor: PointPredictor, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The columns of what the model is given, (rows,) each, by names that say where they come from."""
     found: dict[str, np.ndarray] = {}
-    for entry in predictor.program.inputs:
+    for entry in predictor.asked.watched:
         flat = inputs[entry.name].reshape(len(inputs[entry.name]), -1).astype(float)
         found |= dict(zip(names_of(predictor)[entry.name], flat.T, strict=True))
     return found
@@ -138,10 +138,10 @@ def columns_of(predictor: PointPredictor, inputs: Mapping[str, np.ndarray]) -> d
 
 def names_of(predictor: PointPredictor) -> dict[str, list[str]]:
     """Names of each input's columns: those that prepare them, where they differ."""
-    names = {entry.name: column_names(entry) for entry in predictor.program.inputs}
+    names = {entry.name: column_names(entry) for entry in predictor.asked.watched}
     prepared = predictor.program.prepared
     for each in prepared.inputs if prepared else ():
-        if each.matrix and len(set(each.names)) == len(each.names):
+        if each.argument in names and len(set(each.names)) == len(each.names):
             names[each.argument] = each.names
     return names
 
