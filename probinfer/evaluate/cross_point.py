@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_LONGEST = 300  # characters of an estimator's own words in an error
+
+
 def cross_calibrate(
     estimator: Any,
     rows: Any,
@@ -47,9 +50,9 @@ def cross_calibrate(
             what it knows of its own.
         rows: a data frame, an Arrow table or a dict of columns, to be fitted.
         y: what came, (rows,): numbers, or labels of classes.
-        cv: number of folds (shuffled; of classes stratified where each has enough rows); a splitter of scikit-learn;
-            or pairs of arrays (rows to train on, rows to leave out), as GroupKFold gives them for rows that belong
-            together. Each row has to be left out once.
+        cv: number of folds (shuffled); a splitter of scikit-learn; or pairs of arrays (rows to train on, rows to leave
+            out), as GroupKFold gives them for rows that belong together. Each row has to be left out once. What is
+            proved is proved of folds that do not look at the outcome, as StratifiedKFold does for rare classes.
         inputs: names of the columns that the estimator takes; None takes all but the outcome.
         outcome: name of the outcome.
         groups: calibrate each group on its own (Mondrian), as for `PointPredictor.calibrate`: the name of a column, or
@@ -86,16 +89,19 @@ def cross_calibrate(
     came, codes = _outcomes(y, len(frame), classes, outcome)
     which = _groups(groups, rows, len(frame))
     by = groups if isinstance(groups, str) else None
-    folds = _folds(cv, codes, classes, seed)
+    folds = _folds(cv, codes, seed)
     models, parts, one = [], [], None
     for number, (train, test) in enumerate(folds):
         without = f"Without fold {number} ({len(test)} of {len(frame)} rows)"
         if classes and len(np.unique(codes[train])) < len(np.unique(codes)):
-            raise DataError(f"{without} a class has no rows. Take folds that keep some of each, or join rare classes.")
+            raise DataError(
+                f"{without} a class has no rows. Join rare classes, or keep some of each: cv=StratifiedKFold(10)."
+            )
         try:
             fitted = base.clone(estimator).fit(frame.iloc[train], came[train])
         except (ValueError, TypeError) as error:
-            raise DataError(f"{without} the {type(estimator).__name__} cannot be fitted: {error}") from error
+            said = " ".join(str(error).split())[:_LONGEST]
+            raise DataError(f"{without} the {type(estimator).__name__} cannot be fitted: {said}") from error
         names = inputs if inputs is not None or hasattr(fitted, "feature_names_in_") else list(frame.columns)
         one = PointPredictor(fitted, inputs=names, outcome=outcome)
         (model,) = one.asked.parts
@@ -174,8 +180,8 @@ def _groups(groups: Any, rows: Any, count: int) -> np.ndarray | None:
     return found
 
 
-def _folds(cv: Any, outcomes: np.ndarray, classes: bool, seed: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    count, folds = len(outcomes), folds_of(cv, outcomes, None, classes, seed)
+def _folds(cv: Any, outcomes: np.ndarray, seed: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    count, folds = len(outcomes), folds_of(cv, outcomes, None, False, seed)
     left = sum(len(test) for _, test in folds)
     if left < count or any(len(train) + len(test) < count for train, test in folds):
         raise DataError(

@@ -333,7 +333,7 @@ RARE = HOUSES.assign(town=["Bonn", *HOUSES.town[1:]], sold=["maybe", *HOUSES.sol
         (lambda: plus(pipeline(Ridge()), RARE[RAW], RARE.y), pi.DataError,
          r"\(20 of 200 rows\) the Pipeline cannot predict all rows: town is 'Bonn' in row 0"),
         (lambda: plus(pipeline(LogisticRegression()), RARE[RAW], RARE.sold), pi.DataError,
-         "a class has no rows. Take folds"),
+         r"a class has no rows\. Join rare classes"),
         (lambda: plus(Ridge(), FEW[["a"]], FEW.y, groups="town"), pi.DataError, "The rows lack town"),
         (lambda: plus(Ridge(), FEW[["a"]], FEW.y, groups=[1, 2]), pi.DataError, "groups has 2 entries for"),
         (lambda: plus(Ridge(), FEW[["a"]].set_axis([0], axis=1), FEW.y), pi.DataError, "wanted their names"),
