@@ -14,12 +14,7 @@ from probinfer.model.pipeline.prepared import class_codes
 from probinfer.model.pipeline.raw import Place, labels
 from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import class_scores
-from probinfer.predict.interval import (
-    probabilities,
-    probability,
-    take_groups,
-    without_groups,
-)
+from probinfer.predict.interval import probabilities, probability, take_groups, without_groups
 from probinfer.predict.kind import Interval
 from probinfer.predict.point_folds import FoldModels
 from probinfer.predict.point_law import places
@@ -67,6 +62,8 @@ class PointPredictor:
     covers with probability at least level = 1 - a, and at most level + 2 / (n + 1) without ties, if rows are
     exchangeable. `sd` is the root mean square of these errors; they do not tell what is epistemic: `epistemic_sd`,
     `aleatoric_sd` and `mcse` are nan. A classifier gets sets as `Predictor.calibrate` has them.
+
+    Where no rows can be kept for that, `pi.cross_calibrate` fits and calibrates with all of them.
 
     All widths of a group are equal: calibrate with groups, or use a model with a distribution of its own, where
     errors are larger in some places than in others. Vovk, Gammerman & Shafer (2005); Lei et al. (2018), JASA 113.
