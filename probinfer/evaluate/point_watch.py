@@ -3,7 +3,8 @@ calibration rows. Imports numpy.
 
 A calibration set covers somewhat more or less than it says, as it is one of many, and in the long run any test of its
 level would notice. But a new outcome falls into any of the n + 1 gaps between n calibration rows with the same chance,
-and later ones as in Polya's urn (see `exchange`): tests of that are exact for as long as one watches.
+and later ones as in Polya's urn (see `exchange`): tests of that are exact for as long as one watches, where errors have
+no ties; equal ones are told apart at random.
 """
 
 import zlib
