@@ -131,13 +131,10 @@ class Watch:
         assert isinstance(self._served, Served)
         predictor = self._served.predictor
         if isinstance(predictor, PointPredictor):
-            from probinfer.evaluate.point_watch import outcome_places
+            from probinfer.evaluate.point_watch import inside_of, outcome_places
 
-            groups, number = question.groups, np.arange(len(came))
-            places = outcome_places(predictor, predictor.values(question.columns), groups, came)
-            sets = found.sets
-            inside = (found.lower <= came) & (came <= found.upper) if sets is None else sets[number, came.astype(int)]
-            return (*places, inside, groups)
+            places = outcome_places(predictor, predictor.values(question.columns), question.groups, came)
+            return (*places, inside_of(found, came), question.groups)
         assert self._engine is not None
         if is_classes(self._served.predictor.program):
             codes, number = came.astype(int), np.arange(len(came))

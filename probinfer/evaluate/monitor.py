@@ -89,7 +89,10 @@ class MonitorStatus:
             if one.name == name:
                 return one
         if name == SHARE:
-            raise KeyError(f"{SHARE} is not watched: a point model does not know it; look at {PIT!r} and {COVERAGE!r}.")
+            raise KeyError(
+                f"{SHARE} is not watched: the predictor has none, as a point model does not know it; look at {PIT!r} "
+                f"and {COVERAGE!r}."
+            )
         raise KeyError(f"{name!r} is not watched; there are {', '.join(one.name for one in self.watched)}")
 
     def to_frame(self) -> "pd.DataFrame":
@@ -344,12 +347,12 @@ class Monitor:
             self._pit = Capital.from_plain(plain["calibration"], 1, len(UNIFORM))
             self._misses = Capital.from_plain(plain["misses"], 1, len(misses(self.level)))
             outcome = plain["outcome"]
-            self._places = OutcomePlaces.from_plain(plain["places"]) if "places" in plain else None
+            point = isinstance(predictor, PointPredictor)
+            self._places = OutcomePlaces.from_plain(plain["places"]) if point and "places" in plain else None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, ArtifactError):
                 raise
             raise ArtifactError(f"This is no state of a monitor ({type(error).__name__}: {error}).") from error
-        point = isinstance(predictor, PointPredictor)
         if point and not (self._places or OutcomePlaces({})).fits(predictor.calibration):
             raise ArtifactError("The state is of another calibration of the point model: watch it anew, pi.Monitor(…).")
         names = names_of(predictor) if point else {e.name: column_names(e) for e in predictor.program.inputs}

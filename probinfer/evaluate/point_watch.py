@@ -17,6 +17,7 @@ import numpy as np
 from probinfer.evaluate.betting import miss_gains
 from probinfer.evaluate.exchange import Reference
 from probinfer.predict.conformal import Calibration, rank
+from probinfer.predict.interval import Answered
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.rows import column_names
@@ -121,11 +122,11 @@ def outcome_places(
     return upto - values[number, codes], upto
 
 
-def inside_of(prediction: Prediction, came: np.ndarray) -> np.ndarray:
+def inside_of(said: Prediction | Answered, came: np.ndarray) -> np.ndarray:
     """Whether outcomes are inside of their interval or set."""
-    if prediction.sets is not None:
-        return prediction.sets[np.arange(len(came)), came.astype(int)]
-    return (prediction.lower <= came) & (came <= prediction.upper)
+    if said.sets is not None:
+        return said.sets[np.arange(len(came)), came.astype(int)]
+    return (said.lower <= came) & (came <= said.upper)
 
 
 def columns_of(predictor: PointPredictor, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
