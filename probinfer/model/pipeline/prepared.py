@@ -170,9 +170,15 @@ class FittedInput:
         """The levels, if the input is the codes of labels: whole numbers that pick a level."""
         return None if self.matrix else self.columns[0].codes
 
-    def apply(self, raw: Mapping[str, np.ndarray], place: Place) -> np.ndarray:
-        """The argument's array."""
-        parts = [part for column in self.columns for part in column.apply(column.of_raw(raw, place), place)]
+    def apply(
+        self, raw: Mapping[str, np.ndarray], place: Place, made: "dict[FittedColumn, list[Part]] | None" = None
+    ) -> np.ndarray:
+        """The argument's array. made: what columns became already, to be used and added to."""
+        made = {} if made is None else made
+        for column in self.columns:
+            if column not in made:
+                made[column] = column.apply(column.of_raw(raw, place), place)
+        parts = [part for column in self.columns for part in made[column]]
         for part in parts:
             endless = ~np.isfinite(part.values)
             if endless.any():
@@ -286,7 +292,8 @@ class Prepared:
     def apply(self, rows: Any, place: Place) -> tuple[dict[str, np.ndarray], int]:
         """The model's arrays for raw rows, and how many rows they are."""
         raw, count = take_columns(rows, self.columns, self.known, place)
-        return {each.argument: each.apply(raw, place) for each in self.inputs}, count
+        made: dict[FittedColumn, list[Part]] = {}  # models of several folds prepare most columns alike
+        return {each.argument: each.apply(raw, place, made) for each in self.inputs}, count
 
     def of(self, arguments: Sequence[str]) -> "Prepared":
         """As much of it as a program needs that reads these arguments."""
