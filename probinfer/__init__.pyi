@@ -19,6 +19,7 @@ from probinfer.evaluate.check import prior_check as prior_check
 from probinfer.evaluate.compare import Compared as Compared
 from probinfer.evaluate.compare import Comparison as Comparison
 from probinfer.evaluate.compare import compare as compare
+from probinfer.evaluate.cross_point import cross_calibrate as cross_calibrate
 from probinfer.evaluate.dependence import partial_dependence as partial_dependence
 from probinfer.evaluate.explanation import Explanation as Explanation
 from probinfer.evaluate.explanation import Quantity as Quantity

@@ -55,7 +55,7 @@ from probinfer.predict.weights import Weights
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 10
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 11
 # The least that holds a predictor, so that earlier releases read what they understand, and answer the same.
 _PLAIN_VERSION, _CALIBRATED_VERSION, _WEIGHTED_VERSION, _PREPARED_VERSION = 1, 2, 3, 4  # 5: a point model
 _ROUNDED_VERSION = 6  # draws in float32, or a calibration by cross-validation
@@ -63,6 +63,7 @@ JOINT_VERSION = 7  # several outcomes
 SERIES_VERSION = 8  # a forecaster
 RAW_POINT_VERSION = 9  # a point model of raw rows
 CALIBRATED_SERIES_VERSION = 10  # a forecaster with calibrated intervals
+FOLDS_VERSION = 11  # several point models, calibrated by CV+
 MANIFEST, SEAL = "manifest.json", "manifest_sha256"  # the latter in every manifest since 0.1; none has to have it
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_MANIFEST = 64 * 2**20

@@ -255,17 +255,17 @@ def _scores(engine: Engine, columns: Mapping[str, np.ndarray], values: np.ndarra
 
 
 def take_groups(
-    rows: Any, groups: Any, calibration: Calibration | None, program: Program
+    rows: Any, groups: Any, calibration: Calibration | None, program: Program, first_row: int = 0
 ) -> tuple[Any, np.ndarray | None]:
-    """The rows as the model knows them, and their groups as text."""
+    """The rows as the model knows them, and their groups as text. first_row: number of the first row, for errors."""
     if groups is not None:
         if calibration is None:
             raise PredictionError("groups came, but the predictor is not calibrated: leave it out.")
-        return without_groups(rows, calibration, program), read_groups(groups)
+        return without_groups(rows, calibration, program), read_groups(groups, first_row=first_row)
     if calibration is None or calibration.by is None:
         return rows, None
     groups, rows = take_column(rows, calibration.by, program)
-    return rows, read_groups(groups, calibration.by)
+    return rows, read_groups(groups, calibration.by, first_row)
 
 
 def without_groups(rows: Any, calibration: Calibration | None, program: Program) -> Any:

@@ -221,7 +221,7 @@ class Predictor:
             raise PredictionError(f"interval is {interval!r}; wanted an Interval, such as Interval.HDI.")
         if isinstance(first_row, bool) or not isinstance(first_row, int | np.integer):
             raise PredictionError(f"first_row is {first_row!r}; wanted the number of the first row, such as 0.")
-        rows, groups = take_groups(rows, groups, self.calibration, self.program)
+        rows, groups = take_groups(rows, groups, self.calibration, self.program, first_row)
         engine: Engine | Marginal = self._engine
         if missing is None:
             columns, count = read_rows(rows, self.program, first_row=first_row)

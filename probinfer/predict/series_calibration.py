@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probinfer.errors import PredictionError
-from probinfer.predict.conformal import least_count, rank_of
+from probinfer.predict.conformal import least_count, rank
 from probinfer.predict.motion import Motion
 
 LATER_LEVEL = 0.9
@@ -81,7 +81,7 @@ class SeriesCalibration:
         counts, ordered = self.counts[step].ravel(), self.sorted[upper][:, step].reshape(len(self.lower), -1)
         found = np.empty(len(counts))
         for entry, count in enumerate(counts):
-            place = rank_of(int(count), probability, upper)
+            place = rank(int(count), probability, upper=upper)
             if not 1 <= place <= count:
                 beyond = 1.0 - probability if upper else probability
                 raise PredictionError(
@@ -149,7 +149,7 @@ def law_of(motion: Motion) -> str:
 
 def _later(lower: np.ndarray, upper: np.ndarray, entries: int) -> Later | None:
     before, aside = len(lower) // 2, (1.0 - LATER_LEVEL) / 2.0
-    low, high = rank_of(before, aside, False), rank_of(before, 1.0 - aside, True)
+    low, high = rank(before, aside, upper=False), rank(before, 1.0 - aside, upper=True)
     if low < 1 or high > before:
         return None
     bottom, top = np.sort(lower[:before])[low - 1], np.sort(upper[:before])[high - 1]

@@ -18,6 +18,8 @@ import numpyro.distributions as dist
 import onnx
 import pandas as pd
 from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
 import probinfer as pi
@@ -90,6 +92,15 @@ def raw_point() -> pi.PointPredictor:
     read = ColumnTransformer([("scaled", StandardScaler(), ["x"]), ("codes", codes, ["level"])]).fit(frame)
     predictor = pi.PointPredictor(_linear([2.0, 0.5]), inputs=read, outcome="y")
     return predictor.calibrate(frame, 2.0 * frame.x + rng.normal(size=60))
+
+
+def plus() -> pi.PointPredictor:
+    """Format 10: models that were each fitted without a fold of the rows, calibrated by CV+."""
+    rng = np.random.default_rng(10)
+    frame = pd.DataFrame({"x": rng.normal(size=40)})
+    return pi.cross_calibrate(
+        make_pipeline(StandardScaler(), Ridge()), frame, 2.0 * frame.x + rng.normal(size=40), cv=3
+    )
 
 
 def _linear(weights: list[float]) -> bytes:
@@ -181,6 +192,7 @@ STORED = {
     "v8-counts": counted,
     "v9-raw-point": raw_point,
     "v10-calibrated-forecaster": calibrated_forecaster,
+    "v11-folds": plus,
 }
 
 
