@@ -48,7 +48,7 @@ def warm_up(
     raised: float | None = None,
     another: Callable[[Chains, np.ndarray, int], ChainState | None] | None = None,
     recentred: Recentred | None = None,
-) -> "Warmed":
+) -> Warmed:
     """Advance the chains by `warmup` draws, adapting, with metrics made by `fit`.
 
     Chains that have arrived where the others are share one metric and, at the end, one step size, fitted from all of
@@ -107,16 +107,15 @@ def warm_up(
             first = end - int(np.ceil(end * _MEMORY))
             if recentred is not None and not keep and end <= centring.UNTIL * warmup:
                 recentred = history.recentre(first, chains, recentred)
-            metrics = history.fit(first, metrics[0].stretch.shape[-1])
+            metrics = metrics if keep else history.fit(first, metrics[0].stretch.shape[-1])
             log_steps = chains.states.step.log_average
             if another is not None and _LOST[0] * warmup <= end <= _LOST[1] * warmup:
                 lost = history.lost()
                 states = another(chains, lost, window) if lost.any() else None
                 if states is not None:
                     chains.put(lost, states)
-                    found = int(np.flatnonzero(history.arrived())[0])
-                    metrics = [metrics[found] if gone else own for gone, own in zip(lost, metrics, strict=True)]
-                    log_steps = np.where(lost, log_steps[found], log_steps)
+                    like = np.where(lost, np.flatnonzero(history.arrived())[0], np.arange(len(lost)))
+                    metrics, log_steps = [metrics[chain] for chain in like], log_steps[like]
                     restarted += int(lost.sum())
             chains.restart(log_steps)
         else:
