@@ -111,12 +111,12 @@ class Sampled:
 
         with target.precision():
             q = self.chains.states.q[0]
-            program = jax.jit(loop).lower(q, 1e-4, 1, target.inputs).compile(compiler_options=target._options())
+            program = jax.jit(loop).lower(q, 1e-4, 1, target.loop_inputs).compile(compiler_options=target._options())
 
         def timed() -> float:
             with target.precision():
                 began = time.process_time()
-                program(q, 1e-4, BARE_STEPS, target.inputs).block_until_ready()
+                program(q, 1e-4, BARE_STEPS, target.loop_inputs).block_until_ready()
                 return 1e6 * (time.process_time() - began) / BARE_STEPS
 
         return timed

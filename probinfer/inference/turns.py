@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+_READY = 2  # pieces of work for each thread, one of them under way
+
 
 class Turns:
     """Chains by their numbers, as many at work at once as there are threads for them.
@@ -32,18 +34,25 @@ class Turns:
         wants another turn. Nothing new is begun after Ctrl-C, or with `hurry` after the deadline."""
         waiting = list(chains)
         running: dict[Future, int] = {}
+
+        def over() -> bool:
+            return self.interrupted or (hurry and self.late)
+
+        def turn(chain: int) -> Any:
+            return None if over() else work(chain)
+
         while waiting or running:
             try:
-                over = self.interrupted or (hurry and self.late)
-                while waiting and not over and len(running) < self._workers:
+                # some stand ready, so that no thread waits for this one
+                while waiting and not over() and len(running) < _READY * self._workers:
                     chain = waiting.pop(0)
-                    running[self._pool.submit(work, chain)] = chain
-                if over and not running:
+                    running[self._pool.submit(turn, chain)] = chain
+                if over() and not running:
                     break
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for job in finished:
-                    chain = running.pop(job)
-                    if finish(chain, job.result()):
+                    chain, made = running.pop(job), job.result()
+                    if made is None or finish(chain, made):
                         waiting.append(chain)
             except KeyboardInterrupt:
                 if self.interrupted:

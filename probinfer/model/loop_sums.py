@@ -9,7 +9,7 @@ Sums of many numbers. XLA adds them one after the other, each waiting for the on
 made of vectors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,10 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal
 
+from probinfer.model.loop_products import table_of, turned_product
+
 _PARTS, _LANES = 4, 8  # sums side by side: of the rows by group, of all numbers
+_FEW = 8  # numbers of a row that are added one by one
 _MANY = 64  # numbers, from which on their sum is worth it
 MOST_ROWS = 10_000  # beyond which a gradient takes so long that the way it is started does not matter
 
@@ -27,35 +30,45 @@ def with_loop_sums(program: Any) -> Callable[..., list[jax.Array]]:
     """A traced program (ClosedJaxpr) as a function of its arguments, for the body of a loop on a CPU.
 
     The values are the same up to rounding. What is inside loops and conditions of the program is left as it is.
+    `turned` gives, by their places, those of the arguments that are `turnable` a second time, transposed.
 
     >>> program = jax.make_jaxpr(jax.grad(lambda level: level[jnp.array([0, 1, 1])].sum()))(jnp.zeros(2))
     >>> with_loop_sums(program)(jnp.zeros(2))[0].tolist()
     [1.0, 2.0]
     """
-    return lambda *arguments: _evaluate(program.jaxpr, program.consts, arguments)
+
+    def run(*arguments: Any, turned: Mapping[int, jax.Array] | None = None) -> list[jax.Array]:
+        known = {id(arguments[place]): table for place, table in (turned or {}).items()}
+        return _evaluate(program.jaxpr, program.consts, arguments, known)
+
+    return run
 
 
-def _evaluate(jaxpr: Any, constants: Any, arguments: Any) -> list[jax.Array]:
+def _evaluate(jaxpr: Any, constants: Any, arguments: Any, turned: Mapping[int, jax.Array]) -> list[jax.Array]:
     known: dict[Any, Any] = {}
     known.update(zip(jaxpr.constvars, constants, strict=True))
     known.update(zip(jaxpr.invars, arguments, strict=True))
     for step in jaxpr.eqns:
         inputs = [one.val if isinstance(one, Literal) else known[one] for one in step.invars]
         with step.ctx.manager:
-            found = _step(step, inputs)
+            found = _step(step, inputs, turned)
         known.update(zip(step.outvars, found, strict=True))
     return [one.val if isinstance(one, Literal) else known[one] for one in jaxpr.outvars]
 
 
-def _step(step: Any, inputs: list) -> list:
+def _step(step: Any, inputs: list, turned: Mapping[int, jax.Array]) -> list:
     name = step.primitive.name
     if name == "scatter-add" and _adds_rows(step):
         return [_sum_rows(*inputs, mode=step.params["mode"])]
     if name == "reduce_sum" and _adds_all(step):
         return [sum_all(*inputs)]
+    if name == "reduce_sum" and _adds_few(step):
+        return [_sum_last(*inputs)]
+    if turned and name == "dot_general" and (table := table_of(step)) is not None and id(inputs[table]) in turned:
+        return [turned_product(step, inputs, table, turned[id(inputs[table])])]
     if name in ("jit", "pjit") and "jaxpr" in step.params:
         inner = step.params["jaxpr"]
-        return _evaluate(inner.jaxpr, inner.consts, inputs)
+        return _evaluate(inner.jaxpr, inner.consts, inputs, turned)
     found = step.primitive.bind(*inputs, **step.primitive.get_bind_params(step.params))
     return list(found) if step.primitive.multiple_results else [found]
 
@@ -123,6 +136,19 @@ def _adds_all(step: Any) -> bool:
     (numbers,) = (one.aval for one in step.invars)
     everything = len(step.params["axes"]) == numbers.ndim
     return bool(everything and numbers.size >= _MANY and jnp.issubdtype(numbers.dtype, jnp.floating))
+
+
+def _adds_few(step: Any) -> bool:
+    """Whether it adds up the few numbers of each row."""
+    (rows,) = (one.aval for one in step.invars)
+    last = rows.ndim > 1 and tuple(step.params["axes"]) == (rows.ndim - 1,)
+    return bool(last and 0 < rows.shape[-1] <= _FEW and jnp.issubdtype(rows.dtype, jnp.floating))
+
+
+def _sum_last(rows: jax.Array) -> jax.Array:
+    """The sum of each row, as additions of its columns."""
+    first, *others = (rows[..., j] for j in range(rows.shape[-1]))
+    return sum(others, start=first)
 
 
 def sum_all(numbers: jax.Array) -> jax.Array:

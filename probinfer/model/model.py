@@ -70,8 +70,10 @@ class Model:
         dims: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         if not callable(fn):
+            formula = f" Of a formula it is made by pi.formula({fn!r})." if isinstance(fn, str) and "~" in fn else ""
             raise ModelError(
                 f"model came as {type(fn).__name__}; wanted a NumPyro function whose keyword arguments are the data."
+                f"{formula}"
             )
         self.fn = fn
         self.coords = {name: np.asarray(labels) for name, labels in (coords or {}).items()}

@@ -16,6 +16,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from probinfer.errors import NoGradient
 from probinfer.model.location_scale import dependent_sites
+from probinfer.model.loop_products import MOST_BYTES, turnable
 from probinfer.model.loop_sums import with_loop_sums
 from probinfer.model.model import BoundModel, Site
 from probinfer.model.program_cache import kept_programs
@@ -68,9 +69,11 @@ class Target:
     @functools.cached_property
     def inputs(self) -> dict[str, jax.Array]:
         """The data on the device, or shared by several; placed there when first wanted."""
-        place = jnp.asarray if self._shared is None else self._shared.place
+        return {name: self._placed(value) for name, value in self.bound.arrays.items()}
+
+    def _placed(self, value: np.ndarray) -> jax.Array:
         with self.precision():
-            return {name: place(value) for name, value in self.bound.arrays.items()}
+            return jnp.asarray(value) if self._shared is None else self._shared.place(value)
 
     @property
     def devices(self) -> tuple[jax.Device, ...]:
@@ -84,7 +87,8 @@ class Target:
             point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
             (_, seen), _ = jax.eval_shape(self._all, point, self._shapes())
         other = copy.copy(self)
-        other.__dict__.pop("inputs", None)
+        for cached in ("inputs", "loop_inputs"):
+            other.__dict__.pop(cached, None)
         other._shared = SharedRows(
             devices, {site.name: seen.pointwise[site.name].shape for site in self.bound.observed}
         )
@@ -101,7 +105,8 @@ class Target:
         assert came == known, f"{came} where the program wants {known}"
         other = copy.copy(self)
         other.bound = dataclasses.replace(self.bound, arrays=dict(arrays))
-        other.__dict__.pop("inputs", None)
+        for cached in ("inputs", "loop_inputs"):
+            other.__dict__.pop(cached, None)
         return other
 
     def log_density(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
@@ -113,12 +118,26 @@ class Target:
         (value, _), gradient = self._all(z, inputs)
         return value, gradient
 
-    def value_and_grad_in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    @functools.cached_property
+    def loop_inputs(self) -> "LoopInputs":
+        """What `value_and_grad_in_loop` takes: the inputs, and some of them a second time."""
+        turned = {}
+        if self._in_loop:
+            for name in self._all.turnable:
+                if self.bound.arrays[name].nbytes <= MOST_BYTES:
+                    turned[name] = self._placed(np.ascontiguousarray(self.bound.arrays[name].T))
+        return LoopInputs(self.inputs, turned)
+
+    def value_and_grad_in_loop(self, z: jax.Array, given: "LoopInputs") -> tuple[jax.Array, jax.Array]:
         """As `value_and_grad`, for the body of a loop that handles one point at a time (see loop_sums.py)."""
-        if jax.default_backend() != "cpu" or self._shared is not None:
-            return self.value_and_grad(z, inputs)
-        (value, _), gradient = self._all.in_loop(z, inputs)
+        if not self._in_loop:
+            return self.value_and_grad(z, given.inputs)
+        (value, _), gradient = self._all.in_loop(z, given)
         return value, gradient
+
+    @property
+    def _in_loop(self) -> bool:
+        return jax.default_backend() == "cpu" and self._shared is None
 
     def split(self, z: jax.Array) -> dict[str, jax.Array]:
         """One point (d,) by site, each of its unconstrained shape."""
@@ -283,6 +302,13 @@ class Target:
         return {"xla_disable_hlo_passes": "tree_reduction_rewriter"} if plain_sums else {}
 
 
+class LoopInputs(NamedTuple):
+    """The data on the device; and again, transposed, tables that are multiplied by vectors (see loop_products.py)."""
+
+    inputs: dict[str, jax.Array]
+    turned: dict[str, jax.Array]
+
+
 class Seen(NamedTuple):
     """What a run of the model shows besides its log density, each by site."""
 
@@ -302,15 +328,19 @@ class _Traced:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(z, inputs)
         self._run = jaxpr_as_fun(program)
         self._run_in_loop = with_loop_sums(program)
+        self._places = {name: 1 + place for place, name in enumerate(sorted(inputs))}  # z is the first
+        named = {place: name for name, place in self._places.items()}
+        self.turnable = tuple(named[place] for place in turnable(program) if place in named)
         self._structure = jax.tree.structure(shapes)
         self.fingerprint = fingerprint_of(program)
 
     def __call__(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, Seen], jax.Array]:
         return jax.tree.unflatten(self._structure, self._run(z, *jax.tree.leaves(inputs)))
 
-    def in_loop(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[tuple[jax.Array, Seen], jax.Array]:
+    def in_loop(self, z: jax.Array, given: LoopInputs) -> tuple[tuple[jax.Array, Seen], jax.Array]:
         """The same, for the body of a loop on a CPU."""
-        return jax.tree.unflatten(self._structure, self._run_in_loop(z, *jax.tree.leaves(inputs)))
+        turned = {self._places[name]: table for name, table in given.turned.items()}
+        return jax.tree.unflatten(self._structure, self._run_in_loop(z, *jax.tree.leaves(given.inputs), turned=turned))
 
 
 class _Layout:

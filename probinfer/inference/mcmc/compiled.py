@@ -41,6 +41,7 @@ class Block:
         self._target = target
         self._layout = Layout.of(kernel, target.dim, target.dtype)
         density: Any = target.value_and_grad_in_loop if kernel.gradient else target.log_density
+        self._in_loop = kernel.gradient and kernel.given is None
         if kernel.given is not None:
             density = kernel.given(target)
         self._program = target.compile(
@@ -50,8 +51,12 @@ class Block:
             shape(self._layout.words.size, dtype=jnp.uint32),
             shape(self._layout.control.size, dtype=jnp.int32),
             Metric(shape(target.dim), shape(target.dim, rank), shape(rank)),
-            target.inputs,
+            self._inputs,
         )
+
+    @property
+    def _inputs(self) -> Any:
+        return self._target.loop_inputs if self._in_loop else self._target.inputs
 
     def __call__(
         self, state: ChainState, control: BlockControl, target_accept: np.ndarray, metric: Metric
@@ -61,7 +66,7 @@ class Block:
         numbers = layout.numbers.pack((state.q, state.g, state.log_density, state.step, target_accept), dtype)
         words = layout.words.pack((state.key, state.iteration, state.words, np.uint32(0)), np.uint32)
         with self._target.precision():
-            found = self._program(numbers, words, layout.control.pack(control, np.int32), metric, self._target.inputs)
+            found = self._program(numbers, words, layout.control.pack(control, np.int32), metric, self._inputs)
             numbers, words, table = map(np.asarray, found)
         q, g, log_density, step, _ = layout.numbers.unpack(numbers)
         key, iteration, own, done = layout.words.unpack(words)

@@ -109,6 +109,10 @@ def run_chains(
         if isinstance(space, Recentred):
             place, moved = functools.partial(as_the_model_has_them, space), recentred_sites(space)
         drawn = Drawn(method.chains, place=place)
+        looks = scouted and run.warm is None
+        beside = looks and kind is Chains and not target.devices  # on a device its programs wait for one another
+        start_scouts = functools.partial(_scout_starts, kernel, space, run, rank, chains)
+        starting = pool.submit(start_scouts) if beside else None
         ending = sample(chains, metrics, drawn, method.draws, run.until, run.progress, warmed, superchains)
         if drawn.shortest == 0:
             run.progress.close()
@@ -116,11 +120,13 @@ def run_chains(
         rows: Row = jax.tree.map(np.ascontiguousarray, drawn.rows())
         positions, log_density = rows.q, rows.log_density
         elsewhere = None
-        if scouted and run.warm is None and not (chains.interrupted or chains.late):
+        if looks and not (chains.interrupted or chains.late):
             best = int(np.argmax(np.median(log_density, axis=1)))
             with contextlib.suppress(KeyboardInterrupt):  # the draws are there
-                scouts = _scouts(kernel, space, run, rank, chains, one(chains.states, best))
-                if scouts is not None:
+                begun = start_scouts() if starting is None else starting.result()
+                if begun is not None:
+                    step = restart(there := one(chains.states, best), there.step.log_average).step
+                    scouts = chains.others(stacked([state._replace(step=step) for state in begun]))
                     done = warmed + drawn.shortest
                     elsewhere = look_elsewhere(scouts, metrics[best], positions, log_density, run.progress, done, place)
     run.progress.close()
@@ -155,16 +161,17 @@ def run_chains(
     )
 
 
-def _scouts(kernel: Kernel, target: Target, run: Run, rank: int, chains: Chains, there: ChainState) -> Chains | None:
-    """Chains of the same program from other starting points, with the step size of one that is `there`; None where no
-    starting points are found."""
+def _scout_starts(kernel: Kernel, target: Target, run: Run, rank: int, chains: Chains) -> list[ChainState] | None:
+    """Where scouts begin, looked for while chains draw; None where there are no such places, or no time is left."""
     seeds = np.random.SeedSequence([*run.key.tolist(), SCOUTS]).spawn(SCOUTS)
     try:
-        states, _ = _start(kernel, seeds, target, run, rank, NOWHERE)
-    except ModelError:
+        return _start(kernel, seeds, target, run, rank, NOWHERE, over=lambda: chains.interrupted or chains.late)[0]
+    except (ModelError, _Over):
         return None
-    step = restart(there, there.step.log_average).step
-    return chains.others(stacked([state._replace(step=step) for state in states]))
+
+
+class _Over(Exception):
+    """Nobody needs starting points any more."""
 
 
 def _told(elsewhere: Elsewhere | None, target: Target) -> dict[str, Any]:
@@ -206,9 +213,10 @@ def _start(
     rank: int,
     beginning: Beginning,
     each: int = 1,
+    over: Callable[[], bool] | None = None,
 ) -> tuple[list[ChainState], list[Metric]]:
     """A chain for each seed at its starting point, which so many of them have in common, and the metric that fits each
-    there."""
+    there. Raises `_Over` once that is so."""
     density, dtype = compiled_density(target, gradient=kernel.gradient), target.dtype.type
     none = np.zeros(target.dim)
     states, metrics = [], []
@@ -222,6 +230,8 @@ def _start(
             key = generator.integers(0, 2**32, 2, dtype=np.uint32)
 
             def evaluate(position: np.ndarray) -> tuple[float, np.ndarray]:
+                if over is not None and over():
+                    raise _Over
                 found = density(position.astype(dtype), target.inputs)
                 value, gradient = found if kernel.gradient else (found, none)
                 return float(value), np.asarray(gradient, float)
