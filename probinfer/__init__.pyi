@@ -10,6 +10,8 @@ from probinfer.errors import ModelError as ModelError
 from probinfer.errors import PredictionError as PredictionError
 from probinfer.errors import ProbinferError as ProbinferError
 from probinfer.errors import UnreliablePosterior as UnreliablePosterior
+from probinfer.evaluate.backtest import Backtest as Backtest
+from probinfer.evaluate.backtest import backtest as backtest
 from probinfer.evaluate.check import Check as Check
 from probinfer.evaluate.check import Checked as Checked
 from probinfer.evaluate.check import posterior_check as posterior_check
@@ -17,6 +19,7 @@ from probinfer.evaluate.check import prior_check as prior_check
 from probinfer.evaluate.compare import Compared as Compared
 from probinfer.evaluate.compare import Comparison as Comparison
 from probinfer.evaluate.compare import compare as compare
+from probinfer.evaluate.cross_point import cross_calibrate as cross_calibrate
 from probinfer.evaluate.dependence import partial_dependence as partial_dependence
 from probinfer.evaluate.explanation import Explanation as Explanation
 from probinfer.evaluate.explanation import Quantity as Quantity

@@ -99,6 +99,10 @@ def parser() -> argparse.ArgumentParser:
         "--query", metavar="SQL", help="rows to read from a database, or by DuckDB from a file, which it calls input"
     )
     score.add_argument("--table", metavar="NAME", help="table of a database to write")
+    score.add_argument("--steps", type=_positive, metavar="N", help="of a forecaster: how many times to forecast")
+    score.add_argument(
+        "--series", metavar="NAME", help="column that names the series, of a folder of forecasters, one for each"
+    )
     score.add_argument(
         "--if-exists", choices=("fail", "append", "replace"), help="what to do if that table is there already (fail)"
     )
@@ -233,7 +237,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 _OF_STREAMS = ("group", "consumer", "until_empty")
-_OF_TABLES = ("partition_by", "query", "table", "if_exists", "key", "rejects", "resume", "scheduler")
+_OF_TABLES = ("partition_by", "query", "table", "if_exists", "key", "rejects", "resume", "scheduler", "steps", "series")
 
 
 def _score_stream(options: argparse.Namespace) -> int:
@@ -280,6 +284,7 @@ def _score(options: argparse.Namespace) -> int:
     if options.if_exists is not None and scheme_of(options.output) is None:
         _refuse_options(options, ("if_exists",), "a file, which is replaced once the new one is complete")
     named = ("level", "quantiles", "keep", "partition_by", "chunk_rows", "query", "table", "key", "rejects", "resume")
+    named += ("steps", "series")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     if options.if_exists is not None:
         given["if_exists"] = IfExists(options.if_exists)

@@ -110,9 +110,10 @@ def _inputs(inputs: Sequence[Input], prepared: Prepared | None) -> tuple[Field, 
             for entry in inputs
         )
     columns: dict[str, list[FittedColumn]] = {name: [] for name in prepared.columns}
-    for each in prepared.inputs:
-        for column in each.columns:
-            columns[column.name].append(column)
+    made = [column for each in prepared.inputs for column in each.columns]
+    for column in sorted(made, key=lambda column: not column.joined):  # the first of their labels occur together
+        for own in column.of_each():
+            columns[own.name].append(own)
     return tuple(_raw_field(entry, columns[entry.name]) for entry in inputs)
 
 

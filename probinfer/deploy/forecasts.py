@@ -20,10 +20,10 @@ from probinfer.inference.key_words import key_words
 from probinfer.model.series import Series
 from probinfer.predict.engine import Answer
 from probinfer.predict.forecaster import Forecaster
-from probinfer.predict.interval import Answered, is_classes, likely_set, probabilities_of, probability
-from probinfer.predict.kind import Interval
+from probinfer.predict.interval import Answered, is_classes, probability
 from probinfer.predict.outlook import compile_steps, fingerprint, look_ahead
 from probinfer.predict.series_answer import OUTCOME
+from probinfer.predict.series_question import SeriesQuestion
 from probinfer.predict.series_rows import check_horizon
 from probinfer.predict.standing import follow
 from probinfer.predict.step_summary import Summary
@@ -37,13 +37,13 @@ class Walk:
     the times that are asked about. For one thread at a time."""
 
     def __init__(
-        self, forecaster: Forecaster, series: Series | None, steps: int, levels: np.ndarray, words: np.ndarray
+        self, forecaster: Forecaster, series: Series | None, steps: int, asked: SeriesQuestion, words: np.ndarray
     ) -> None:
         self.now, self.found = forecaster, list[Summary]()
         seen = len(series.values) if series is not None else 0
         self.length = max(seen + steps, 1)  # a question has rows
         self.gone = 0
-        self._left = self._times(series, steps, levels, words)
+        self._left = self._times(series, steps, asked, words)
 
     def go(self, times: int) -> None:
         """Go on by so many times. Raises PredictionError where the model's laws are not numbers."""
@@ -56,14 +56,14 @@ class Walk:
         """All of it is gone."""
         return self.gone >= self.length
 
-    def _times(self, series: Series | None, steps: int, levels: np.ndarray, words: np.ndarray) -> Iterator[None]:
-        motion, about = self.now.motion, self.now.about
+    def _times(self, series: Series | None, steps: int, asked: SeriesQuestion, words: np.ndarray) -> Iterator[None]:
+        motion = self.now.motion
         for row in range(len(series.values)) if series is not None else ():
             assert series is not None
             one = Series(series.values[row : row + 1], series.observed[row : row + 1])
-            self.now = Forecaster.from_standing(motion, follow(motion, self.now.standing, one)[0], about)
+            self.now = self.now.standing_at(follow(motion, self.now.standing, one)[0])
             yield
-        for summary in look_ahead(motion, self.now.standing, steps, levels, words) if steps else ():
+        for summary in look_ahead(motion, self.now.standing, steps, asked, words) if steps else ():
             self.found.append(summary)
             yield
 
@@ -112,7 +112,7 @@ class ForecastAnswers:
         mine = self.forecaster
         if isinstance(older, ForecastAnswers) and fingerprint(older.forecaster.motion) == fingerprint(mine.motion):
             motion = mine.motion.lent(older.forecaster.motion)
-            self.forecaster = Forecaster.from_standing(motion, mine.standing, mine.about)
+            self.forecaster = Forecaster.from_standing(motion, mine.standing, mine.about, mine.calibration)
 
     def question(
         self,
@@ -125,16 +125,17 @@ class ForecastAnswers:
         summarised: bool = True,
     ) -> TimesQuestion:
         """A checked question about the `steps` times after those of `series`. Without `summarised` only draws are made
-        for them. Raises PredictionError for a level or quantiles that are none, and times that the model does not
-        know."""
+        for them. Raises PredictionError for a level or quantiles that are none, and times that the model or its
+        calibration does not know."""
         forecaster = self.forecaster
         seen = len(series.values) if series is not None else 0
         if seen:
             check_horizon(forecaster.motion, forecaster.time, seen)
         check_horizon(forecaster.motion, forecaster.time + seen, steps)
         level, wanted = probability("level", level), tuple(probability("quantiles", q) for q in quantiles)
-        levels = np.array([*probabilities_of(Interval.ETI, level), *wanted])
-        walk = Walk(forecaster, series, steps if summarised else 0, levels, key_words(seed))
+        asked = SeriesQuestion(forecaster.motion, forecaster.calibration, level, wanted)
+        asked.check(steps)
+        walk = Walk(forecaster, series, steps if summarised else 0, asked, key_words(seed))
         return TimesQuestion(walk, range(walk.length), steps, level, wanted)
 
     def answer(self, questions: Sequence[TimesQuestion]) -> list[Answered | Exception | None]:
@@ -188,9 +189,10 @@ class ServedForecaster:
 
     @property
     def most_steps(self) -> int | None:
-        """How many times to come the model knows; None where it knows any."""
-        horizon = self.predictor.motion.horizon
-        return None if horizon is None else max(horizon - self.predictor.time, 0)
+        """How many times to come the model and its calibration know; None where they know any."""
+        horizon, calibration = self.predictor.motion.horizon, self.predictor.calibration
+        known = [] if horizon is None else [max(horizon - self.predictor.time, 0)]
+        return min([*known, *([calibration.steps] if calibration else [])], default=None)
 
     def answer(self, questions: Sequence[TimesQuestion]) -> list[Answered | Exception | None]:
         """See `ForecastAnswers.answer`."""
@@ -204,7 +206,14 @@ class ServedForecaster:
 def served_forecaster(name: str, path: Path, version: str, forecaster: Forecaster, card: str) -> ServedForecaster:
     """A forecaster that was loaded."""
     motion = forecaster.motion
-    form = Form(motion.event, motion.discrete, motion.probabilities, is_classes(motion), times=True)
+    form = Form(
+        motion.event,
+        motion.discrete,
+        motion.probabilities,
+        is_classes(motion),
+        calibrated=forecaster.calibration is not None,
+        times=True,
+    )
     fields = (
         Field(STEPS, "int64", low=1, example=12, once=True),
         Field(OBSERVED, "float64", motion.event, missing=True),
@@ -219,7 +228,7 @@ def served_forecaster(name: str, path: Path, version: str, forecaster: Forecaste
 
 def _answered(question: TimesQuestion) -> Answered:
     walk, now = question.walk, question.walk.now
-    motion, found = now.motion, walk.found
+    motion, found, calibration = now.motion, walk.found, now.calibration
 
     def shaped(name: str, *more: int) -> np.ndarray:
         return np.array([getattr(each, name) for each in found]).reshape(len(found), *motion.event, *more)
@@ -243,7 +252,9 @@ def _answered(question: TimesQuestion) -> Answered:
         lower=quantiles[..., 0],
         upper=quantiles[..., 1],
         quantiles=quantiles[..., 2:],
-        sets=likely_set(chances, question.level) if is_classes(motion) else None,
+        sets=shaped("sets", motion.probabilities) if is_classes(motion) else None,
+        calibration_rows=calibration.behind[: len(found)] if calibration else None,
+        guarantee=calibration.guarantee(question.level, len(found)) if calibration and found else None,
         times=np.arange(now.time, now.time + len(found)),
         report=now.report,
     )

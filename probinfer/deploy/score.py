@@ -20,6 +20,7 @@ from probinfer.deploy.endpoints import check_sink, open_sink, open_source, samef
 from probinfer.deploy.job import Job
 from probinfer.deploy.outputs import Output, Sink
 from probinfer.deploy.rejects import Rejects
+from probinfer.deploy.score_series import holds_series, score_series
 from probinfer.deploy.sources import Folder, Source
 from probinfer.deploy.spread import Wish, spread
 from probinfer.deploy.table_sink import IfExists
@@ -64,6 +65,8 @@ def score(
     rejects: str | os.PathLike[str] | None = None,
     resume: bool = False,
     executor: Executor | None = None,
+    steps: int | None = None,
+    series: str | None = None,
     progress: bool = True,
 ) -> Score:
     """Predict every row of `input` with the predictor saved at `path`, and write the predictions to `output`.
@@ -97,6 +100,15 @@ def score(
         executor: spread the files of a folder over its workers; `output` is then a folder with one part for each file.
             One of `concurrent.futures`, or what `distributed.Client(…).get_executor()` gives: workers on many machines,
             which see the same folders.
+        steps: of a forecaster, how many times to forecast. `input` is then what was observed since it was saved: a row
+            for each time, in its column `observations` (of several numbers a time `observations[0]`, … or a list),
+            empty where nothing came. With a column `time`, whole numbers counted from the first observation of the
+            inference, rows may be in any order, times that are left out are missing, and those that the forecaster has
+            seen are passed over. The output has a row for each time to come: `time`, `ahead`, the columns of
+            `SeriesPrediction.columns`, and `verdict`.
+        series: of several series, the column of `input` that names them. `path` is then a folder with a folder for
+            each, called as the series, that holds its forecaster; all of them are forecast, in the order of their
+            names.
         progress: show rows, rows per second and time left, where there is a terminal or notebook.
 
     Raises:
@@ -110,6 +122,16 @@ def score(
             before; with `resume`, what is committed is kept.
     """
     began = time.perf_counter()
+    if steps is not None or series is not None or holds_series(path):
+        unfit = {"keep": keep, "partition_by": partition_by, "key": key, "rejects": rejects, "resume": resume}
+        given = [name for name, value in {**unfit, "executor": executor}.items() if value]
+        if given:
+            raise DataError(f"{given[0]} is for rows, and a forecaster predicts times; leave it out.")
+        if not holds_series(path):
+            raise DataError(f"steps and series are for forecasters, and {path} holds none; leave them out.")
+        more: dict[str, Any] = {"level": level, "quantiles": quantiles, "query": query, "table": table}
+        done, place = score_series(path, input, output, steps=steps, series=series, if_exists=if_exists, **more)
+        return Score(done, time.perf_counter() - began, place)
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
         raise DataError(f"chunk_rows is {chunk_rows!r}; wanted a whole number, 1 or more.")
     if not isinstance(if_exists, IfExists):

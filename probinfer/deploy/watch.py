@@ -7,7 +7,7 @@ left out before anybody looks at them, which leaves the others exchangeable.
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,11 @@ from probinfer.deploy.meter import WATCHED, Meter, labels
 from probinfer.deploy.served import One, Served
 from probinfer.errors import ProbinferError
 from probinfer.predict.engine import Engine
+from probinfer.predict.forecaster import Forecaster
 from probinfer.predict.interval import Answered, is_classes
+from probinfer.predict.point import PointPredictor
 from probinfer.predict.population import engine_of
+from probinfer.predict.predictor import Predictor
 from probinfer.predict.together import Question
 
 if TYPE_CHECKING:
@@ -57,11 +60,11 @@ class Watch:
         self._served, self._monitor, self._engine = served, None, None
         if served.predictor.about.get("monitor") is not None:
             from probinfer.evaluate.monitor import Monitor
-            from probinfer.predict.predictor import Predictor
 
             try:
-                if isinstance(served.predictor, Predictor):
+                if not isinstance(served.predictor, Forecaster):
                     self._monitor = Monitor.of(served.predictor, shared_by=self._workers)
+                if isinstance(served.predictor, Predictor):
                     self._engine = engine_of(served.predictor.program)
             except ProbinferError as error:
                 logger.error("monitor not read", extra={"model": self._model, "problem": str(error)})
@@ -123,9 +126,15 @@ class Watch:
             self._meter.add("probinfer_monitor_outcomes_total", *self._of, by=came.size)
         return monitor.status
 
-    def _placed(self, question: Question, found: Answered, came: np.ndarray) -> tuple[np.ndarray, ...]:
-        """P(Y < y), P(Y <= y) and whether y is inside, of every outcome y."""
+    def _placed(self, question: Question, found: Answered, came: np.ndarray) -> tuple[Any, ...]:
+        """P(Y < y), P(Y <= y) and whether y is inside, of every outcome y; as `Monitor.came` takes them."""
         assert isinstance(self._served, Served)
+        predictor = self._served.predictor
+        if isinstance(predictor, PointPredictor):
+            from probinfer.evaluate.point_watch import inside_of, outcome_places
+
+            places = outcome_places(predictor, predictor.values(question.columns), question.groups, came)
+            return (*places, inside_of(found, came), question.groups)
         assert self._engine is not None
         if is_classes(self._served.predictor.program):
             codes, number = came.astype(int), np.arange(len(came))

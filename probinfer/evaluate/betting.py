@@ -37,6 +37,9 @@ UNIFORM: tuple[Bet, ...] = (
 )
 
 
+_TIMES = (1.6, 3.5, 9.0)
+
+
 def misses(level: float) -> tuple[Bet, ...]:
     """Against misses (1) that are no more frequent than 1 - level: that their odds are 1.6, 3.5 and 9 times as high."""
     odds = (1 - level) / level
@@ -44,7 +47,14 @@ def misses(level: float) -> tuple[Bet, ...]:
     def bet(share: float) -> Bet:
         return lambda miss: np.where(miss > 0, share / (1 - level), (1 - share) / level)
 
-    return tuple(bet(times * odds / (1 + times * odds)) for times in (1.6, 3.5, 9.0))
+    return tuple(bet(times * odds / (1 + times * odds)) for times in _TIMES)
+
+
+def miss_gains(miss: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """What the bets of `misses` gain where each row has a chance of its own: (rows, bets)."""
+    odds = np.array(_TIMES) * (chance / (1 - chance))[:, None]
+    share = odds / (1 + odds)
+    return np.where(miss[:, None], share / chance[:, None], (1 - share) / (1 - chance)[:, None])
 
 
 @dataclass
@@ -74,10 +84,14 @@ class Capital:
 
     def after(self, values: np.ndarray, bets: tuple[Bet, ...], log_threshold: Any) -> "Capital":
         """The capital after further rows of values (rows, names); one threshold, or one for each name."""
-        rows = len(values)
+        return self.gaining(np.stack([bet(values) for bet in bets], axis=-1), log_threshold)
+
+    def gaining(self, gains: np.ndarray, log_threshold: Any) -> "Capital":
+        """As `after`, of what the bets have gained, (rows, names, bets)."""
+        rows = len(gains)
         if not rows:
             return self
-        gains = np.log(np.stack([bet(values) for bet in bets], axis=-1))
+        gains = np.log(gains)
         number = self.count + np.arange(1, rows + 1)
         total = np.cumsum(gains, axis=0)
         before = np.concatenate([np.zeros((1, *total.shape[1:])), total[:-1]])

@@ -8,6 +8,7 @@ from probinfer.errors import PredictionError
 from probinfer.evaluate.explanation import Box, Explanation, Kind, check_settings, long_table
 from probinfer.evaluate.library import library
 from probinfer.evaluate.sklearn_box import estimator
+from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def partial_dependence(
-    predictor: Predictor,
+    predictor: Predictor | PointPredictor,
     rows: Any,
     name: str,
     *,

@@ -14,6 +14,9 @@ from probinfer.evaluate.flat_table import FlatTable
 from probinfer.evaluate.one_outcome import refuse_joint
 from probinfer.inference.settings import check_whole
 from probinfer.predict.family import Support
+from probinfer.predict.interval import without_groups
+from probinfer.predict.point import PointPredictor
+from probinfer.predict.prediction import Prediction
 from probinfer.predict.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ class Quantity(Enum):
     MEAN    the predictive mean; of a binary outcome the probability of 1
     SD      the predictive standard deviation
     WIDTH   the width of the interval
+
+    A point model of numbers has the mean alone: its sd and width are those of its errors, the same in every row. By CV+
+    its width differs too.
 
     >>> Quantity.WIDTH.value
     'width'
@@ -96,25 +102,37 @@ class Box:
     def __init__(self, predictor: Any, rows: Any, of: Any, level: float) -> None:
         self.quantities = check_quantities(of)
         refuse_joint(predictor, "explained")
-        if not isinstance(predictor, Predictor):
-            raise PredictionError(f"predictor came as {type(predictor).__name__}; wanted a Predictor.")
+        if not isinstance(predictor, Predictor | PointPredictor):
+            raise PredictionError(
+                f"predictor came as {type(predictor).__name__}; wanted a Predictor or PointPredictor."
+            )
         _check_explainable(predictor)
+        if isinstance(predictor, PointPredictor):
+            self.quantities = point_quantities(predictor, of)
         self.predictor, self.level = predictor, level
         self.flat = FlatTable(predictor.program)
-        self.table = self.flat.read(rows)
+        self.table = self.read(rows)
         if not len(self.table):
             raise PredictionError("There are no rows to explain; wanted at least one.")
         self.names, self.whole = self.flat.names, self.flat.whole
-        self._parts = _batches(predictor)
+        self._parts = _batches(predictor) if isinstance(predictor, Predictor) else []
+
+    def read(self, rows: Any) -> np.ndarray:
+        """Rows as such a table, without the groups of a calibration. Raises PredictionError."""
+        return self.flat.read(without_groups(rows, self.predictor.calibration, self.predictor.program))
 
     def __call__(self, table: np.ndarray) -> np.ndarray:
         """(n, quantities * (1 + batches))."""
         rows, answers = self.flat.columns(table), []
+        if isinstance(self.predictor, PointPredictor):
+            return self._stacked(said_of_point(self.predictor, rows, self.quantities, self.level))
         for predictor in (self.predictor, *self._parts):
             prediction = predictor.predict(rows, self.level)
-            each = {"mean": prediction.mean, "sd": prediction.sd, "width": prediction.upper - prediction.lower}
-            answers.append(np.stack([each[quantity.value] for quantity in self.quantities], axis=1))
+            answers.append(self._stacked(_said(prediction)))
         return np.stack(answers, axis=2).reshape(len(table), -1)
+
+    def _stacked(self, each: dict[Quantity, np.ndarray]) -> np.ndarray:
+        return np.stack([each[quantity] for quantity in self.quantities], axis=1)
 
     def parted(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What was computed from outputs (…, outputs) as value and its Monte Carlo error, each (…, quantities)."""
@@ -159,7 +177,41 @@ def long_table(box: Box, keys: Sequence[dict[str, Any]], **columns: np.ndarray) 
     return pd.DataFrame(rows)
 
 
-def _check_explainable(predictor: Predictor) -> None:
+def _said(prediction: Prediction) -> dict[Quantity, np.ndarray]:
+    width = prediction.upper - prediction.lower
+    return {Quantity.MEAN: prediction.mean, Quantity.SD: prediction.sd, Quantity.WIDTH: width}
+
+
+def point_quantities(predictor: PointPredictor, of: Any) -> tuple[Quantity, ...]:
+    """Those of a point model that differ from row to row; None for all of them. Raises PredictionError for others."""
+    known, offered = predictor.calibration, [Quantity.MEAN]
+    if predictor.classes is not None:
+        offered += [Quantity.SD, *([] if known is not None and known.grouped else [Quantity.WIDTH])]
+    elif known is not None and known.models is not None and not known.grouped:
+        offered += [Quantity.WIDTH]  # where the fits differ more, it is wider
+    if of is None:
+        return tuple(offered)
+    others = [quantity for quantity in check_quantities(of) if quantity not in offered]
+    if others:
+        raise PredictionError(
+            f"The {others[0].value} of a point model is that of its errors, the same for all rows of a group; explain "
+            "Quantity.MEAN, or take a model with a predictive distribution of its own."
+        )
+    return check_quantities(of)
+
+
+def said_of_point(
+    predictor: PointPredictor, rows: Any, quantities: Sequence[Quantity], level: float
+) -> dict[Quantity, np.ndarray]:
+    """What a point model says of rows without their groups, calibrated or not: its mean, and of classes the rest."""
+    known, bare = predictor.calibration, predictor.with_calibration(None)
+    values, _ = bare.ask(rows)
+    if set(quantities) == {Quantity.MEAN}:
+        return {Quantity.MEAN: predictor.expected(values)}
+    return _said((bare if known is not None and known.grouped else predictor).said(values, None, level))
+
+
+def _check_explainable(predictor: Predictor | PointPredictor) -> None:
     program = predictor.program
     if not predictor.inputs:
         raise PredictionError(f"{program.outcome} depends on no input, so there is nothing to explain it by.")
@@ -167,11 +219,14 @@ def _check_explainable(predictor: Predictor) -> None:
         raise PredictionError(
             f"{program.outcome} has {program.event} numbers per row; explanations are of one number per row."
         )
-    if program.family is not None and program.family.support is Support.CLASSES:
+    several = isinstance(predictor, PointPredictor) and program.probabilities > 2
+    if several or (program.family is not None and program.family.support is Support.CLASSES):
         raise PredictionError(
             f"{program.outcome} is one of {program.probabilities} classes, whose code has no mean to explain. "
             "Explain a model of one class against the rest (Bernoulli)."
         )
+    if isinstance(predictor, PointPredictor):
+        return
     if predictor.calibration is not None and predictor.calibration.counts and len(predictor.calibration.counts) > 1:
         raise PredictionError(
             "A predictor calibrated for each group is explained as it was before: keep that one, and pass it here."

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import PredictionError
-from probinfer.model.pipeline.raw import READERS, Place, labels, take_columns
+from probinfer.model.pipeline.raw import READERS, Place, frame_of, labels, take_columns
 from probinfer.predict.program import Program
 from probinfer.predict.rows import column_names, read_rows
 
+_KINDS = {"f": "float64", "i": "int64", "u": "int64", "b": "bool", "M": "date"}
 _DAY = np.timedelta64(1, "D") / np.timedelta64(1, "us")  # microseconds
 
 
@@ -19,7 +20,8 @@ class FlatTable:
     whole    which of them hold whole numbers, or labels
     labels   by column, those of it: a label is its number there, in the order in which they came, sorted in each table
 
-    Dates are days since 1970. What is missing is NaN.
+    Dates are days since 1970. What is missing is NaN. Of a model that is asked for data frames the columns are what
+    the first rows hold, and their values are given back as they came.
     """
 
     def __init__(self, program: Program) -> None:
@@ -30,10 +32,13 @@ class FlatTable:
         self.labels: dict[int, list[str]] = {i: [] for i, kind in enumerate(self._kinds) if kind == "text"}
         self._gaps: set[int] = set()
         self._hours: set[int] = set()  # columns of dates that are not whole days
+        self._came: dict[int, Any] = {}  # of a data frame: what stands for missing values
 
     def read(self, rows: Any) -> np.ndarray:
         """Rows as a table (rows, columns). Raises PredictionError."""
         prepared = self._program.prepared
+        if "any" in self._kinds or self._came:
+            return self._read_frame(rows)
         if prepared is None:
             columns, _ = read_rows(rows, self._program)
             entries = self._program.asked
@@ -54,8 +59,10 @@ class FlatTable:
         for entry in self._program.asked:
             size = len(column_names(entry))
             part = table[:, start : start + size]
-            if entry.dtype in ("text", "date"):
+            if self._kinds[start] in ("text", "date"):
                 found[entry.name] = self._values(start, part[:, 0])
+            elif entry.dtype == "any":
+                found[entry.name] = self._as_it_came(start, part[:, 0])
             else:
                 found[entry.name] = part.reshape(len(table), *entry.shape)
             start += size
@@ -65,6 +72,9 @@ class FlatTable:
         """Values of a column as its numbers; None where they are no list of finite ones, or of known labels."""
         if column in self.labels:
             known = self.labels[column]
+            if self._came:
+                usable = np.ndim(values) == 1 and len(values) and set(values) <= set(known)
+                return np.array([known.index(value) for value in values], float) if usable else None
             try:
                 read = labels(self.names[column], np.ravel(np.asarray(values, object)), Place(PredictionError))
             except PredictionError:
@@ -97,7 +107,7 @@ class FlatTable:
         """In words, that a column is above one number and no more than another, or may be missing too."""
         name, missing = self.names[column], missing and column in self._gaps
         if column in self.labels:
-            chosen = [label for i, label in enumerate(self.labels[column]) if low < i <= high]
+            chosen = [str(label) for i, label in enumerate(self.labels[column]) if low < i <= high]
             return f"{name} is {' or '.join([*chosen, *['missing'] * missing])}"
         bounds = [("> ", low), ("<= ", high)]
         told = [f"{name} {sign}{self._told(column, bound)}" for sign, bound in bounds if np.isfinite(bound)]
@@ -112,10 +122,36 @@ class FlatTable:
             return f"{number:.4g}"
         return str(self.shown(column, number))[: 16 if column in self._hours else 10]
 
+    def _read_frame(self, rows: Any) -> np.ndarray:
+        """Rows of a model that is asked for data frames."""
+        names = [entry.name for entry in self._program.asked]
+        frame = frame_of(rows, names, self._program.unread, Place(PredictionError))
+        table = np.empty((len(frame), len(names)))
+        for i, name in enumerate(names):
+            values, gone = frame[name].to_numpy(), frame[name].isna().to_numpy()
+            if self._kinds[i] == "any":
+                self._kinds[i] = _KINDS.get(values.dtype.kind, "text")
+                self.whole[i] = self._kinds[i] not in ("float64", "date")
+                if self._kinds[i] == "text":
+                    self.labels[i] = []
+            self._came.setdefault(i, None)
+            if i in self.labels:
+                if gone.any():
+                    self._came[i] = values[gone][0]
+                values = np.where(gone, None, values.astype(object))
+            table[:, i] = self._numbers(i, values)
+        self._gaps |= set(np.flatnonzero(np.isnan(table).any(axis=0)).tolist())
+        return table
+
+    def _as_it_came(self, column: int, numbers: np.ndarray) -> np.ndarray:
+        """Whole numbers and booleans as such, as far as they are."""
+        kind = self._kinds[column]
+        return numbers.astype(kind) if kind != "float64" and np.all(numbers == np.rint(numbers)) else numbers
+
     def _numbers(self, column: int, values: np.ndarray) -> np.ndarray:
         if column in self.labels:
             known = self.labels[column]
-            known += sorted({value for value in values if value is not None} - set(known))
+            known += sorted({value for value in values if value is not None} - set(known), key=str)
             places: dict[str | None, float] = {label: float(i) for i, label in enumerate(known)} | {None: np.nan}
             return np.array([places[value] for value in values], float)
         if values.dtype.kind == "M":
@@ -125,7 +161,7 @@ class FlatTable:
     def _values(self, column: int, numbers: np.ndarray) -> np.ndarray:
         missing = np.isnan(numbers)
         if column in self.labels:
-            known = np.array([*self.labels[column], None], object)
+            known = np.array([*self.labels[column], self._came.get(column)], object)
             last = len(known) - 2
             return known[np.where(missing, -1, np.clip(np.rint(np.where(missing, 0, numbers)), 0, last)).astype(int)]
         days = np.rint(np.where(missing, 0, numbers) * _DAY).astype("datetime64[us]")

@@ -7,12 +7,13 @@ import numpy as np
 from probinfer.evaluate.explanation import Box, Explanation, Kind, check_settings, long_table
 from probinfer.evaluate.library import library
 from probinfer.evaluate.sklearn_box import estimator
+from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.rows import read_outcomes
 
 
 def permutation_importance(
-    predictor: Predictor,
+    predictor: Predictor | PointPredictor,
     rows: Any,
     outcomes: Any = None,
     *,
@@ -26,12 +27,13 @@ def permutation_importance(
         value = sqrt(mean over rows and shuffles of (q(x with input j shuffled) - q(x))²)   for q the mean, sd, width
 
     in the unit of the outcome; and with outcomes the loss of the mean log score, for which larger is worse predictions.
-    By scikit-learn's `permutation_importance`.
+    A point model of numbers has no log score: of it the rise of the root mean squared error, "rmse". By scikit-learn's
+    `permutation_importance`.
 
     Args:
         predictor: what is explained.
         rows: as for `Predictor.predict`; the result is about this population.
-        outcomes: what came, (rows,), to have the loss of log score too; rows held out, or it flatters the model.
+        outcomes: what came, (rows,), to have the loss too; rows held out, or it flatters the model.
         of: a `Quantity`, or several; None takes mean, sd and width.
         level: of the interval whose width is explained.
         repeats: shuffles of each input.
@@ -51,14 +53,13 @@ def permutation_importance(
     inspection = library("sklearn.inspection", "explain")
     box = Box(predictor, rows, of, level)
     before = box(box.table)
-    if outcomes is not None:
-        read_outcomes(outcomes, predictor.program, len(box.table))  # whether they fit
+    judge = None if outcomes is None else _Judge(predictor, outcomes, len(box.table))
 
     def score(_: Any, table: np.ndarray, __: Any) -> dict[str, float]:
         found = dict(enumerate(-((box(table) - before) ** 2).mean(axis=0)))
         scores = {f"{number}": float(value) for number, value in found.items()}
-        if outcomes is not None:
-            scores["log_score"] = float(predictor.log_score(box.flat.columns(table), outcomes).mean())
+        if judge is not None:
+            scores[judge.name] = judge(box.flat.columns(table))
         return scores
 
     found = inspection.permutation_importance(
@@ -70,13 +71,31 @@ def permutation_importance(
     value, mcse = box.parted(np.sqrt(np.maximum(squares.mean(axis=1), 0.0)))
     spread, _ = box.parted(_over(np.sqrt(np.maximum(squares, 0.0))))
     table = long_table(box, [{"input": name} for name in box.names], value=value, se=spread, mcse=mcse)
-    if outcomes is not None:
+    if judge is not None:
         import pandas as pd
 
-        losses = found["log_score"].importances
-        more = {"quantity": "log_score", "input": box.names, "value": losses.mean(axis=1), "se": _over(losses)}
+        losses = found[judge.name].importances
+        more = {"quantity": judge.name, "input": box.names, "value": losses.mean(axis=1), "se": _over(losses)}
         table = pd.concat([table, pd.DataFrame(more)], ignore_index=True)
     return Explanation(Kind.PERMUTATION, predictor.outcome, level, table)
+
+
+class _Judge:
+    """How good predictions of the outcomes are, larger is better. Raises PredictionError where outcomes do not fit."""
+
+    def __init__(self, predictor: Predictor | PointPredictor, outcomes: Any, count: int) -> None:
+        point = isinstance(predictor, PointPredictor)
+        self._predictor, self._outcomes = predictor, outcomes
+        came = predictor.outcomes(outcomes, count) if point else read_outcomes(outcomes, predictor.program, count)
+        self._came = came
+        self.name = "rmse" if point and predictor.classes is None else "log_score"
+
+    def __call__(self, rows: Any) -> float:
+        """The mean log score, or of a point model of numbers the root mean squared error with its sign turned."""
+        if not isinstance(self._predictor, PointPredictor) or self._predictor.classes is not None:
+            return float(self._predictor.log_score(rows, self._outcomes).mean())
+        values, _ = self._predictor.with_calibration(None).ask(rows)
+        return -float(np.sqrt(np.mean((self._predictor.expected(values) - self._came) ** 2)))
 
 
 def _over(values: np.ndarray) -> np.ndarray:

@@ -25,6 +25,26 @@ def of_influence(name: str, value: float, influence: np.ndarray, level: float, h
     return Score(name, value, se, value - half, value + half, how)
 
 
+def of_series(name: str, values: np.ndarray, overlap: int, level: float) -> Score:
+    """Mean of numbers in time, of which `overlap` next to each other depend on one another by how they are made.
+
+    se^2 = (g_0 + 2 sum_k (1 - k / (m + 1)) g_k) / n with the autocovariances g_k up to the lag m, one and a half times
+    the overlap or n^(1/3), whichever is more; Student's t with n / m - 1 degrees of freedom. Too small where the series
+    remembers for longer. Newey & West (1987), Econometrica 55; Diebold & Mariano (1995).
+    """
+    count, value = len(values), float(np.mean(values))
+    lags = max(int(np.ceil(1.5 * (overlap - 1))), int(count ** (1 / 3)))
+    freedom = count // max(lags, 1) - 1
+    if freedom < 1 or not np.isfinite(values).all():
+        return Score(name, value, float("nan"), float("nan"), float("nan"), "no error: too few or infinite terms")
+    gaps = values - value
+    sums = [float(gaps[k:] @ gaps[: count - k]) / count for k in range(lags + 1)]
+    variance = sums[0] + 2.0 * sum((1.0 - k / (lags + 1)) * sums[k] for k in range(1, lags + 1))
+    se = float(np.sqrt(max(variance, 0.0) / count))
+    half = float(scipy.stats.t.ppf((1 + level) / 2, freedom)) * se
+    return Score(name, value, se, value - half, value + half, f"mean ± t se, {lags} lags")
+
+
 def of_share(name: str, hits: int, count: int, level: float) -> Score:
     """Share of independent trials: exact interval of Clopper and Pearson (1934), se = sqrt(p (1 - p) / n)."""
     if count == 0:

@@ -7,11 +7,12 @@ import numpy as np
 from probinfer.errors import PredictionError
 from probinfer.evaluate.explanation import Box, Explanation, Kind, check_settings, long_table
 from probinfer.evaluate.library import library
+from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor
 
 
 def lime_weights(
-    predictor: Predictor,
+    predictor: Predictor | PointPredictor,
     rows: Any,
     background: Any,
     *,
@@ -55,7 +56,7 @@ def lime_weights(
         raise PredictionError("repeats is 1; wanted 2 or more, for the error.")
     tabular = library("lime.lime_tabular", "explain")
     box = Box(predictor, rows, of, level)
-    behind = box.flat.read(background)
+    behind = box.read(background)
     if len(behind) < 2:
         raise PredictionError(
             f"The background has {len(behind)} rows; wanted two or more, whose spread says what near is."

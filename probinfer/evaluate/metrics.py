@@ -10,6 +10,7 @@ from probinfer.evaluate.scores import Scores
 from probinfer.model.pipeline.prepared import class_codes
 from probinfer.predict.joint import JointPredictor
 from probinfer.predict.joint_prediction import JointPrediction
+from probinfer.predict.point import PointPredictor
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.rows import plain_numbers
@@ -17,7 +18,7 @@ from probinfer.predict.rows import plain_numbers
 
 @overload
 def metrics(
-    source: Predictor | Prediction, rows: Any, outcomes: Any, *, level: float = 0.9, seed: int = 0
+    source: Predictor | PointPredictor | Prediction, rows: Any, outcomes: Any, *, level: float = 0.9, seed: int = 0
 ) -> Scores: ...
 @overload
 def metrics(
@@ -36,9 +37,13 @@ def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: 
     bootstrap. The column `how` says which. They measure how far other rows would move the number, not the
     uncertainty of the training.
 
+    Of a calibrated `PointPredictor` crps and PIT are those of the law that calibration makes of its numbers (see
+    `PointPredictor.cdf`), pit_p is of a test of two samples, with the calibration rows, and there is no log_score.
+
     Args:
-        source: a `Predictor`; or a `Prediction`, from which crps, log_score and PIT cannot be had. Of several outcomes
-            a `JointPredictor` or `JointPrediction`: then `outcomes` are a dict, and there are scores for each in it.
+        source: a `Predictor` or `PointPredictor`; or a `Prediction`, from which crps, log_score and PIT cannot be had.
+            Of several outcomes a `JointPredictor` or `JointPrediction`: then `outcomes` are a dict, and there are
+            scores for each in it.
         rows: as for `Predictor.predict`; None with a `Prediction`.
         outcomes: what came, (rows,).
         level: of the prediction intervals scored and of the intervals of the scores, in (0, 1). A `Prediction` has a
@@ -65,9 +70,10 @@ def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: 
     """
     if isinstance(source, JointPredictor | JointPrediction):
         return _of_each(source, rows, outcomes, level, seed)
-    if not isinstance(source, Predictor | Prediction):
+    if not isinstance(source, Predictor | PointPredictor | Prediction):
         raise PredictionError(
-            f"source came as {type(source).__name__}; wanted a Predictor, or the Prediction that its predict() gave."
+            f"source came as {type(source).__name__}; wanted a Predictor or PointPredictor, or the Prediction that its "
+            "predict() gave."
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise PredictionError(f"seed is {seed!r}; wanted a whole number from 0.")
@@ -78,9 +84,12 @@ def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: 
             raise PredictionError(
                 f"The prediction's level is {source.level:g}, not {level!r}; pass level={source.level:g}."
             )
-        prediction, predictor = source, None
+        prediction = source
+    elif isinstance(source, PointPredictor):
+        said = source.ask(rows)
+        prediction = source.said(*said, level, None if source.classes is not None else numbers.PINBALL)
     else:
-        prediction, predictor = source.predict(rows, level, quantiles=numbers.PINBALL), source
+        prediction = source.predict(rows, level, quantiles=numbers.PINBALL)
     if prediction.classes is not None and prediction.classes.dtype.kind == "O":  # labels: scored by their codes
         outcomes = class_codes(list(prediction.classes), outcomes, "outcomes")
         prediction = classes.by_codes(prediction)
@@ -88,7 +97,11 @@ def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: 
     check_outcomes(prediction, y)
     if prediction.classes is not None:
         return classes.score(prediction, y, level, seed)
-    law = None if predictor is None else numbers.law_of(predictor, rows, y, seed)
+    law = None
+    if isinstance(source, PointPredictor):
+        law = numbers.law_of_point(source, *said, y, seed)
+    elif isinstance(source, Predictor):
+        law = numbers.law_of(source, rows, y, seed)
     return numbers.score(prediction, law, y, level)
 
 

@@ -16,8 +16,10 @@ from probinfer.evaluate.betting import UNIFORM, Capital, misses
 from probinfer.evaluate.exchange import Reference, uniform
 from probinfer.evaluate.metrics import check_outcomes
 from probinfer.evaluate.one_outcome import refuse_joint
+from probinfer.evaluate.point_watch import OutcomePlaces, columns_of, frame_columns, inside_of, names_of, outcome_places
 from probinfer.inference.draw import key_words
-from probinfer.predict.interval import take_groups
+from probinfer.predict.interval import take_groups, without_groups
+from probinfer.predict.point import PointPredictor
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.rows import column_names, plain_numbers, read_rows
@@ -86,6 +88,11 @@ class MonitorStatus:
         for one in self.watched:
             if one.name == name:
                 return one
+        if name == SHARE:
+            raise KeyError(
+                f"{SHARE} is not watched: the predictor has none, as a point model does not know it; look at {PIT!r} "
+                f"and {COVERAGE!r}."
+            )
         raise KeyError(f"{name!r} is not watched; there are {', '.join(one.name for one in self.watched)}")
 
     def to_frame(self) -> "pd.DataFrame":
@@ -146,11 +153,15 @@ class Monitor:
     - calibration: the PIT of the outcomes, F(y | x), is uniform (the model's own, also of a calibrated predictor).
     - coverage: outcomes miss their interval or set no more often than 1 - level (as calibrated).
 
+    A `PointPredictor` does not know its ignorance, so that there is no epistemic share; of a calibrated one both
+    calibration and coverage are that outcomes lie among those of the calibration rows as if they were of them, which is
+    exact for any number of outcomes.
+
     Each is a bet with a capital of 1 that the hypothesis keeps from growing; the alarm comes when it has grown to
     4 / false_alarm, for one of C columns 4 C / false_alarm. A change may begin at any row.
 
     Args:
-        predictor: what is watched.
+        predictor: what is watched: a `Predictor`, or a `PointPredictor`.
         rows: reference rows, as `Predictor.predict` takes them: those of training for the inputs; rows kept from
             training are better, since the epistemic share is a little lower where the model was trained.
         level: of the intervals whose coverage is watched.
@@ -182,7 +193,7 @@ class Monitor:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Predictor | PointPredictor,
         rows: Any,
         *,
         level: float = 0.9,
@@ -192,7 +203,9 @@ class Monitor:
     ) -> None:
         refuse_joint(predictor, "watched")
         if not hasattr(predictor, "predict") or not hasattr(predictor, "program"):
-            raise PredictionError(f"predictor came as {type(predictor).__name__}; wanted a Predictor.")
+            raise PredictionError(
+                f"predictor came as {type(predictor).__name__}; wanted a Predictor or PointPredictor."
+            )
         for name, value in (("level", level), ("false_alarm", false_alarm)):
             if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
                 raise PredictionError(f"{name} is {value!r}; wanted a probability, such as 0.9 or 0.01.")
@@ -211,6 +224,8 @@ class Monitor:
         self._pit = Capital.begin(1, len(UNIFORM))
         self._misses = Capital.begin(1, len(misses(self.level)))
         self._hits = 0
+        point = isinstance(predictor, PointPredictor)
+        self._places = OutcomePlaces.of(predictor, self.level, _BINS) if point else None
 
     def update(self, rows: Any, outcomes: Any = None, *, prediction: Prediction | None = None) -> MonitorStatus:
         """Look at further rows, with their outcomes if they are known already. Thread-safe.
@@ -229,24 +244,28 @@ class Monitor:
         columns, count = self._flat(inputs, epistemic, total)
         return self._add(columns, count, None)
 
-    def came(self, below: np.ndarray, upto: np.ndarray, inside: np.ndarray) -> MonitorStatus:
+    def came(
+        self, below: np.ndarray, upto: np.ndarray, inside: np.ndarray, groups: np.ndarray | None = None
+    ) -> MonitorStatus:
         """As `update_outcomes`, of outcomes y that a server has looked at already: P(Y < y), P(Y <= y), and whether y
-        was inside, (outcomes,) each."""
+        was inside, (outcomes,) each; of a point model its place from where to where, and the groups."""
         with self._lock:
-            self._add_outcomes(below, upto, inside)
+            self._add_outcomes(below, upto, inside, groups)
             return self._status()
 
-    def attached(self) -> Predictor:
+    def attached(self) -> Any:
         """The predictor with this monitor in it: `save` writes what the monitor knows now, and `probinfer serve` goes
         on from there. Watch a predictor that is as it will be served: calibrated first, then watched."""
         predictor = self._predictor
         about = {**predictor.about, "monitor": self.state()}
+        if isinstance(predictor, PointPredictor):
+            return predictor.with_about(about)
         watched = predictor.from_program(predictor.program, about, predictor.calibration)
         watched._engine = predictor._engine  # what is compiled stays compiled
         return watched
 
     @classmethod
-    def of(cls, predictor: Predictor, *, shared_by: int = 1) -> "Monitor | None":
+    def of(cls, predictor: Predictor | PointPredictor, *, shared_by: int = 1) -> "Monitor | None":
         """The monitor that was attached to a predictor; None where there is none. `shared_by`: so many processes watch
         a part of the rows each, and all of them together raise a false alarm with the chance that was asked for."""
         state = predictor.about.get("monitor")
@@ -302,10 +321,11 @@ class Monitor:
                 "calibration": self._pit.to_plain(),
                 "misses": self._misses.to_plain(),
                 "hits": self._hits,
+                **({"places": self._places.to_plain()} if self._places is not None else {}),
             }
 
     @classmethod
-    def from_state(cls, predictor: Predictor, state: Mapping[str, Any] | str) -> "Monitor":
+    def from_state(cls, predictor: Predictor | PointPredictor, state: Mapping[str, Any] | str) -> "Monitor":
         """The monitor that `state()` described, as dict or JSON. Runs nothing.
 
         Raises ArtifactError if it is no state, one of a later version, or one of another predictor.
@@ -327,11 +347,16 @@ class Monitor:
             self._pit = Capital.from_plain(plain["calibration"], 1, len(UNIFORM))
             self._misses = Capital.from_plain(plain["misses"], 1, len(misses(self.level)))
             outcome = plain["outcome"]
+            point = isinstance(predictor, PointPredictor)
+            self._places = OutcomePlaces.from_plain(plain["places"]) if point and "places" in plain else None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, ArtifactError):
                 raise
             raise ArtifactError(f"This is no state of a monitor ({type(error).__name__}: {error}).") from error
-        known = {name for entry in predictor.program.inputs for name in column_names(entry)} | {SHARE}
+        if point and not (self._places or OutcomePlaces({})).fits(predictor.calibration):
+            raise ArtifactError("The state is of another calibration of the point model: watch it anew, pi.Monitor(…).")
+        names = names_of(predictor) if point else {e.name: column_names(e) for e in predictor.program.inputs}
+        known = {name for each in names.values() for name in each} | ({SHARE} if not point else set())
         if outcome != predictor.outcome or not set(self._references) <= known:
             raise ArtifactError(
                 f"The state is of a predictor of {outcome} from {', '.join(self._references)}; this one predicts "
@@ -354,7 +379,9 @@ class Monitor:
     def _columns(self, rows: Any, prediction: Prediction) -> tuple[dict[str, np.ndarray], int]:
         """Every column as numbers, and the epistemic share, (rows,) each."""
         predictor = self._predictor
-        plain, _ = take_groups(rows, None, predictor.calibration, predictor.program)
+        plain = without_groups(rows, predictor.calibration, predictor.program)
+        if isinstance(predictor, PointPredictor) and predictor.asked.whole:
+            return frame_columns(predictor.asked.parts[0].given(plain, predictor.program, 0)), len(prediction)
         inputs, count = read_rows(plain, predictor.program)
         if len(prediction) != count:
             raise PredictionError(f"The prediction has {len(prediction)} rows, there are {count}.")
@@ -366,6 +393,8 @@ class Monitor:
         self, inputs: Mapping[str, np.ndarray], epistemic: np.ndarray, total: np.ndarray
     ) -> tuple[dict[str, np.ndarray], int]:
         columns, count = {}, len(total)
+        if isinstance(self._predictor, PointPredictor):
+            return columns_of(self._predictor, inputs), count
         for entry in self._predictor.program.inputs:
             flat = inputs[entry.name].reshape(count, -1).astype(float)
             columns |= dict(zip(column_names(entry), flat.T, strict=True))
@@ -374,8 +403,14 @@ class Monitor:
             columns[SHARE] = np.where(total > 0, epistemic / total, 0.0)
         return columns, count
 
-    def _outcomes(self, rows: Any, outcomes: Any, prediction: Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """P(Y < y), P(Y <= y) and whether y is inside, for each outcome."""
+    def _outcomes(self, rows: Any, outcomes: Any, prediction: Prediction) -> tuple[Any, ...]:
+        """P(Y < y), P(Y <= y) and whether y is inside, for each outcome; of a point model its place from where to
+        where, and the groups."""
+        predictor = self._predictor
+        if isinstance(predictor, PointPredictor):
+            values, groups = predictor.ask(rows)
+            came = predictor.outcomes(outcomes, len(values))
+            return (*outcome_places(predictor, values, groups, came), inside_of(prediction, came), groups)
         y = plain_numbers("outcomes", outcomes).astype(float)
         check_outcomes(prediction, y)
         if prediction.classes is not None and prediction.probabilities is not None:
@@ -384,17 +419,22 @@ class Monitor:
             below = upto - prediction.probabilities[np.arange(len(y)), codes]
             inside = prediction.sets[np.arange(len(y)), codes] if prediction.sets is not None else np.ones(len(y), bool)
             return below, upto, inside
-        predictor = self._predictor
         plain, _ = take_groups(rows, None, predictor.calibration, predictor.program)
         both = predictor.cdf(plain, y)
         return both[:, 1], both[:, 0], (prediction.lower <= y) & (y <= prediction.upper)
 
-    def _add_outcomes(self, below: np.ndarray, upto: np.ndarray, inside: np.ndarray) -> None:
-        v = uniform(self._seed, _PIT_STREAM, self._pit.count, len(below))
-        pit = np.clip(below + v * (upto - below), 1e-12, 1 - 1e-12)
+    def _add_outcomes(
+        self, below: np.ndarray, upto: np.ndarray, inside: np.ndarray, groups: np.ndarray | None = None
+    ) -> None:
+        v, again = (uniform(self._seed, _PIT_STREAM + k, self._pit.count, len(below)) for k in (0, 1))
+        pit = below + v * (upto - below)
         threshold = float(np.log(_PARTS / self.false_alarm))
-        self._pit = self._pit.after(pit[:, None], UNIFORM, threshold)
-        self._misses = self._misses.after((~inside[:, None]).astype(float), misses(self.level), threshold)
+        if self._places is None:
+            self._misses = self._misses.after((~inside[:, None]).astype(float), misses(self.level), threshold)
+        else:
+            pit, gains = self._places.add(pit, below, upto, groups, again)
+            self._misses = self._misses.gaining(gains[:, None, :], threshold)
+        self._pit = self._pit.after(np.clip(pit, 1e-12, 1 - 1e-12)[:, None], UNIFORM, threshold)
         self._hits += int(inside.sum())
 
     # what it comes to ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 from probinfer.errors import PredictionError
 from probinfer.evaluate.explanation import Box, Explanation, Kind, check_settings, long_table
 from probinfer.evaluate.library import library
+from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor
 
 _EXACT = 8  # inputs up to which all coalitions are tried
@@ -14,7 +15,7 @@ _BACKGROUND = 100
 
 
 def shap_values(
-    predictor: Predictor,
+    predictor: Predictor | PointPredictor,
     rows: Any,
     background: Any,
     *,
@@ -57,7 +58,7 @@ def shap_values(
             raise PredictionError("permutations is 1; wanted 2 or more, for the error, or None.")
     shap = library("shap", "explain")
     box = Box(predictor, rows, of, level)
-    behind = box.flat.read(background)
+    behind = box.read(background)
     if not len(behind):
         raise PredictionError("The background has no rows; wanted at least one.")
     if len(behind) > _BACKGROUND:
@@ -66,7 +67,7 @@ def shap_values(
     masker = shap.maskers.Independent(behind, max_samples=len(behind))
     if exact:
         explained = shap.explainers.Exact(box, masker)(box.table, silent=True)
-        runs = np.asarray(explained.values)[None]
+        runs = np.asarray(explained.values).reshape(1, *box.table.shape, -1)
     else:
         evaluations = 2 * len(box.names) + 1
         runs = np.stack(
@@ -75,7 +76,7 @@ def shap_values(
                     shap.explainers.Permutation(box, masker, seed=seed + i)(
                         box.table, max_evals=evaluations, silent=True
                     ).values
-                )
+                ).reshape(*box.table.shape, -1)  # of a single output it leaves out the axis
                 for i in range(permutations or 8)
             ]
         )

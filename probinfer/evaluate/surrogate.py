@@ -8,11 +8,12 @@ from probinfer.errors import PredictionError
 from probinfer.evaluate.explanation import Box, Explanation, Kind, check_settings
 from probinfer.evaluate.flat_table import FlatTable
 from probinfer.evaluate.library import library
+from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor
 
 
 def surrogate_tree(
-    predictor: Predictor,
+    predictor: Predictor | PointPredictor,
     rows: Any,
     *,
     of: Any = None,

@@ -1,5 +1,6 @@
 """PIT and CRPS of each row: from the mixture's own cdf where it has one, else from predictive draws. Imports jax."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -100,10 +101,14 @@ def _mixture_cdf(program: Program, draws: dict, fixed: dict, rows: dict) -> Any:
 
 
 def _continuous(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:
+    return integrated(_mixture_cdf(program, draws, fixed, rows), along)
+
+
+def integrated(cdf: Callable[[jax.Array], jax.Array], along: jax.Array) -> jax.Array:
+    """F(y) and CRPS (n, 2), from the cdf of every row at points (n, m); along (n, …): y, then the panels' ends."""
     y, ends = along[:, :1], jnp.sort(along, axis=1)
     half = (ends[:, 1:] - ends[:, :-1]) / 2
     points = (ends[:, 1:] - half)[:, :, None] + half[:, :, None] * _NODES
-    cdf = _mixture_cdf(program, draws, fixed, rows)
     flat = points.reshape(len(points), -1)
     values = cdf(jnp.concatenate([y, flat], axis=1))
     apart = (values[:, 1:] - (flat >= y)) ** 2
@@ -121,8 +126,13 @@ def _before(cdf: Any, y: jax.Array) -> jax.Array:
 
 
 def _counts(program: Program, draws: dict, fixed: dict, rows: dict, along: jax.Array) -> jax.Array:
+    return summed(_mixture_cdf(program, draws, fixed, rows), along)
+
+
+def summed(cdf: Callable[[jax.Array], jax.Array], along: jax.Array) -> jax.Array:
+    """F(y - 1), F(y) and CRPS (n, 3) of whole numbers, from their cdf; along (n, 3): y, and the first and last number
+    that matter."""
     y, low, high = along.T
-    cdf = _mixture_cdf(program, draws, fixed, rows)
     steps = jnp.arange(MOST_COUNTS + 1)
 
     def add(total: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:

@@ -87,7 +87,7 @@ class CrossValidation(Shown):
         law = numbers.Law(
             pit=self._ordered([law.pit for law in laws]),
             crps=self._ordered([law.crps for law in laws]),
-            log_score=self._ordered([law.log_score for law in laws]),
+            log_score=self._ordered([law.log_score for law in laws if law.log_score is not None]),
             how=laws[0].how,
             calibrated=False,
         )

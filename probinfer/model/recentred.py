@@ -44,8 +44,9 @@ class Recentred(Target):
         x = loc + scale^(1 - c) (z - c loc)
 
     so that z has the same law but for its location c loc and its scale scale^c: c = 1 is the latent as the model has
-    it (centred), c = 0 the noise that makes it (non-centred). Other entries of c are 1 and stay so. c is among the
-    `inputs` of a program, which serves all of them.
+    it (centred), c = 0 the noise that makes it (non-centred). Noise that the model says it
+    multiplies by a scale (`UNIT_OF`) is the other way round: c = 0 is the effect. Other entries of c are 1 and stay so.
+    c is among the `inputs` of a program, which serves all of them.
 
     Args:
         plain: the target; its coordinates are those of c = 1. It has a gradient and `hierarchical` sites.
@@ -158,7 +159,7 @@ class Recentred(Target):
                 return placeholder(site)
             if name not in self._plain.hierarchical:
                 return constrain_with_jacobian(site, values[name])
-            law = location_scale(site["fn"])
+            law = location_scale(site)
             assert law is not None
             laws[name], x = _recentre(values[name], centring[name], law)
             return biject_to(site["fn"].support)(x)
@@ -180,6 +181,9 @@ def _recentre(z: jax.Array, c: jax.Array, law: LocationScale) -> tuple[_Law, jax
     The density is that of the noise, and not that of x times the Jacobian: where the scale is tiny, x - loc lost it.
     """
     loc, log_scale = (jnp.broadcast_to(part, z.shape) for part in (law.loc, jnp.log(law.scale)))
+    if law.unit:
+        x = jnp.where(c == 1, z, z * jnp.exp((1 - c) * log_scale))
+        return _Law(loc, log_scale, jnp.asarray(law.noise.log_prob(x)) + (1 - c) * log_scale), x
     noise = (z - c * loc) * jnp.exp(-c * log_scale)
     x = jnp.where(c == 1, z, loc + law.scale * noise)
     return _Law(loc, log_scale, jnp.asarray(law.noise.log_prob(noise)) - c * log_scale), x

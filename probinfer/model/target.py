@@ -87,7 +87,7 @@ class Target:
             point = jax.ShapeDtypeStruct((self.dim,), self.dtype)
             (_, seen), _ = jax.eval_shape(self._all, point, self._shapes())
         other = copy.copy(self)
-        for cached in ("inputs", "loop_inputs"):
+        for cached in ("inputs", "_turned"):
             other.__dict__.pop(cached, None)
         other._shared = SharedRows(
             devices, {site.name: seen.pointwise[site.name].shape for site in self.bound.observed}
@@ -105,7 +105,7 @@ class Target:
         assert came == known, f"{came} where the program wants {known}"
         other = copy.copy(self)
         other.bound = dataclasses.replace(self.bound, arrays=dict(arrays))
-        for cached in ("inputs", "loop_inputs"):
+        for cached in ("inputs", "_turned"):
             other.__dict__.pop(cached, None)
         return other
 
@@ -118,15 +118,16 @@ class Target:
         (value, _), gradient = self._all(z, inputs)
         return value, gradient
 
-    @functools.cached_property
+    @property
     def loop_inputs(self) -> "LoopInputs":
         """What `value_and_grad_in_loop` takes: the inputs, and some of them a second time."""
-        turned = {}
-        if self._in_loop:
-            for name in self._all.turnable:
-                if self.bound.arrays[name].nbytes <= MOST_BYTES:
-                    turned[name] = self._placed(np.ascontiguousarray(self.bound.arrays[name].T))
-        return LoopInputs(self.inputs, turned)
+        return LoopInputs(self.inputs, self._turned)
+
+    @functools.cached_property
+    def _turned(self) -> dict[str, jax.Array]:
+        arrays = {name: self.bound.arrays[name] for name in self._all.turnable if self._in_loop}
+        few = {name: values for name, values in arrays.items() if values.nbytes <= MOST_BYTES}
+        return {name: self._placed(np.ascontiguousarray(values.T)) for name, values in few.items()}
 
     def value_and_grad_in_loop(self, z: jax.Array, given: "LoopInputs") -> tuple[jax.Array, jax.Array]:
         """As `value_and_grad`, for the body of a loop that handles one point at a time (see loop_sums.py)."""

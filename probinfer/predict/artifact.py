@@ -5,7 +5,7 @@ its own.
                          every other file, and SHA-256 of all this
     draws-0.npy, …       posterior draws of the sites that the outcome depends on; of a rounded predictor in float32
     fixed-0.npy, …       data of the model that are the same for every row
-    calibration-*.npy    conformity scores, of a calibrated predictor
+    calibration-*.npy    conformity scores, of a calibrated predictor or forecaster
     weights.npy          what each draw counts, of a compressed predictor
     population*          the law of levels that training never saw, of a predictor that answers them: a program, and the
                          draws that it needs besides
@@ -55,13 +55,15 @@ from probinfer.predict.weights import Weights
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 9
+FORMAT, FORMAT_VERSION = "probinfer-predictor", 11
 # The least that holds a predictor, so that earlier releases read what they understand, and answer the same.
 _PLAIN_VERSION, _CALIBRATED_VERSION, _WEIGHTED_VERSION, _PREPARED_VERSION = 1, 2, 3, 4  # 5: a point model
 _ROUNDED_VERSION = 6  # draws in float32, or a calibration by cross-validation
 JOINT_VERSION = 7  # several outcomes
 SERIES_VERSION = 8  # a forecaster
 RAW_POINT_VERSION = 9  # a point model of raw rows
+CALIBRATED_SERIES_VERSION = 10  # a forecaster with calibrated intervals
+FOLDS_VERSION = 11  # several point models, calibrated by CV+
 MANIFEST, SEAL = "manifest.json", "manifest_sha256"  # the latter in every manifest since 0.1; none has to have it
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_MANIFEST = 64 * 2**20

@@ -28,6 +28,8 @@ class Calibration:
     by       name of the column that holds the groups; None where they are passed on their own
     folds    by cross-validation: how many fits the scores come from, each of rows it has not seen; None for rows that
              were kept from the predictor's own training
+    models   by CV+: for each group, and in the order of its scores, the number of the fit that each of them comes from,
+             which then predicts with it; None where one fit predicts
     """
 
     labels: tuple[str, ...]
@@ -35,6 +37,7 @@ class Calibration:
     upper: tuple[np.ndarray, ...]
     by: str | None = None
     folds: int | None = None
+    models: tuple[np.ndarray, ...] | None = None
 
     @classmethod
     def of(
@@ -44,13 +47,26 @@ class Calibration:
         groups: np.ndarray | None,
         by: str | None,
         folds: int | None = None,
+        models: np.ndarray | None = None,
     ) -> "Calibration":
-        """From scores (rows, *event), and each row's group or None."""
+        """From scores (rows, *event), and each row's group or None; by CV+ from numbers (rows,), and each row's fit."""
+        if models is not None:
+            return cls._plus(lower, groups, by, folds, models)
         if groups is None:
             return cls((ALL,), (np.sort(lower, axis=0),), (np.sort(upper, axis=0),), None, folds)
         labels = tuple(sorted(set(groups.tolist())))
         parts = [[np.sort(scores[groups == label], axis=0) for label in labels] for scores in (lower, upper)]
         return cls(labels, tuple(parts[0]), tuple(parts[1]), by, folds)
+
+    @classmethod
+    def _plus(
+        cls, scores: np.ndarray, groups: np.ndarray | None, by: str | None, folds: int | None, models: np.ndarray
+    ) -> "Calibration":
+        labels = (ALL,) if groups is None else tuple(sorted(set(groups.tolist())))
+        order = np.argsort(scores, kind="stable")
+        chosen = [order if groups is None else order[groups[order] == label] for label in labels]
+        each = tuple(scores[some] for some in chosen)
+        return cls(labels, each, each, by, folds, tuple(models[some] for some in chosen))
 
     @property
     def grouped(self) -> bool:
@@ -93,11 +109,17 @@ class Calibration:
         table = np.zeros((len(self.labels), *shape))
         for number in np.unique(numbers):
             ordered = self.upper[number] if upper else self.lower[number]
-            place = _rank(len(ordered), probability, upper)
-            if not 1 <= place <= len(ordered):
-                raise PredictionError(_too_few(len(ordered), probability, upper, self.labels[number]))
-            table[number] = ordered[place - 1]
+            table[number] = ordered[self.place(number, probability, upper=upper) - 1]
         return table[numbers]
+
+    def place(self, number: int, probability: float, *, upper: bool) -> int:
+        """Rank of the bound for a probability among the scores of a group, from 1. Raises PredictionError where these
+        are too few for it."""
+        count = self.counts[number]
+        place = rank(count, probability, upper=upper)
+        if not 1 <= place <= count:
+            raise PredictionError(_too_few(count, probability, upper, self.labels[number]))
+        return place
 
     def median(self, numbers: np.ndarray, *, discrete: bool) -> np.ndarray:
         """Scores of the median: of whole numbers an upper bound, else half-way between the bounds from both sides."""
@@ -112,6 +134,13 @@ class Calibration:
         rows = f"{counts[0]}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
         most = f" and at most {100 * min(1.0, level + sides / (counts.min() + 1)):.4g}%" if exact else ""
         where = " of their group" if self.grouped else ""
+        if self.models is not None:
+            proven = min(self._proven(number, level, sides) for number in np.unique(numbers))
+            sure = f"{np.floor(1000 * proven + _NUDGE) / 10:.4g}%" if proven > 0.0 else "no share"
+            return (
+                f"calibrated on {rows} rows{where} by CV+ in {self.folds} folds: about {100 * level:.10g}% of new rows "
+                f"exchangeable with them are covered, and at least {sure} for certain, on average over sets of rows"
+            )
         if self.folds is not None:
             return (
                 f"calibrated on {rows} rows{where} by cross-validation in {self.folds} folds: about "
@@ -123,13 +152,31 @@ class Calibration:
             "are covered, on average over calibration sets"
         )
 
+    def _proven(self, number: int, level: float, sides: int) -> float:
+        """A coverage that CV+ is proved to have.
+
+        Jackknife+, one row a fold: 1 - 2 a. Of larger folds k the numbers P_k = (1 + rows of k no nearer) / (1 + rows
+        of k) are p-values, and so is twice any weighted mean of them, which CV+ asks to be small where it excludes an
+        outcome. An interval has two ends, each for half of a = 1 - level. Barber, Candes, Ramdas & Tibshirani (2021),
+        Annals of Statistics 49, theorems 1 and 4; Vovk & Wang (2020), Biometrika 107.
+        """
+        assert self.models is not None
+        rows, fits = self.counts[number], len(np.unique(self.models[number]))
+        alpha = (1.0 - level) / sides
+        if self.folds == sum(self.counts):
+            return 1.0 - sides * 2.0 * alpha
+        return 1.0 - sides * 2.0 * ((rows + 1) * alpha + fits - 1) / (rows + fits)
+
     def pack(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and words, from which `unpack` makes the calibration again."""
         arrays = {"lower": np.concatenate(self.lower)}
+        if self.models is not None:
+            arrays["models"] = np.concatenate(self.models)
         if any(a is not b and not np.array_equal(a, b) for a, b in zip(self.lower, self.upper, strict=True)):
             arrays["upper"] = np.concatenate(self.upper)
         words = {"rows": sum(self.counts), "by": self.by, "labels": self.labels, "counts": self.counts}
-        return arrays, words if self.folds is None else {**words, "folds": self.folds}
+        words |= {"folds": self.folds} if self.folds is not None else {}
+        return arrays, words | ({"plus": True} if self.models is not None else {})
 
     @classmethod
     def unpack(cls, arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], program: Program) -> "Calibration":
@@ -150,7 +197,15 @@ class Calibration:
             parts.append(tuple(np.split(scores, np.cumsum(counts)[:-1])))
             if any(np.any(group[1:] < group[:-1]) for group in parts[-1]):
                 raise ValueError("the scores are not sorted")
-        return cls(labels, parts[0], parts[1], by, folds)
+        models = None
+        if "models" in arrays:
+            known = np.asarray(arrays["models"])
+            if folds is None or known.shape != (sum(counts),) or known.dtype.kind not in "iu":
+                raise ValueError("the fits behind the scores are not told")
+            if known.min() < 0 or known.max() >= folds:
+                raise ValueError(f"a score is of a fit beyond {folds}")
+            models = tuple(np.split(known, np.cumsum(counts)[:-1]))
+        return cls(labels, parts[0], parts[1], by, folds, models)
 
 
 def calibration_lines(words: Any) -> list[str]:
@@ -158,7 +213,8 @@ def calibration_lines(words: Any) -> list[str]:
     if not words:
         return []
     groups, counts = words["labels"], words["counts"]
-    how = f"cross-validation in {words['folds']} folds" if words.get("folds") else "split conformal"
+    by_folds = "CV+" if words.get("plus") else "cross-validation"
+    how = f"{by_folds} in {words['folds']} folds" if words.get("folds") else "split conformal"
     if list(groups) == [ALL]:
         return [f"  calibrated on {words['rows']} rows ({how})"]
     by = f" by {words['by']}" if words["by"] else ""
@@ -167,12 +223,13 @@ def calibration_lines(words: Any) -> list[str]:
     return [f"  calibrated on {words['rows']} rows ({how} in each group{by}): {each}{more}"]
 
 
-def read_groups(groups: Any, what: str = "groups") -> np.ndarray:
-    """Groups as text. Whole numbers, texts and booleans are groups; 3, 3.0 and "3" are the same one."""
+def read_groups(groups: Any, what: str = "groups", first_row: int = 0) -> np.ndarray:
+    """Groups as text. Whole numbers, texts and booleans are groups; 3, 3.0 and "3" are the same one. first_row: number
+    of the first row, for errors."""
     values = np.atleast_1d(np.asarray(groups.to_numpy(zero_copy_only=False) if _arrow(groups) else groups))
     if values.ndim > 1:
         raise PredictionError(f"{what} has the shape {values.shape}; wanted one entry for each row.")
-    return np.array([_label(value, what, row) for row, value in enumerate(values.tolist())], object)
+    return np.array([_label(value, what, row) for row, value in enumerate(values.tolist(), first_row)], object)
 
 
 def _arrow(values: Any) -> bool:
@@ -189,7 +246,8 @@ def _label(value: Any, what: str, row: int) -> str:
     raise PredictionError(f"{what} is {value!r} in row {row}; wanted a whole number or a text for each row.")
 
 
-def _rank(count: int, probability: float, upper: bool) -> int:
+def rank(count: int, probability: float, *, upper: bool) -> int:
+    """Which of `count` scores, from the smallest on, is the bound for a probability; there may be none of that rank."""
     place = (count + 1) * probability
     return int(np.ceil(place - _NUDGE) if upper else np.floor(place + _NUDGE))
 
@@ -197,13 +255,17 @@ def _rank(count: int, probability: float, upper: bool) -> int:
 _MOST_ROWS = 1e18  # of which an error speaks: one over the smallest number is infinite
 
 
+def least_count(beyond: float) -> int:
+    """How many scores it takes for a bound that outcomes pass with this probability."""
+    return int(np.ceil(min(1.0 / beyond, _MOST_ROWS) - _NUDGE)) - 1
+
+
 def _too_few(count: int, probability: float, upper: bool, label: str) -> str:
     beyond = 1.0 - probability if upper else probability
     whose = f" of the group {label!r}" if label != ALL else ""
-    wanted = int(np.ceil(min(1.0 / beyond, _MOST_ROWS) - _NUDGE)) - 1
     return (
         f"There are {count} calibration rows{whose}, too few for a bound that no more than {100 * beyond:.4g}% of "
-        f"outcomes pass; wanted {wanted} or more. Ask for a lower level, or calibrate with "
+        f"outcomes pass; wanted {least_count(beyond)} or more. Ask for a lower level, or calibrate with "
         "more rows" + (" or fewer groups." if label != ALL else ".")
     )
 

@@ -7,18 +7,50 @@ and a function of one row alone, which is all that conformal calibration asks of
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from probinfer.model.pipeline.change import Change
 from probinfer.predict.engine import LEAST_DRAWS, Answer, Engine, Summariser
-from probinfer.predict.family import Support
+from probinfer.predict.family import Family, Support
 from probinfer.predict.program import Program
 
 _TAIL = 1e-6
 _SAMPLED_TAIL = 5e-3  # of laws answered from some thousands of draws
 _NUDGE = 1e-9
+
+
+class Scale(NamedTuple):
+    """On what scale the outcomes of a law are placed.
+
+    support   where it goes on beyond the tails: on the reals, in logs, in log odds
+    discrete  whole numbers
+    tail      probability beyond which the scale is a straight line
+    above     how much higher a level has to be for the smallest number whose cdf is above it, not at it
+    change    of a transformed outcome: the scale is the model's
+    """
+
+    support: Support
+    discrete: bool
+    tail: float
+    above: float
+    change: Change | None = None
+
+    @classmethod
+    def of(cls, family: Family | None, *, discrete: bool, above: float, change: Change | None = None) -> "Scale":
+        """That of a law. above: of laws answered from draws; of whole numbers with a cdf it is known."""
+        if family is None:
+            return cls(Support.REAL, discrete, _SAMPLED_TAIL, above, change)
+        return cls(family.support, discrete, _TAIL, _ABOVE if discrete else 0.0, family.change)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Levels of the quantiles from which the scale goes on, and of the median."""
+        return np.array([self.tail, 0.5, 1.0 - self.tail])
+
+
+_ABOVE = 2e-12  # a cdf may miss a level by rounding, half as much at most
 
 
 def logit(p: Any) -> Any:
@@ -33,11 +65,6 @@ def expit(x: Any) -> Any:
     from scipy import special
 
     return special.expit(x)
-
-
-def tail_of(program: Program) -> float:
-    """Probability beyond which the scale is a straight line."""
-    return _TAIL if program.family else _SAMPLED_TAIL
 
 
 def class_scores(chances: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -62,55 +89,75 @@ def outcome_scores(
     They are the same where F is continuous. Of whole numbers, y is at or above the k-th smallest quantile exactly if
     P(Y <= y) is large enough, and at or below one exactly if P(Y < y) is small enough: no random number is needed.
     """
-    program, tail = engine.program, tail_of(engine.program)
+    scale = _scale_of(engine.program)
     cdf = engine.cdf(columns, hashes, y)
-    ends = engine.summarise(columns, hashes, np.array([tail, 0.5, 1.0 - tail])).quantiles
-    if program.discrete:
+    return scores_of(scale, cdf, y, engine.summarise(columns, hashes, scale.ends).quantiles)
+
+
+def scores_of(scale: Scale, cdf: np.ndarray, y: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of y for lower and for upper bounds, from P(Y <= y) and P(Y < y) on the last axis of `cdf`, and the
+    quantiles at `scale.ends` on that of `ends`; the latter are looked at where a score lies beyond them."""
+    tail = scale.tail
+    if scale.discrete:
         return _whole(cdf[..., 0], y, ends, tail), np.where(y < 1, -np.inf, _whole(cdf[..., 1], y - 1.0, ends, tail))
-    place, (low, middle, high) = _search(program, y), np.moveaxis(_search(program, ends), -1, 0)
-    edge, scores = logit(1.0 - tail), _log_odds(cdf[..., 0], tail)
-    scores = np.where(cdf[..., 0] < tail, np.minimum(-edge, -edge - (low - place) / _width(low, middle)), scores)
-    scores = np.where(cdf[..., 0] > 1.0 - tail, np.maximum(edge, edge + (place - high) / _width(middle, high)), scores)
-    return scores, scores
+    sides = [_placed(scale, cdf[..., side], y, ends) for side in (0, 1)]
+    return sides[0], sides[1]
+
+
+def _placed(scale: Scale, cdf: np.ndarray, y: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    tail, edge = scale.tail, logit(1.0 - scale.tail)
+    place, (low, middle, high) = _search(scale, y), np.moveaxis(_search(scale, ends), -1, 0)
+    scores = _log_odds(cdf, tail)
+    scores = np.where(cdf < tail, np.minimum(-edge, -edge - (low - place) / _width(low, middle)), scores)
+    return np.where(cdf > 1.0 - tail, np.maximum(edge, edge + (place - high) / _width(middle, high)), scores)
 
 
 def summarise_at(
     engine: Summariser, columns: Mapping[str, np.ndarray], hashes: np.ndarray, scores: np.ndarray, upper: np.ndarray
 ) -> Answer:
     """The rows' summaries, with quantiles at `scores` (rows, *event, q); upper (q,): the score is one of P(Y < y)."""
-    program, tail = engine.program, tail_of(engine.program)
-    edge = logit(1.0 - tail)
-    beyond = bool(np.any(np.abs(np.where(np.isfinite(scores), scores, 0.0)) > edge))
-    levels = expit(np.clip(scores, -edge, edge))
-    if program.discrete:  # the smallest k with P(Y <= k) above the level, not at it
-        levels = levels + np.where(upper, 2e-12 if program.family else 0.5 / _least_draws(program), 0.0)
-    if beyond:
-        ends = np.broadcast_to([tail, 0.5, 1.0 - tail], (*levels.shape[:-1], 3))
-        levels = np.concatenate([levels, ends], axis=-1)
-    answer = engine.summarise(columns, hashes, levels)
-    found = answer.quantiles[..., : scores.shape[-1]]
-    if beyond:
-        low, middle, high = (answer.quantiles[..., scores.shape[-1] + i, None] for i in range(3))
-        found = _further(program, scores, upper, found, (low, middle, high), edge)
-    if program.discrete:
-        found = np.where(np.isneginf(scores), 0.0, found)
-    return answer._replace(quantiles=found)
+    scale = _scale_of(engine.program)
+    answer = engine.summarise(columns, hashes, levels_of(scale, scores, upper))
+    return answer._replace(quantiles=quantiles_of(scale, scores, upper, answer.quantiles))
+
+
+def levels_of(scale: Scale, scores: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """The levels of the quantiles from which `quantiles_of` finds those at `scores` (…, q), on the last axis."""
+    edge = logit(1.0 - scale.tail)
+    levels = expit(np.clip(scores, -edge, edge)) + np.where(upper, scale.above, 0.0)
+    if not _beyond(scores, edge):
+        return levels
+    return np.concatenate([levels, np.broadcast_to(scale.ends, (*levels.shape[:-1], 3))], axis=-1)
+
+
+def quantiles_of(scale: Scale, scores: np.ndarray, upper: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The quantiles at `scores`, from those `found` at `levels_of` them: what lies beyond the tails is put on the
+    straight lines."""
+    edge, count = logit(1.0 - scale.tail), scores.shape[-1]
+    quantiles = found[..., :count]
+    if _beyond(scores, edge):
+        low, middle, high = (found[..., count + i, None] for i in range(3))
+        quantiles = _further(scale, scores, upper, quantiles, (low, middle, high), edge)
+    return np.where(np.isneginf(scores), 0.0, quantiles) if scale.discrete else quantiles
+
+
+def _beyond(scores: np.ndarray, edge: float) -> bool:
+    return bool(np.any(np.abs(np.where(np.isfinite(scores), scores, 0.0)) > edge))
 
 
 def _further(
-    program: Program, scores: np.ndarray, upper: np.ndarray, found: np.ndarray, ends: tuple, edge: float
+    scale: Scale, scores: np.ndarray, upper: np.ndarray, found: np.ndarray, ends: tuple, edge: float
 ) -> np.ndarray:
-    """`found`, with what lies beyond the edges put on the straight lines."""
     below, above = (scores < -edge) & np.isfinite(scores), scores > edge
-    low, middle, high = ends if program.discrete else (_search(program, end) for end in ends)
-    least = 1.0 if program.discrete else 0.0
+    low, middle, high = ends if scale.discrete else (_search(scale, end) for end in ends)
+    least = 1.0 if scale.discrete else 0.0
     down = low + (scores + edge) * _width(low, middle, least)
     up = high + (scores - edge) * _width(middle, high, least)
-    if program.discrete:
+    if scale.discrete:
         down, up = (np.where(upper, np.floor(x + _NUDGE) + 1.0, np.ceil(x - _NUDGE)) for x in (down, up))
         return np.where(below, np.maximum(down, 0.0), np.where(above, up, found))
     with np.errstate(over="ignore"):
-        return np.where(below, _value(program, down), np.where(above, _value(program, up), found))
+        return np.where(below, _value(scale, down), np.where(above, _value(scale, up), found))
 
 
 def _whole(cdf: np.ndarray, k: np.ndarray, ends: np.ndarray, tail: float) -> np.ndarray:
@@ -118,10 +165,6 @@ def _whole(cdf: np.ndarray, k: np.ndarray, ends: np.ndarray, tail: float) -> np.
     edge = logit(1.0 - tail)
     scores = np.where(cdf < tail, -edge - (low - k) / _width(low, middle, 1.0), _log_odds(cdf, tail))
     return np.where(cdf >= 1.0 - tail, edge + np.maximum(k - high, 0.0) / _width(middle, high, 1.0), scores)
-
-
-def _least_draws(program: Program) -> int:
-    return max(2, -(-LEAST_DRAWS // program.size)) * program.size
 
 
 def _log_odds(cdf: np.ndarray, tail: float) -> np.ndarray:
@@ -132,27 +175,28 @@ def _width(low: np.ndarray, high: np.ndarray, least: float = 0.0) -> np.ndarray:
     return np.maximum(high - low, least or np.finfo(float).tiny)
 
 
-def _search(program: Program, values: np.ndarray) -> np.ndarray:
+def _search(scale: Scale, values: np.ndarray) -> np.ndarray:
     """On the scale that reaches from -inf to inf; of a transformed outcome the model's."""
-    change, support = _scale_of(program)
-    if change is not None:
-        return change.forward(values)
-    if support is Support.POSITIVE:
+    if scale.change is not None:
+        return scale.change.forward(values)
+    if scale.support is Support.POSITIVE:
         return np.log(values)
-    return logit(values) if support is Support.UNIT else values
+    return logit(values) if scale.support is Support.UNIT else values
 
 
-def _value(program: Program, places: np.ndarray) -> np.ndarray:
-    change, support = _scale_of(program)
-    if change is not None:
-        return change.back(places)
-    if support is Support.POSITIVE:
+def _value(scale: Scale, places: np.ndarray) -> np.ndarray:
+    if scale.change is not None:
+        return scale.change.back(places)
+    if scale.support is Support.POSITIVE:
         return np.exp(places)
-    return expit(places) if support is Support.UNIT else places
+    return expit(places) if scale.support is Support.UNIT else places
 
 
-def _scale_of(program: Program) -> tuple[Change | None, Support]:
-    if program.family is None:
-        outcome = program.prepared.outcome if program.prepared else None
-        return outcome.change if outcome else None, Support.REAL
-    return program.family.change, program.family.support
+def _scale_of(program: Program) -> Scale:
+    outcome = program.prepared.outcome if program.prepared else None
+    change = outcome.change if outcome and program.family is None else None
+    # of whole numbers from draws, half of what a draw of those that are made counts
+    draws = max(2, -(-LEAST_DRAWS // program.size)) * program.size
+    return Scale.of(
+        program.family, discrete=program.discrete, above=0.5 / draws if program.discrete else 0.0, change=change
+    )

@@ -17,6 +17,7 @@ from probinfer.model.statespace import StateSpace
 from probinfer.predict.motion import Motion
 from probinfer.predict.motion_programs import motion_of
 from probinfer.predict.standing import Standing, follow
+from probinfer.predict.training import series_sketch
 
 if TYPE_CHECKING:
     from probinfer.posterior.posterior import Posterior
@@ -30,9 +31,9 @@ def first_standing(
     particles: int | None,
     filter: ParticleFilter | None,
     words: np.ndarray,
-) -> tuple[Motion, Standing]:
-    """What a forecaster computes from, and its states after the posterior's data. Raises ModelError and MethodError as
-    `Forecaster` says."""
+) -> tuple[Motion, Standing, dict[str, Any] | None]:
+    """What a forecaster computes from, its states after the posterior's data, and a sketch of these. Raises ModelError
+    and MethodError as `Forecaster` says."""
     if posterior.model is None or posterior.data is None:
         raise ModelError(
             "This posterior came without its model or data, and a forecaster needs both. Pass them when loading: "
@@ -56,11 +57,12 @@ def first_standing(
     motion = motion_of(model, series, sets, chains)
     even = np.full(motion.size, -np.log(motion.size))
     if model.linear is not None:
-        return motion, _exactly(model, motion, Standing(0, len(series.values), even, (), words), series)
+        before = Standing(0, len(series.values), even, (), words)
+        return motion, _exactly(model, motion, before, series), series_sketch(series)
     method = filter or ParticleFilter()
     passed = passes(model, method, series, sets, words, keep=Keep.LAST, particles=particles or _PARTICLES)
     average = passed.ess.mean(axis=0)
-    return motion, Standing(
+    standing = Standing(
         time=len(series.values),
         fitted=len(series.values),
         log_weights=even,
@@ -69,6 +71,7 @@ def first_standing(
         ess=float(average.min()),
         worst=int(average.argmin()),
     )
+    return motion, standing, series_sketch(series)
 
 
 def _exactly(model: StateSpace, motion: Motion, before: Standing, series: Series) -> Standing:

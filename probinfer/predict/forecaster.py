@@ -3,6 +3,7 @@ not numpyro."""
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -10,17 +11,21 @@ import numpy as np
 from probinfer.errors import PredictionError
 from probinfer.inference.key_words import key_words
 from probinfer.inference.settings import check_whole
+from probinfer.model.series import Series
 from probinfer.posterior.states_report import StatesReport
 from probinfer.posterior.verdict import Verdict
-from probinfer.predict.interval import probabilities, probabilities_of, probability
+from probinfer.predict.interval import probabilities, probability
 from probinfer.predict.kind import Interval
 from probinfer.predict.motion import Motion
 from probinfer.predict.outlook import look_ahead, no_numbers, paths_for
 from probinfer.predict.predictor import check_posterior, provenance, refuse_unreliable
 from probinfer.predict.series_answer import answer
+from probinfer.predict.series_calibration import SeriesCalibration, law_of
 from probinfer.predict.series_prediction import SeriesPrediction
+from probinfer.predict.series_question import SeriesQuestion
 from probinfer.predict.series_rows import check_horizon, read_observations
 from probinfer.predict.standing import Standing, Use, follow, judge, mover_of, words_of_time
+from probinfer.predict.training import refuse_training_series
 from probinfer.predict.weights import Weights
 
 if TYPE_CHECKING:
@@ -100,18 +105,30 @@ class Forecaster:
         for name, number, least in (("draws", draws, 1), ("particles", particles, 2)):
             if number is not None:
                 check_whole("Forecaster", name, number, least)
-        motion, standing = first_standing(posterior, draws, particles, filter, key_words(seed))
-        self._set(motion, standing, provenance(posterior, accept))
+        motion, standing, training = first_standing(posterior, draws, particles, filter, key_words(seed))
+        self._set(motion, standing, {**provenance(posterior, accept), "training": training}, None)
 
     @classmethod
-    def from_standing(cls, motion: Motion, standing: Standing, about: Mapping[str, Any]) -> Self:
+    def from_standing(
+        cls,
+        motion: Motion,
+        standing: Standing,
+        about: Mapping[str, Any],
+        calibration: SeriesCalibration | None = None,
+    ) -> Self:
         """The forecaster of parts that were made before: how `load_predictor` makes it."""
         self = object.__new__(cls)
-        self._set(motion, standing, about)
+        self._set(motion, standing, about, calibration)
         return self
 
-    def _set(self, motion: Motion, standing: Standing, about: Mapping[str, Any]) -> None:
-        self.motion, self.standing, self.about = motion, standing, dict(about)
+    def _set(
+        self, motion: Motion, standing: Standing, about: Mapping[str, Any], calibration: SeriesCalibration | None
+    ) -> None:
+        self.motion, self.standing, self.about, self.calibration = motion, standing, dict(about), calibration
+
+    def standing_at(self, standing: Standing) -> Self:
+        """The same forecaster at another place in time."""
+        return self.from_standing(self.motion, standing, self.about, self.calibration)
 
     @property
     def time(self) -> int:
@@ -126,8 +143,9 @@ class Forecaster:
     @property
     def report(self) -> StatesReport:
         """How far the forecasts can be trusted: verdict, findings, headline. The verdict of the posterior is in it, how
-        many draws of the parameters are left, and how many particles."""
-        return judge(self.standing, self.about)
+        many draws of the parameters are left, and how many particles; of a calibrated forecaster also whether the later
+        half of the calibration's forecasts erred as the earlier one did."""
+        return judge(self.standing, self.about, self.calibration)
 
     def predict(
         self,
@@ -153,21 +171,121 @@ class Forecaster:
 
         Raises:
             PredictionError: `level` or `quantiles` are no probabilities, `interval` is no Interval or not offered, the
-                model looks into an array that ends before, or its laws are not numbers at some time.
+                model looks into an array that ends before, or its laws are not numbers at some time; the forecaster is
+                calibrated for fewer steps, or by too few forecasts for `level` or `quantiles`.
             MethodError: `steps` or `seed` is none.
         """
         check_whole("predict", "steps", steps, 1)
         level, wanted = probability("level", level), probabilities("quantiles", quantiles)
         if not isinstance(interval, Interval):
             raise PredictionError(f"interval is {interval!r}; wanted an Interval, such as Interval.LOWER.")
-        hdi = interval is Interval.HDI
-        if hdi and (self.motion.family is None or self.motion.discrete):
+        question, words = SeriesQuestion(self.motion, self.calibration, level, wanted, interval), key_words(seed)
+        question.check(steps)
+        found = [*look_ahead(self.motion, self.standing, steps, question, words)]
+        return answer(question, found, self.time, quantiles=quantiles is not None)
+
+    def calibrate(self, y: Any, steps: int = 1, *, level: float = 0.9, seed: Any = 0) -> Self:
+        """A new forecaster that has seen `y`, and whose intervals cover about as often as their level says, whether the
+        model is right or not, as far as forecasts go on erring as they did.
+
+        Split conformal prediction, for each number of steps ahead on its own, with a rolling origin. From before every
+        one of the n observations the forecaster, which has seen all that came earlier, forecasts up to `steps` times.
+        Each outcome gets the score s = F(y), its place in the forecast's own distribution (on the scale of
+        `probinfer.predict.conformity`), so that h ahead there are m = n - h + 1 scores, less those that are missing.
+        With these sorted and a = 1 - level, the interval h ahead is
+
+            lower = F^-1(s_(floor((m + 1) a / 2))),   upper = F^-1(s_(ceil((m + 1) (1 - a / 2))))
+
+        of the distribution of the forecast that is made. Whole numbers have one score for each end, and classes get
+        sets, as `Predictor.calibrate` says. Mean, sd, probabilities, `sample` and `log_score` stay the model's.
+
+        Were the scores of one horizon exchangeable, it would cover with probability `level` at least, and at most
+        level + 2 / (m + 1) for a continuous law. In a series they are so only as far as forecasts go on erring alike;
+        forecasts h ahead from h successive times overlap, so their scores depend on one another and say as much as
+        fewer independent ones would. So the coverage is about the level, with no proof for finitely many; `report`
+        compares the later half of the scores with the earlier one.
+
+        Args:
+            y: (n, *event), the observations that follow those that the forecaster has seen, kept from inference; NaN
+                where missing.
+            steps: for how many times ahead. `predict` then answers up to so many.
+            level: the highest level that intervals shall have; others may be asked for.
+            seed: of the forecasts, as for `predict`.
+
+        Returns:
+            Forecaster: it stands after `y`, as after `observe(y)`. Later observations move it on, and leave the
+                calibration as it is; calibrating again replaces it.
+
+        Raises:
+            PredictionError: `y` does not fit, holds what the law cannot give, or is too short for `steps` and `level`;
+                observations that the parameters were inferred from are among it (noticed where their numbers tell);
+                the model does not know its times, or its laws are not numbers at some of them.
+            MethodError: `steps` or `seed` is none.
+
+        Fails where the series changes its kind after `y`, and where `y` was used for the inference: the parameters know
+        it, so intervals come out too narrow. Takes n x steps forecasts of one time.
+        Vovk, Gammerman & Shafer (2005); Stankeviciute, Alaa & van der Schaar (2021), NeurIPS (horizon by horizon);
+        Chernozhukov, Wuethrich & Zhu (2018), COLT, and Barber, Candes, Ramdas & Tibshirani (2023), Annals of Statistics
+        51 (what dependence and drift cost).
+
+        >>> import numpy as np, numpyro.distributions as dist
+        >>> from probinfer import NUTS, StateSpace, infer
+        >>> level = StateSpace.linear_gaussian(
+        ...     [0.0],
+        ...     [[1.0]],
+        ...     [[0.5]],
+        ...     lambda t, params: params["q"] * np.eye(1),
+        ...     [[1.0]],
+        ...     [[0.01]],
+        ...     prior={"q": dist.LogNormal(-4.0, 0.1)},  # too sure of itself: the variance of the noise is 1
+        ... )
+        >>> y = np.random.default_rng(0).normal(size=200)
+        >>> before = Forecaster(infer(level, y[:50], NUTS(draws=500), progress=False))
+        >>> after = before.calibrate(y[50:], steps=3)
+        >>> law, forecast = after.predict(3), before.observe(y[50:]).predict(3)
+        >>> after.time, bool(((law.upper - law.lower) > 2 * (forecast.upper - forecast.lower)).all())
+        (200, True)
+        """
+        from probinfer.predict.rolling import calibrate
+
+        check_whole("calibrate", "steps", steps, 1)
+        level, words, series = probability("level", level), key_words(seed), self.kept_from_inference(y)
+        standing, calibration = calibrate(self.motion, self.standing, series, steps, level, words)
+        return self.from_standing(self.motion, standing, self.about, calibration)
+
+    def calibrated_by(self, calibration: SeriesCalibration) -> Self:
+        """A new forecaster with the calibration of another fit of the same model: `other.calibration`.
+
+        For a forecaster whose parameters were inferred from all observations, so that none are left to calibrate with:
+        `other` is one inferred from the earlier of them, and calibrated with the later. `Prediction.guarantee` says so;
+        it holds as far as forecasts of both err alike. Raises PredictionError for what is none, or of other
+        observations.
+        """
+        if not isinstance(calibration, SeriesCalibration):
             raise PredictionError(
-                "Interval.HDI is for observations of a continuous law with a closed form. Ask for Interval.ETI."
+                f"calibration came as {type(calibration).__name__}; wanted that of a forecaster that `calibrate` gave, "
+                "as in forecaster.calibrated_by(other.calibration)."
             )
-        levels, words = np.array([*probabilities_of(interval, level), *wanted]), key_words(seed)
-        found = [*look_ahead(self.motion, self.standing, steps, levels, words, level if hdi else None)]
-        return answer(self.motion, found, self.time, level, wanted if quantiles is not None else None, interval)
+        if calibration.lower.shape[2:] != self.motion.event:
+            raise PredictionError(
+                f"The calibration is of observations of the shape {calibration.lower.shape[2:]}; wanted "
+                f"{self.motion.event}, as those of this forecaster."
+            )
+        if calibration.law != law_of(self.motion):
+            laws = [law or "a law without closed form" for law in (calibration.law, law_of(self.motion))]
+            raise PredictionError(
+                f"The calibration is of forecasts by {laws[0]}, and this forecaster's are by {laws[1]}; wanted that of "
+                "another fit of the same model."
+            )
+        carried = replace(calibration, carried=True)
+        return self.from_standing(self.motion, self.standing, self.about, carried)
+
+    def kept_from_inference(self, y: Any) -> Series:
+        """The observations that follow, checked, for what forecasts are compared with. Raises PredictionError where
+        they do not fit, or the parameters were inferred from some."""
+        series = self._read(y)
+        refuse_training_series(series, self.about.get("training"), self.time)
+        return series
 
     def observe(self, y: Any) -> Self:
         """A new forecaster that has seen what came since: the next observations, in their order.
@@ -175,7 +293,7 @@ class Forecaster:
         y: (n, *event), NaN where missing; a time at which nothing came has a row too. In parts or at once is the same.
         Raises PredictionError where they do not fit. Look at `ess` and `report` afterwards.
         """
-        return self.from_standing(self.motion, self._follow(y)[0], self.about)
+        return self.standing_at(self._follow(y)[0])
 
     def log_score(self, y: Any) -> np.ndarray:
         """log p(y_t | all that came before it), (n,), of the next observations; 0 where nothing was observed.
@@ -231,6 +349,10 @@ class Forecaster:
         )
 
     def _follow(self, y: Any) -> tuple[Standing, np.ndarray]:
+        return follow(self.motion, self.standing, self._read(y))
+
+    def _read(self, y: Any) -> Series:
+        """The observations that follow, checked."""
         series = read_observations(y, self.motion)
         check_horizon(self.motion, self.time, len(series.values))
-        return follow(self.motion, self.standing, series)
+        return series

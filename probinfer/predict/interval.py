@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from probinfer.posterior.states_report import StatesReport
     from probinfer.predict.motion import Motion
 
-_TIE = 1e-12
+TIE = 1e-12
 _FEW_CLASSES = 4
 
 
@@ -255,17 +255,17 @@ def _scores(engine: Engine, columns: Mapping[str, np.ndarray], values: np.ndarra
 
 
 def take_groups(
-    rows: Any, groups: Any, calibration: Calibration | None, program: Program
+    rows: Any, groups: Any, calibration: Calibration | None, program: Program, first_row: int = 0
 ) -> tuple[Any, np.ndarray | None]:
-    """The rows as the model knows them, and their groups as text."""
+    """The rows as the model knows them, and their groups as text. first_row: number of the first row, for errors."""
     if groups is not None:
         if calibration is None:
             raise PredictionError("groups came, but the predictor is not calibrated: leave it out.")
-        return without_groups(rows, calibration, program), read_groups(groups)
+        return without_groups(rows, calibration, program), read_groups(groups, first_row=first_row)
     if calibration is None or calibration.by is None:
         return rows, None
     groups, rows = take_column(rows, calibration.by, program)
-    return rows, read_groups(groups, calibration.by)
+    return rows, read_groups(groups, calibration.by, first_row)
 
 
 def without_groups(rows: Any, calibration: Calibration | None, program: Program) -> Any:
@@ -280,18 +280,18 @@ def likely_set(chances: np.ndarray, level: float) -> np.ndarray:
     size = chances.shape[-1]
     if size == 2:
         no, yes = chances[..., 0], chances[..., 1]
-        first, both = no >= yes, np.maximum(no, yes) < level - _TIE
+        first, both = no >= yes, np.maximum(no, yes) < level - TIE
         inside = np.empty(chances.shape, bool)
         inside[..., 0], inside[..., 1] = first | both, ~first | both
         return inside
     if size <= _FEW_CLASSES:  # in a fifth of the time: how probable are those that come before each, all at once
         one, other = chances[..., :, None], chances[..., None, :]
         earlier = (other > one) | ((other == one) & (np.arange(size)[:, None] > np.arange(size)))
-        return (earlier * other).sum(axis=-1) < level - _TIE
+        return (earlier * other).sum(axis=-1) < level - TIE
     order = np.argsort(-chances, axis=-1, kind="stable")
     ordered = np.take_along_axis(chances, order, axis=-1)
     inside = np.empty(chances.shape, bool)
-    np.put_along_axis(inside, order, np.cumsum(ordered, axis=-1) - ordered < level - _TIE, axis=-1)
+    np.put_along_axis(inside, order, np.cumsum(ordered, axis=-1) - ordered < level - TIE, axis=-1)
     return inside
 
 
@@ -316,7 +316,7 @@ def _open_ended(found: Answered, kind: Interval, program: Program) -> Answered:
 def _calibrated_sets(found: Answered, calibration: Calibration, numbers: np.ndarray, level: float) -> Answered:
     """Sets of classes, and as the interval the smallest and largest class of each."""
     chances = found.answer.probabilities
-    inside = all_class_scores(chances) <= calibration.scores(level, upper=True, numbers=numbers)[..., None] + _TIE
+    inside = all_class_scores(chances) <= calibration.scores(level, upper=True, numbers=numbers)[..., None] + TIE
     np.put_along_axis(inside, np.argmax(chances, axis=-1)[..., None], True, axis=-1)
     size = inside.shape[-1]
     return found._replace(

@@ -15,15 +15,20 @@ _TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """One matrix of numbers in, (rows, k). `content`: the file."""
+    """One matrix of numbers in, (rows, k).
+
+    content  the file
+    threads  that it computes with; 0 for as many as there are cores
+    """
 
     content: bytes = field(repr=False)
+    threads: int = 0
 
     @classmethod
-    def read(cls, source: str | os.PathLike | bytes) -> "OnnxModel":
+    def read(cls, source: str | os.PathLike | bytes, threads: int = 0) -> "OnnxModel":
         """From a path or bytes. Raises ModelError if it is no such model, OSError if it cannot be read."""
         try:
-            model = cls(source if isinstance(source, bytes) else Path(source).read_bytes())
+            model = cls(source if isinstance(source, bytes) else Path(source).read_bytes(), threads)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise ModelError(f"{source} is no file; wanted the path of an ONNX file, such as 'model.onnx'.") from None
         _ = model.session
@@ -46,6 +51,7 @@ class OnnxModel:
         _refuse_outside_data(proto, onnx)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        options.intra_op_num_threads = self.threads
         try:
             session = onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - ONNX Runtime has a dozen

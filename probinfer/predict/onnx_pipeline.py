@@ -5,6 +5,7 @@ that `predict` would refuse (a label that training has not seen, a logarithm of 
 infinite value) is not refused here but marked, for its answers to become nan.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,12 +23,13 @@ from probinfer.model.pipeline.fitted import (
     Logarithm,
     YeoJohnsonPower,
 )
-from probinfer.model.pipeline.prepared import FittedColumn, FittedInput, Prepared
+from probinfer.model.pipeline.prepared import FittedColumn, FittedInput, Prepared, split_labels
 from probinfer.model.pipeline.raw import Kind
 from probinfer.predict.onnx_ops import Graph, exponential_minus_one, onnx
 
 ML = "ai.onnx.ml"  # the operators of ONNX that read text
 ML_OPSET = 2
+_MOST_CELLS = 4_000_000  # of a table of combinations
 _MISSING, _NEW = -1, -2  # codes of a missing label and of one that is no level
 
 
@@ -40,7 +42,7 @@ class _Column(NamedTuple):
 
 def refuse_steps(prepared: Prepared) -> None:
     """Raises ExportError, naming column and step, for what ONNX cannot express."""
-    for column in (column for each in prepared.inputs for column in each.columns):
+    for column in (own for each in prepared.inputs for made in each.columns for own in made.of_each()):
         steps = [step for stage in column.stages for step in stage]
         for step in steps:
             if type(step) not in _STEPS:
@@ -107,7 +109,36 @@ class Preparation:
         one = self.graph.ints(1)
         return self.graph.add("Concat", *(self.graph.add("Unsqueeze", name, one) for name in columns), axis=1)
 
+    def _joined(self, column: FittedColumn) -> str:
+        """Codes of the combinations of several columns of labels, from a table of all that there could be."""
+        codes, each = column.codes, column.of_each()
+        assert codes is not None
+        known = [own.codes.levels for own in each if own.codes is not None]
+        sizes = [len(levels) + 1 for levels in known]  # one for labels that are in no combination
+        if math.prod(sizes) > _MOST_CELLS:
+            raise ExportError(
+                f"The group {column.name} has {' x '.join(map(str, sizes))} combinations of levels, too many for a "
+                "table in an ONNX file. Save the predictor as a folder (predictor.save)."
+            )
+        table = np.full(sizes, codes.size - 1 if codes.reserve else _NEW)
+        for number, level in enumerate(codes.levels):
+            places = [levels.index(part) for levels, part in zip(known, split_labels(level), strict=True)]
+            table[tuple(places)] = number
+        place = ""
+        for own, levels, size in zip(each, known, sizes, strict=True):
+            part = self.codes(own.name, levels, len(levels))
+            self.mark(self.graph.add("Less", part, self.graph.constant(0, np.int64)))
+            part = self.graph.add("Max", part, self.graph.constant(0, np.int64))
+            if place:
+                part = self.graph.add("Add", self.graph.add("Mul", place, self.graph.constant(size, np.int64)), part)
+            place = part
+        found = self.graph.add("Gather", self.graph.constant(table.ravel(), np.int64), place, axis=0)
+        self.mark(self.graph.add("Less", found, self.graph.constant(0, np.int64)))
+        return self.cast(found, np.float64)
+
     def _made(self, column: FittedColumn) -> list[str]:
+        if column.joined:
+            return [self._joined(column)]
         parts = [_Column(column.name)]
         for stage in column.stages:
             waiting, made = list(stage), []

@@ -8,37 +8,41 @@ import numpy as np
 
 from probinfer.errors import PredictionError
 from probinfer.predict.kept import program_words
-from probinfer.predict.motion import Motion
+from probinfer.predict.motion import Motion, Outcomes
+from probinfer.predict.series_question import SeriesQuestion
 from probinfer.predict.series_rows import check_horizon
 from probinfer.predict.standing import Standing, Use, mover_of, words_of_time
-from probinfer.predict.step_summary import Summary, compile_summaries, summarise
+from probinfer.predict.step_summary import Summary, compile_summaries
 
 _PATHS = (16, 128, 1024)
 
 
 def look_ahead(
-    motion: Motion,
-    standing: Standing,
-    steps: int,
-    levels: np.ndarray,
-    words: np.ndarray,
-    shortest_of: float | None = None,
+    motion: Motion, standing: Standing, steps: int, question: SeriesQuestion, words: np.ndarray
 ) -> Iterator[Summary]:
-    """The summaries of the `steps` times that follow, each computed when it is asked for, with the quantiles at
-    `levels`; what `Forecaster.predict` puts together.
+    """The summaries of the `steps` times that follow, each computed when it is asked for; what `Forecaster.predict`
+    puts together.
 
-    shortest_of: level of the shortest interval, if that is wanted. Raises PredictionError for times that the model does
-    not know, and for one at which its laws are not numbers.
+    Raises PredictionError for times that the model does not know, for one at which its laws are not numbers, and for
+    what the calibration has too few scores of.
     """
-    first, mover, weights = standing.time, mover_of(motion), standing.weights
+    weights = standing.weights
+    for step, outcomes in enumerate(outcomes_ahead(motion, standing, steps, words)):
+        found = question.summarise(step, outcomes, weights)
+        if not found.defined.all():
+            raise no_numbers(standing.time + step, standing.time)
+        yield found
+
+
+def outcomes_ahead(motion: Motion, standing: Standing, steps: int, words: np.ndarray) -> Iterator[Outcomes]:
+    """The laws of the `steps` observations that follow. Raises PredictionError for times that the model does not
+    know."""
+    first, mover = standing.time, mover_of(motion)
     check_horizon(motion, first, steps)
     state = mover.scatter(motion, standing.state, words_of_time(words, Use.PREDICT, -1))
     for time in range(first, first + steps):
         state, outcomes = mover.ahead(motion, state, time, words_of_time(words, Use.PREDICT, time))
-        found = summarise(motion, outcomes, weights, levels, shortest_of)
-        if not found.defined.all():
-            raise no_numbers(time, first)
-        yield found
+        yield outcomes
 
 
 def paths_for(draws: int) -> int:

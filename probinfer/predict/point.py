@@ -4,23 +4,25 @@ the model is imported where it is used."""
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from probinfer.errors import ModelError, PredictionError
+from probinfer.errors import ExportError, ModelError, PredictionError
 from probinfer.model.pipeline.prepared import class_codes
 from probinfer.model.pipeline.raw import Place, labels
 from probinfer.predict.conformal import Calibration, read_groups
-from probinfer.predict.conformity import all_class_scores, class_scores
-from probinfer.predict.interval import likely_set, probabilities, probabilities_of, probability, take_groups
+from probinfer.predict.conformity import class_scores
+from probinfer.predict.interval import probabilities, probability, take_groups, without_groups
 from probinfer.predict.kind import Interval
+from probinfer.predict.point_folds import FoldModels
+from probinfer.predict.point_law import places
 from probinfer.predict.point_model import PointModel, callable_of
+from probinfer.predict.point_prediction import said_of_classes, said_of_numbers
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
 from probinfer.predict.rows import read_outcomes, take_column
-
-_TIE = 1e-12
 
 
 class CalibrationRows(NamedTuple):
@@ -61,6 +63,8 @@ class PointPredictor:
     exchangeable. `sd` is the root mean square of these errors; they do not tell what is epistemic: `epistemic_sd`,
     `aleatoric_sd` and `mcse` are nan. A classifier gets sets as `Predictor.calibrate` has them.
 
+    Where no rows can be kept for that, `pi.cross_calibrate` fits and calibrates with all of them.
+
     All widths of a group are equal: calibrate with groups, or use a model with a distribution of its own, where
     errors are larger in some places than in others. Vovk, Gammerman & Shafer (2005); Lei et al. (2018), JASA 113.
 
@@ -86,12 +90,22 @@ class PointPredictor:
         outcome: str = "y",
         classes: Sequence[Any] | None = None,
     ) -> None:
-        self.asked = PointModel.of(model, inputs, outcome)
-        self.model: Any = self.asked.model
-        if classes is None and hasattr(self.model, "predict_proba"):
-            classes = getattr(self.model, "classes_", None)
+        self._set(PointModel.of(model, inputs, outcome), outcome, classes)
+
+    @classmethod
+    def of_folds(cls, folds: FoldModels, outcome: str, classes: Sequence[Any] | None = None) -> "PointPredictor":
+        """The predictor of several models, each fitted without some rows, before it is calibrated with these."""
+        self = cls.__new__(cls)
+        self._set(folds, outcome, classes)
+        return self
+
+    def _set(self, asked: PointModel | FoldModels, outcome: str, classes: Sequence[Any] | None) -> None:
+        self.asked = asked
+        for part in asked.parts:
+            if classes is None and hasattr(part.model, "predict_proba"):
+                classes = getattr(part.model, "classes_", None)
+            callable_of(part.model, probabilities=classes is not None)
         self.classes = _labels(classes) if classes is not None else None
-        callable_of(self.model, probabilities=self.classes is not None)
         self.program = Program(
             outcome=outcome,
             family=None,
@@ -108,7 +122,7 @@ class PointPredictor:
             programs={},
             prepared=self.asked.prepared,
         )
-        self.calibration_rows: CalibrationRows | None = None
+        self.calibration_rows: tuple[CalibrationRows, ...] | None = None
         self.about: dict[str, Any] = {"verdict": "none: a point model"}
         self.calibration: Calibration | None = None
 
@@ -130,10 +144,15 @@ class PointPredictor:
         groups    calibrate each group on its own (Mondrian): the name of a column, or an array; see
                   `Predictor.calibrate`
 
-        Raises PredictionError if rows or outcomes do not fit, or there are none; ModelError if the steps of a
-        scikit-learn transformer give other numbers than the transformer. Whether the model was trained on the rows
-        cannot be told here.
+        Raises PredictionError if rows or outcomes do not fit, or there are none, and for a predictor of
+        `pi.cross_calibrate`; ModelError if the steps of a scikit-learn transformer give other numbers than the
+        transformer. Whether the model was trained on the rows cannot be told here.
         """
+        if isinstance(self.asked, FoldModels):
+            raise PredictionError(
+                "The predictor is calibrated with all rows that it was fitted to, by CV+. To calibrate with others, "
+                "fit one model: PointPredictor(model).calibrate(rows, y)."
+            )
         by = groups if isinstance(groups, str) else None
         if by is not None:
             groups, rows = take_column(rows, by, self.program)
@@ -147,20 +166,35 @@ class PointPredictor:
             raise PredictionError("There are no rows to calibrate with; wanted rows that were kept from training.")
         if which is not None and len(which) != count:
             raise PredictionError(f"{by or 'groups'} has {len(which)} entries for {count} rows; wanted one for each.")
-        return self.calibrated(CalibrationRows(given, values, came, which, by))
+        return self.calibrated([CalibrationRows(given, values, came, which, by)])
 
-    def calibrated(self, rows: CalibrationRows) -> "PointPredictor":
-        """As `calibrate`, with rows that were read and answered. They are kept where a conversion of the model is to be
-        compared on them."""
-        scores = class_scores(rows.values, rows.came) if self.classes is not None else rows.came - rows.values
-        other = self.with_calibration(Calibration.of(scores, scores, rows.groups, rows.by))
-        other.calibration_rows = rows if self.asked.to_convert else None
+    def calibrated(self, parts: Sequence[CalibrationRows]) -> "PointPredictor":
+        """As `calibrate`, with rows that were read and answered; of several models those that each was not fitted to.
+        They are kept where a conversion of a model is to be compared on them."""
+        first, folds = parts[0], len(parts) if isinstance(self.asked, FoldModels) else None
+        scores = np.concatenate([self._scores(rows.values, rows.came) for rows in parts])
+        groups = None if first.groups is None else np.concatenate([rows.groups for rows in parts])
+        models = np.repeat(np.arange(len(parts)), [len(rows.came) for rows in parts]) if folds else None
+        other = self.with_calibration(Calibration.of(scores, scores, groups, first.by, folds, models))
+        other.calibration_rows = tuple(parts) if self.asked.to_convert else None
         return other
 
     def with_calibration(self, calibration: Calibration | None) -> "PointPredictor":
         """The same model with this calibration."""
         other = copy.copy(self)
         other.about, other.calibration, other.calibration_rows = dict(self.about), calibration, None
+        return other
+
+    def asking(self, models: Sequence[Any]) -> "PointPredictor":
+        """The same with these models, as many as it has, not calibrated."""
+        other = self.with_calibration(None)
+        other.asked = self.asked.having(models)
+        return other
+
+    def with_about(self, about: Mapping[str, Any]) -> "PointPredictor":
+        """The same, of which this is told, such as what watches it."""
+        other = copy.copy(self)
+        other.about = dict(about)
         return other
 
     def predict(
@@ -179,18 +213,73 @@ class PointPredictor:
         interval is a HDI, or a model of numbers is not calibrated.
         """
         self._check_asked(level, quantiles, interval)
-        rows, which = take_groups(rows, groups, self.calibration, self.program)
-        given = self.asked.given(rows, self.program, first_row)
-        return self.said(self._said(given, first_row), which, level, quantiles, interval)
+        values, which = self.ask(rows, groups, first_row)
+        return self.said(values, which, level, quantiles, interval)
 
-    def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def ask(self, rows: Any, groups: Any = None, first_row: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the model itself gives for each row, as `values` has it, and the rows' groups as text. Raises
+        PredictionError as `predict` does."""
+        rows, which = take_groups(rows, groups, self.calibration, self.program, first_row)
+        return self._said(self.asked.given(rows, self.program, first_row), first_row), which
+
+    def cdf(self, rows: Any, y: Any, groups: Any = None) -> np.ndarray:
+        """P(Y <= y) and P(Y < y) of each outcome, a number, on a last axis of two: (rows, 2). By the law that
+        calibration makes of the model's number f(x), a conformal predictive system.
+
+        With n errors of the calibration rows, j of them not above y - f(x) and i below, (j + 1) / (n + 1) and
+        i / (n + 1): a uniform number between the two is uniform over all rows, exactly, if they are exchangeable.
+        Vovk, Shen, Manokhin & Xie (2019), Machine Learning 108.
+
+        Raises PredictionError as `predict` does, for outcomes that do not match the rows, and for classes, whose
+        `probabilities` are the model's.
+        """
+        if self.classes is not None:
+            raise PredictionError("Classes have no cdf; they have predict(rows).probabilities.")
+        self._check_asked(0.5, None, Interval.ETI)
+        values, which = self.ask(rows, groups)
+        below, upto = self.places(values, which, self.outcomes(y, len(values)))
+        return np.stack([upto, below], axis=-1)
+
+    def log_score(self, rows: Any, y: Any) -> np.ndarray:
+        """log of the probability that the model gave to each class that came, (rows,). Raises PredictionError as
+        `predict` does, and for a model of numbers, which has no density."""
+        if self.classes is None:
+            raise PredictionError(
+                "A point model of numbers has no density, and so no log score; pi.metrics(predictor, rows, y) scores "
+                "its interval, and by CRPS the law that calibration makes."
+            )
+        values, _ = self.with_calibration(None).ask(without_groups(rows, self.calibration, self.program))
+        came = self.outcomes(y, len(values)).astype(int)
+        with np.errstate(divide="ignore"):
+            return np.log(self.asked.mean(values)[np.arange(len(values)), came])
+
+    def sample(self, rows: Any, draws: int = 100, seed: Any = 0) -> np.ndarray:
+        """Refused: the errors of calibration rows say nothing of how rows move together."""
+        raise PredictionError(
+            "A point model has no predictive draws; ask for predict(rows, quantiles=…), or draw from the "
+            "probabilities of classes."
+        )
+
+    def export_onnx(self, path: str | os.PathLike[str], level: float = 0.9, quantiles: Any = None) -> None:
+        """Refused: `save` stores the model as ONNX already."""
+        raise ExportError(
+            "A point model is exported by saving it: predictor.save(folder) has the model as model.onnx, and the "
+            "errors of the calibration rows, which are added to its numbers, beside it."
+        )
+
+    def places(self, values: np.ndarray, groups: np.ndarray | None, came: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where outcomes (rows,), as `outcomes` has them, lie among those of the calibration rows, from 0 to 1: from
+        where to where, each (rows,). Of a class it is the place of its score. For rows for which the model gave
+        `values`, and a calibrated predictor."""
+        known = self.calibration
+        assert known is not None
+        return places(known, self._scores(values, came), known.numbers(groups, len(values)))
+
+    def values(self, columns: Mapping[str, np.ndarray], first_row: int = 0) -> np.ndarray:
         """What the model itself gives for inputs that `read_rows` has read: predictions (rows,), or probabilities
-        (rows, classes). Raises PredictionError as `predict` does."""
-        return self.values_of(self.asked.matrix(columns))
-
-    def values_of(self, matrix: np.ndarray) -> np.ndarray:
-        """As `values`, for the matrix of inputs (rows, k) itself."""
-        return self._said(matrix, 0)
+        (rows, classes); of several models (rows, models) or (rows, models, classes). Raises PredictionError as
+        `predict` does."""
+        return self._said(self.asked.of_columns(columns), first_row)
 
     def outcomes(self, y: Any, count: int) -> np.ndarray:
         """What came in `count` rows, (rows,): numbers, or the codes of labels. Raises PredictionError where it does not
@@ -210,10 +299,16 @@ class PointPredictor:
         """The prediction of rows for which the model gave `values`, and whose groups as text are `groups`. Raises
         PredictionError as `predict` does."""
         self._check_asked(level, quantiles, interval)
-        numbers = self.calibration.numbers(groups, len(values)) if self.calibration else np.zeros(len(values), int)
-        made = self._numbers if self.classes is None else self._sets
-        levels = probabilities("quantiles", quantiles)
-        return made(values, numbers, float(level), levels, interval, quantiles is not None)
+        known, levels = self.calibration, probabilities("quantiles", quantiles)
+        numbers = known.numbers(groups, len(values)) if known else np.zeros(len(values), int)
+        mean = self.asked.mean(values)
+        if self.classes is None:
+            assert known is not None
+            said = said_of_numbers(self.outcome, known, values, mean, numbers, float(level), levels, interval)
+            return said if quantiles is not None else replace(said, quantiles=None)
+        if quantiles is not None or interval is not Interval.ETI:
+            raise PredictionError("Classes have sets, no quantiles nor one-sided intervals; ask for Interval.ETI.")
+        return said_of_classes(self.outcome, known, values, mean, numbers, float(level), self.classes)
 
     def guarantee(self, groups: np.ndarray | None, count: int, level: float) -> str | None:
         """What the calibration promises of the intervals, or sets, of `count` rows; None without one."""
@@ -239,7 +334,8 @@ class PointPredictor:
         The model is stored as ONNX, what prepares raw columns as data. A model that is no ONNX file is converted, an
         estimator by skl2onnx and a module of PyTorch by its own export, and what is stored has to agree with it on
         every calibration row: to 1e-5 of the outcomes' standard deviation, or of probabilities to 1e-5. It is then
-        calibrated itself, on the same rows, as rounding may part what was equal.
+        calibrated itself, on the same rows, as rounding may part what was equal. Of `pi.cross_calibrate` all models
+        are stored, up to 64 of them.
 
         Raises ModelError for a model that has no conversion, or one that does not agree, and for one that cannot be
         compared as it is not calibrated: anything else could be stored by pickle only, which runs code when it is
@@ -255,13 +351,31 @@ class PointPredictor:
         kind = f"{len(self.classes)} classes" if self.classes is not None else "a number"
         return f"PointPredictor({self.outcome}: {kind}; {takes}; {self.asked.name}{rows})"
 
+    def expected(self, values: np.ndarray) -> np.ndarray:
+        """The mean of each row, (rows,), of `values` that the model gave; of classes that of their codes."""
+        mean = self.asked.mean(values)
+        return mean if self.classes is None else mean @ np.arange(len(self.classes))
+
+    def _scores(self, values: np.ndarray, came: np.ndarray) -> np.ndarray:
+        """The errors of numbers, or the scores of classes, (rows,); by what several models said (rows, models)."""
+        if values.ndim > (1 if self.classes is None else 2):
+            each = [self._scores(values[:, number], came) for number in range(values.shape[1])]
+            return np.stack(each, axis=1)
+        return class_scores(values, came) if self.classes is not None else came - values
+
     def _said(self, given: Any, first_row: int) -> np.ndarray:
-        """Predictions (rows,) or probabilities (rows, classes) for what the model is asked."""
+        """What `values` is, for what the model is asked."""
+        each = [self.said_by(model, own, first_row) for model, own in self.asked.each(given)]
+        return self.asked.together(each)
+
+    def said_by(self, model: PointModel, given: Any, first_row: int = 0) -> np.ndarray:
+        """Predictions (rows,) or probabilities (rows, classes) of one model, for what it is asked. Raises
+        PredictionError where they are none."""
         count = len(given)
         wanted = (count,) if self.classes is None else (count, len(self.classes))
         if not count:
             return np.zeros(wanted)
-        values = self.asked.answer(given, probabilities=self.classes is not None)
+        values = model.answer(given, probabilities=self.classes is not None)
         if self.classes is None and values.shape == (count, 1):
             values = values[:, 0]
         if values.shape != wanted:
@@ -282,95 +396,6 @@ class PointPredictor:
                 )
             values = np.maximum(values, 0.0) / np.maximum(values, 0.0).sum(axis=1, keepdims=True)
         return values
-
-    def _numbers(
-        self, values: np.ndarray, groups: np.ndarray, level: float, levels: tuple, kind: Interval, more: bool
-    ) -> Prediction:
-        known = self.calibration
-        assert known is not None
-        low, high = probabilities_of(kind, level)
-        ends = [(low, kind is Interval.UPPER), (high, kind is not Interval.LOWER)]
-        lower, upper = (values + known.scores(q, upper=above, numbers=groups) for q, above in ends)
-        quantiles = [
-            values
-            + (known.median(groups, discrete=False) if q == 0.5 else known.scores(q, upper=q > 0.5, numbers=groups))
-            for q in levels
-        ]
-        spread = np.array([np.sqrt(np.mean(errors**2)) for errors in known.lower])[groups]
-        return self._prediction(
-            values,
-            spread,
-            np.full_like(values, -np.inf) if kind is Interval.UPPER else lower,
-            np.full_like(values, np.inf) if kind is Interval.LOWER else upper,
-            level,
-            kind,
-            groups,
-            quantiles=np.stack(quantiles, axis=1) if quantiles else (np.zeros((len(values), 0)) if more else None),
-            quantile_levels=levels,
-            guarantee=known.guarantee(level, groups, sides=2 if kind is Interval.ETI else 1, exact=True),
-        )
-
-    def _sets(
-        self, chances: np.ndarray, groups: np.ndarray, level: float, levels: tuple, kind: Interval, more: bool
-    ) -> Prediction:
-        if more or kind is not Interval.ETI:
-            raise PredictionError("Classes have sets, no quantiles nor one-sided intervals; ask for Interval.ETI.")
-        known, size, guarantee = self.calibration, chances.shape[1], None
-        if known is None:
-            inside = likely_set(chances, level)
-        else:
-            inside = all_class_scores(chances) <= known.scores(level, upper=True, numbers=groups)[:, None] + _TIE
-            inside[np.arange(len(chances)), np.argmax(chances, axis=1)] = True
-            guarantee = known.guarantee(level, groups, sides=1, exact=False)
-        codes = np.arange(size)
-        mean = chances @ codes
-        assert self.classes is not None
-        plain = list(self.classes) == [str(code) for code in codes]
-        unknown = np.full(len(mean), np.nan)
-        return self._prediction(
-            mean,
-            np.sqrt(np.maximum(chances @ codes**2 - mean**2, 0.0)),
-            np.argmax(inside, axis=1).astype(float),
-            size - 1.0 - np.argmax(inside[:, ::-1], axis=1),
-            level,
-            kind,
-            groups,
-            probabilities=chances,
-            classes=codes if plain else np.array(self.classes, object),
-            sets=inside,
-            entropy=-np.sum(chances * np.log(np.where(chances > 0.0, chances, 1.0)), axis=1),
-            expected_entropy=unknown,
-            mutual_information=unknown,
-            guarantee=guarantee,
-        )
-
-    def _prediction(
-        self,
-        mean: np.ndarray,
-        sd: np.ndarray,
-        lower: np.ndarray,
-        upper: np.ndarray,
-        level: float,
-        kind: Interval,
-        groups: np.ndarray,
-        **more: Any,
-    ) -> Prediction:
-        unknown = np.full(len(mean), np.nan)
-        rows = np.array(self.calibration.counts)[groups] if self.calibration else None
-        return Prediction(
-            outcome=self.outcome,
-            mean=mean,
-            sd=sd,
-            lower=lower,
-            upper=upper,
-            level=level,
-            epistemic_sd=unknown,
-            aleatoric_sd=unknown,
-            mcse=unknown,
-            calibration_rows=rows,
-            interval=kind,
-            **more,
-        )
 
 
 def _labels(classes: Sequence[Any]) -> tuple[str, ...]:

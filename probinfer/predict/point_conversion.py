@@ -11,9 +11,10 @@ import numpy as np
 
 from probinfer.errors import MissingExtra, ModelError
 from probinfer.predict.onnx_model import OnnxModel
-from probinfer.predict.point import PointPredictor
-from probinfer.predict.point_model import TorchModel
+from probinfer.predict.point import CalibrationRows, PointPredictor
+from probinfer.predict.point_model import PointModel, TorchModel
 
+_MOST_MODELS = 64  # of one predictor
 _AGREES = 1e-5  # of the outcomes' standard deviation; of probabilities, as it is
 _LONGEST = 200  # characters of a converter's own words in an error
 
@@ -24,13 +25,17 @@ def as_onnx(predictor: PointPredictor) -> PointPredictor:
     Raises ModelError, by name, for a model that has no conversion, or whose conversion says something else on the
     calibration rows, and MissingExtra where what converts is not installed.
     """
-    model, name = predictor.model, predictor.asked.name
-    if isinstance(model, OnnxModel):
+    asked, name = predictor.asked, predictor.asked.name
+    if isinstance(asked.parts[0].model, OnnxModel):
         return predictor
-    if predictor.asked.whole:
-        raise ModelError(f"The {name} answers in this process, and cannot be saved. {predictor.asked.whole}")
-    ways = _ways(model)
-    if ways is None:
+    if asked.whole:
+        raise ModelError(f"The {name} answers in this process, and cannot be saved. {asked.whole}")
+    if len(asked.parts) > _MOST_MODELS:
+        raise ModelError(
+            f"The predictor is {name}, and no more than {_MOST_MODELS} models are saved together, as each of them "
+            "answers each row. Fit fewer: pi.cross_calibrate(…, cv=10)."
+        )
+    if any(_ways(part.model) is None for part in asked.parts):
         raise ModelError(
             f"A {name} cannot be stored without pickle, which runs code when it is loaded. "
             "Convert it to ONNX (Keras's model.export with format='onnx', TensorFlow's tf2onnx) and make "
@@ -42,14 +47,26 @@ def as_onnx(predictor: PointPredictor) -> PointPredictor:
             f"A {name} cannot be stored without pickle, but as ONNX, where calibration rows show that this says the "
             "same. Calibrate it before: predictor.calibrate(rows, y).save(path)."
         )
-    reasons, allowed = [], _AGREES * (float(np.std(rows.came)) if predictor.classes is None else 1.0)
-    for way in ways(model, predictor.asked.width, predictor.classes is not None):
+    spread = float(np.std(np.concatenate([each.came for each in rows]))) if predictor.classes is None else 1.0
+    pairs = [_converted(predictor, part, own, spread) for part, own in zip(asked.parts, rows, strict=True)]
+    return predictor.asking([model for model, _ in pairs]).calibrated(
+        [own._replace(values=values) for own, (_, values) in zip(rows, pairs, strict=True)]
+    )
+
+
+def _converted(
+    predictor: PointPredictor, part: PointModel, rows: CalibrationRows, spread: float
+) -> tuple[OnnxModel, np.ndarray]:
+    """One model as ONNX, and what that says of its calibration rows."""
+    ways, reasons, allowed = _ways(part.model), [], _AGREES * spread
+    assert ways is not None
+    for way in ways(part.model, part.width, predictor.classes is not None):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the converter's own code
                 content = way()
-            found = _with(predictor, OnnxModel.read(content))
-            values = found.values_of(rows.given)
+            found = OnnxModel.read(content, threads=int(len(predictor.asked.parts) > 1))
+            values = predictor.said_by(part.having([found]), rows.given)
         except MissingExtra:
             raise
         except Exception as error:  # noqa: BLE001 - converters have no error of their own
@@ -57,12 +74,12 @@ def as_onnx(predictor: PointPredictor) -> PointPredictor:
             continue
         difference = float(np.abs(values - rows.values).max())
         if difference <= allowed:
-            return found.calibrated(rows._replace(values=values))
+            return found, values
         reasons.append(f"on the calibration rows it differs by up to {difference:.3g}, and {allowed:.3g} is allowed")
     raise ModelError(
-        f"The {name} cannot be saved: its conversion to ONNX failed ({'; '.join(dict.fromkeys(reasons))}). Convert it "
-        "by other means (onnxmltools for XGBoost and LightGBM), make PointPredictor('model.onnx', inputs=…) of the "
-        "file (inputs=pipeline[:-1] where a scikit-learn Pipeline prepares its matrix), and calibrate that."
+        f"The {part.name} cannot be saved: its conversion to ONNX failed ({'; '.join(dict.fromkeys(reasons))}). "
+        "Convert it by other means (onnxmltools for XGBoost and LightGBM), make PointPredictor('model.onnx', inputs=…) "
+        "of the file (inputs=pipeline[:-1] where a scikit-learn Pipeline prepares its matrix), and calibrate that."
     )
 
 
@@ -72,15 +89,6 @@ def _said(error: BaseException) -> str:
         error = error.__cause__
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said[:_LONGEST]}"
-
-
-def _with(predictor: PointPredictor, model: OnnxModel) -> PointPredictor:
-    """The same with this model, not calibrated."""
-    asked = predictor.asked
-    inputs = asked.prepared if asked.prepared is not None else [entry.name for entry in asked.inputs]
-    found = PointPredictor(model, inputs=inputs, outcome=predictor.outcome, classes=predictor.classes)
-    found.about = dict(predictor.about)
-    return found
 
 
 def _ways(model: Any) -> Callable[[Any, int, bool], Iterator[Callable[[], bytes]]] | None:

@@ -5,7 +5,7 @@ import copy
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,41 @@ class PointModel:
         if self.whole:
             place = Place(PredictionError, first_row)
             return frame_of(rows, [entry.name for entry in self.inputs], [program.outcome], place)
-        return self.matrix(read_rows(rows, program, first_row=first_row)[0])
+        return self.of_columns(self.read(rows, program, first_row))
+
+    def read(self, rows: Any, program: Program, first_row: int) -> dict[str, np.ndarray]:
+        """The inputs' columns. Raises PredictionError for rows that do not fit."""
+        return read_rows(rows, program, first_row=first_row)[0]
+
+    def of_columns(self, columns: Mapping[str, np.ndarray]) -> Any:
+        """What the model is asked, of rows that were read."""
+        return self.matrix(columns)
+
+    def each(self, given: Any) -> list[tuple["PointModel", Any]]:
+        """The model, and what it is asked: as `FoldModels` has it of several."""
+        return [(self, given)]
+
+    def having(self, models: Sequence[Any]) -> "PointModel":
+        """The same, with this model."""
+        return replace(self, model=models[0], checked=None)
+
+    def together(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """What the model said."""
+        return values[0]
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """What the model said: a number, or probabilities, of each row."""
+        return values
+
+    @property
+    def parts(self) -> tuple["PointModel", ...]:
+        """The model."""
+        return (self,)
+
+    @property
+    def watched(self) -> tuple[Input, ...]:
+        """Inputs whose columns tell what rows are like."""
+        return self.inputs
 
     def matrix(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """The inputs side by side, (rows, k)."""

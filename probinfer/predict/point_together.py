@@ -14,24 +14,30 @@ from probinfer.predict.together import Question
 def answer_points(predictor: PointPredictor, questions: Sequence[Question]) -> list[Answered | PredictionError]:
     """Each question's answer, or the error of its own, in the order of the questions.
 
-    All variance stands as aleatoric, and the epistemic one is nan: a point model does not tell them apart. Raises
-    PredictionError where the model itself fails in some row.
+    All variance stands as aleatoric, and the epistemic one is nan: a point model does not tell them apart.
     """
+    results: list[Answered | PredictionError] = []
+    for question, values in zip(questions, _values(predictor, questions), strict=True):
+        try:
+            results.append(values if isinstance(values, PredictionError) else _answered(predictor, question, values))
+        except PredictionError as error:
+            results.append(error)
+    return results
+
+
+def _values(predictor: PointPredictor, questions: Sequence[Question]) -> list[np.ndarray | PredictionError]:
+    """What the model says to each question, asked once for all of them; where it fails in some row, of each alone."""
     columns = {
         entry.name: np.concatenate([question.columns[entry.name] for question in questions])
         for entry in predictor.program.inputs
     }
-    values = predictor.values(columns)
-    results: list[Answered | PredictionError] = []
-    start = 0
-    for question in questions:
-        stop = start + len(question.hashes)
-        try:
-            results.append(_answered(predictor, question, values[start:stop]))
-        except PredictionError as error:
-            results.append(error)
-        start = stop
-    return results
+    try:
+        values = predictor.values(columns, questions[0].first_row)
+    except PredictionError as error:
+        if len(questions) == 1:
+            return [error]
+        return [alone for question in questions for alone in _values(predictor, [question])]
+    return [*np.split(values, np.cumsum([len(question.hashes) for question in questions])[:-1])]
 
 
 def _answered(predictor: PointPredictor, question: Question, values: np.ndarray) -> Answered:

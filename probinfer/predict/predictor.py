@@ -221,7 +221,7 @@ class Predictor:
             raise PredictionError(f"interval is {interval!r}; wanted an Interval, such as Interval.HDI.")
         if isinstance(first_row, bool) or not isinstance(first_row, int | np.integer):
             raise PredictionError(f"first_row is {first_row!r}; wanted the number of the first row, such as 0.")
-        rows, groups = take_groups(rows, groups, self.calibration, self.program)
+        rows, groups = take_groups(rows, groups, self.calibration, self.program, first_row)
         engine: Engine | Marginal = self._engine
         if missing is None:
             columns, count = read_rows(rows, self.program, first_row=first_row)
@@ -540,9 +540,9 @@ def load_row_predictor(path: str | os.PathLike[str]) -> Any:
     check_path(path)
     if "series" in sections(path):
         raise PredictionError(
-            f"{path} holds a forecaster, which predicts times, not rows, so there is no table to score and nothing to "
-            "export. For a table of what comes, pi.load_predictor(path).predict(steps=12).to_frame(); over HTTP, "
-            f"probinfer serve {path}."
+            f"{path} holds a forecaster, which predicts times, not rows, and so cannot be used here. For a table of "
+            f"what comes, probinfer score {path} INPUT OUTPUT --steps 12, or pi.load_predictor(path).predict(steps=12)"
+            f".to_frame(); over HTTP, probinfer serve {path}."
         )
     return load_predictor(path)
 

@@ -5,26 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from probinfer.predict.interval import is_classes, likely_set
+from probinfer.predict.interval import is_classes
 from probinfer.predict.kind import Interval
-from probinfer.predict.motion import Motion
 from probinfer.predict.series_prediction import SeriesPrediction
+from probinfer.predict.series_question import SeriesQuestion
 from probinfer.predict.shortest import ends_of
 from probinfer.predict.step_summary import Summary
 
 OUTCOME = "observations"
 
 
-def answer(
-    motion: Motion,
-    found: Sequence[Summary],
-    first: int,
-    level: float,
-    quantiles: tuple[float, ...] | None,
-    interval: Interval,
-) -> SeriesPrediction:
-    """The prediction of the times from `first` on, by summaries whose quantiles begin with the interval's ends."""
-    event, wanted = motion.event, quantiles or ()
+def answer(question: SeriesQuestion, found: Sequence[Summary], first: int, *, quantiles: bool) -> SeriesPrediction:
+    """The prediction of the times from `first` on, by their summaries. quantiles: were asked for, if only none."""
+    motion, interval, calibration = question.motion, question.interval, question.calibration
+    event, wanted = motion.event, question.quantiles
 
     def shaped(values: Sequence[np.ndarray], *more: int) -> np.ndarray:
         return np.stack(values).reshape(len(found), *event, *more)
@@ -56,15 +50,17 @@ def answer(
         sd=np.sqrt(aleatoric + np.where(np.isnan(epistemic), 0.0, epistemic)),
         lower=lower,
         upper=upper,
-        level=level,
+        level=question.level,
         epistemic_sd=np.sqrt(epistemic),
         aleatoric_sd=np.sqrt(aleatoric),
         mcse=mcse,
-        quantiles=places[..., 2:] if quantiles is not None else None,
+        quantiles=places[..., 2:] if quantiles else None,
         quantile_levels=wanted,
         probabilities=some,
         classes=np.arange(motion.probabilities) if classes else None,
-        sets=likely_set(some, level) if classes and some is not None else None,
+        sets=shaped([each.sets for each in found], motion.probabilities) if classes else None,
+        calibration_rows=calibration.behind[: len(found)] if calibration else None,
+        guarantee=calibration.guarantee(question.level, len(found)) if calibration else None,
         interval=interval,
         times=np.arange(first, first + len(found)),
         **parts,

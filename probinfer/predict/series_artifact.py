@@ -18,6 +18,7 @@ from probinfer.predict.forecaster import Forecaster
 from probinfer.predict.motion import MATRICES, MOVE, WEIGH, Motion
 from probinfer.predict.program import PARAMETERS, SAMPLE
 from probinfer.predict.series_answer import OUTCOME
+from probinfer.predict.series_calibration import SeriesCalibration, series_calibration_lines
 from probinfer.predict.standing import Standing
 
 _EXACT, _PARTICLES, _WEIGHTS = ("mean", "covariance"), ("particles", "log_weights"), "draws"
@@ -41,7 +42,9 @@ def _contents(forecaster: Forecaster) -> dict[str, bytes]:
     states[_WEIGHTS] = standing.log_weights
     manifest = {
         "format": artifact.FORMAT,
-        "format_version": artifact.SERIES_VERSION,
+        "format_version": artifact.SERIES_VERSION
+        if forecaster.calibration is None
+        else artifact.CALIBRATED_SERIES_VERSION,
         **artifact.made(),
         "outcome": {
             "name": OUTCOME,
@@ -75,6 +78,10 @@ def _contents(forecaster: Forecaster) -> dict[str, bytes]:
         },
         "about": forecaster.about,
     }
+    if forecaster.calibration is not None:
+        arrays, words = forecaster.calibration.pack()
+        kept = {name: keep(f"calibration-{name}.npy", artifact._npy(values)) for name, values in arrays.items()}
+        manifest |= {"calibration": kept, "calibration_of": words}
     return artifact.with_manifest(manifest, files)
 
 
@@ -116,7 +123,20 @@ def read_forecaster(path: str | os.PathLike[str]) -> Forecaster:
             ess=words["ess"],
             worst=words["worst"],
         )
-    return Forecaster.from_standing(motion, standing, manifest["about"])
+        calibration = _calibration(path, manifest, files, motion)
+    return Forecaster.from_standing(motion, standing, manifest["about"], calibration)
+
+
+def _calibration(
+    path: Any, manifest: Mapping[str, Any], files: Mapping[str, bytes], motion: Motion
+) -> SeriesCalibration | None:
+    if "calibration" not in manifest and "calibration_of" not in manifest:
+        return None
+    arrays = {name: artifact._array(path, file, files) for name, file in manifest["calibration"].items()}
+    try:
+        return SeriesCalibration.unpack(arrays, manifest["calibration_of"], motion)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: the calibration does not fit the forecaster: {error}.") from None
 
 
 def _check_series(path: Any, words: Mapping[str, Any]) -> None:
@@ -222,6 +242,7 @@ def forecaster_card(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -
             f"  time      {standing.time} is next, the parameters were inferred from {standing.fitted} times{known}",
             f"  report    {forecaster.report}",
             *artifact.verdict_lines(manifest["about"]),
+            *series_calibration_lines(manifest.get("calibration_of")),
             *artifact.made_lines(manifest),
             *artifact.origin_lines(manifest),
         ]

@@ -13,9 +13,11 @@ from probinfer.posterior.verdict import Finding, Verdict
 from probinfer.predict.gaussian_motion import GaussianMover
 from probinfer.predict.motion import Motion, Mover
 from probinfer.predict.particle_motion import ParticleMover
+from probinfer.predict.series_calibration import LATER_LEVEL, SeriesCalibration
 
 # Effective draws of the parameters: with 50 a mean is off by a seventh of its epistemic sd.
 DRAWS_DOUBTFUL, DRAWS_BAD = 50, 10
+LATER_CHANCE = 1e-3  # of so few covered outcomes, if the scores of a calibration were exchangeable
 
 
 class Use(Enum):
@@ -93,7 +95,7 @@ def _log_sum(logs: np.ndarray) -> float:
     return most + float(np.log(np.sum(np.exp(logs - most)))) if np.isfinite(most) else most
 
 
-def judge(standing: Standing, about: Mapping[str, Any]) -> StatesReport:
+def judge(standing: Standing, about: Mapping[str, Any], calibration: SeriesCalibration | None = None) -> StatesReport:
     """How far forecasts from there can be trusted. about: with the verdict of the posterior."""
     ess, size = standing.effective, len(standing.log_weights)
     since = standing.time - standing.fitted
@@ -124,6 +126,21 @@ def judge(standing: Standing, about: Mapping[str, Any]) -> StatesReport:
                 standing.ess,
             )
         )
+    later = calibration.later if calibration is not None else None
+    if later is not None and later.chance < LATER_CHANCE:
+        findings.append(
+            Finding(
+                f"Of the later half of the calibration's forecasts one ahead, {later.covered} of {later.count} "
+                f"outcomes were in intervals of {100 * LATER_LEVEL:.0f}% that the earlier half calibrated",
+                "intervals",
+                Verdict.DOUBTFUL,
+                "Forecasts err ever more, so intervals may cover too rarely: calibrate by later observations, mend the "
+                "model, or infer again.",
+                later.covered / later.count,
+            )
+        )
     worst = min((finding.severity for finding in findings), default=Verdict.GOOD)
     headline = f"{ess:.0f} effective draws of the parameters, {since} observations since they were inferred"
+    if calibration is not None:
+        headline += f", calibrated on {calibration.behind[0]} past forecasts for up to {calibration.steps} steps"
     return StatesReport(worst, tuple(sorted(findings, key=lambda finding: finding.severity.value)), headline)

@@ -3,6 +3,7 @@
 Shapes: S draws, M states of each, E entries of an observation, Q levels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,14 +15,14 @@ from probinfer.predict import mixture
 from probinfer.predict.family import Support
 from probinfer.predict.motion import Motion, Outcomes
 from probinfer.predict.shortest import shortest
-from probinfer.predict.weights import Weights
+from probinfer.predict.weights import Weights, average
 
 WIDTHS = (4, 8)  # so many quantiles are computed at once: few shapes, as each is compiled
 
 
 class Summary(NamedTuple):
-    """What is said of every entry: (E,) each; quantiles (E, Q), probabilities (E, k), entropies (E, 2), and the `ends`
-    (E, 2) of the shortest interval."""
+    """What is said of every entry: (E,) each; quantiles (E, Q), probabilities (E, k), entropies (E, 2), the `ends`
+    (E, 2) of the shortest interval, and `sets` (E, k) of classes."""
 
     mean: Any
     aleatoric_variance: Any
@@ -32,6 +33,7 @@ class Summary(NamedTuple):
     probabilities: Any = None
     entropies: Any = None
     ends: Any = None
+    sets: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +52,18 @@ class _Inside(Weights):
 def summarise(
     motion: Motion, outcomes: Outcomes, weights: np.ndarray, levels: np.ndarray, shortest_of: float | None
 ) -> Summary:
-    """Summaries of the observations of one time. weights (S,), of the draws. shortest_of: level of that interval."""
+    """Summaries of the observations of one time. weights (S,), of the draws; levels (Q,), or (E, Q) where every entry
+    has its own. shortest_of: level of that interval."""
+    levels = np.broadcast_to(levels, (entries_of(motion), levels.shape[-1]))
     if outcomes.drawn is not None:
         return _of_draws(motion, outcomes.drawn, weights, levels)
     parts = []
-    for start in range(0, len(levels), WIDTHS[-1]):
-        piece = levels[start : start + WIDTHS[-1]]
-        width = next(width for width in WIDTHS if len(piece) <= width)
-        wider = np.concatenate([piece, np.full(width - len(piece), 0.5)])
+    for start in range(0, levels.shape[1], WIDTHS[-1]):
+        piece = levels[:, start : start + WIDTHS[-1]]
+        width = next(width for width in WIDTHS if piece.shape[1] <= width)
+        wider = np.concatenate([piece, np.full((len(piece), width - piece.shape[1]), 0.5)], axis=1)
         found = _in_shape(motion, outcomes, weights, wider, shortest_of)
-        parts.append(found._replace(quantiles=found.quantiles[:, : len(piece)]))
+        parts.append(found._replace(quantiles=found.quantiles[:, : piece.shape[1]]))
     return parts[0]._replace(quantiles=np.concatenate([part.quantiles for part in parts], axis=1))
 
 
@@ -74,15 +78,59 @@ def _in_shape(
     return found
 
 
+def cdf(motion: Motion, outcomes: Outcomes, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """P(Y <= y) and P(Y < y) of the observation of one time, (*event, 2), by its law. weights (S,), of the draws."""
+    if outcomes.drawn is None:
+        return motion.call(_cdf, outcomes.parameters, weights, y.astype(float)).reshape(*y.shape, 2)
+    x = outcomes.drawn.reshape(*outcomes.drawn.shape[:2], -1)  # (S, M, E)
+    both = [np.mean(below, axis=1).T @ weights for below in (x <= y.reshape(-1), x < y.reshape(-1))]
+    return np.stack(both, axis=-1).reshape(*y.shape, 2)
+
+
+def _cdf(motion: Motion, parameters: tuple, weights: Any, y: Any) -> jax.Array:
+    flat, at = y.reshape(-1), cdf_at(motion, parameters, weights)
+    upto = at(flat)
+    if not motion.discrete:
+        return jnp.stack([upto, upto], axis=-1)
+    return jnp.stack([upto, jnp.where(flat >= 1.0, at(jnp.maximum(flat - 1.0, 0.0)), 0.0)], axis=-1)
+
+
+def cdf_at(motion: Motion, parameters: tuple, weights: Any) -> Callable[[jax.Array], jax.Array]:
+    """The cdf of every entry at a point of each (E,), within a compiled program."""
+    family = motion.family
+    assert family is not None
+    inside = _Inside(weights, 0.0).copied(parameters[0].shape[1])
+    own = [_flat(p, entries_of(motion), len(motion.event)) for p in parameters]
+    return lambda points: average(family.cdf(points[:, None], *own), inside)
+
+
+def log_density(motion: Motion, outcomes: Outcomes, weights: np.ndarray, y: np.ndarray) -> float:
+    """log p of the observation of one time, one number, by a law with a closed form."""
+    return float(motion.call(_log_density, outcomes.parameters, weights, y.astype(float))[0])
+
+
+def _log_density(motion: Motion, parameters: tuple, weights: Any, y: Any) -> jax.Array:
+    family = motion.family
+    assert family is not None
+    inside = _Inside(weights, 0.0).copied(parameters[0].shape[1])
+    own = [_flat(p, entries_of(motion), len(motion.event)) for p in parameters]
+    return mixture.log_predictive_density(family, own, y.reshape(-1), inside)
+
+
+def entries_of(motion: Motion) -> int:
+    """How many numbers an observation has."""
+    return int(np.prod(motion.event, dtype=int))
+
+
 def compile_summaries(motion: Motion, outcomes: Outcomes, weights: np.ndarray) -> None:
     """Compile what `summarise` needs for outcomes of these shapes, but for the shortest interval."""
     if outcomes.drawn is not None:
-        _of_draws(motion, outcomes.drawn, weights, np.array([0.5]))
+        _of_draws(motion, outcomes.drawn, weights, np.full((entries_of(motion), 1), 0.5))
         return
     counts = motion.family is not None and motion.family.support is Support.COUNT
     for width in WIDTHS:
         for search in (0, 1) if counts else (0,):
-            levels = np.full(width, 0.5)
+            levels = np.full((entries_of(motion), width), 0.5)
             motion.call(_of_family, outcomes.parameters, weights, levels, 0.0, search=search, hdi=0)
 
 
@@ -92,7 +140,7 @@ def _of_family(
     family = motion.family
     assert family is not None
     draws, states = parameters[0].shape[:2]
-    entries = int(np.prod(motion.event, dtype=int))
+    entries = entries_of(motion)
     flat = [_flat(p, entries, len(motion.event)) for p in parameters]
     inside = _Inside(weights, 0.0)
     found = mixture.summarise(family, flat, levels, None, inside, search_counts=bool(search), copies=states)
@@ -149,7 +197,7 @@ def _of_draws(motion: Motion, drawn: np.ndarray, weights: np.ndarray, levels: np
         aleatoric_variance=total - epistemic,
         epistemic_variance=epistemic,
         mcse=motion.call(_error, means, mean, weights),
-        quantiles=np.stack([_quantiles(row.ravel(), each, levels) for row in x]),
+        quantiles=np.stack([_quantiles(row.ravel(), each, own) for row, own in zip(x, levels, strict=True)]),
         defined=np.isfinite(x).all(axis=(1, 2)),
     )
 

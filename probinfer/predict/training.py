@@ -1,4 +1,4 @@
-"""A sketch of the training rows, by which a predictor knows them again. Imports numpy only."""
+"""A sketch of the training rows, or of a series, by which a predictor knows them again. Imports numpy only."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.model.series import Series
 from probinfer.predict.program import Program
 from probinfer.predict.rows import wide_hashes
 
 KEPT = 512
+RUN = 5  # successive observations: one alone may come again by chance, where they have few decimals
 _OUTCOME = "\uffff"  # sorts behind every name of an input
 
 
@@ -51,6 +53,42 @@ def refuse_training_rows(columns: Mapping[str, np.ndarray], y: np.ndarray, known
             "The model has seen them, so intervals would be too narrow for new rows. Pass rows that were kept from "
             "training."
         )
+
+
+def series_sketch(series: Series) -> dict[str, Any] | None:
+    """The smallest 512 hashes of runs of 5 successive observations, and how many there were. None where runs do not
+    tell: some are equal, or no number has a fraction."""
+    hashes, values = _run_hashes(series)[1], series.values
+    if not len(hashes) or np.all(values == np.floor(values)) or len(np.unique(hashes)) < len(hashes):
+        return None
+    return {"runs": len(hashes), "smallest": [f"{value:016x}" for value in np.sort(hashes)[:KEPT]]}
+
+
+def refuse_training_series(series: Series, known: Mapping[str, Any] | None, first: int) -> None:
+    """Raise PredictionError if runs of the sketch are among those of these observations, the first of which should be
+    that of time `first`. Without a sketch nothing is known, nor said."""
+    places, hashes = _run_hashes(series)
+    if not known or not len(hashes):
+        return
+    again = np.isin(hashes, np.array([int(word, 16) for word in known["smallest"]], np.uint64))
+    if again.any():
+        row = int(places[np.argmax(again)])
+        raise PredictionError(
+            f"The observations {row} to {row + RUN - 1} of y (the first is 0) are among those that the parameters were "
+            f"inferred from, so forecasts of them say nothing of new ones. Pass those that follow, from time {first} "
+            "on, which were kept from inference."
+        )
+
+
+def _run_hashes(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Where the runs begin of which everything was observed, and their hashes."""
+    count = len(series.values) - RUN + 1
+    if count < 1:
+        return np.zeros(0, int), np.zeros(0, np.uint64)
+    each = (part.reshape(len(part), -1) for part in series)
+    values, observed = (np.stack([part[i : i + count] for i in range(RUN)], axis=1) for part in each)
+    places = np.flatnonzero(observed.all(axis=(1, 2)))
+    return places, row_hashes({}, values[places].astype(float))
 
 
 def _tells(values: np.ndarray) -> bool:

@@ -567,3 +567,35 @@ def test_a_browser_draws_the_intervals_over_time(client, sales, tmp_path):
         page.evaluate("document.querySelector('#observed').value = '1.0, many'")
         page.type("#level", "0.6")
         assert "observed holds text, for example 'many'" in page.until("document.querySelector('#problem').innerText")
+
+
+def test_a_calibrated_forecaster_is_served_with_its_intervals(tmp_path):
+    """The library's numbers, its guarantee, and no more steps than it is calibrated for."""
+    y = 3.0 * np.cos(np.arange(40.0) ** 2)
+    forecaster = pi.Forecaster(Fit(linear(), Y, {"q": np.tile(Q, 20)})).calibrate(y, 3)
+    forecaster.save(tmp_path / "sales")
+    with running(ServeSettings((("sales", tmp_path / "sales"),), reload=0.0, drain=0.0)) as (client, service):
+        mine = with_programs((client, service), "sales", forecaster)
+        now = pi.Forecaster.from_standing(mine.motion, mine.standing, mine.about, forecaster.calibration)
+        expected = now.observe(NEW).predict(3, level=0.8, quantiles=(0.1, 0.5))
+        outputs = ["lower", "upper", "quantiles", "mean", "calibration_rows"]
+        found = predict(client, steps=3, observed=OBSERVED, level=0.8, quantiles=[0.1, 0.5], outputs=outputs)
+        for name in ("lower", "upper", "mean", "calibration_rows"):
+            assert told(found, name) == getattr(expected, name).tolist(), name
+        assert [list(each.values()) for each in told(found, "quantiles")] == expected.quantiles.tolist()
+        assert found["guarantee"] == expected.guarantee
+        assert "calibrated on 40 past forecasts for up to 3 steps" in found["report"]
+        plain = mine.observe(NEW).predict(3, level=0.8)
+        assert plain.upper.tolist() != told(found, "upper")  # the twin: the calibration is not looked at
+        tensors, answer = infer(client, "sales", [tensor("steps", [2], "INT64")], outputs=[{"name": "upper"}])
+        np.testing.assert_array_equal(tensors["upper"], now.predict(2).upper)
+        assert answer["parameters"]["guarantee"] == now.predict(2).guarantee
+        for body, text in (
+            ({"steps": 4}, "calibrated for 3. Ask for at most 3"),
+            ({"steps": 2, "level": 0.99}, "past forecasts 1 ahead to calibrate by, too few"),
+        ):
+            refusal = client.post("/predict", json=body)
+            assert refusal.status_code == 422
+            assert text in refusal.text
+        document = client.get("/openapi.json").json()
+        assert '"maximum": 3' in json.dumps(document)

@@ -15,6 +15,7 @@ from probinfer.deploy.watch import Watch
 from tests.deploy.serving import metric, running
 from tests.predict import models as m
 from tests.predict.fits import fitted
+from tests.predict.test_point_raw import KEPT, NEW, Ridge, pipeline
 
 LEVEL, FALSE_ALARM = 0.9, 0.01
 rng = np.random.default_rng(5)
@@ -127,6 +128,30 @@ def test_outcomes_that_are_classes_have_the_places_that_the_monitor_gives_them(t
     assert found.coverage == exact.coverage
     for name in ("calibration", "coverage"):
         assert found[name].evidence == pytest.approx(exact[name].evidence, rel=1e-6)
+
+
+def test_a_point_model_is_watched_as_offline(tmp_path):
+    raw = pi.PointPredictor(pipeline(Ridge())).calibrate(KEPT, KEPT.y, groups="town")
+    raw.save(tmp_path / "unwatched")
+    stored = pi.load_predictor(tmp_path / "unwatched")
+    offline = pi.Monitor(stored, KEPT)
+    offline.attached().save(tmp_path / "houses")
+    served = load("houses", tmp_path / "houses")
+    watch = Watch(Meter(["houses"]), "houses")
+    watch.begin(served)
+    assert watch.watches
+    few = NEW[:40]
+    names = [field.name for field in served.fields]
+    question = served.question({name: few[name].to_numpy() for name in names}, 40)
+    found = served.answer([question])[0]
+    watch.answered(question, found)
+    watch.came(question._replace(again=True), found, few.y.to_numpy())
+    watch.look(served)
+    status, exact = watch._monitor.status, offline.update(few, few.y)
+    assert (status.rows, status.outcomes, status.coverage) == (40, 40, exact.coverage)
+    assert "town=Ulm" in [one.name for one in status.watched]
+    for one in exact.watched:
+        assert status[one.name].evidence == pytest.approx(one.evidence, rel=1e-6), one.name
 
 
 def test_a_model_without_a_monitor_is_not_watched(folder):

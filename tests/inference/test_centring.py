@@ -275,3 +275,24 @@ def test_a_hierarchy_of_many_small_groups(seed):
 def test_the_switch_wants_true_or_false():
     with pytest.raises(pi.MethodError, match="recentre is 'no'; wanted True or False"):
         infer(method=pi.NUTS(recentre="no"))
+
+
+def one_way(seed, groups, rows, sd):
+    """Rows of a few groups, as a table."""
+    generator = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), rows)
+    return {
+        "g": group.astype(str),
+        "y": 1 + sd * generator.normal(size=groups)[group] + generator.normal(size=len(group)),
+    }
+
+
+@pytest.mark.parametrize(("groups", "rows"), [(4, 75), (8, 500)])
+def test_groups_of_a_formula_are_good_where_rows_tell_their_effects(groups, rows):
+    """Their effects are in units of their sd as the formula writes them, and are drawn as they are. Three runs in four
+    at least."""
+    data = one_way(2, groups, rows, 1.0)
+    kept = [infer(pi.formula("y ~ 1 + (1 | g)"), data, seed=seed) for seed in range(4)]
+    verdicts = [posterior.report.verdict for posterior in kept]
+    assert verdicts.count(pi.Verdict.GOOD) >= 3
+    assert all("g_z" in json.loads(posterior.tree.attrs["recentred"]) for posterior in kept)

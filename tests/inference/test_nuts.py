@@ -18,7 +18,7 @@ import pytest
 
 import probinfer as pi
 from probinfer.inference.draw import draw
-from probinfer.inference.mcmc import block, chains, compiled
+from probinfer.inference.mcmc import block, chains, compiled, run, warmup
 from probinfer.inference.mcmc.warmup import WARMUP
 from probinfer.model import target
 from tests.inference.models import EIGHT_SCHOOLS as DATA
@@ -362,3 +362,77 @@ def test_an_argument_that_a_method_does_not_heed_is_refused():
 
     with pytest.raises(pi.MethodError, match="Still does not heed until="):
         pi.infer(eight_schools, DATA, Still(), until=pi.Until(ess=400))
+
+
+def curved(y=None):
+    """Few groups whose rows tell them, in units of their scale: at the acceptance 0.8 draws diverge."""
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    unit = numpyro.sample("unit", dist.Normal(0.0, 1.0).expand([3]))
+    numpyro.sample("y", dist.Normal(scale * unit, 0.05), obs=y)
+
+
+def straight(y=None):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0).expand([3]))
+    numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+
+
+def run_of(model, method):
+    posterior = pi.infer(model, {"y": np.array([1.1, -0.7, 0.4])}, method, seed=0, progress=False)
+    settings = json.loads(posterior.tree.attrs["settings"])
+    diverged = int(posterior.tree["sample_stats"]["diverging"].sum())
+    return settings["target_accept"], diverged, int(posterior.tree.attrs["warmup_draws"])
+
+
+def test_the_acceptance_is_raised_where_draws_of_the_warmup_diverge():
+    aimed, diverged, _ = run_of(curved, pi.NUTS())
+    kept, more, _ = run_of(curved, pi.NUTS(target_accept=0.8))
+    assert (aimed, kept) == (0.95, 0.8)
+    assert diverged < more / 2
+    assert more > 20
+    assert run_of(straight, pi.NUTS())[0] == 0.8
+
+
+def test_divergences_that_the_last_window_alone_shows_make_one_more(monkeypatch):
+    monkeypatch.setattr(warmup, "_SETTLED_FROM", 0.9)
+    monkeypatch.setattr(warmup, "_DIVERGENCES", 1)
+    monkeypatch.setattr(warmup, "_DIVERGENT", 0.0)
+    aimed, _, drawn = run_of(curved, pi.NUTS(warmup=400))
+    assert (aimed, drawn) == (0.95, 460)
+
+
+def test_an_acceptance_that_is_none_in_a_gibbs_plan():
+    assert pi.NUTS().accept == 0.8
+    posterior = pi.infer(straight, {"y": np.zeros(3)}, pi.Gibbs(plan={"mu": pi.NUTS()}, draws=50), progress=False)
+    assert posterior.tree["posterior"]["mu"].shape == (4, 50, 3)
+
+
+def two_modes(lower):
+    """Modes at -1.5 and 1.5 that no trajectory leaves; the left one has so much less log density."""
+
+    def log_density(x):
+        left, right = (-0.5 * ((x[0] - at) / 0.05) ** 2 for at in (-1.5, 1.5))
+        return jnp.logaddexp(left - lower, right) - 0.5 * x[1] ** 2
+
+    return pi.LogDensity(log_density, 2)
+
+
+def test_chains_in_a_mode_of_no_mass_begin_again(monkeypatch):
+    """e^-80 of the density of the other: which mode a chain began in says nothing of the posterior."""
+
+    def chains_right(seed):
+        posterior = pi.infer(two_modes(80.0), {}, pi.NUTS(), seed=seed, progress=False)
+        right = (posterior.tree["posterior"]["x"].values[..., 0] > 1).all(axis=1)
+        assert (posterior.report.verdict is pi.Verdict.GOOD) == right.all()
+        return int(right.sum()), int(posterior.tree.attrs.get("restarted", 0))
+
+    kept = [chains_right(seed) for seed in range(4)]
+    assert sum(restarted for _, restarted in kept) > 0
+    monkeypatch.setattr(run, "_another", lambda *_: None)
+    left = [chains_right(seed) for seed in range(4)]
+    assert sum(right for right, _ in kept) > sum(right for right, _ in left)
+
+
+def test_chains_in_modes_that_may_have_mass_stay_there():
+    posterior = pi.infer(two_modes(1.0), {}, pi.NUTS(), seed=1, progress=False)
+    assert "restarted" not in posterior.tree.attrs
+    assert posterior.report.verdict is pi.Verdict.BAD

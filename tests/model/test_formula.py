@@ -286,7 +286,7 @@ def test_combinations_of_groups_are_those_of_training():
     bound = settled("y ~ (1 | g/h)", frame=frame)
     names = sorted(set(frame.g + ":" + frame.h))
     assert list(bound.coords["g:h"]) == names
-    assert [names[level] for level in bound.arrays["(level of g:h)"]] == (frame.g + ":" + frame.h).tolist()
+    assert [names[level] for level in bound.arrays["g:h"]] == (frame.g + ":" + frame.h).tolist()
 
 
 # the density ---------------------------------------------------------------------------------------------------------
@@ -802,7 +802,7 @@ def test_priors_of_thresholds_and_correlations_have_their_support():
         ("y ~ x + (1 + log(z) | g)", "GAUSSIAN", {"z": 0.0}, r"log\(z\) is -inf in row 0 .* where z is 0"),
         ("deaths ~ x + offset(log(z))", "POISSON", {"z": 0.0}, r"log\(z\) is -inf in row 0 .* where z is 0"),
         ("deaths ~ x + offset(z)", "POISSON", {"z": 1e5}, r"did you mean offset\(log\(z\)\)"),
-        ("y ~ (1 | g:h)", "GAUSSIAN", {"g": "p", "h": "u"}, "g:h in row 0 .* is a combination"),
+        ("y ~ (1 | g:h)", "GAUSSIAN", {"g": "p", "h": "u"}, "g:h is 'p:u' in row 0 .* has not seen"),
     ],
 )
 def test_rows_that_come_later_are_looked_at_as_well(text, family, new, said):

@@ -19,9 +19,9 @@ import probinfer as pi
 from probinfer.errors import DataError, ModelError, PredictionError
 from probinfer.model.pipeline import sklearn_steps
 from probinfer.model.pipeline.change import Change
-from probinfer.model.pipeline.fitted import Affine, date_part, pack_step, unpack_step
+from probinfer.model.pipeline.fitted import Affine, Codes, date_part, pack_step, unpack_step
 from probinfer.model.pipeline.prepared import FittedColumn
-from probinfer.model.pipeline.raw import Place, dates
+from probinfer.model.pipeline.raw import Kind, Place, dates
 
 ROWS = 60
 rng = np.random.default_rng(3)
@@ -175,6 +175,19 @@ def test_steps_that_do_not_fit_one_another_are_refused():
     step = pack_step(Affine(0.0, 1.0))
     with pytest.raises(ValueError, match="one step for each column"):
         FittedColumn.unpack({"column": "x", "holds": "numbers", "steps": [[step, step]]})
+
+
+def test_combinations_of_labels_are_packed_as_what_they_are():
+    column = FittedColumn("g:h", Kind.LABEL, ((Codes(("a:1", "a:2", r"b\:c:1")),),), ("g", "h"))
+    packed = column.pack()
+    assert FittedColumn.unpack(json.loads(json.dumps(packed))) == column
+    assert [own.codes.levels for own in column.of_each()] == [("a", "b:c"), ("1", "2")]
+    raw = {"g": np.array(["b:c", "a"], object), "h": np.array([1.0, 2.0])}
+    place = Place(pi.PredictionError)
+    assert column.apply(column.of_raw(raw, place), place)[0].values.tolist() == [2.0, 1.0]
+    for change in ({"joined": ["g"]}, {"joined": []}, {"joined": 3}, {"steps": []}):
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            FittedColumn.unpack({**packed, **change})
 
 
 # raw columns ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 from probinfer.inference.mcmc.compiled import compiled_density
+from probinfer.model.location_scale import UNIT_OF
 from probinfer.model.model import LogDensity, Model
 from probinfer.model.recentred import Recentred
 from probinfer.model.target import Target
@@ -48,6 +49,13 @@ def nested(y):
     numpyro.sample("y", dist.Normal(theta, 1), obs=y)
 
 
+def in_units(y):
+    """Groups in units of their scale, which the model says of them."""
+    tau = numpyro.sample("tau", dist.HalfNormal(1))
+    unit = numpyro.sample("unit", dist.Normal(0, 1).expand([4]), infer={UNIT_OF: tau})
+    numpyro.sample("y", dist.Normal(tau * unit, 1), obs=y)
+
+
 def target_of(model, data=None):
     return Target(Model(model).bind({"y": Y} if data is None else data))
 
@@ -66,7 +74,11 @@ def points_of(target, seed=0):
 
 @pytest.mark.parametrize(
     "model",
-    [*(pytest.param(groups(law), id=law, marks=() if law in QUICK else pytest.mark.long) for law in LAWS), nested],
+    [
+        *(pytest.param(groups(law), id=law, marks=() if law in QUICK else pytest.mark.long) for law in LAWS),
+        nested,
+        in_units,
+    ],
 )
 def test_the_density_is_that_of_the_model_less_the_jacobian(model):
     """log p(z) = log p(x(z)) + log |dx / dz|, with the determinant of the whole map by differentiation."""
@@ -91,6 +103,15 @@ def test_the_density_is_that_of_the_model_less_the_jacobian(model):
     np.testing.assert_allclose(to.to, x, rtol=0, atol=1e-12)
     np.testing.assert_allclose(to.gradient, own, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(to.surplus, determinants, rtol=0, atol=1e-10)
+
+
+def test_units_become_the_effects_that_they_are_of():
+    plain = target_of(in_units)
+    assert plain.hierarchical == ("unit",)
+    z, _ = points_of(plain)
+    effects = Recentred(plain).move(z, np.zeros(plain.dim)).to
+    np.testing.assert_allclose(effects[:, 1:], np.exp(z[:, :1]) * z[:, 1:], rtol=1e-12)
+    assert plain.coordinate_names()[0] == "tau"
 
 
 def test_from_one_centring_to_another_and_back():

@@ -10,7 +10,8 @@ import pytest
 from scipy import special
 
 import probinfer as pi
-from probinfer.errors import ModelError, PredictionError
+from probinfer.deploy.served import load
+from probinfer.errors import PredictionError
 from probinfer.predict import outcome
 from tests.predict.fits import Fit
 
@@ -167,20 +168,104 @@ def test_new_groups_are_answered_from_the_population():
         predictor.predict(rows.assign(town="D"))
 
 
-@pytest.mark.long
-def test_a_combination_that_training_has_not_seen_is_refused():
-    frame = FRAME[(FRAME.county != "p") | (FRAME["class"] != 2)].reset_index(drop=True)
-    text = "price ~ 1 + (1 | county:class)"
-    latents = {"Intercept": LATENTS["Intercept_centred"], "sigma": LATENTS["sigma"]}
-    latents |= {"county:class_sd": LATENTS["county_sd"][:, 0], "county:class_z": rng.normal(size=(DRAWS, 7))}
-    predictor = predictor_of(text, latents, frame)
-    effect = latents["county:class_sd"][:, None] * latents["county:class_z"]
-    p = predictor.predict({"county": ["p", "q", "s"], "class": [1, 1.0, "2"]})
-    assert np.allclose(p.mean, (latents["Intercept"][:, None] + effect[:, [0, 1, 6]]).mean(axis=0))
-    with pytest.raises(PredictionError, match="In row 1"):
-        predictor.predict({"county": ["p", "p"], "class": [1, 2]})
-    with pytest.raises(ModelError, match="New levels of county, class cannot be predicted"):
-        predictor_of(text, latents, frame, unseen=pi.Unseen.POPULATION)
+CROSSED = FRAME[(FRAME.county != "p") | (FRAME["class"] != 2)].reset_index(drop=True)
+NESTED = "price ~ 1 + (1 | county/class)"
+EFFECTS = {"Intercept": LATENTS["Intercept_centred"], "sigma": LATENTS["sigma"]}
+EFFECTS |= {"county_sd": LATENTS["county_sd"][:, 1], "county_z": LATENTS["county_z"][..., 1]}
+EFFECTS |= {"county:class_sd": LATENTS["county_sd"][:, 0], "county:class_z": rng.normal(size=(DRAWS, 7))}
+SEEN = {"county": ["p", "q", "s"], "class": [1, 1.0, "2"]}
+OTHERS = {"county": ["p", "new", "s", "new"], "class": [2, 1, 3, 9]}
+
+
+@pytest.fixture(scope="module")
+def nested():
+    """One that knows combinations of training only, and one that answers others too."""
+    return [predictor_of(NESTED, EFFECTS, CROSSED, unseen=unseen) for unseen in (pi.Unseen.ERROR, pi.Unseen.POPULATION)]
+
+
+def known_part(rows):
+    """(draws, rows): the intercept and the effects of counties, without those of combinations."""
+    effect = EFFECTS["county_sd"][:, None] * EFFECTS["county_z"]
+    return EFFECTS["Intercept"][:, None] + np.array([effect[:, "pqrs".index(county)] for county in rows["county"]]).T
+
+
+def test_a_combination_that_training_has_not_seen_is_refused(nested, tmp_path):
+    closed, _ = nested
+    effect = EFFECTS["county:class_sd"][:, None] * EFFECTS["county:class_z"]
+    p = closed.predict(SEEN)
+    assert np.allclose(p.mean, (known_part(SEEN) + effect[:, [0, 1, 6]]).mean(axis=0))
+    assert [(entry.name, entry.dtype) for entry in closed.inputs] == [("county", "text"), ("class", "text")]
+    with pytest.raises(PredictionError, match=r"county:class is 'p:2' in row 1 .* seen. It knows p:1, q:1, q:2"):
+        closed.predict({"county": ["p", "p"], "class": [1, 2]})
+    with pytest.raises(PredictionError, match="class is missing in row 1"):
+        closed.predict({"county": ["p", "p"], "class": [1, None]})
+    closed.save(tmp_path / "nested")
+    loaded = pi.load_predictor(tmp_path / "nested")
+    assert loaded.predict(SEEN).mean.tolist() == p.mean.tolist()
+    with pytest.raises(PredictionError, match="county:class is 'p:2' in row 0"):
+        loaded.predict({"county": "p", "class": 2})
+    served = load("nested", tmp_path / "nested")
+    (answer,) = served.answer([served.question(served.example(2), 2)])  # what the page and the document show
+    assert np.isfinite(answer.lower).all()
+    assert {field.name: field.choices for field in served.fields} == {
+        "county": ("p", "q", "r", "s"),
+        "class": ("1", "2"),
+    }
+
+
+def test_combinations_that_are_new_are_answered_from_their_population(nested, tmp_path):
+    """A known county with a class that it had not, a new county, a new class, and both."""
+    closed, predictor = nested
+    assert predictor.predict(SEEN).mean.tolist() == closed.predict(SEEN).mean.tolist()
+    p = predictor.predict(OTHERS)
+    plain = known_part({"county": ["p", "s"]})
+    between, within = (EFFECTS["county_sd"] ** 2).mean(), (EFFECTS["county:class_sd"] ** 2).mean()
+    error = 4 * np.sqrt([within, between + within, within, between + within]) / np.sqrt(4000)
+    middle = EFFECTS["Intercept"].mean()
+    exact = np.array([plain[:, 0].mean(), middle, plain[:, 1].mean(), middle])
+    assert (np.abs(p.mean - exact) < error).all()
+    spread = [plain[:, 0].var() + within, EFFECTS["Intercept"].var() + between + within]
+    assert np.allclose(p.epistemic_sd[:2] ** 2, spread, rtol=0.15)
+    # the twin: the effects of a combination that training has
+    twin = known_part({"county": ["p"]})[:, 0] + EFFECTS["county:class_sd"] * EFFECTS["county:class_z"][:, 0]
+    assert abs(twin.mean() - exact[0]) > error[0] or abs(twin.var() / spread[0] - 1) > 0.15
+    predictor.save(tmp_path / "nested")
+    assert pi.load_predictor(tmp_path / "nested").predict(OTHERS).mean.tolist() == p.mean.tolist()
+    chosen = predictor_of(NESTED, EFFECTS, CROSSED, unseen={"county:class": pi.Unseen.POPULATION})
+    assert np.isfinite(chosen.predict({"county": "p", "class": 2}).mean).all()
+    with pytest.raises(PredictionError, match="county is 'new'"):
+        chosen.predict(OTHERS)
+
+
+def test_combinations_in_onnx(nested, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    closed, _ = nested
+    for each in nested:
+        each.export_onnx(tmp_path / "model.onnx")
+        session = runtime.InferenceSession(tmp_path / "model.onnx")
+        texts = {name: np.array([str(value) for value in values], object) for name, values in SEEN.items()}
+        texts["class"][1] = "1"
+        assert np.allclose(session.run(["mean"], texts)[0], closed.predict(SEEN).mean, rtol=1e-9)
+        new = {"county": np.array(["p", "p", ""], object), "class": np.array(["2", "9", "1"], object)}
+        assert np.isnan(session.run(["mean"], new)[0]).all()
+
+
+def test_what_the_outcome_does_not_read_of_a_combination_is_no_input_of_its_own():
+    """Whose labels would have to be known: a column of numbers once read the first of all columns for its length."""
+    latents = {name: EFFECTS[name] for name in ("Intercept", "sigma", "county:class_sd", "county:class_z")}
+    latents |= {"Intercept_centred": latents.pop("Intercept"), "x": LATENTS["scale(x)"]}
+    text = "price ~ x + (1 | county:class)"
+    predictor = predictor_of(text, latents, CROSSED, unseen=pi.Unseen.POPULATION)
+    assert [entry.name for entry in predictor.program.inputs] == ["x", "county:class"]
+    assert np.isfinite(predictor.predict({"x": 0.0, "county": "new", "class": 1}).mean).all()
+
+
+def test_labels_with_colons_are_no_other_combination():
+    frame = CROSSED.assign(county=CROSSED.county.replace("p", "q:1"), **{"class": CROSSED["class"].replace(1, "1:1")})
+    predictor = predictor_of(NESTED, EFFECTS, frame)
+    with pytest.raises(PredictionError, match="county:class is"):
+        predictor.predict({"county": "q:1", "class": "2"})
+    assert np.isfinite(predictor.predict({"county": ["q:1", "q"], "class": ["1:1", "1:1"]}).mean).all()
 
 
 @pytest.mark.long

@@ -15,6 +15,8 @@ from probinfer.deploy.score import score
 from probinfer.errors import ArtifactError, ModelError, PredictionError
 from probinfer.predict import artifact
 from probinfer.predict.artifact import card
+from probinfer.predict.point_together import answer_points
+from probinfer.predict.together import Question
 
 
 def data(count, seed):
@@ -191,6 +193,40 @@ def test_scores_that_are_no_probabilities_are_named():
     predictor = pi.PointPredictor(lambda X: X, inputs=["a", "b"], classes=["u", "v"])
     with pytest.raises(PredictionError, match="no probabilities"):
         predictor.predict(NEW)
+
+
+def inverse():
+    """A model that has no finite prediction where a is 0."""
+    with np.errstate(all="ignore"):
+        predictor = pi.PointPredictor(lambda X: 1.0 / X[:, 0], inputs=["a"])
+        return predictor.calibrate({"a": np.arange(1.0, 40.0)}, np.zeros(39))
+
+
+def asked(a, first_row=0):
+    return Question({"a": np.array(a)}, np.zeros(len(a), np.uint32), first_row=first_row)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_a_piece_of_a_question_names_its_rows_by_their_numbers_in_the_whole():
+    predictor = inverse()
+    whole = asked([1.0, 2.0, 3.0, 0.0])
+    (error,) = answer_points(predictor, [whole.part(1, 4).part(1, 3)])
+    assert "prediction in row 3 is not a finite number" in str(error)
+    one, two, three = answer_points(predictor, [asked([4.0, 5.0]), asked([1.0, 0.0], 70), asked([2.0])])
+    assert "prediction in row 71 is not" in str(two)  # and the others have their answers
+    assert one.answer.mean.tolist() == [0.25, 0.2]
+    assert three.answer.mean.tolist() == [0.5]
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_a_long_table_names_its_rows_by_their_numbers_in_the_whole(linear, tmp_path):
+    with pytest.raises(PredictionError, match="prediction in row 12 is not a finite number"):
+        inverse().predict({"a": [1.0, 2.0, 0.0]}, first_row=10)
+    grouped = linear.calibrate(KEPT, KEPT.y, groups="site")
+    grouped.save(tmp_path / "predictor")
+    NEW[:900].assign(site=[*np.zeros(800, int), *np.full(100, 0.5)]).to_parquet(tmp_path / "in.parquet")
+    with pytest.raises(PredictionError, match=r"site is 0\.5 in row 800"):
+        score(tmp_path / "predictor", tmp_path / "in.parquet", tmp_path / "out.parquet", chunk_rows=300)
 
 
 # models --------------------------------------------------------------------------------------------------------------

@@ -421,8 +421,8 @@ def test_what_was_not_compared_is_not_saved(boosted, predictor, tmp_path, monkey
     with pytest.raises(ModelError, match="A GradientBoostingRegressor cannot be stored without pickle, but as ONNX"):
         pi.PointPredictor(boosted).save(refused)
     half = pi.PointPredictor(pipeline(Ridge())).calibrate(KEPT, KEPT.y)
-    rows = half.calibration_rows
-    half.calibration_rows = rows._replace(values=rows.values + 1e-4 * KEPT.y.std())  # the twin
+    (rows,) = half.calibration_rows
+    half.calibration_rows = (rows._replace(values=rows.values + 1e-4 * KEPT.y.std()),)  # the twin
     with pytest.raises(ModelError, match=r"The Ridge cannot be saved: .* on the calibration rows it differs by up to"):
         half.save(refused)
     nearest = pi.PointPredictor(lambda X: X[:, 0], inputs=["size"]).calibrate(KEPT, KEPT.y)

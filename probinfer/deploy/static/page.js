@@ -234,6 +234,7 @@ function forecast(content) {
       ...(place.length ? [element("p", {}, `${model.outcome}[${place.join(",")}]`)] : []), columns(rows, place, content.level),
     ]),
     element("p", { class: "guarantee report" }, content.report),
+    ...(content.guarantee ? [element("p", { class: "guarantee" }, `Intervals are ${content.guarantee}.`)] : []),
     element("table", { class: "times" }, line(heads, "th"),
       ...rows.map((row) => line(names.map((name) => flat(row[name])), "td"))));
 }

@@ -48,7 +48,7 @@ def best_centring(target: Recentred, draws: np.ndarray, gradients: np.ndarray, u
         own = names == name
         shared = losses[:, own].mean(axis=1, keepdims=True)
         loss = losses[:, own] + _SHRINK / use.sum() * shared
-        centring[chosen[own]] = _picked(loss, centring[chosen[own]])
+        centring[chosen[own]] = _picked(loss, centring[chosen[own]], float(shared[0, 0] - shared[-1, 0]))
     return centring
 
 
@@ -70,15 +70,17 @@ def _losses(
     return np.where(np.isfinite(losses), losses, np.inf)
 
 
-def _picked(loss: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """The centring of each entry (m,) for its losses (grid, m): that which it has `now` if that is an end and good
-    enough, else an end that is, else the best."""
+def _picked(loss: np.ndarray, now: np.ndarray, lead: float) -> np.ndarray:
+    """The centring of each entry (m,) for its losses (grid, m): the end that is good enough, else the best. Where both
+    ends are, that which is so much better for all entries together (`lead` of 1 over 0); where neither is, the one that
+    an entry has `now`, or 0."""
     enough = loss <= loss.min(axis=0) + _TOLERANCE
     picked = _GRID[np.argmin(loss, axis=0)]
+    wanted = np.where(now == 1.0, 1.0, 0.0) if abs(lead) <= _TOLERANCE else np.full(len(now), float(lead > 0))
     for end, k in ((1.0, -1), (0.0, 0)):
         picked = np.where(enough[k], end, picked)
     for end, k in ((1.0, -1), (0.0, 0)):
-        picked = np.where(enough[k] & (now == end), end, picked)
+        picked = np.where(enough[k] & (wanted == end), end, picked)
     return np.where(np.isfinite(loss).any(axis=0), picked, now)
 
 

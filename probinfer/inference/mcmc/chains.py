@@ -139,6 +139,16 @@ class Chains(Turns):
         self._target, self._block = target, self._block.on(target)
         self.states = jax.tree.map(np.array, states)
 
+    def put(self, which: np.ndarray, states: ChainState) -> None:
+        """Let those chains (chain,), a mask, go on from these states (stacked, of them alone)."""
+
+        def put(own: np.ndarray, new: np.ndarray) -> np.ndarray:
+            own = np.array(own)
+            own[which] = new
+            return own
+
+        self.states = jax.tree.map(put, self.states, states)
+
     def keep(self, chosen: np.ndarray) -> None:
         """Go on with these chains alone."""
         self.states = jax.tree.map(lambda column: column[chosen], self.states)

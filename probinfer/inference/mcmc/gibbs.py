@@ -188,7 +188,7 @@ def _wish(sites: tuple[str, ...], method: Any) -> Wish:
     if isinstance(method, NUTS):
 
         def by(dim: int) -> turn.Nuts:
-            return turn.Nuts(method.max_tree_depth, method.target_accept, FIRST_STEP, metric_rank(dim, None))
+            return turn.Nuts(method.max_tree_depth, method.accept, FIRST_STEP, metric_rank(dim, None))
 
     else:
 

@@ -21,6 +21,7 @@ from probinfer.inference.variational.pathfinder import Pathfinder
 from probinfer.model.target import Target
 
 FIRST_STEP = 0.1
+_ACCEPT, _RAISED = 0.8, 0.95
 
 Approximation = Laplace | MeanField | LowRank | FullRank | Pathfinder | Flow
 
@@ -36,7 +37,8 @@ class NUTS:
         chains: independent chains, each from its own initial point; 4 let the report see whether they agree.
         draws: draws kept, per chain.
         warmup: draws spent on adaptation, per chain; None takes 400, or fewer once the metric fits new draws.
-        target_accept: mean acceptance that the step size aims at, in (0, 1). Raise it (0.95, 0.99) when draws diverge.
+        target_accept: mean acceptance that the step size aims at, in (0, 1). None takes 0.8, and 0.95 from where draws
+            of the warm-up diverge. Raise it (0.99) when draws diverge still.
         max_tree_depth: a trajectory has at most 2**max_tree_depth steps.
         init: a variational method, such as `Pathfinder()`, whose draws the chains begin at, with the metric that fits
             there; the warm-up may then be shorter. None starts at random points. If its draws are no places to begin
@@ -72,7 +74,7 @@ class NUTS:
     chains: int = 4
     draws: int = 1000
     warmup: int | None = None
-    target_accept: float = 0.8
+    target_accept: float | None = None
     max_tree_depth: int = 10
     init: Approximation | None = None
     low_rank: int | None = None
@@ -91,11 +93,17 @@ class NUTS:
         check_whole("NUTS", "max_tree_depth", self.max_tree_depth, 1, 20)
         if self.low_rank is not None:
             check_whole("NUTS", "low_rank", self.low_rank, 0)
-        check_fraction("NUTS", "target_accept", self.target_accept, "0.8")
+        if self.target_accept is not None:
+            check_fraction("NUTS", "target_accept", self.target_accept, "0.8")
         check_choice("NUTS", "parallel", self.parallel, Parallel)
         if self.init is not None and not isinstance(self.init, Approximation):
             names = ", ".join(f"pi.{each.__name__}()" for each in get_args(Approximation))
             raise MethodError(f"NUTS: init is {self.init!r}; wanted one of {names}, or None.")
+
+    @property
+    def accept(self) -> float:
+        """The mean acceptance that the step size aims at, at first."""
+        return _ACCEPT if self.target_accept is None else self.target_accept
 
     def kernel(self) -> Kernel:
         """The transition of one chain, and what has to be known around it."""
@@ -130,6 +138,8 @@ class NUTS:
             run,
             rank=rank,
             warmup=warmup,
+            accept=self.accept,
+            raised=_RAISED if self.target_accept is None else None,
             init=self.init,
             settles=settles,
             scouted=True,

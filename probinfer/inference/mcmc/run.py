@@ -35,6 +35,7 @@ from probinfer.inference.settings import settings_of
 from probinfer.model.recentred import Recentred
 from probinfer.model.target import Target
 
+_AGAIN = 0xA6A1  # tells the seeds of chains that begin again from others
 _NEARBY = 200  # draws of the posterior nearby that each chain of a warm start looks at
 
 
@@ -46,6 +47,8 @@ def run_chains(
     *,
     rank: int,
     warmup: int,
+    accept: float | None = None,
+    raised: float | None = None,
     init: Any = None,
     settles: Any = None,
     scouted: bool = False,
@@ -53,8 +56,9 @@ def run_chains(
     superchains: int = 0,
     recentre: bool = False,
 ) -> Draws:
-    """Warm up and draw. `method` has the settings chains, draws and target_accept; `rank` is that of the metric; `init`
-    is a method whose draws the chains begin at; `settles` as for `warm_up`; `scouted` has scouts look for modes that no
+    """Warm up and draw. `method` has the settings chains, draws and target_accept, for which `accept` stands where it
+    is None; `rank` is that of the metric; `init` is a method whose draws the chains begin at; `raised` and `settles` as
+    for `warm_up`; `scouted` has scouts look for modes that no
     chain has been to; `superchains` groups of chains begin at one point each, 0 lets every chain have its own; with
     `recentre` the latents of a hierarchy are drawn in the coordinates that the warm-up finds to be the best."""
     clock = time.perf_counter
@@ -87,10 +91,11 @@ def run_chains(
         block = compiling.result().on(space)
         if recentred is not None:
             moving.result()
-        accept = method.target_accept if kernel.targets is None else kernel.targets
-        chains = kind(pool, block, space, stacked(states), accept, kernel.limit, record, run.deadline)
+        aim = method.target_accept if accept is None else accept
+        aim = aim if kernel.targets is None else kernel.targets
+        chains = kind(pool, block, space, stacked(states), aim, kernel.limit, record, run.deadline)
         compiled = clock()
-        metrics, warmed = warm_up(
+        metrics, warmed, restarted = warm_up(
             chains,
             metrics,
             kernel.fit,
@@ -99,6 +104,8 @@ def run_chains(
             run.progress,
             keep=run.warm is not None,
             settles=settles,
+            raised=raised,
+            another=functools.partial(_another, kernel, run, rank) if scouted else None,
             recentred=recentred,
         )
         if chains.interrupted:
@@ -108,6 +115,7 @@ def run_chains(
         space, place, moved = chains.target, None, {}
         if isinstance(space, Recentred):
             place, moved = functools.partial(as_the_model_has_them, space), recentred_sites(space)
+        aimed = chains.target_accept
         drawn = Drawn(method.chains, place=place)
         looks = scouted and run.warm is None
         beside = looks and kind is Chains and not target.devices  # on a device its programs wait for one another
@@ -145,11 +153,12 @@ def run_chains(
             **seen,
         },
         method=type(method).__name__,
-        settings={**settings_of(method), "warmup": warmup},
+        settings={**settings_of(method), "warmup": warmup, **({} if accept is None else {"target_accept": aimed})},
         facts={
             **beginning.facts,
             **nearby,
             "warmup_draws": warmed,
+            **({"restarted": restarted} if restarted else {}),
             **({"superchains": superchains} if superchains else {}),
             **moved,
             **({"warm_start": 1} if run.warm is not None else {}),
@@ -159,6 +168,18 @@ def run_chains(
         seconds={"compile": compiled - began, "warmup": warm - compiled, "sampling": clock() - warm},
         stopping=ending.stopping,
     )
+
+
+def _another(kernel: Kernel, run: Run, rank: int, chains: Chains, which: np.ndarray, attempt: int) -> ChainState | None:
+    """Other starting points for those chains (chain,), a mask, whose random numbers go on; None where none is found."""
+    seeds = np.random.SeedSequence([*run.key.tolist(), _AGAIN, attempt]).spawn(len(chains))
+    try:
+        states, _ = _start(kernel, [seeds[i] for i in np.flatnonzero(which)], chains.target, run, rank, NOWHERE)
+    except ModelError:
+        return None
+    kept = jax.tree.map(lambda column: column[which], chains.states)
+    new = stacked(states)
+    return kept._replace(q=new.q, g=new.g, log_density=new.log_density)
 
 
 def _scout_starts(kernel: Kernel, target: Target, run: Run, rank: int, chains: Chains) -> list[ChainState] | None:

@@ -1,12 +1,13 @@
 """Warm-up: windows of draws, after each of which the metric is fitted from all chains; then the step size settles."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from probinfer.inference.mcmc import centring
 from probinfer.inference.mcmc import step_size as steps
-from probinfer.inference.mcmc.block import Row
+from probinfer.inference.mcmc.block import ChainState, Row
 from probinfer.inference.mcmc.chains import Chains
 from probinfer.inference.mcmc.drawn import Drawn
 from probinfer.inference.mcmc.metric import Metric
@@ -21,7 +22,17 @@ _WINDOWS = (0.025, 0.05, 0.10, 0.17, 0.27, 0.40, 0.60, 0.85)  # of the warm-up a
 _FIRST_LIMIT = 6  # doublings in the first window, whose metric is a guess: long trajectories would cost and not help
 _MEMORY = 0.5  # each fit looks back over this part of the warm-up so far: the way to the typical set is forgotten
 _SETTLED_FROM = 0.4  # of the warm-up: the earliest that it may be cut short
+_DIVERGENCES, _DIVERGENT = 4, 0.02  # so many, and such a share, that the step size aims at more acceptance
+_LOST = 0.15, 0.65  # of the warm-up, between which chains may begin again elsewhere
 _FAR = 10.0  # standard deviations of the log density below the bulk, beyond which a draw is still on that way
+
+
+class Warmed(NamedTuple):
+    """The metric of each chain to sample with, the draws of each that it took, and how often one began again."""
+
+    metrics: list[Metric]
+    draws: int
+    restarted: int
 
 
 def warm_up(
@@ -34,10 +45,11 @@ def warm_up(
     *,
     keep: bool = False,
     settles: Callable[[np.ndarray, np.ndarray, Metric], bool] | None = None,
+    raised: float | None = None,
+    another: Callable[[Chains, np.ndarray, int], ChainState | None] | None = None,
     recentred: Recentred | None = None,
-) -> tuple[list[Metric], int]:
-    """Advance the chains by `warmup` draws, adapting; returns the metric of each chain to sample with, made by `fit`,
-    and the draws of each chain that it took.
+) -> "Warmed":
+    """Advance the chains by `warmup` draws, adapting, with metrics made by `fit`.
 
     Chains that have arrived where the others are share one metric and, at the end, one step size, fitted from all of
     them. A chain that is still on its way, or in a mode of its own, keeps those that fit where it is. With `keep` the
@@ -45,6 +57,12 @@ def warm_up(
 
     Once all chains have arrived, and `settles`(draws, gradients, metric) says of a window that the metric with which it
     was made fits it, the windows left are skipped but the last, in which the step size settles.
+
+    Where draws diverge although the metric should fit by then, the step size aims at the acceptance `raised` from there
+    on. If only those of the last window show it, there is one more.
+
+    A chain that stays far below most others is in a mode of no mass. `another`(chains, which, attempt) gives it another
+    starting point, and it goes on from there with what fits the others.
 
     With `recentred`, the target of the chains as they begin, they go on in the coordinates that fit the draws so far,
     until a part of the warm-up is over (see centring.py); those draws go with them.
@@ -55,7 +73,7 @@ def warm_up(
     drawn = Drawn(len(chains), gradients=True)
     drawn.expect(warmup)
     history = _History(fit, drawn)
-    before, window = 0, 0
+    before, window, diverged, looked_at, restarted = 0, 0, 0, 0, 0
     while before < warmup:
         end = ends[window]
         chains.advance(
@@ -71,8 +89,16 @@ def warm_up(
             total=total,
         )
         if chains.interrupted:
-            return metrics, before
+            return Warmed(metrics, before, restarted)
         history.newest = drawn.rows(before)
+        if raised is not None and end > _SETTLED_FROM * warmup:
+            flags = history.late_divergences()
+            diverged, looked_at = diverged + flags.sum(), looked_at + flags.size
+            if diverged >= _DIVERGENCES and diverged >= _DIVERGENT * looked_at:
+                chains.target_accept, raised = raised, None
+                if end == warmup:
+                    warmup += last
+                    ends.append(warmup)
         if end < warmup:
             early = settles is not None and end >= _SETTLED_FROM * warmup and end + last < warmup
             if early and not history.newest.info.diverging.any() and history.settled(settles, metrics[0]):
@@ -82,11 +108,21 @@ def warm_up(
             if recentred is not None and not keep and end <= centring.UNTIL * warmup:
                 recentred = history.recentre(first, chains, recentred)
             metrics = history.fit(first, metrics[0].stretch.shape[-1])
-            chains.restart(chains.states.step.log_average)
+            log_steps = chains.states.step.log_average
+            if another is not None and _LOST[0] * warmup <= end <= _LOST[1] * warmup:
+                lost = history.lost()
+                states = another(chains, lost, window) if lost.any() else None
+                if states is not None:
+                    chains.put(lost, states)
+                    found = int(np.flatnonzero(history.arrived())[0])
+                    metrics = [metrics[found] if gone else own for gone, own in zip(lost, metrics, strict=True)]
+                    log_steps = np.where(lost, log_steps[found], log_steps)
+                    restarted += int(lost.sum())
+            chains.restart(log_steps)
         else:
             _settle_step_sizes(chains, history.newest, history.arrived())
         before, window = end, window + 1
-    return metrics, before
+    return Warmed(metrics, before, restarted)
 
 
 def _settle_step_sizes(chains: Chains, newest: Row, arrived: np.ndarray) -> None:
@@ -113,6 +149,21 @@ class _History:
     def arrived(self) -> np.ndarray:
         """Which chains are, in the last window, where the chain of the highest log density is."""
         return np.median(self.newest.log_density, axis=1) >= self._threshold()
+
+    def late_divergences(self) -> np.ndarray:
+        """Which draws of the second half of the newest window diverged, in the chains that have arrived; in the first
+        half the step size is still looked for."""
+        flags = self.newest.info.diverging
+        return flags[self.arrived(), flags.shape[1] // 2 :]
+
+    def lost(self) -> np.ndarray:
+        """Which chains are not where the one of the highest log density is, with half of them, and come no nearer."""
+        arrived, heights = self.arrived(), self.newest.log_density
+        half = heights.shape[1] // 2
+        if 2 * arrived.sum() < len(arrived) or half == 0:
+            return np.zeros(len(arrived), bool)
+        rise = np.median(heights[:, half:], axis=1) - np.median(heights[:, :half], axis=1)
+        return ~arrived & (rise < self._spread())
 
     def settled(self, settles: Callable[[np.ndarray, np.ndarray, Metric], bool], metric: Metric) -> bool:
         """Whether all chains have arrived, and the metric of the newest window fits it."""
@@ -151,9 +202,12 @@ class _History:
 
     def _threshold(self) -> float:
         """The log density below which a draw is still on its way."""
+        return float(np.median(self.newest.log_density, axis=1).max() - _FAR * self._spread())
+
+    def _spread(self) -> float:
+        """What the log density varies by in the chain where it is highest."""
         heights = self.newest.log_density
         middles = np.median(heights, axis=1)
         best = int(np.argmax(middles))
         below = middles[best] - np.quantile(heights[best], 0.25)
-        spread = np.sqrt(self.newest.q.shape[-1] / 2) + 1.5 * below
-        return float(middles[best] - _FAR * spread)
+        return float(np.sqrt(self.newest.q.shape[-1] / 2) + 1.5 * below)

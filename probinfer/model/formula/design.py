@@ -30,7 +30,7 @@ class Factor:
         if self.codes:
             wanted = np.arange(0 if full else 1, len(self.levels))
             return (columns[self.codes][:, None] == wanted).astype(float)
-        like = 0.0 * columns[next(iter(columns))]  # a constant has one entry for each row too
+        like = xp.zeros(len(columns[next(iter(columns))]))  # a constant has one entry for each row too
         return xp.stack([expression.at(columns, xp) + like for expression in self.numbers], axis=-1)
 
     def labels(self, full: bool) -> tuple[str, ...]:

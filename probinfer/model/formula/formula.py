@@ -15,7 +15,7 @@ from probinfer.model.formula.design import Design, fit_design, refuse_collinear
 from probinfer.model.formula.expressions import check_calls, fit_expression, names_in, refuse_not_finite
 from probinfer.model.formula.families import LAWS, Family, Law, Link, check_family, own_priors, scale_of
 from probinfer.model.formula.grammar import Name, Node, Number, words
-from probinfer.model.formula.groups import correlation_names, fit_group, group_names
+from probinfer.model.formula.groups import combined, correlation_names, fit_group, group_names
 from probinfer.model.formula.linear import Coefficients, Group, LinearModel
 from probinfer.model.formula.priors import WIDE, Priors, Scale
 from probinfer.model.formula.response import Response, check_values, fit_outcome, read_response, refuse_own
@@ -56,7 +56,8 @@ def formula(
             left out are weakly informative, scaled by the data.
         levels: the order of the labels of a column, the reference first; by default sorted.
         centred: groups whose coefficients are sampled as they are. Without it they are in units of their sd, which
-            samples well where levels have few rows, and ends in divergences where each has many.
+            samples well where levels have few rows; where each has many, NUTS finds that out and draws them as they
+            are, and other methods want it said here.
 
     Returns:
         FormulaModel: a model for `infer` and all that takes one; its data are a data frame, an Arrow table or a dict of
@@ -222,9 +223,6 @@ class SettledFormula(Model):
         for group in self.function.groups:
             if group.design:
                 group.design.refuse_not_finite(derived[f"(design of {group.name})"], columns)
-            unknown = derived[f"(level of {group.name})"] < 0 if group.tables else np.zeros(1, bool)
-            if unknown.any():
-                raise DataError(f"{group.name} {TRAINING.at(unknown)} is a combination that training has not seen.")
 
 
 class _Settling:
@@ -250,6 +248,13 @@ class _Settling:
         }
         self.inputs = self._inputs()
         self.columns = {each.argument: each.apply(raw, TRAINING) for each in self.inputs}
+        self.levels = {column: (argument, self.codes[argument]) for column, argument in self.roles.labels.items()}
+        crossed = [
+            combined(name, terms[0].group, self.columns, self.levels)
+            for name, terms in group_names(self.formula).items()
+            if len(terms[0].group) > 1
+        ]
+        self.inputs = (*self.inputs, *crossed)
         self.raw_names = tuple(raw)
         self.many = self.classes - 1 if model.family is Family.CATEGORICAL else 0
 
@@ -343,7 +348,6 @@ class _Settling:
         return found
 
     def _groups(self, scale: Scale) -> list[tuple[Group, tuple[str, ...]]]:
-        levels = {column: (argument, self.codes[argument]) for column, argument in self.roles.labels.items()}
         effects = {term.name for term in self.formula.effects}
         found = []
         for name, terms in group_names(self.formula).items():
@@ -356,7 +360,7 @@ class _Settling:
                     terms,
                     self.columns,
                     self._coded,
-                    levels,
+                    self.levels,
                     Priors(given),
                     scale,
                     self.many,

@@ -1,6 +1,6 @@
 """The group terms of a formula, fitted on the training rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from probinfer.model.formula.linear import Correlated, Group
 from probinfer.model.formula.priors import WIDE, Priors, Scale
 from probinfer.model.formula.terms import INTERCEPT, Formula, GroupTerm
 from probinfer.model.pipeline.fitted import Codes
-
-_MOST_CELLS = 4_000_000  # of a table of combinations
+from probinfer.model.pipeline.prepared import FittedColumn, FittedInput, join_labels
+from probinfer.model.pipeline.raw import Kind
 
 
 def group_names(formula: Formula) -> dict[str, list[GroupTerm]]:
@@ -76,10 +76,10 @@ def fit_group(
             called = correlation_names(name, terms)[len(correlated)]
             correlated.append(Correlated(called, first, last, _of_correlations(called, last - first, priors)))
         first = last
-    codes, tables, names = _levels(name, terms[0].group, columns, levels)
+    codes, names = _levels(name, terms[0].group, columns, levels)
     if len(names) < 2:
         raise DataError(f"{name} has the one level {names[0]!r}; a group needs two or more, or leave the term out.")
-    return Group(name, codes, tables, names, None if alone else whole, sd, tuple(correlated), centred), tuple(labels)
+    return Group(name, codes, names, None if alone else whole, sd, tuple(correlated), centred), tuple(labels)
 
 
 def _of_correlations(name: str, size: int, priors: Priors) -> Any:
@@ -91,24 +91,39 @@ def _of_correlations(name: str, size: int, priors: Priors) -> Any:
 
 def _levels(
     name: str, group: Sequence[str], columns: Mapping[str, np.ndarray], levels: Mapping[str, tuple[str, Codes]]
-) -> tuple[tuple[str, ...], tuple[np.ndarray, ...], tuple[str, ...]]:
-    """Arguments, tables and names of a group's levels: of several columns the combinations that training has."""
-    arguments = tuple(levels[column][0] for column in group)
-    if len(set(arguments)) < len(arguments):
+) -> tuple[str, tuple[str, ...]]:
+    """The argument that holds a group's levels, and their names: of several columns the combinations that training
+    has."""
+    if len(group) == 1:
+        argument, codes = levels[group[0]]
+        return argument, codes.levels
+    own = [levels[column][1].levels for column in group]
+    names = [
+        ":".join(known[code] for known, code in zip(own, row, strict=True)) for row in _pairs(group, columns, levels)
+    ]
+    return argument_of(name, columns), tuple(names)
+
+
+def argument_of(name: str, columns: Collection[str]) -> str:
+    """What the argument that holds the combinations of a group is called: as the group, if no column is."""
+    return name if name not in columns else f"(level of {name})"
+
+
+def combined(
+    name: str, group: Sequence[str], columns: Mapping[str, np.ndarray], levels: Mapping[str, tuple[str, Codes]]
+) -> FittedInput:
+    """The combinations of several columns as one input: codes of those that training has, in the order of the columns'
+    own. Raises ModelError for a column that comes twice."""
+    if len(set(group)) < len(group):
         raise ModelError(f"The group {name} names a column twice.")
-    names = levels[group[0]][1].levels
-    found, tables = columns[arguments[0]], []
-    for column, argument in zip(group[1:], arguments[1:], strict=True):
-        more = levels[column][1].levels
-        if len(names) * len(more) > _MOST_CELLS:
-            raise DataError(
-                f"The group {name} has {len(names)} x {len(more)} combinations of levels; make a column of them in the "
-                "table."
-            )
-        pairs = np.unique(np.stack([found, columns[argument]], axis=1), axis=0)
-        table = np.full((len(names) + bool(tables), len(more)), -1)
-        table[pairs[:, 0], pairs[:, 1]] = np.arange(len(pairs))
-        found = table[found, columns[argument]]
-        names = tuple(f"{names[a]}:{more[b]}" for a, b in pairs)
-        tables.append(table)
-    return arguments, tuple(tables), names
+    parts = np.array(_pairs(group, columns, levels)).T
+    texts = [np.array(levels[column][1].levels, object)[codes] for column, codes in zip(group, parts, strict=True)]
+    codes = Codes(tuple(join_labels(texts)))
+    return FittedInput(argument_of(name, columns), (FittedColumn(name, Kind.LABEL, ((codes,),), tuple(group)),), False)
+
+
+def _pairs(
+    group: Sequence[str], columns: Mapping[str, np.ndarray], levels: Mapping[str, tuple[str, Codes]]
+) -> list[list[int]]:
+    """Codes of the combinations that training has, sorted."""
+    return np.unique(np.stack([columns[levels[column][0]] for column in group], axis=1), axis=0).tolist()

@@ -20,6 +20,7 @@ import numpyro.distributions as dist
 from probinfer.model.formula.design import Design
 from probinfer.model.formula.expressions import Expression
 from probinfer.model.formula.families import LAWS, Family, Link
+from probinfer.model.location_scale import UNIT_OF
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +52,7 @@ class Correlated:
 class Group:
     """Coefficients that each level of a group has for itself.
 
-    codes    arguments whose combinations are the levels
-    tables   from the level of the first columns and the code of the next to the level of both; -1 for one that training
-             has not seen
+    codes    argument that holds the level of each row
     levels   names of the levels
     design   the columns that the coefficients are for; None for an intercept alone
     sd       prior of their standard deviations, of the shape of these
@@ -61,8 +60,7 @@ class Group:
     """
 
     name: str
-    codes: tuple[str, ...]
-    tables: tuple[np.ndarray, ...]
+    codes: str
     levels: tuple[str, ...]
     design: Design | None
     sd: Any
@@ -74,22 +72,9 @@ class Group:
         """For each level."""
         return self.design.width if self.design else 1
 
-    def level(self, columns: Mapping[str, Any], xp: Any) -> Any:
-        """The level of each row, (n,)."""
-        found = columns[self.codes[0]]
-        for table, name in zip(self.tables, self.codes[1:], strict=True):
-            # a level that is none stays so: the table has a last row of its own for it
-            found = xp.asarray(table)[found, columns[name]]
-        return found
-
     def derived(self, columns: Mapping[str, Any], xp: Any) -> dict[str, Any]:
         """What of it the data alone decide."""
-        found = {}
-        if self.tables:
-            found[f"(level of {self.name})"] = self.level(columns, xp)
-        if self.design:
-            found[f"(design of {self.name})"] = self.design.matrix(columns, xp)
-        return found
+        return {f"(design of {self.name})": self.design.matrix(columns, xp)} if self.design else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +140,7 @@ class LinearModel:
     @property
     def names_of_derived(self) -> tuple[str, ...]:
         """Arguments that are computed where they are not given."""
-        names = [f"({what} of {group.name})" for group in self.groups for what in ("level", "design")]
-        return ("(design)", "(offset)", *names)
+        return ("(design)", "(offset)", *(f"(design of {group.name})" for group in self.groups))
 
     def _own_name(self, name: str) -> str:
         return f"{name}_centred" if name == "threshold" and self.moved else name
@@ -184,14 +168,12 @@ class LinearModel:
         sd: Any = numpyro.sample(f"{group.name}_sd", group.sd)
         each = sd.shape[: sd.ndim - self.many]
         effect = _effect(group, sd)
-        level = known[f"(level of {group.name})"] if group.tables else columns[group.codes[0]]
-        picked = effect[level]
+        picked = effect[columns[group.codes]]
         if not each:
-            return picked if not group.tables else _nan_where(level < 0, picked)
+            return picked
         assert each == (count,)
         matrix = known[f"(design of {group.name})"]
-        total = (picked * (matrix[..., None] if self.many else matrix)).sum(axis=1)
-        return total if not group.tables else _nan_where(level < 0, total)
+        return (picked * (matrix[..., None] if self.many else matrix)).sum(axis=1)
 
 
 def _effect(group: Group, sd: Any) -> Any:
@@ -199,15 +181,10 @@ def _effect(group: Group, sd: Any) -> Any:
     shape = (len(group.levels), *sd.shape)
     if group.centred:
         return numpyro.sample(f"{group.name}_effect", dist.Normal(0.0, sd).expand(shape))
-    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape))
+    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape), infer={UNIT_OF: sd})
     for block in group.correlated:
         z = _correlate(z, block)
     return numpyro.deterministic(f"{group.name}_effect", z * sd)
-
-
-def _nan_where(unknown: Any, values: Any) -> Any:
-    """Rows of a combination that training has not seen have no answer, and are refused by who asked."""
-    return jnp.where(unknown.reshape(-1, *[1] * (values.ndim - 1)), jnp.nan, values)
 
 
 def _correlate(z: Any, block: Correlated) -> Any:

@@ -168,7 +168,7 @@ class SettledPipeline(Model):
     def transform(self, rows: Any) -> dict[str, np.ndarray]:
         """The model's arguments that raw rows become: arrays by their names. Raises DataError for rows that do not
         fit."""
-        names = {column.name: None for each in self.fitted.inputs for column in each.columns}
+        names = [name for each in self.fitted.inputs for column in each.columns for name in column.sources]
         return self._inputs(take_columns(rows, names, self.fitted.known, _TRAINING)[0])
 
     def _inputs(self, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,14 +12,45 @@ from probinfer.model.pipeline.change import Change
 from probinfer.model.pipeline.fitted import Codes, Part, Step, pack_step, unpack_step
 from probinfer.model.pipeline.raw import READERS, Kind, Place, is_missing, labels, numbers, one_column, take_columns
 
+_COMBINATIONS = "combinations"  # what a packed column of joined labels holds: releases that do not know it refuse it
+
 
 @dataclass(frozen=True)
 class FittedColumn:
-    """A raw column and its steps: `stages` holds for each declared step one fitted step for each column it meets."""
+    """A raw column and its steps: `stages` holds for each declared step one fitted step for each column it meets.
+
+    joined   raw columns whose labels together are this one's, as `join_labels` writes them; () for a column of its own
+    """
 
     name: str
     kind: Kind
     stages: tuple[tuple[Step, ...], ...] = ()
+    joined: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> dict[str, Kind]:
+        """The raw columns that it is made of."""
+        return dict.fromkeys(self.joined, Kind.LABEL) or {self.name: self.kind}
+
+    def of_raw(self, raw: Mapping[str, np.ndarray], place: Place) -> np.ndarray:
+        """Its values, from the raw columns."""
+        if not self.joined:
+            return raw[self.name]
+        parts = [labels(name, raw[name], place) for name in self.joined]
+        for name, part in zip(self.joined, parts, strict=True):
+            refuse_missing(Part(name, part), place)
+        return join_labels(parts)
+
+    def of_each(self) -> "list[FittedColumn]":
+        """A column for each that it is made of, which knows as many of its labels as this one; itself, if it is one."""
+        codes = self.codes
+        if not self.joined or codes is None:
+            return [self]
+        levels = zip(*map(split_labels, codes.levels), strict=True)
+        return [
+            FittedColumn(name, Kind.LABEL, ((Codes(tuple(dict.fromkeys(own)), codes.reserve),),))
+            for name, own in zip(self.joined, levels, strict=True)
+        ]
 
     def apply(self, values: np.ndarray, place: Place) -> list[Part]:
         """The columns made of the raw one, nothing missing in them."""
@@ -58,17 +89,50 @@ class FittedColumn:
         """In JSON's types."""
         return {
             "column": self.name,
-            "holds": self.kind.value,
+            "holds": _COMBINATIONS if self.joined else self.kind.value,
             "steps": [[pack_step(step) for step in stage] for stage in self.stages],
+            **({"joined": list(self.joined)} if self.joined else {}),
         }
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any]) -> "FittedColumn":
         """Raises ValueError, KeyError or TypeError for what is no column."""
         stages = tuple(tuple(unpack_step(step) for step in stage) for stage in packed["steps"])
-        column = cls(str(packed["column"]), Kind(packed["holds"]), stages)
+        joined = tuple(map(str, packed.get("joined", ())))
+        kind = Kind.LABEL if joined and packed["holds"] == _COMBINATIONS else Kind(packed["holds"])
+        column = cls(str(packed["column"]), kind, stages, joined)
         _ = column.names  # the steps fit one another
+        if joined and (column.codes is None or any(len(split_labels(x)) != len(joined) for x in column.codes.levels)):
+            raise ValueError(f"the column {column.name} is no codes of labels of {len(joined)} columns")
         return column
+
+
+def join_labels(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Labels of several columns as one text for each row: with colons between them, and a backslash before those that
+    were there.
+
+    >>> split_labels(join_labels([np.array(["a:b"], object), np.array(["c"], object)])[0])
+    ['a:b', 'c']
+    """
+    escaped = []
+    for part in parts:
+        known = {label: label.replace("\\", r"\\").replace(":", r"\:") for label in set(part.tolist())}
+        escaped.append(np.array([known[label] for label in part.tolist()], object))
+    joined = escaped[0]
+    for part in escaped[1:]:
+        joined = joined + ":" + part
+    return joined
+
+
+def split_labels(text: str) -> list[str]:
+    """What `join_labels` has joined."""
+    parts, letters = [""], iter(text)
+    for letter in letters:
+        if letter == ":":
+            parts.append("")
+        else:
+            parts[-1] += next(letters, "") if letter == "\\" else letter
+    return parts
 
 
 def run_stage(parts: Sequence[Part], steps: Sequence[Step], place: Place) -> list[Part]:
@@ -106,9 +170,15 @@ class FittedInput:
         """The levels, if the input is the codes of labels: whole numbers that pick a level."""
         return None if self.matrix else self.columns[0].codes
 
-    def apply(self, raw: Mapping[str, np.ndarray], place: Place) -> np.ndarray:
-        """The argument's array."""
-        parts = [part for column in self.columns for part in column.apply(raw[column.name], place)]
+    def apply(
+        self, raw: Mapping[str, np.ndarray], place: Place, made: "dict[FittedColumn, list[Part]] | None" = None
+    ) -> np.ndarray:
+        """The argument's array. made: what columns became already, to be used and added to."""
+        made = {} if made is None else made
+        for column in self.columns:
+            if column not in made:
+                made[column] = column.apply(column.of_raw(raw, place), place)
+        parts = [part for column in self.columns for part in made[column]]
         for part in parts:
             endless = ~np.isfinite(part.values)
             if endless.any():
@@ -208,12 +278,22 @@ class Prepared:
     @property
     def columns(self) -> dict[str, Kind]:
         """What new rows must bring."""
-        return {column.name: column.kind for each in self.inputs for column in each.columns}
+        found: dict[str, Kind] = {}
+        for column in (column for each in self.inputs for column in each.columns if not column.joined):
+            found |= column.sources
+        return found | {
+            name: kind
+            for each in self.inputs
+            for column in each.columns
+            for name, kind in column.sources.items()
+            if name not in found
+        }
 
     def apply(self, rows: Any, place: Place) -> tuple[dict[str, np.ndarray], int]:
         """The model's arrays for raw rows, and how many rows they are."""
         raw, count = take_columns(rows, self.columns, self.known, place)
-        return {each.argument: each.apply(raw, place) for each in self.inputs}, count
+        made: dict[FittedColumn, list[Part]] = {}  # models of several folds prepare most columns alike
+        return {each.argument: each.apply(raw, place, made) for each in self.inputs}, count
 
     def of(self, arguments: Sequence[str]) -> "Prepared":
         """As much of it as a program needs that reads these arguments."""

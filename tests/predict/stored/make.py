@@ -18,6 +18,8 @@ import numpyro.distributions as dist
 import onnx
 import pandas as pd
 from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
 import probinfer as pi
@@ -92,6 +94,15 @@ def raw_point() -> pi.PointPredictor:
     return predictor.calibrate(frame, 2.0 * frame.x + rng.normal(size=60))
 
 
+def plus() -> pi.PointPredictor:
+    """Format 10: models that were each fitted without a fold of the rows, calibrated by CV+."""
+    rng = np.random.default_rng(10)
+    frame = pd.DataFrame({"x": rng.normal(size=40)})
+    return pi.cross_calibrate(
+        make_pipeline(StandardScaler(), Ridge()), frame, 2.0 * frame.x + rng.normal(size=40), cv=3
+    )
+
+
 def _linear(weights: list[float]) -> bytes:
     """A model that is the sum of its inputs by these weights."""
     node = onnx.helper.make_node("MatMul", ["rows", "weight"], ["y"])
@@ -154,6 +165,20 @@ def counted() -> pi.Forecaster:
     return pi.Forecaster(fit, particles=20).observe([3])
 
 
+def calibrated_forecaster() -> pi.Forecaster:
+    """Format 10: a series of counts with calibrated intervals, both ends by scores of their own."""
+    model = pi.StateSpace(
+        initial=lambda params: dist.Normal(0.0, 1.0),
+        transition=lambda x, t, params: dist.Normal(0.8 * x, params["s"]),
+        observation=lambda x, t, params: dist.Poisson(jnp.exp(x)),
+        prior={"s": dist.HalfNormal(1.0)},
+    )
+    fit = Fit(model, m.counts[:8], {"s": np.linspace(0.05, 0.4, 20)}, chains=2)
+    y = np.random.default_rng(10).poisson(4.0, 60).astype(float)
+    y[4] = np.nan
+    return pi.Forecaster(fit, particles=20).calibrate(y, 3, level=0.8).observe([3])
+
+
 STORED = {
     "v1-normal": normal,
     "v1-geometric": geometric,
@@ -166,6 +191,8 @@ STORED = {
     "v8-forecaster": forecaster,
     "v8-counts": counted,
     "v9-raw-point": raw_point,
+    "v10-calibrated-forecaster": calibrated_forecaster,
+    "v11-folds": plus,
 }
 
 
