@@ -56,8 +56,7 @@ class Recentred(Target):
 
     def __init__(self, plain: Target) -> None:
         self.__dict__.update(plain.__dict__)
-        for cached in ("inputs", "loop_inputs"):
-            self.__dict__.pop(cached, None)
+        self.__dict__.pop("inputs", None)
         self._plain = plain
         self.centring = np.ones(self.dim)
         self._many = int(np.clip(_CALL_BYTES // (7 * 8 * self.dim), 1, _MANY))
@@ -80,8 +79,6 @@ class Recentred(Target):
         other = copy.copy(self)
         other.__dict__.pop("inputs", None)
         other.centring = np.where(self.movable, centring, 1.0)
-        if "loop_inputs" in self.__dict__:  # the tables in it stay
-            other.__dict__["loop_inputs"] = self.loop_inputs._replace(inputs=other.inputs)
         return other
 
     def move(self, z: np.ndarray, centring: np.ndarray, gradients: np.ndarray | None = None) -> Moved:
