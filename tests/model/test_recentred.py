@@ -168,6 +168,29 @@ def test_many_points_at_once_move_alike(monkeypatch):
         np.testing.assert_allclose(part, near, rtol=1e-12, atol=1e-12)
 
 
+def test_the_program_in_a_loop_sees_the_centring_and_the_tables():
+    """It takes inputs of its own, made once, with tables of data transposed."""
+
+    def model(X, y):
+        tau = numpyro.sample("tau", dist.HalfNormal(1))
+        slopes = numpyro.sample("slopes", dist.Normal(0, tau).expand([X.shape[1]]).to_event(1))
+        numpyro.sample("y", dist.Normal(X @ slopes, 1), obs=y)
+
+    generator = np.random.default_rng(0)
+    plain = target_of(model, {"X": generator.normal(size=(40, 3)), "y": generator.normal(size=40)})
+    z, centring = points_of(plain)
+    first = Recentred(plain)
+    assert set(first.loop_inputs.turned) == {"X"}
+    other = first.centred(centring)
+    assert other.loop_inputs.turned["X"] is first.loop_inputs.turned["X"]
+    for moved in (first, other, other.centred(np.zeros(plain.dim))):
+        with plain.precision():
+            value, slope = jax.jit(moved.value_and_grad_in_loop)(z[0], moved.loop_inputs)
+        values, slopes = density(moved, z[:1])
+        np.testing.assert_allclose(float(value), values[0], rtol=1e-12)
+        np.testing.assert_allclose(slope, slopes[0], rtol=1e-9, atol=1e-12)
+
+
 def test_which_sites_are_moved():
     def model(X, group, y):
         mu = numpyro.sample("mu", dist.Normal(0, 1))
