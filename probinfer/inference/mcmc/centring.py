@@ -71,16 +71,17 @@ def _losses(
 
 
 def _picked(loss: np.ndarray, now: np.ndarray, lead: float) -> np.ndarray:
-    """The centring of each entry (m,) for its losses (grid, m): the end that is good enough, else the best. Where both
-    ends are, that which is so much better for all entries together (`lead` of 1 over 0); where neither is, the one that
-    an entry has `now`, or 0."""
-    enough = loss <= loss.min(axis=0) + _TOLERANCE
+    """The centring of each entry (m,) for its losses (grid, m): an end that is good enough, else the best. Where one
+    end is better for all entries together (`lead` of 1 over 0) it is the first choice, and twice the loss is good
+    enough; else it is the one that an entry has `now`, or 0."""
+    told = abs(lead) > _TOLERANCE
+    wanted = np.full(len(now), float(lead > 0)) if told else np.where(now == 1.0, 1.0, 0.0)
+    excess = loss - loss.min(axis=0)
     picked = _GRID[np.argmin(loss, axis=0)]
-    wanted = np.where(now == 1.0, 1.0, 0.0) if abs(lead) <= _TOLERANCE else np.full(len(now), float(lead > 0))
     for end, k in ((1.0, -1), (0.0, 0)):
-        picked = np.where(enough[k], end, picked)
+        picked = np.where((excess[k] <= _TOLERANCE) & (wanted != end), end, picked)
     for end, k in ((1.0, -1), (0.0, 0)):
-        picked = np.where(enough[k] & (wanted == end), end, picked)
+        picked = np.where((excess[k] <= _TOLERANCE * (1 + told)) & (wanted == end), end, picked)
     return np.where(np.isfinite(loss).any(axis=0), picked, now)
 
 
