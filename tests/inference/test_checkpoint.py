@@ -143,7 +143,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
         ({"data": {**DATA, "y": 1 - DATA["y"]}}, "data_hash: "),
         ({"model": other}, "model_fingerprint: "),
         ({"method": pi.NUTS(chains=2, draws=301, warmup=100)}, "NUTS.draws: 300 there, 301 now"),
-        ({"method": pi.NUTS(chains=2, draws=300, warmup=100, target_accept=0.9)}, "NUTS.target_accept: 0.8 there"),
+        ({"method": pi.NUTS(chains=2, draws=300, warmup=100, target_accept=0.9)}, "NUTS.target_accept: nothing there"),
         ({"seed": 7}, "seed: "),
     ]:
         with pytest.raises(pi.CheckpointError, match=f"is of another run. .*{text}.*remove this one"):
@@ -195,8 +195,9 @@ def test_a_damaged_first_record_is_not_taken_for_an_empty_file(tmp_path):
 def test_numbers_of_numpy_are_the_numbers_that_they_are(tmp_path, expected):
     path = tmp_path / "run.checkpoint"
     own = pi.NUTS(chains=np.int64(2), draws=np.int32(300), warmup=np.int64(100), target_accept=np.float64(0.8))
+    plain = pi.NUTS(chains=2, draws=300, warmup=100, target_accept=0.8)
     np.testing.assert_array_equal(draws(run(path, method=own)), expected)
-    np.testing.assert_array_equal(draws(run(path)), expected)
+    np.testing.assert_array_equal(draws(run(path, method=plain)), expected)
 
 
 def test_two_processes_do_not_share_a_checkpoint(tmp_path):
