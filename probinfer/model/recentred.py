@@ -44,9 +44,9 @@ class Recentred(Target):
         x = loc + scale^(1 - c) (z - c loc)
 
     so that z has the same law but for its location c loc and its scale scale^c: c = 1 is the latent as the model has
-    it (centred), c = 0 the noise that makes it (non-centred). Noise that the model says it
-    multiplies by a scale (`UNIT_OF`) is the other way round: c = 0 is the effect. Other entries of c are 1 and stay so.
-    c is among the `inputs` of a program, which serves all of them.
+    it (centred), c = 0 the noise that makes it (non-centred). Noise that the model says it multiplies by a scale
+    (`UNIT_OF`) is the other way round: c = 0 is the effect. Other entries of c are 1 and stay so. c is among the
+    `inputs` of a program, which serves all of them.
 
     Args:
         plain: the target; its coordinates are those of c = 1. It has a gradient and `hierarchical` sites.
