@@ -111,8 +111,7 @@ class ForecastAnswers:
         """Versions that differ in nothing but numbers have the same compiled programs."""
         mine = self.forecaster
         if isinstance(older, ForecastAnswers) and fingerprint(older.forecaster.motion) == fingerprint(mine.motion):
-            motion = mine.motion.lent(older.forecaster.motion)
-            self.forecaster = Forecaster.from_standing(motion, mine.standing, mine.about, mine.calibration)
+            self.forecaster = mine.lent(older.forecaster)
 
     def question(
         self,

@@ -122,12 +122,13 @@ def score(
             before; with `resume`, what is committed is kept.
     """
     began = time.perf_counter()
-    if steps is not None or series is not None or holds_series(path):
+    forecasts = holds_series(path)
+    if forecasts or steps is not None or series is not None:
         unfit = {"keep": keep, "partition_by": partition_by, "key": key, "rejects": rejects, "resume": resume}
         given = [name for name, value in {**unfit, "executor": executor}.items() if value]
         if given:
             raise DataError(f"{given[0]} is for rows, and a forecaster predicts times; leave it out.")
-        if not holds_series(path):
+        if not forecasts:
             raise DataError(f"steps and series are for forecasters, and {path} holds none; leave them out.")
         more: dict[str, Any] = {"level": level, "quantiles": quantiles, "query": query, "table": table}
         done, place = score_series(path, input, output, steps=steps, series=series, if_exists=if_exists, **more)

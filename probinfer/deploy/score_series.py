@@ -113,11 +113,7 @@ def _loaded(path: Path, series: str | None) -> dict[str, Forecaster]:
         forecaster = load_predictor(place)
         if not isinstance(forecaster, Forecaster):
             raise ArtifactError(f"{place} holds no forecaster; a folder of series holds nothing else.")
-        motion = forecaster.motion
-        like = compiled.setdefault(fingerprint(motion), forecaster)
-        found[name] = Forecaster.from_standing(
-            motion.lent(like.motion), forecaster.standing, forecaster.about, forecaster.calibration
-        )
+        found[name] = forecaster.lent(compiled.setdefault(fingerprint(forecaster.motion), forecaster))
     return found
 
 

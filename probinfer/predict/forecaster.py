@@ -130,6 +130,10 @@ class Forecaster:
         """The same forecaster at another place in time."""
         return self.from_standing(self.motion, standing, self.about, self.calibration)
 
+    def lent(self, other: "Forecaster") -> Self:
+        """The same forecaster with what is compiled for another one of the same programs."""
+        return self.from_standing(self.motion.lent(other.motion), self.standing, self.about, self.calibration)
+
     @property
     def time(self) -> int:
         """Number of the next observation, which is how many came."""

@@ -25,20 +25,20 @@ DATA = {"sigma": np.array([0.8, 1.0, 1.5, 1.0, 0.7]), "y": np.array([3.1, -1.9, 
 GROUPS = len(DATA["y"])
 
 
-def groups(sigma, y=None):
-    mu = numpyro.sample("mu", dist.Normal(0, 5))
-    tau = numpyro.sample("tau", dist.HalfNormal(3))
-    with numpyro.plate("group", len(sigma)):
-        theta = numpyro.sample("theta", dist.Normal(mu, tau))
-        numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
+def hierarchy(spread):
+    """Groups with known errors, whose means have this law of their spread."""
+
+    def model(sigma, y=None):
+        mu = numpyro.sample("mu", dist.Normal(0, 5))
+        tau = numpyro.sample("tau", spread)
+        with numpyro.plate("group", len(sigma)):
+            theta = numpyro.sample("theta", dist.Normal(mu, tau))
+            numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
+
+    return model
 
 
-def eight_schools(sigma, y=None):
-    mu = numpyro.sample("mu", dist.Normal(0, 5))
-    tau = numpyro.sample("tau", dist.HalfCauchy(5))
-    with numpyro.plate("school", len(sigma)):
-        theta = numpyro.sample("theta", dist.Normal(mu, tau))
-        numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
+groups, eight_schools = hierarchy(dist.HalfNormal(3)), hierarchy(dist.HalfCauchy(5))
 
 
 def exact():

@@ -401,12 +401,10 @@ def test_the_format_is_the_lowest_that_says_all(line, tmp_path, calibrated):
     ids=["shorter", "unsorted", "nan"],
 )
 def test_scores_that_do_not_fit_are_refused(by_site, tmp_path, change, text):
-    from tests.predict.test_artifact import replace_file
+    from tests.predict.test_artifact import change_array
 
     by_site.save(tmp_path / "predictor")
-    file = tmp_path / "predictor" / "calibration-lower.npy"
-    np.save(tmp_path / "changed.npy", change(np.load(file)))
-    replace_file(tmp_path / "predictor", file.name, (tmp_path / "changed.npy").read_bytes())
+    change_array(tmp_path / "predictor", "calibration-lower.npy", change)
     with pytest.raises(pi.ArtifactError, match=f"calibration does not fit the predictor.*{text}"):
         pi.load_predictor(tmp_path / "predictor")
     shutil.rmtree(tmp_path / "predictor")

@@ -21,7 +21,7 @@ import probinfer as pi
 from probinfer.predict import artifact
 from probinfer.predict.series_calibration import SeriesCalibration, _at_most
 from tests.predict.fits import Fit
-from tests.predict.test_artifact import replace_file, rewrite
+from tests.predict.test_artifact import change_array, rewrite
 
 ALARM = 1e-4
 A, Q, R = 0.9, 0.5, 0.49
@@ -385,9 +385,7 @@ def test_without_a_calibration_the_format_is_as_it_was(plain, tmp_path):
 )
 def test_scores_that_do_not_fit_are_refused(calibrated, tmp_path, change, text):
     calibrated.save(tmp_path / "f")
-    file = tmp_path / "f" / "calibration-lower.npy"
-    np.save(tmp_path / "changed.npy", change(np.load(file)))
-    replace_file(tmp_path / "f", file.name, (tmp_path / "changed.npy").read_bytes())
+    change_array(tmp_path / "f", "calibration-lower.npy", change)
     with pytest.raises(pi.ArtifactError, match=f"calibration does not fit the forecaster.*{text}"):
         pi.load_predictor(tmp_path / "f")
 

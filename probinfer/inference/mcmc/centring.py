@@ -78,10 +78,8 @@ def _picked(loss: np.ndarray, now: np.ndarray, lead: float) -> np.ndarray:
     wanted = np.full(len(now), float(lead > 0)) if told else np.where(now == 1.0, 1.0, 0.0)
     excess = loss - loss.min(axis=0)
     picked = _GRID[np.argmin(loss, axis=0)]
-    for end, k in ((1.0, -1), (0.0, 0)):
-        picked = np.where((excess[k] <= _TOLERANCE) & (wanted != end), end, picked)
-    for end, k in ((1.0, -1), (0.0, 0)):
-        picked = np.where((excess[k] <= _TOLERANCE * (1 + told)) & (wanted == end), end, picked)
+    for end, enough in ((1.0 - wanted, _TOLERANCE), (wanted, _TOLERANCE * (1 + told))):
+        picked = np.where(np.where(end == 1.0, excess[-1], excess[0]) <= enough, end, picked)
     return np.where(np.isfinite(loss).any(axis=0), picked, now)
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,19 @@ _ELSEWHERE = 8
 _OWN_BYTES = 16 * 2**20  # of the metrics of all chains, beyond which those that are the same are passed once
 
 
-class Block:
+class _OfTarget:
+    """Executables that take the inputs of a target."""
+
+    _target: Target
+
+    def on(self, target: Target) -> Self:
+        """The same programs for other inputs."""
+        other = copy.copy(self)
+        other._target = target
+        return other
+
+
+class Block(_OfTarget):
     """The executable of `make_block` for this target and metrics of this rank, called with trees of NumPy's arrays."""
 
     def __init__(self, kernel: Kernel, target: Target, rank: int) -> None:
@@ -73,14 +85,8 @@ class Block:
         row = layout.row.unpack(table[:done])
         return ChainState(q, key, iteration, step, g, log_density, own), BlockResult(np.int32(done), *row)
 
-    def on(self, target: Target) -> "Block":
-        """The same program for other inputs."""
-        other = copy.copy(self)
-        other._target = target
-        return other
 
-
-class Batch:
+class Batch(_OfTarget):
     """The executables of `make_batch` for so many chains of this target, for metrics of this rank.
 
     width: chains that a call advances. max_depth: doublings that there is memory for. packing: of a row of the draws.
@@ -96,12 +102,6 @@ class Batch:
         each = target.dim * (rank + 1) * target.dtype.itemsize
         self._heavy = self.width * each > _OWN_BYTES
         self.program(alike=False)
-
-    def on(self, target: Target) -> "Batch":
-        """The same programs for other inputs."""
-        other = copy.copy(self)
-        other._target = target
-        return other
 
     def shares(self, *, alike: bool) -> bool:
         """Whether `program` wants one metric, and not one for each chain."""

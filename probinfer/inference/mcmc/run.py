@@ -58,9 +58,9 @@ def run_chains(
 ) -> Draws:
     """Warm up and draw. `method` has the settings chains, draws and target_accept, for which `accept` stands where it
     is None; `rank` is that of the metric; `init` is a method whose draws the chains begin at; `raised` and `settles` as
-    for `warm_up`; `scouted` has scouts look for modes that no
-    chain has been to; `superchains` groups of chains begin at one point each, 0 lets every chain have its own; with
-    `recentre` the latents of a hierarchy are drawn in the coordinates that the warm-up finds to be the best."""
+    for `warm_up`; `scouted` has scouts look for modes that no chain has been to, and lost chains begin again;
+    `superchains` groups of chains begin at one point each, 0 lets every chain have its own; with `recentre` the latents
+    of a hierarchy are drawn in the coordinates that the warm-up finds to be the best."""
     clock = time.perf_counter
     began = clock()
     if run.warm is not None:
@@ -91,8 +91,8 @@ def run_chains(
         block = compiling.result().on(space)
         if recentred is not None:
             moving.result()
-        aim = method.target_accept if accept is None else accept
-        aim = aim if kernel.targets is None else kernel.targets
+        own = method.target_accept if accept is None else accept
+        aim = own if kernel.targets is None else kernel.targets
         chains = kind(pool, block, space, stacked(states), aim, kernel.limit, record, run.deadline)
         compiled = clock()
         metrics, warmed, restarted = warm_up(
@@ -115,7 +115,6 @@ def run_chains(
         space, place, moved = chains.target, None, {}
         if isinstance(space, Recentred):
             place, moved = functools.partial(as_the_model_has_them, space), recentred_sites(space)
-        aimed = chains.target_accept
         drawn = Drawn(method.chains, place=place)
         looks = scouted and run.warm is None
         beside = looks and kind is Chains and not target.devices  # on a device its programs wait for one another
@@ -138,6 +137,7 @@ def run_chains(
                     done = warmed + drawn.shortest
                     elsewhere = look_elsewhere(scouts, metrics[best], positions, log_density, run.progress, done, place)
     run.progress.close()
+    aimed = {} if accept is None else {"target_accept": chains.target_accept}  # of which the warm-up may raise it
     seen = {name: getattr(rows.info, field) for name, field in kernel.stats.items()}
     nearby = {}
     if kernel.begin is None:
@@ -153,7 +153,7 @@ def run_chains(
             **seen,
         },
         method=type(method).__name__,
-        settings={**settings_of(method), "warmup": warmup, **({} if accept is None else {"target_accept": aimed})},
+        settings={**settings_of(method), "warmup": warmup, **aimed},
         facts={
             **beginning.facts,
             **nearby,
