@@ -9,7 +9,8 @@ from scipy import stats
 
 from probinfer.inference.montecarlo import particle_draws
 from probinfer.inference.montecarlo.cumulated import cumulated
-from probinfer.inference.montecarlo.particle_draws import density, draw, logarithm
+from probinfer.inference.montecarlo.particle_draws import density, draw
+from probinfer.inference.montecarlo.particle_logs import logarithm
 from probinfer.inference.montecarlo.particle_pass import weighed
 from tests.inference.statistics import assert_law
 

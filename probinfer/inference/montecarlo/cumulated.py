@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _LONG = 4096
 
@@ -24,4 +25,5 @@ def cumulated(values: jax.Array) -> jax.Array:
 def _within(table: jax.Array) -> jax.Array:
     """Cumulated sums along the short rows of a table."""
     size = table.shape[1]
-    return jnp.matmul(table, jnp.triu(jnp.ones((size, size), table.dtype)), precision="highest")
+    # NumPy's, which the program holds as a constant and does not make anew each time
+    return jnp.matmul(table, np.triu(np.ones((size, size), table.dtype)), precision="highest")
