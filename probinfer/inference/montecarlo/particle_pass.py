@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from probinfer.inference.mcmc.counter_random import threefry
+from probinfer.inference.montecarlo.cumulated import sums
 from probinfer.inference.montecarlo.particle_draws import density, draw, impossible
 from probinfer.inference.montecarlo.particle_keys import key_of, words_of
 from probinfer.inference.montecarlo.particle_logs import with_plain_logarithms
@@ -194,8 +195,13 @@ def _doubt(log_weights: jax.Array, x: jax.Array, before: jax.Array, law_of: Any)
 
 def moments(weights: Weights, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and variance (*state) of particles (n, *state)."""
-    mean = jnp.tensordot(weights.relative, x, 1) / weights.total
-    return mean, jnp.tensordot(weights.relative, (x - mean) ** 2, 1) / weights.total
+    if x.ndim > 1:
+        mean = jnp.tensordot(weights.relative, x, 1) / weights.total
+        return mean, jnp.tensordot(weights.relative, (x - mean) ** 2, 1) / weights.total
+    (first,) = sums(lambda weight, each: (weight * each,), weights.relative, x)
+    mean = first / weights.total
+    (second,) = sums(lambda weight, each: (weight * (each - mean) ** 2,), weights.relative, x)
+    return mean, second / weights.total
 
 
 def trace_back(passed: Pass, words: jax.Array) -> jax.Array:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from probinfer.inference.montecarlo.cumulated import greatest, sums
+
 
 class Weights(NamedTuple):
     """What is known of log weights (n,). One that is NaN counts as none; where none is left, the weights are even."""
@@ -25,14 +27,14 @@ class Weights(NamedTuple):
 def weighed(log_weights: jax.Array) -> Weights:
     """Weights of log weights (n,)."""
     # a greatest number is NaN where any is: to ask each of them would be a pass of its own
-    first = jnp.max(log_weights)
+    first = greatest(log_weights)
     undefined = jnp.isnan(first)
-    most = lax.cond(undefined, lambda: jnp.max(_without_nan(log_weights)), lambda: first)
+    most = lax.cond(undefined, lambda: greatest(_without_nan(log_weights)), lambda: first)
     alive = most > -jnp.inf
     relative = jnp.exp(_without_nan(log_weights) - jnp.where(alive, most, 0.0))
     relative = jnp.where(alive, relative, 1.0)
-    total = jnp.sum(relative)
-    ess = jnp.where(alive, total**2 / jnp.sum(relative**2), 0.0)
+    total, squares = sums(lambda each: (each, each**2), relative)
+    ess = jnp.where(alive, total**2 / squares, 0.0)
     return Weights(relative, total, jnp.where(alive, most + jnp.log(total), -jnp.inf), ess, undefined)
 
 
