@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from probinfer.inference.mcmc.counter_random import threefry
-from probinfer.inference.montecarlo.cumulated import cumulated, greatest_so_far, on_cpu
+from probinfer.inference.montecarlo.cumulated import cumulated, greatest_so_far, in_loops
 
 _EXACT = 2**24  # whole numbers up to it are exact in single precision
 _TAG = 0x5252  # second counter: tells these words from those of other uses of threefry
@@ -103,7 +103,7 @@ def _from_ends(ends: jax.Array, n: int) -> jax.Array:
 
 def _places(ends: jax.Array, n: int) -> jax.Array:
     """Index of place j: the number of particles whose copies end at or before it."""
-    if on_cpu():
+    if in_loops(n):
         return _clipped(greatest_so_far(_marked(ends.astype(jnp.uint32), n)), n)
     kind = jnp.float32 if n < _EXACT else jnp.float64
     counts = jnp.zeros(n + 1, kind).at[ends.astype(jnp.int32)].add(1)
