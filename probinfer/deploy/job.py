@@ -11,6 +11,7 @@ from probinfer.deploy.rejects import sift
 from probinfer.deploy.sources import Source
 from probinfer.deploy.tables import Types
 from probinfer.errors import DataError, PredictionError
+from probinfer.predict.interval import probabilities, probability
 from probinfer.predict.joint import JointPredictor, parts_of
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.program import Input
@@ -41,6 +42,8 @@ class Job:
         lenient: bool,
     ) -> "Job":
         """Raises what is wrong with the call before any row is read."""
+        level = probability("level", level)
+        quantiles = None if quantiles is None else probabilities("quantiles", quantiles)
         keep = list(dict.fromkeys(keep))
         types = _column_types(source, predictor.inputs, [*keep, *_groups_column(predictor)])
         return cls(predictor, types, level, quantiles, keep, lenient)
