@@ -19,7 +19,7 @@ import pyarrow as pa
 from probinfer.deploy.ahead import ahead
 from probinfer.deploy.chunk import Chunk, Fault, Position
 from probinfer.deploy.endpoints import check_sink, open_sink, open_source, path_text, refuse_inside, samefile
-from probinfer.deploy.job import Job
+from probinfer.deploy.job import Job, names_of_columns
 from probinfer.deploy.outputs import Output, Sink
 from probinfer.deploy.rejects import Rejects
 from probinfer.deploy.score_series import holds_series, score_series
@@ -127,7 +127,7 @@ def score(
     began = time.perf_counter()
     path_text("input", input)
     path_text("output", output)
-    keep, partition_by = _names("keep", keep), _names("partition_by", partition_by)
+    keep, partition_by = names_of_columns("keep", keep), names_of_columns("partition_by", partition_by)
     forecasts = holds_series(path)
     if forecasts or steps is not None or series is not None:
         unfit = {"keep": keep, "partition_by": partition_by, "key": key, "rejects": rejects, "resume": resume}
@@ -174,15 +174,6 @@ def score(
         stack.callback(line.close)
         start, end = _run(job, source, sink, None if rejects is None else Path(rejects), int(chunk_rows), line)
     return Score(end.written, time.perf_counter() - began, sink.label, end.rejected, start.written + start.rejected)
-
-
-def _names(what: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Names of columns; one alone may come without a list around it."""
-    names = (names,) if isinstance(names, str) else tuple(names)
-    odd = next((name for name in names if not isinstance(name, str)), None)
-    if odd is not None:
-        raise DataError(f"{what} has {odd!r}; wanted names of columns of the input.")
-    return names
 
 
 def _run(
