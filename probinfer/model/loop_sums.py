@@ -9,6 +9,7 @@ Sums of many numbers. XLA adds them one after the other, each waiting for the on
 made of vectors.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Literal
 
 from probinfer.model.loop_products import table_of, turned_product
+from probinfer.model.rewriting import evaluate
 
 _PARTS, _LANES = 4, 8  # sums side by side: of the rows by group, of all numbers
 _FEW = 8  # numbers of a row that are added one by one
@@ -39,24 +40,12 @@ def with_loop_sums(program: Any) -> Callable[..., list[jax.Array]]:
 
     def run(*arguments: Any, turned: Mapping[int, jax.Array] | None = None) -> list[jax.Array]:
         known = {id(arguments[place]): table for place, table in (turned or {}).items()}
-        return _evaluate(program.jaxpr, program.consts, arguments, known)
+        return evaluate(program.jaxpr, program.consts, arguments, functools.partial(_step, known))
 
     return run
 
 
-def _evaluate(jaxpr: Any, constants: Any, arguments: Any, turned: Mapping[int, jax.Array]) -> list[jax.Array]:
-    known: dict[Any, Any] = {}
-    known.update(zip(jaxpr.constvars, constants, strict=True))
-    known.update(zip(jaxpr.invars, arguments, strict=True))
-    for step in jaxpr.eqns:
-        inputs = [one.val if isinstance(one, Literal) else known[one] for one in step.invars]
-        with step.ctx.manager:
-            found = _step(step, inputs, turned)
-        known.update(zip(step.outvars, found, strict=True))
-    return [one.val if isinstance(one, Literal) else known[one] for one in jaxpr.outvars]
-
-
-def _step(step: Any, inputs: list, turned: Mapping[int, jax.Array]) -> list:
+def _step(turned: Mapping[int, jax.Array], step: Any, inputs: list) -> list | None:
     name = step.primitive.name
     if name == "scatter-add" and _adds_rows(step):
         return [_sum_rows(*inputs, mode=step.params["mode"])]
@@ -66,11 +55,7 @@ def _step(step: Any, inputs: list, turned: Mapping[int, jax.Array]) -> list:
         return [_sum_last(*inputs)]
     if turned and name == "dot_general" and (table := table_of(step)) is not None and id(inputs[table]) in turned:
         return [turned_product(step, inputs, table, turned[id(inputs[table])])]
-    if name in ("jit", "pjit") and "jaxpr" in step.params:
-        inner = step.params["jaxpr"]
-        return _evaluate(inner.jaxpr, inner.consts, inputs, turned)
-    found = step.primitive.bind(*inputs, **step.primitive.get_bind_params(step.params))
-    return list(found) if step.primitive.multiple_results else [found]
+    return None
 
 
 def _adds_rows(step: Any) -> bool:

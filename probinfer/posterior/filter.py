@@ -122,7 +122,8 @@ def _states(
     first, second, third = np.random.SeedSequence(words.tolist()).spawn(3)
     keep = Keep.ALL if draws is not None or method.keeps(numbers) else Keep.LAST
     passed = passes(model, method, series, sets, first.generate_state(2), keep=keep)
-    common["undefined"] = undefined_laws(model, method, series, sets, third.generate_state(2))
+    if passed.undefined.any():
+        common["undefined"] = undefined_laws(model, method, series, sets, third.generate_state(2))
     weights = np.exp(passed.log_weights)
     cloud = cloud_of(passed.mean, passed.variance, passed.particles, weights)
     last = cloud._replace(particles=passed.particles[:, -1:], weights=weights[:, -1:])

@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 
 from probinfer.inference.montecarlo import particle_draws
-from probinfer.inference.montecarlo.cumulated import cumulated
-from probinfer.inference.montecarlo.particle_draws import density, draw, logarithm
+from probinfer.inference.montecarlo.cumulated import cumulated, greatest, greatest_so_far, sums
+from probinfer.inference.montecarlo.particle_draws import density, draw
+from probinfer.inference.montecarlo.particle_logs import logarithm, with_plain_logarithms
 from probinfer.inference.montecarlo.particle_pass import weighed
 from tests.inference.statistics import assert_law
 
@@ -89,10 +90,53 @@ def test_densities_are_those_of_numpyro(law):
         assert density(dist.Normal(0.0, 2.0), jnp.float32(1.0)).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("size", [1, 5, 32, 33, 1000, 4097, 70_000])
-def test_cumulated_sums(size):
+def test_logarithms_of_a_program_are_plain():
+    def log_density(x, y):
+        return jax.jit(density)(dist.Normal(0.0, jnp.exp(0.5 * x)), y), jnp.log(y), jnp.log(jnp.float32(3.0))
+
+    x, y = jnp.linspace(-3.0, 3.0, 7), jnp.linspace(0.1, 5.0, 7)
+    plain = with_plain_logarithms(log_density)
+    for found, exact in zip(jax.vmap(plain)(x, y), jax.vmap(log_density)(x, y), strict=True):
+        np.testing.assert_allclose(found, exact, rtol=1e-13)
+        assert found.dtype == exact.dtype
+    names = {step.primitive.name for step in jax.make_jaxpr(plain)(1.0, jnp.float32(2.0)).eqns}
+    assert "exp" in names
+    assert "custom_jvp_call" not in names  # the one logarithm of double precision was of it
+    assert float(plain(800.0, 1e170)[0]) == -400 - 0.5 * np.log(2 * np.pi) - 0.5 * (1e170 / np.exp(400.0)) ** 2
+    np.testing.assert_allclose(jax.grad(lambda y: plain(1.0, y)[1])(2.0), 0.5)
+
+
+SIZES = [1, 5, 32, 33, 127, 128, 1000, 4097, 70_000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])  # what is compiled for each; both run here
+def test_sums_and_greatest_numbers(size, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     values = np.random.default_rng(size).exponential(size=size)
     np.testing.assert_allclose(jax.jit(cumulated)(values), np.cumsum(values), rtol=1e-13)
+    first, second = jax.jit(lambda x: sums(lambda x, y: (x, x * y), x, -x))(values)
+    np.testing.assert_allclose([first, second], [values.sum(), -(values**2).sum()], rtol=1e-13)
+    assert jax.jit(greatest)(values) == values.max()
+    whole = jnp.asarray(1000 * values, jnp.int32)
+    np.testing.assert_array_equal(jax.jit(greatest_so_far)(whole), np.maximum.accumulate(whole))
+    for place in {0, size // 2, size - 1}:
+        spoiled = values.copy()
+        spoiled[place] = np.nan
+        assert np.isnan(jax.jit(greatest)(spoiled))
+
+
+def test_a_weight_that_is_no_number_counts_as_none():
+    log_weights = np.random.default_rng(0).normal(size=300)
+    clean, spoiled = log_weights.copy(), log_weights.copy()
+    clean[[3, 299]], spoiled[[3, 299]] = -np.inf, np.nan
+    expected, found = (jax.jit(weighed)(jnp.asarray(each)) for each in (clean, spoiled))
+    assert (bool(expected.undefined), bool(found.undefined)) == (False, True)
+    for name in ("relative", "total", "log_total", "ess"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_array_equal(found.normal(jnp.asarray(spoiled)), expected.normal(jnp.asarray(clean)))
+    none = weighed(jnp.full(4, jnp.nan))
+    assert (none.log_total, none.ess) == (-np.inf, 0.0)
 
 
 def test_weights():

@@ -1,8 +1,7 @@
 """Draws and densities of many particles' laws: the normal law's made where they are used, all others by NumPyro.
 
 `jax.random.normal` with a key for each of 100,000 particles measured 80 ns a number on one core, most of it in a rolled
-loop of the generator and in the inverse error function in double precision; this takes 6 ns. XLA's logarithm in
-double precision calls a function for each number on a CPU; this one runs in vector registers. Imports jax, numpyro.
+loop of the generator and in the inverse error function in double precision; this takes 6 ns. Imports jax, numpyro.
 """
 
 from typing import Any
@@ -18,11 +17,6 @@ from probinfer.inference.montecarlo.particle_keys import key_of
 
 _SIGNED = (dist.constraints.positive, dist.constraints.nonnegative, dist.constraints.softplus_positive)
 _TAG = 0x5151  # second counter: tells these words from those of other uses of threefry
-
-_LEAST = 2.0**-1022  # the least number with all its digits
-_ROOT_HALF = np.float64(0.5**0.5).view(np.uint64)
-_MANTISSA = np.uint64(2**52 - 1)
-_LOG2 = (6.93147180369123816490e-01, 1.90821492927058770002e-10)  # products of the first with exponents are exact
 
 # The inverse error function over its argument, in single precision. In w - 2.5 for w < 5: Giles (2012), "Approximating
 # the erfinv function". In sqrt(w) - 3 beyond: fitted for the relative error, out to w = 22.2.
@@ -51,11 +45,11 @@ def draw(law: Any, words: jax.Array) -> jax.Array:
 
 
 def density(law: Any, value: Any) -> jax.Array:
-    """Log density of a NumPyro distribution, as its `log_prob` has it."""
+    """Log density of a NumPyro distribution, as its `log_prob` has it; a normal one's with the logarithm of the scale
+    alone, for `with_plain_logarithms`."""
     if type(law) is dist.Normal:
         scale = jnp.asarray(law.scale, float)
-        log_scale = logarithm(scale) if scale.dtype == jnp.float64 else jnp.log(scale)
-        return -0.5 * ((value - law.loc) / scale) ** 2 - (log_scale + 0.5 * np.log(2 * np.pi))
+        return -0.5 * ((value - law.loc) / scale) ** 2 - (jnp.log(scale) + 0.5 * np.log(2 * np.pi))
     if type(law) is dist.Independent and type(law.base_dist) is dist.Normal:
         each = density(law.base_dist, value)
         return jnp.sum(each, axis=tuple(range(-law.reinterpreted_batch_ndims, 0)))
@@ -83,30 +77,6 @@ def impossible(law: Any) -> jax.Array:
             found = found | jnp.any(jnp.isnan(value))
         law = given.get("base_dist")
     return found
-
-
-@jax.custom_jvp
-def logarithm(x: jax.Array) -> jax.Array:
-    """Natural logarithm in double precision, two units in the last place off at most; -inf below 2^-1022.
-
-    log x = e log 2 + 2 artanh((m - 1) / (m + 1)),   x = 2^e m,   1/√2 <= m < √2
-    """
-    bits = lax.bitcast_convert_type(x, jnp.uint64)
-    above = bits - (_ROOT_HALF & _MANTISSA)  # borrows from the exponent where the mantissa is below that of 1/√2
-    exponent = (above >> np.uint64(52)).astype(jnp.int32).astype(x.dtype) - 1022.0
-    m = lax.bitcast_convert_type((above & _MANTISSA) + _ROOT_HALF, jnp.float64)
-    s = (m - 1) / (m + 1)
-    series = jnp.full_like(s, 1 / 21)
-    for odd in range(19, 1, -2):
-        series = series * s**2 + 1 / odd
-    value = exponent * _LOG2[0] + (2 * s + (2 * s**3 * series + exponent * _LOG2[1]))
-    value = jnp.where(x >= _LEAST, value, jnp.where(x >= 0, -jnp.inf, jnp.nan))
-    return jnp.where(x == jnp.inf, jnp.inf, value)
-
-
-@logarithm.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple:
-    return logarithm(primals[0]), tangents[0] / primals[0]
 
 
 def normal(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:

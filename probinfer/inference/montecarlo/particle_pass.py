@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from probinfer.inference.mcmc.counter_random import threefry
+from probinfer.inference.montecarlo.cumulated import sums
 from probinfer.inference.montecarlo.particle_draws import density, draw, impossible
 from probinfer.inference.montecarlo.particle_keys import key_of, words_of
+from probinfer.inference.montecarlo.particle_logs import with_plain_logarithms
 from probinfer.inference.montecarlo.particle_weights import Weights, weighed
 from probinfer.model.linear_gaussian import Parameters
 from probinfer.model.statespace import Series, StateSpace
@@ -49,6 +51,7 @@ class Pass(NamedTuple):
     particles: Any = ()  # (T, N, *state), or (1, N, *state): the last
     log_weights: Any = ()  # (T, N) or (1, N), normalised
     ancestors: Any = ()  # (T - 1, N): which particle of the time before each comes from
+    undefined: Any = ()  # (T,) whether the weight of some particle is no number
     doubt: Any = ()  # Doubt, each part with a first axis (T,)
 
 
@@ -56,7 +59,7 @@ class _Cloud(NamedTuple):
     """Particles between two times."""
 
     x: Any
-    log_weights: Any  # not normalised
+    log_weights: Any  # not normalised; NaN where a weight is no number, which counts as none
     weights: Weights
 
 
@@ -86,16 +89,16 @@ def one_pass(
         weight = model.log_observation(x, t, params, y, seen, density)
         if used is not None:
             weight = weight + log_density(law, x) - jnp.sum(used.log_prob(x))
-        if keep is Keep.DOUBT:  # no others: to carry flags along halves the speed of the loop
-            return jnp.where(_no_state(law, x), jnp.nan, weight)
-        return jnp.where(jnp.isnan(weight), -jnp.inf, weight)
+        return weight if keep is Keep.LIKELIHOOD else jnp.where(_no_state(law, x), jnp.nan, weight)
 
+    @with_plain_logarithms
     def begin(words: jax.Array, y: Any, seen: Any) -> tuple:
         law = model.initial(params)
         used = None if method.initial_proposal is None else method.initial_proposal(params, y)
         x = draw(law if used is None else used, words)
         return x, weigh(x, 0, y, seen, law, used)
 
+    @with_plain_logarithms
     def move(words: jax.Array, before: Any, t: Any, y: Any, seen: Any) -> tuple:
         law = model.transition(before, t, params)
         used = None if method.proposal is None else method.proposal(before, t, params, y)
@@ -115,22 +118,20 @@ def one_pass(
         """Weigh the particles, and note what is to be known. law_of: a state before -> the law that x is from."""
         if keep is Keep.DOUBT:
             doubt = _doubt(log_weights, x, before, law_of)
-            log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
-            weights = weighed(log_weights)
-            return _Cloud(x, log_weights, weights), Pass(weights.log_total, doubt=doubt)
         weights = weighed(log_weights)
         cloud = _Cloud(x, log_weights, weights)
+        if keep is Keep.DOUBT:
+            return cloud, Pass(weights.log_total, doubt=doubt)
         if keep is Keep.LIKELIHOOD:
             return cloud, Pass(weights.log_total)
         mean, variance = moments(weights, x)
-        found = Pass(weights.log_total, weights.ess, mean, variance)
+        found = Pass(weights.log_total, weights.ess, mean, variance, undefined=weights.undefined)
         if keep is Keep.ALL:
             found = found._replace(particles=x, log_weights=weights.normal(log_weights), ancestors=ancestors)
         return cloud, found
 
     def advance(cloud: _Cloud, at: tuple) -> tuple[_Cloud, Pass]:
-        t, y, seen, word = at
-        choosing, moving = (threefry((word[0], word[1]), t.astype(jnp.uint32), jnp.uint32(tag)) for tag in _TAGS)
+        t, y, seen, choosing, moving = at
         ahead, weights = jnp.zeros(()), cloud.weights
         if method.auxiliary:
             ahead = jax.vmap(look, in_axes=(0, None, None, None))(cloud.x, t, y, seen)
@@ -163,10 +164,14 @@ def one_pass(
         return settle(moved, log_weights + gained, ancestors, x, lambda before: model.transition(before, t, params))
 
     y, seen = series.values, series.observed
-    start = threefry((words[0, 0], words[0, 1]), jnp.uint32(0), jnp.uint32(_TAGS[1]))
+    # the words of all times at once: in the loop each would be a kernel of its own
+    counter = jnp.arange(times, dtype=jnp.uint32)
+    choosing, moving = (threefry((words[:, 0], words[:, 1]), counter, jnp.full_like(counter, tag)) for tag in _TAGS)
+    start = (moving[0][0], moving[1][0])
     x, gained = jax.vmap(begin, in_axes=(1, None, None))(words_of(start, n), y[0], seen[0])
     cloud, first = settle(x, even + gained, (), x, lambda _: model.initial(params))
-    cloud, rest = lax.scan(advance, cloud, (jnp.arange(1, times), y[1:], seen[1:], words[1:]))
+    later = jax.tree.map(lambda part: part[1:], (jnp.arange(times), y, seen, choosing, moving))
+    cloud, rest = lax.scan(advance, cloud, later)
     ancestors, rest = rest.ancestors, rest._replace(ancestors=())
     every = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
     if keep is Keep.LAST:
@@ -190,8 +195,13 @@ def _doubt(log_weights: jax.Array, x: jax.Array, before: jax.Array, law_of: Any)
 
 def moments(weights: Weights, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and variance (*state) of particles (n, *state)."""
-    mean = jnp.tensordot(weights.relative, x, 1) / weights.total
-    return mean, jnp.tensordot(weights.relative, (x - mean) ** 2, 1) / weights.total
+    if x.ndim > 1:
+        mean = jnp.tensordot(weights.relative, x, 1) / weights.total
+        return mean, jnp.tensordot(weights.relative, (x - mean) ** 2, 1) / weights.total
+    (first,) = sums(lambda weight, each: (weight * each,), weights.relative, x)
+    mean = first / weights.total
+    (second,) = sums(lambda weight, each: (weight * (each - mean) ** 2,), weights.relative, x)
+    return mean, second / weights.total
 
 
 def trace_back(passed: Pass, words: jax.Array) -> jax.Array:

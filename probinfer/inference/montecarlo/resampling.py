@@ -12,9 +12,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from probinfer.inference.mcmc.counter_random import threefry
-from probinfer.inference.montecarlo.cumulated import cumulated
+from probinfer.inference.montecarlo.cumulated import cumulated, greatest_so_far, on_cpu
 
 _EXACT = 2**24  # whole numbers up to it are exact in single precision
 _TAG = 0x5252  # second counter: tells these words from those of other uses of threefry
@@ -102,9 +103,22 @@ def _from_ends(ends: jax.Array, n: int) -> jax.Array:
 
 def _places(ends: jax.Array, n: int) -> jax.Array:
     """Index of place j: the number of particles whose copies end at or before it."""
+    if on_cpu():
+        return _clipped(greatest_so_far(_marked(ends.astype(jnp.uint32), n)), n)
     kind = jnp.float32 if n < _EXACT else jnp.float64
     counts = jnp.zeros(n + 1, kind).at[ends.astype(jnp.int32)].add(1)
     return _clipped(cumulated(counts)[:n], n)
+
+
+def _marked(ends: jax.Array, n: int) -> jax.Array:
+    """At the place where the copies of a particle begin, its index; 0 elsewhere. The last to be written there is the
+    one that has copies."""
+
+    def mark(i: jax.Array, marks: jax.Array) -> jax.Array:
+        begin = lax.dynamic_slice(ends, (i - np.uint32(1),), (1,))[0]
+        return lax.dynamic_update_slice(marks, i.astype(jnp.int32)[None], (begin,))
+
+    return lax.fori_loop(np.uint32(1), np.uint32(n), mark, jnp.zeros(n + 1, jnp.int32))[:n]
 
 
 def _clipped(indices: jax.Array, n: int) -> jax.Array:
