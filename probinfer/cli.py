@@ -1,13 +1,14 @@
 """The commands `probinfer demo | inspect | score | serve | export`: arguments in, exit status out. Imports as it needs.
 
 Exit status: 0 done; 1 the operating system refused (a file that cannot be read or written); 2 a wrong call or one of
-probinfer's own errors, said in one line; 3 scored, but some rows were rejected; 130 interrupted.
+probinfer's own errors, said in one line; 3 scored, but some rows were rejected; 130 interrupted; 143 ended by SIGTERM.
 """
 
 import argparse
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from probinfer.errors import ProbinferError
 
-DONE, REFUSED, WRONG, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, REFUSED, WRONG, REJECTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 _ROWS = 20  # parameters that `inspect` shows of a posterior
 
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except ProbinferError as error:
         return _fail(str(error), WRONG)
+    except _Terminated:
+        return _fail("terminated", TERMINATED)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output closed it, as `| head` does: nobody is left to tell
@@ -289,6 +292,7 @@ def _score(options: argparse.Namespace) -> int:
     if options.if_exists is not None:
         given["if_exists"] = IfExists(options.if_exists)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_ending_in_order())
         if options.scheduler is not None:
             given["executor"] = stack.enter_context(_workers(options.scheduler))
         done = score(options.path, options.input, options.output, **given)
@@ -298,6 +302,29 @@ def _score(options: argparse.Namespace) -> int:
     if done.rejected:
         print(f"probinfer: {done.rejected} rows were rejected: {options.rejects}", file=sys.stderr)
     return REJECTED if done.rejected else DONE
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Generator[None]:
+    """SIGTERM as Ctrl-C: what is half written is removed, and what is to last is kept. Without a handler the first
+    process of a container would not even be ended by it."""
+    import signal
+
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
 
 
 @contextlib.contextmanager

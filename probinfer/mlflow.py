@@ -6,6 +6,7 @@ where used.
 """
 
 import os
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.deploy.fields import Field, fields_of, group_name
-from probinfer.errors import ArtifactError, MissingExtra, PredictionError
+from probinfer.errors import ArtifactError, MissingExtra, ModelError, PredictionError
 from probinfer.predict.forecaster import Forecaster
-from probinfer.predict.interval import probability
+from probinfer.predict.interval import probabilities, probability
 from probinfer.predict.joint import JointPredictor, parts_of
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor
@@ -68,13 +69,21 @@ def save_model(
             "An MLflow model answers rows, and a Forecaster predicts times: keep the folder that forecaster.save(path) "
             "makes, as an artifact of the run."
         )
+    if not isinstance(predictor, Predictor | JointPredictor | PointPredictor):
+        raise PredictionError(
+            f"{type(predictor).__name__} came, which answers no rows; wanted a predictor: pi.Predictor(posterior)."
+        )
     flow = _mlflow()
-    level, wanted = probability("level", level), [probability("quantiles", q) for q in quantiles]
+    level, wanted = probability("level", level), list(probabilities("quantiles", quantiles))
     folder = Path(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"{folder} is there already; remove it, or save to another folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    predictor.save(folder / _DATA)
+    try:
+        predictor.save(folder / _DATA)
+    except ModelError:  # of what cannot be stored; else the next try would find the folder there
+        shutil.rmtree(folder)
+        raise
     model = mlflow_model if mlflow_model is not None else flow.models.Model()
     model.signature = signature(predictor, level=level, quantiles=wanted)
     model.add_flavor(FLAVOR, data=_DATA, probinfer_version=version("probinfer"))

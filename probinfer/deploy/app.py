@@ -394,6 +394,8 @@ class Service:
     async def _not_found(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         text = f"{request.method} {request.url.path[:200]} is nothing that this server does; see /openapi.json."
+        if error.status_code == 405:
+            text += f" It takes {(error.headers or {}).get('Allow', 'another method')}."
         return _json({"error": text}, error.status_code, dict(error.headers or {}))
 
     async def _refused(self, request: Request, error: Exception) -> Response:

@@ -12,6 +12,8 @@ from probinfer.errors import PredictionError
 from probinfer.predict.program import Input
 from probinfer.predict.rows import column_names
 
+_DIGITS = 15  # that floating point keeps
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -94,27 +96,59 @@ def plain_columns(
 
 def _bare(name: str, column: pa.Array, wanted: pa.DataType | None, text: bool, first: int) -> pa.Array:
     kind = column.type
+    if isinstance(kind, pa.UuidType):
+        return uuid_text(column) if wanted == pa.string() else column
     if isinstance(kind, pa.BaseExtensionType):
         numeric = getattr(kind, "type_name", "") == "numeric"  # PostgreSQL's decimals come as text
         column = column.storage
+        if numeric and wanted is None:
+            _check_digits(name, column, first)
         return _number(name, column, pa.float64(), first) if numeric else column
     if pa.types.is_dictionary(kind):
         return column.dictionary_decode()
     if pa.types.is_decimal(kind):
+        if wanted is None and kind.scale == 0 and kind.precision > _DIGITS:  # an id, that floating point would round
+            return column.cast(pa.string())
         return column.cast(pa.float64())
     if text and wanted not in (None, pa.string()) and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return _number(name, column, wanted, first)
     return column
 
 
+def uuid_text(column: pa.Array) -> pa.Array:
+    """UUIDs as text, as everybody writes them."""
+    return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+
+
+def uuids_as_text(table: pa.Table) -> pa.Table:
+    """The table for where there is no type for UUIDs."""
+    for place, column in enumerate(table.columns):
+        if isinstance(column.type, pa.UuidType):
+            text = pa.chunked_array([uuid_text(piece) for piece in column.chunks], pa.string())
+            table = table.set_column(place, table.schema.names[place], text)
+    return table
+
+
+def _check_digits(name: str, column: pa.Array, first: int) -> None:
+    """Raises PredictionError for a whole number to be copied that floating point would round."""
+    pattern = pc.MatchSubstringOptions(rf"^-?\d{{{_DIGITS + 1},}}$")
+    long = pc.call_function("match_substring_regex", [column], pattern)
+    place = long.index(True).as_py()
+    if place >= 0:
+        raise PredictionError(
+            f"{name} is {column[place].as_py()} in row {first + place} (the first row is row 0), of the type numeric, "
+            f"which is read as floating point, and has more digits than that keeps. Cast it in the query: {name}::text."
+        )
+
+
 def _number(name: str, column: pa.Array, wanted: pa.DataType, first: int) -> pa.Array:
     column = pc.call_function("utf8_trim_whitespace", [column])
     try:
-        return column.cast(wanted)
+        return _cast(column, wanted)
     except pa.ArrowInvalid:
         for place in range(len(column)):
             try:
-                column.slice(place, 1).cast(wanted)
+                _cast(column.slice(place, 1), wanted)
             except pa.ArrowInvalid:
                 kinds = {"double": "a number", "int64": "a whole number", "bool": "True or False"}
                 raise PredictionError(
@@ -122,6 +156,16 @@ def _number(name: str, column: pa.Array, wanted: pa.DataType, first: int) -> pa.
                     f"{kinds[str(wanted)]}."
                 ) from None
         raise
+
+
+def _cast(cells: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Text as numbers. 2.0 is a whole number too: pandas writes those of a column with missing values so."""
+    try:
+        return cells.cast(wanted)
+    except pa.ArrowInvalid:
+        if wanted != pa.int64():
+            raise
+        return cells.cast(pa.float64()).cast(wanted)
 
 
 def _spread(name: str, column: pa.Array, shape: tuple[int, ...], first: int) -> list[pa.Array]:

@@ -13,10 +13,15 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import pyarrow as pa
 
+from probinfer.deploy.chunk import uuids_as_text
 from probinfer.errors import DataError, MissingExtra
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+]*)://")
 _BATCH_BYTES = 4 * 2**20  # that PostgreSQL's driver gathers before it hands them over
+# what a driver says without a code of what is the query's or table's fault, and of what may go well at another time
+_OF_QUERY = re.compile(r"Type mismatch|not implemented|PGRES_FATAL_ERROR\]?:? ERROR:")
+_AGAIN = re.compile(r"FATAL:|No space left|could not extend|out of memory|too many connections|canceling|deadlock")
+_QUERY_STATES = ("0A", "22", "23", "2B", "42", "44")  # classes of SQLSTATE
 _BUSY_MS = 30_000  # for which SQLite waits for another process to let go of the file
 
 
@@ -163,14 +168,17 @@ class _Adbc:
 
     @contextlib.contextmanager
     def _said(self) -> Generator[None]:
-        """The driver's errors as ours: a wrong query is DataError, a server that is gone ConnectionError."""
+        """The driver's errors as ours: what the server says of a query is DataError, a server that is gone, or that has
+        no more room, ConnectionError."""
         manager = self._errors
         try:
             yield
         except (manager.OperationalError, manager.InternalError, OSError) as error:
-            if isinstance(error, OSError) and "Type mismatch" in str(error):
-                raise DataError(f"{self.address.shown}: {_first(error)}.") from None
-            raise ConnectionError(f"{self.address.shown}: {self.address.hide(_first(error))}") from None
+            text, state = f"{self.address.shown}: {self.address.hide(_first(error))}", getattr(error, "sqlstate", None)
+            of_query = _OF_QUERY.search(text) is not None and _AGAIN.search(text) is None
+            if of_query or (state is not None and state[:2] in _QUERY_STATES):
+                raise DataError(text) from None
+            raise ConnectionError(text) from None
         except manager.Error as error:
             raise DataError(f"{self.address.shown}: {self.address.hide(_first(error))}") from None
 
@@ -213,8 +221,14 @@ class _Adbc:
     def append(self, name: str, rows: pa.Table, create: bool) -> None:
         schema, _, table = name.rpartition(".")
         options = {"db_schema_name": schema} if schema else {}
-        with self._said(), self._connection.cursor() as cursor:
-            cursor.adbc_ingest(table, rows, mode="create" if create else "append", **options)
+        rows = uuids_as_text(rows) if self._sqlite else rows
+        try:
+            with self._said(), self._connection.cursor() as cursor:
+                cursor.adbc_ingest(table, rows, mode="create" if create else "append", **options)
+        except DataError as error:
+            if create:
+                raise
+            raise DataError(f"{error} {_wanted(name, rows.schema)}") from None
 
     def commit(self) -> None:
         with self._said():
@@ -305,6 +319,11 @@ class _Duck:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def _wanted(name: str, schema: pa.Schema) -> str:
+    listed = ", ".join(f"{field.name} {str(field.type).removeprefix('extension<arrow.')}" for field in schema)
+    return f"To add to the table {name} it has to have the columns {listed.replace('>', '')}, of these types."
 
 
 def _first(error: BaseException) -> str:

@@ -21,7 +21,7 @@ type Place = str | os.PathLike[str]
 
 def open_source(given: Place, output: Place, query: str | None, key: str | None) -> Source:
     """The source that `given` names. Raises DataError for a name that is none, and for a query too few or too many."""
-    text = os.fspath(given)
+    text = path_text("input", given)
     if scheme_of(text) is not None:
         address = Address(text)
         if query is None:
@@ -32,6 +32,7 @@ def open_source(given: Place, output: Place, query: str | None, key: str | None)
         return Spooled(source) if address.scheme == "sqlite" and _same_database(address, output) else source
     if text != "-" and samefile(text, output):
         raise DataError(f"{output} is both input and output; write the predictions to another file.")
+    refuse_inside(text, output)
     if query is not None and text != "-":
         return Query(Address("duckdb://"), query, key, Path(text))
     if query is not None or key is not None:
@@ -46,7 +47,7 @@ def open_source(given: Place, output: Place, query: str | None, key: str | None)
 
 def check_sink(given: Place, table: str | None, by: Sequence[str] = (), if_exists: IfExists = IfExists.FAIL) -> None:
     """Raises DataError for an output that cannot be written here, before anything is opened."""
-    text = os.fspath(given)
+    text = path_text("output", given)
     if if_exists is not IfExists.FAIL and scheme_of(text) is None:
         raise DataError(
             f"What to do if a table exists ({if_exists.value}) is a question of databases, and {text} is none: a file "
@@ -56,7 +57,7 @@ def check_sink(given: Place, table: str | None, by: Sequence[str] = (), if_exist
         raise DataError(f"Only a folder has partitions, and {text} is none; name one, with a slash at the end.")
     if scheme_of(text) is not None:
         address = Address(text)
-        if table is None:
+        if not table:
             raise DataError(f"{address.shown} is a database; say which table to write: --table predictions.")
         if address.scheme == "duckdb" and address.file is None:
             raise DataError("duckdb:// is in memory, where predictions would be lost; wanted duckdb:///FILE.")
@@ -94,6 +95,31 @@ def open_sink(
     if folder or lasting:
         return Parts(Path(text), folder=folder, asked=asked, lasting=lasting, metadata=metadata, by=by)
     return Output(Path(text), metadata)
+
+
+def path_text(name: str, given: Any) -> str:
+    """A path or URL as text. Raises DataError for something else, such as a table in memory."""
+    if not isinstance(given, str | os.PathLike):
+        raise DataError(
+            f"{name} is {type(given).__name__}; wanted the path of a file or folder, or a URL. A table in memory is "
+            "answered by load_predictor(path).predict(table)."
+        )
+    text = os.fspath(given)
+    if not text:
+        raise DataError(f"{name} is an empty text; wanted the path of a file or folder, or a URL.")
+    return text
+
+
+def refuse_inside(given: Place, output: Place) -> None:
+    """Raises DataError for an output in the folder that is the input."""
+    folder, text = Path(given), os.fspath(output)
+    if scheme_of(text) is not None or text == "-" or not folder.is_dir():
+        return
+    if Path(text).resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"{text} lies in {folder}, whose files are the input: the next run, or one that goes on, would read the "
+            "predictions too. Write them elsewhere."
+        )
 
 
 def samefile(one: Place, other: Place) -> bool:

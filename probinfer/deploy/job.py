@@ -11,6 +11,7 @@ from probinfer.deploy.rejects import sift
 from probinfer.deploy.sources import Source
 from probinfer.deploy.tables import Types
 from probinfer.errors import DataError, PredictionError
+from probinfer.predict.interval import probabilities, probability
 from probinfer.predict.joint import JointPredictor, parts_of
 from probinfer.predict.predictor import Predictor
 from probinfer.predict.program import Input
@@ -41,7 +42,9 @@ class Job:
         lenient: bool,
     ) -> "Job":
         """Raises what is wrong with the call before any row is read."""
-        keep = list(dict.fromkeys(keep))
+        level = probability("level", level)
+        quantiles = None if quantiles is None else probabilities("quantiles", quantiles)
+        keep = list(dict.fromkeys(names_of_columns("keep", keep)))
         types = _column_types(source, predictor.inputs, [*keep, *_groups_column(predictor)])
         return cls(predictor, types, level, quantiles, keep, lenient)
 
@@ -93,6 +96,15 @@ class Job:
                 "Rename it in the input, or leave it out."
             )
         return pa.table({**kept, **{name: pa.array(values) for name, values in made.items()}})
+
+
+def names_of_columns(what: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns; one alone may come without a list around it. Raises DataError for what is none."""
+    names = (names,) if isinstance(names, str) else tuple(names)
+    odd = next((name for name in names if not isinstance(name, str)), None)
+    if odd is not None:
+        raise DataError(f"{what} has {odd!r}; wanted names of columns of the input.")
+    return names
 
 
 def _groups_column(predictor: Predictor | JointPredictor) -> list[str]:

@@ -70,8 +70,8 @@ def _unfit(record: Mapping[str, Any], types: Types) -> str | None:
                 return f"{name} is {_brief(value)}; wanted a list of numbers"
         elif not isinstance(value, int | float):
             return f"{name} is {_brief(value)}; wanted a number"
-        elif isinstance(value, int) and abs(value) >= 2**63:
-            return f"{name} is {_brief(value)}, which is beyond 64 bits"
+        elif isinstance(value, int) and abs(value) >= (2**1023 if kind == pa.float64() else 2**63):
+            return f"{name} is {_brief(value)}, which is more than a computer's number can hold"
     return None
 
 
@@ -124,4 +124,13 @@ def finite(value: Any) -> Any:
 
 
 def _strict(values: list[Any]) -> list[Any]:
-    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
+    return [_null(value) if isinstance(value, float | list | dict) else value for value in values]
+
+
+def _null(value: Any) -> Any:
+    """A value with null for numbers that are not finite, however deep they lie."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _null(each) for name, each in value.items()}
+    return [_null(each) for each in value] if isinstance(value, list) else value

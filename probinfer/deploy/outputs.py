@@ -11,9 +11,10 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
-from probinfer.deploy.chunk import Position
+from probinfer.deploy.chunk import Position, uuids_as_text
 from probinfer.deploy.jsonlines import to_lines
 from probinfer.deploy.tables import table_format
+from probinfer.errors import DataError
 from probinfer.files import sync_folder
 
 _GROUP_ROWS = 2**17  # rows of a Parquet row group, if pieces are smaller
@@ -31,6 +32,11 @@ class Sink(Protocol):
     @property
     def lasting(self) -> bool:
         """Whether what is committed survives a run that dies."""
+        ...
+
+    @property
+    def typed(self) -> bool:
+        """Whether a column has one type from the first row to the last."""
         ...
 
     @property
@@ -63,6 +69,7 @@ class Writer:
     """A table written piece by piece to an open file; the first piece decides the columns."""
 
     def __init__(self, file: Any, suffix: str, metadata: Mapping[str, str]) -> None:
+        self._suffix = suffix
         self._open: Callable[[pa.Schema], Any] = {
             ".csv": lambda schema: pyarrow.csv.CSVWriter(file, schema),
             ".parquet": lambda schema: _Groups(file, schema.with_metadata(dict(metadata))),
@@ -72,8 +79,11 @@ class Writer:
         self._writer: Any = None
 
     def write(self, table: pa.Table) -> None:
-        """Append rows."""
+        """Append rows. Raises DataError for columns that the format does not have."""
+        if self._suffix == ".csv":
+            table = uuids_as_text(table)
         if self._writer is None:
+            check_format(table.schema, self._suffix)
             self._writer = self._open(table.schema)
         self._writer.write_table(table)
 
@@ -81,6 +91,28 @@ class Writer:
         """Write what belongs at the end of the file, which stays open."""
         if self._writer is not None:
             self._writer.close()
+
+
+def check_format(schema: pa.Schema, suffix: str) -> None:
+    """Raises DataError for a column that a file of this format cannot hold."""
+    for field in schema:
+        if suffix == ".csv":
+            unfit = pa.types.is_nested(field.type) or _is_bytes(field.type) or pa.types.is_interval(field.type)
+        elif suffix == ".jsonl":
+            unfit = _is_bytes(field.type)
+        else:
+            unfit = suffix == ".parquet" and pa.types.is_interval(field.type)
+        if unfit:
+            others = "" if pa.types.is_interval(field.type) else ", write .parquet or .arrow"
+            raise DataError(
+                f"The column {field.name} to keep holds {field.type}, which a {suffix} file cannot hold. Have it as "
+                f"text or a number in the input{others}, or leave it out."
+            )
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    large = pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return large or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
 class _Groups:
@@ -141,6 +173,7 @@ class Output:
         self.path = self.label = path
         self.partial = path.with_name(path.name + ".partial")
         self._format = table_format(path)
+        self.typed = self._format != ".jsonl"
         self._metadata = dict(metadata)
 
     def open(self) -> Position:
@@ -179,7 +212,7 @@ class StandardOutput:
     """
 
     label = "-"
-    lasting = False
+    lasting = typed = False
     schema = None
 
     def __init__(self, file: Any) -> None:
@@ -191,6 +224,7 @@ class StandardOutput:
 
     def write(self, table: pa.Table) -> None:
         """Write and flush."""
+        check_format(table.schema, ".jsonl")
         self._file.write(to_lines(table))
         self._file.flush()
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from probinfer.deploy.chunk import Position
-from probinfer.deploy.outputs import write_table
+from probinfer.deploy.outputs import check_format, write_table
 from probinfer.deploy.part_file import PartFile
 from probinfer.deploy.tables import SUFFIXES, open_arrow, table_format
 from probinfer.errors import DataError
@@ -37,6 +37,8 @@ class Parts:
         lasting: keep what is committed when the run fails, and go on from what an earlier run committed.
         by: columns whose values name subfolders, of a folder.
     """
+
+    typed = True
 
     def __init__(
         self,
@@ -101,6 +103,8 @@ class Parts:
             self._file = PartFile(self.work, name, self._suffix, self._by, self._metadata)
             if self.schema is None:
                 self.schema = table.schema
+                if self._joined is not None:  # else it would be noticed once all is predicted
+                    check_format(table.schema, self._joined)
         self._file.write(table)
 
     def commit(self, position: Position) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from probinfer.deploy.chunk import Chunk, Fault, Position, in_pieces
+from probinfer.deploy.chunk import Chunk, Fault, Position, in_pieces, uuid_text
 from probinfer.deploy.database import Address, Database, connect, quoted
+from probinfer.deploy.sources import Folder, state_of
 from probinfer.deploy.tables import Types, open_arrow, table_format
 from probinfer.errors import DataError
 
@@ -37,6 +38,7 @@ class Query:
         self._query, self._key, self._file = query.strip().rstrip(";"), key, file
         self._database: Database | None = None
         self._sql_types: dict[str, str] = {}
+        self._schema: pa.Schema | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -46,14 +48,15 @@ class Query:
                 "The rows of a query come in no certain order. To resume such a run, name a column that has a value in "
                 "every row and no two equal ones: --key id."
             )
-        return {"database": self.label, "query": self._query, "key": self._key}
+        found: dict[str, Any] = {"database": self.label, "query": self._query, "key": self._key}
+        return found if self._file is None else {**found, "files": [state_of(each) for each in _files(self._file)]}
 
     @property
     def _open(self) -> Database:
         if self._database is None:
             self._database = connect(self.address)
             if self._file is not None:
-                self._database.run(f"CREATE VIEW {FILE_VIEW} AS SELECT * FROM {_reader(self._file)}")
+                self._database.run(f"CREATE VIEW {FILE_VIEW} AS SELECT * FROM {_view(self._file)}")
                 self._database.commit()
         return self._database
 
@@ -62,6 +65,7 @@ class Query:
         schema = self._open.schema(f"SELECT * FROM ({self._query}\n) AS q WHERE 1 = 0")
         kinds = {field.name: (field.metadata or {}).get(b"POSTGRESQL:type", b"").decode() for field in schema}
         self._sql_types = {name: kind for name, kind in kinds.items() if kind}
+        self._schema = schema
         self._open.rollback()  # a file that is being read cannot be written
         return schema.names
 
@@ -71,13 +75,15 @@ class Query:
 
     def chunks(self, types: Types, rows: int, start: Position, lenient: bool) -> Iterator[Chunk]:
         """Rows in the query's order, or by key."""
+        self._check_types(types)
         sqlite = self.address.scheme == "sqlite" and bool(types)
         statement = self._sqlite_statement(types, start) if sqlite else self._statement(types, start)
         parameters = [] if start.after is None else [start.after]
-        first, last = start.rows, start.after
+        first, last, none = start.rows, start.after, self._none(types)
         for number, batch in enumerate(self._open.read(statement, parameters, rows)):
             if sqlite and number == 0:
                 batch = batch.slice(1)  # the row that says the types
+            none = batch.slice(0, 0)
             for piece in in_pieces(batch, rows):
                 last = self._checked(piece, last, first)
                 chunk = Chunk(first, piece, after=last)
@@ -86,6 +92,25 @@ class Query:
                     raise DataError(chunk.faults[0].reason)
                 yield chunk
                 first += piece.num_rows
+        if first == start.rows and none is not None:  # no rows, but it is known of what types they would have been
+            none = Chunk(first, none)
+            yield _numbers_and_faults(none, types) if sqlite else replace(none, rows=none.rows.select(list(types)))
+
+    def _none(self, types: Types) -> pa.RecordBatch | None:
+        if self._schema is None or self.address.scheme == "sqlite" or not types:
+            return None
+        return pa.RecordBatch.from_pylist([], pa.schema([self._schema.field(name) for name in types]))
+
+    def _check_types(self, types: Types) -> None:
+        """Raises DataError for columns that PostgreSQL's driver hands over as something else than what they hold."""
+        for name in types:
+            kind = self._sql_types.get(name)
+            column = self._schema.field(name).type if self._schema is not None else None
+            storage = getattr(column, "storage_type", None)
+            if kind == "money":  # as whole numbers of its smallest unit
+                raise DataError(f"{name} is of the type money; cast it in the query: {name}::numeric.")
+            if kind and not isinstance(column, pa.UuidType) and storage == pa.binary():
+                raise DataError(f"{name} is of the type {kind}, which comes as bytes; cast it: {name}::text.")
 
     def _statement(self, types: Types, start: Position) -> str:
         if self._key is None:
@@ -125,7 +150,9 @@ class Query:
         if self._key is None or piece.num_rows == 0:
             return last
         keys = piece.column(self._key)
-        if isinstance(keys.type, pa.BaseExtensionType):
+        if isinstance(keys.type, pa.UuidType):
+            keys = uuid_text(keys)  # in the same order
+        elif isinstance(keys.type, pa.BaseExtensionType):
             keys = keys.storage
         if keys.null_count:
             row = first + keys.is_null().index(True).as_py()
@@ -151,16 +178,22 @@ class Query:
             self._database = None
 
 
-def _reader(file: Path) -> str:
-    """DuckDB's way to read a file or a folder."""
+def _files(file: Path) -> list[Path]:
+    return Folder(file).files if file.is_dir() else [file]
+
+
+def _view(file: Path) -> str:
+    """What a query calls `input`: a file or a folder, as DuckDB reads it."""
     readers = {".csv": "read_csv", ".parquet": "read_parquet", ".jsonl": "read_json"}
-    kind, place = (table_format(file), str(file)) if not file.is_dir() else (".parquet", f"{file}/**/*.parquet")
-    if kind not in readers:
-        raise DataError(f"A query can be asked of CSV, Parquet and JSON lines, not of {file}.")
     if not file.exists():
         raise FileNotFoundError(2, "No such file or directory", str(file))
-    place = place.replace("'", "''")
-    return f"{readers[kind]}('{place}'{', hive_partitioning = true' if file.is_dir() else ''})"
+    files = _files(file)
+    kind = table_format(files[0])
+    if kind not in readers:
+        raise DataError(f"A query can be asked of CSV, Parquet and JSON lines, not of {file}.")
+    listed = ", ".join("'{}'".format(str(each).replace("'", "''")) for each in files)
+    options = ", hive_partitioning = true, union_by_name = true" if file.is_dir() else ""
+    return f"{readers[kind]}([{listed}]{options})"
 
 
 def _sqlite_zero(database: Database, query: str, column: str) -> str:

@@ -56,17 +56,26 @@ class Came(NamedTuple):
         return Questions({self.outcome: again}) if self.outcome and isinstance(again, Question) else again
 
 
+_LONGEST_EXAMPLE = 400  # characters, in an error
 _predict = msgspec.json.Decoder(PredictRequest)
 _feedback = msgspec.json.Decoder(FeedbackRequest)
 
 
 def read_predict(served: Served | Several, body: bytes | bytearray, limits: Limits) -> Ask | AskSeveral:
     """The request in a body. Raises Malformed, TooLarge and PredictionError."""
-    request = decode(_predict, body)
+    try:
+        request = decode(_predict, body)
+    except Malformed as error:
+        raise Malformed(f"{error} {_wanted(served)}") from None
     wishes = Wishes(request.outputs, request.level, request.quantiles, request.num_samples, request.seed)
     columns = _columns(request.records)
     _refuse_booleans(served, columns, body)
     return ask(served, columns, len(request.records), wishes, limits)
+
+
+def _wanted(served: Served | Several) -> str:
+    example = encode(example_records(served)).decode()
+    return f"Wanted {example}." if len(example) <= _LONGEST_EXAMPLE else "/openapi.json has an example."
 
 
 def read_feedback(served: Served | Several, body: bytes | bytearray, limits: Limits) -> list[Came]:

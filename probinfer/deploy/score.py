@@ -3,7 +3,8 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,19 +13,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from probinfer.deploy.ahead import ahead
 from probinfer.deploy.chunk import Chunk, Fault, Position
-from probinfer.deploy.endpoints import check_sink, open_sink, open_source, samefile
-from probinfer.deploy.job import Job
+from probinfer.deploy.endpoints import check_sink, open_sink, open_source, path_text, refuse_inside, samefile
+from probinfer.deploy.job import Job, names_of_columns
 from probinfer.deploy.outputs import Output, Sink
 from probinfer.deploy.rejects import Rejects
 from probinfer.deploy.score_series import holds_series, score_series
 from probinfer.deploy.sources import Folder, Source
-from probinfer.deploy.spread import Wish, spread
+from probinfer.deploy.spread import UNFINISHED, Wish, spread
 from probinfer.deploy.table_sink import IfExists
 from probinfer.errors import ArtifactError, DataError
+from probinfer.files import sync_folder
 from probinfer.inference.progress import Progress, make_progress
 from probinfer.predict.predictor import load_row_predictor as load_predictor
 
@@ -122,6 +125,9 @@ def score(
             before; with `resume`, what is committed is kept.
     """
     began = time.perf_counter()
+    path_text("input", input)
+    path_text("output", output)
+    keep, partition_by = names_of_columns("keep", keep), names_of_columns("partition_by", partition_by)
     forecasts = holds_series(path)
     if forecasts or steps is not None or series is not None:
         unfit = {"keep": keep, "partition_by": partition_by, "key": key, "rejects": rejects, "resume": resume}
@@ -133,12 +139,14 @@ def score(
         more: dict[str, Any] = {"level": level, "quantiles": quantiles, "query": query, "table": table}
         done, place = score_series(path, input, output, steps=steps, series=series, if_exists=if_exists, **more)
         return Score(done, time.perf_counter() - began, place)
-    if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
+    if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int | np.integer) or chunk_rows < 1:
         raise DataError(f"chunk_rows is {chunk_rows!r}; wanted a whole number, 1 or more.")
     if not isinstance(if_exists, IfExists):
         raise DataError(f"if_exists is {if_exists!r}; wanted an IfExists, such as IfExists.APPEND.")
     if rejects is not None and (samefile(rejects, input) or samefile(rejects, output)):
         raise DataError(f"{rejects} is also input or output; write the rejects to another file.")
+    if rejects is not None and Path(rejects).is_dir():
+        raise DataError(f"{rejects} is a folder; wanted the name of a file for the rejects, such as rejects.jsonl.")
     if executor is not None:
         unfit = {"query": query, "table": table, "key": key, "rejects": rejects, "partition_by": partition_by or None}
         given = [name for name, value in unfit.items() if value is not None]
@@ -159,12 +167,12 @@ def score(
             if_exists=if_exists,
             asked={**asked, "input": source.identity} if resume else asked,
             lasting=resume,
-            metadata={"probinfer": f"predictions of {job.outcome} by {path}, level {level:.10g}"},
+            metadata={"probinfer": f"predictions of {job.outcome} by {path}, level {job.level:.10g}"},
             by=partition_by,
         )
         line = make_progress(progress)
         stack.callback(line.close)
-        start, end = _run(job, source, sink, None if rejects is None else Path(rejects), chunk_rows, line)
+        start, end = _run(job, source, sink, None if rejects is None else Path(rejects), int(chunk_rows), line)
     return Score(end.written, time.perf_counter() - began, sink.label, end.rejected, start.written + start.rejected)
 
 
@@ -177,7 +185,7 @@ def _run(
     refused: Rejects | None = None
     try:
         refused = None if rejects is None else Rejects(rejects, start, sink.lasting)
-        columns = _Columns(sink.schema)
+        columns = _Columns(sink.schema, sink.typed)
         pace = _Pace(source.about_rows(), start.rows, line)
         position = committed = start
         with (
@@ -189,6 +197,8 @@ def _run(
             for chunk, table, faults in predictions:
                 if table.num_rows:
                     sink.write(columns.fitted(table))
+                else:
+                    none = table  # has the columns' types, where the source knows them
                 if refused is not None:
                     refused.write(faults)
                 position = Position(
@@ -229,13 +239,15 @@ def _counted(position: Position, refused: Rejects | None) -> Position:
 
 
 class _Columns:
-    """The columns of the output: those of its first piece, to which the others are fitted."""
+    """The columns of the output: those of its first piece, to which the others are fitted where a column has a type."""
 
-    def __init__(self, schema: pa.Schema | None) -> None:
-        self._schema = schema
+    def __init__(self, schema: pa.Schema | None, typed: bool) -> None:
+        self._schema, self._typed = schema, typed
 
     def fitted(self, table: pa.Table) -> pa.Table:
         """`table` with the first piece's types. Raises DataError where that would change a value."""
+        if not self._typed:
+            return table
         if self._schema is None:
             kinds = [(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in table.schema]
             self._schema = pa.schema(kinds)
@@ -297,11 +309,15 @@ def _spread(
             f"{input} and {text} came with an executor, which spreads files; wanted a folder of them as input, and as "
             "output the name of a folder, with a slash at its end."
         )
+    if not isinstance(getattr(executor, "submit", None), Callable):
+        raise DataError(f"executor is {executor!r}; wanted one of concurrent.futures, or Client(…).get_executor().")
+    refuse_inside(input, output)
     folder, place = Folder(Path(input).absolute()), Path(text).absolute()
     predictor = load_predictor(path)
     job = Job.of(predictor, folder, level, quantiles, keep, False)
     job.none()
-    wish = Wish(os.path.abspath(path), _fingerprint(path), level, _floats(quantiles), tuple(keep), chunk_rows)
+    levels = None if job.quantiles is None else tuple(job.quantiles)
+    wish = Wish(os.path.abspath(path), _fingerprint(path), job.level, levels, tuple(keep), int(chunk_rows))
     asked = {"probinfer": version("probinfer"), "predictor": wish.fingerprint, **job.asked}
     line = make_progress(progress)
     try:
@@ -311,17 +327,18 @@ def _spread(
     return Score(done, time.perf_counter() - began, place, 0, before)
 
 
-def _floats(numbers: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if numbers is None else tuple(map(float, numbers))
-
-
 def score_file(wish: Wish, folder: str, file: str, part: str) -> int:
     """What a worker does: predict one file of a folder, and write one part. The rows written."""
     predictor = loaded(wish.predictor, wish.fingerprint)
     source = Folder(Path(folder)).only(Path(file))
     job = Job.of(predictor, source, wish.level, wish.quantiles, wish.keep, False)
-    sink = Output(Path(part), {"probinfer": f"predictions of {job.outcome}, level {wish.level:.10g}"})
-    return _run(job, source, sink, None, wish.chunk_rows, make_progress(False))[1].written
+    # A task that is given to another worker, as its own seemed lost, may run twice: each writes a file of its own.
+    own = Path(part).with_name(f"{UNFINISHED}{uuid.uuid4().hex}-{Path(part).name}")
+    sink = Output(own, {"probinfer": f"predictions of {job.outcome}, level {wish.level:.10g}"})
+    written = _run(job, source, sink, None, wish.chunk_rows, make_progress(False))[1].written
+    os.replace(own, part)
+    sync_folder(Path(part).parent)
+    return written
 
 
 @lru_cache(maxsize=2)

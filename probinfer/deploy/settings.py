@@ -1,5 +1,6 @@
 """What a server is told: which predictors, where it listens, and how much it takes on. Imports the errors only."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,5 +102,6 @@ def named(paths: list[str]) -> tuple[tuple[str, Path], ...]:
     models = []
     for text in paths:
         name, equals, path = text.partition("=")
-        models.append((name, Path(path)) if equals else (Path(text).resolve().name, Path(text)))
+        # a link such as `current` keeps its name whatever it points to
+        models.append((name, Path(path)) if equals else (Path(os.path.abspath(text)).name, Path(text)))
     return tuple(models)

@@ -26,6 +26,7 @@ from probinfer.deploy.tables import (
     names_of,
     read_chunks,
     table_format,
+    types_of_all,
 )
 from probinfer.errors import DataError
 
@@ -82,7 +83,7 @@ class File:
     @property
     def identity(self) -> dict[str, Any]:
         """Name, size and time of change."""
-        return {"files": [_state(self.path)]}
+        return {"files": [state_of(self.path)]}
 
     def columns(self) -> list[str] | None:
         """Names of the columns."""
@@ -130,7 +131,7 @@ class Folder:
     @property
     def identity(self) -> dict[str, Any]:
         """Name, size and time of change of every file."""
-        return {"files": [_state(file) for file in self.files]}
+        return {"files": [state_of(file) for file in self.files]}
 
     def columns(self) -> list[str] | None:
         """Columns of the first file that has any, and those that folders give."""
@@ -151,7 +152,7 @@ class Folder:
 
     def chunks(self, types: Types, rows: int, start: Position, lenient: bool) -> Iterator[Chunk]:
         """Rows file by file."""
-        before = 0
+        before, shared = 0, types_of_all(self.files, types)
         for file in self.files:
             if table_format(file) == ".parquet":
                 count = pyarrow.parquet.read_metadata(file).num_rows
@@ -159,12 +160,12 @@ class Folder:
                     before += count
                     continue
             first = before
-            for chunk in self._of_file(file, types, rows, lenient):
+            for chunk in self._of_file(file, types, rows, lenient, shared):
                 moved = _moved(chunk, first, file)
                 before = moved.first + moved.count
                 yield from cut(moved, rows, start.rows)
 
-    def _of_file(self, file: Path, types: Types, rows: int, lenient: bool) -> Iterator[Chunk]:
+    def _of_file(self, file: Path, types: Types, rows: int, lenient: bool, shared: Types | None) -> Iterator[Chunk]:
         given = {name: value for name, value in self._given(file).items() if name in types}
         own = {name: kind for name, kind in types.items() if name not in given}
         names = column_names(file)
@@ -173,7 +174,7 @@ class Folder:
         absent = [name for name in own if name not in names]
         if absent and table_format(file) != ".jsonl":
             raise DataError(f"{file} lacks {', '.join(absent)}, which other files of {self.path} have.")
-        for chunk in read_chunks(file, own, rows, lenient=lenient):
+        for chunk in read_chunks(file, own, rows, lenient=lenient, own=shared and _only(shared, own)):
             columns = dict(zip(chunk.rows.schema.names, chunk.rows.columns, strict=True))
             columns |= {n: _constant(n, v, types[n], chunk.rows.num_rows, file) for n, v in given.items()}
             yield replace(chunk, rows=pa.record_batch({name: columns[name] for name in types})) if types else chunk
@@ -183,6 +184,10 @@ class Folder:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def _only(types: Types, names: Types) -> Types:
+    return {name: kind for name, kind in types.items() if name in names}
 
 
 def _moved(chunk: Chunk, by: int, file: Path) -> Chunk:
@@ -197,7 +202,8 @@ def _constant(name: str, value: str | None, kind: pa.DataType | None, rows: int,
         raise DataError(f"{file} is in a folder that says {name}={value}; wanted a number.") from None
 
 
-def _state(path: Path) -> list[Any]:
+def state_of(path: Path) -> list[Any]:
+    """Name, size and time of change of a file."""
     found = path.stat()
     return [str(path.absolute()), found.st_size, found.st_mtime_ns]
 
@@ -228,8 +234,8 @@ class StandardInput:
             yield block
 
     def columns(self) -> list[str] | None:
-        """Names in the first record."""
-        return names_of(line for block in self._look() for line in block)
+        """Names in the records that come first."""
+        return names_of(self._look())
 
     def _look(self) -> Iterator[list[bytes]]:
         for block in self._blocks:

@@ -22,6 +22,7 @@ from probinfer.inference.checkpoint import Journal
 from probinfer.inference.progress import Progress
 
 _JOURNAL = "_journal"
+UNFINISHED = "_unfinished-"  # what a file's name begins with while a worker writes it
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def spread(
         raise
     journal.close()
     (work / _JOURNAL).unlink()
+    for left in work.glob(f"{UNFINISHED}*"):  # by workers that were lost
+        left.unlink(missing_ok=True)
     if output.exists():
         output.rmdir()  # it is empty: seen above
     os.rename(work, output)

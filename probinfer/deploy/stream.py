@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from probinfer.deploy.broker import Message, Reader, StreamAddress, Writer, denied, gone, lost_group, pause, refused
 from probinfer.deploy.job import Job
-from probinfer.deploy.jsonlines import to_chunk, to_lines
-from probinfer.deploy.tables import Types
+from probinfer.deploy.jsonlines import read_record, to_chunk, to_lines
 from probinfer.errors import DataError
 from probinfer.predict.predictor import load_row_predictor as load_predictor
+from probinfer.predict.rows import column_names
 
 logger = logging.getLogger("probinfer.stream")
 
@@ -94,7 +94,7 @@ def score_stream(
     for name, value in wanted.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise DataError(f"{name} is {value!r}; wanted a whole number, 1 or more.")
-    if not idle > 0:
+    if isinstance(idle, bool) or not isinstance(idle, int | float) or not idle > 0:
         raise DataError(f"idle is {idle!r}; wanted seconds, more than one call takes.")
     source, sink = StreamAddress(input), StreamAddress(output)
     if (source.server, source.stream) == (sink.server, sink.stream):
@@ -151,8 +151,15 @@ class _Run:
         whole = [message for message in messages if message.deliveries <= self._most]
         faults = {m.key: _fault(m, _too_often(m)) for m in messages if m.deliveries > self._most}
         answers: dict[str, dict[str, Any]] = {}
+        lines: list[bytes] = []
+        for message in list(whole):
+            try:
+                lines.append(_line(message, self._job))
+            except DataError as error:
+                faults[message.key] = _fault(message, str(error))
+                whole.remove(message)
         if whole:
-            chunk = to_chunk([_line(message, self._job.types) for message in whole], self._job.types, 0)
+            chunk = to_chunk(lines, self._job.types, 0)
             table, found = self._job.predicted(chunk)
             bad = {fault.row: fault.reason for fault in found}
             faults |= {message.key: _fault(message, bad[row]) for row, message in enumerate(whole) if row in bad}
@@ -226,11 +233,36 @@ def _too_often(message: Message) -> str:
     return f"It was read {message.deliveries - 1} times without an answer; it may be what ends the consumers."
 
 
-def _line(message: Message, types: Types) -> bytes:
-    """The message's row as a line of JSON."""
-    if set(message.fields) == {RECORD}:
-        return message.fields[RECORD].encode()
-    return json.dumps({name: _value(text, types.get(name)) for name, text in message.fields.items()}).encode()
+def _line(message: Message, job: Job) -> bytes:
+    """The message's row as a line of JSON. Raises DataError for a list of another length than its input has."""
+    shaped = {entry.name: entry for entry in job.predictor.inputs if entry.shape}
+    if set(message.fields) != {RECORD}:
+        kinds = {**job.types, **{name: pa.list_(pa.float64()) for name in shaped}}
+        record = {name: _value(text, kinds.get(name)) for name, text in message.fields.items()}
+    else:
+        line = message.fields[RECORD].encode()
+        if not shaped:
+            return line
+        found = read_record(line)
+        if isinstance(found, str):
+            return line  # a fault, like every line that is none
+        record = found
+    for name, entry in shaped.items():
+        if isinstance(record.get(name), list):
+            names, cells = column_names(entry), list(_flat(record.pop(name)))
+            if len(names) != len(cells):
+                raise DataError(f"{name} has {len(cells)} entries; wanted {len(names)}.")
+            record |= zip(names, cells, strict=True)
+    return json.dumps(record).encode()
+
+
+def _flat(cells: list[Any]) -> Iterator[Any]:
+    """The entries of lists in lists, in row-major order."""
+    for cell in cells:
+        if isinstance(cell, list):
+            yield from _flat(cell)
+        else:
+            yield cell
 
 
 def _value(text: str, kind: pa.DataType | None) -> Any:
@@ -242,7 +274,10 @@ def _value(text: str, kind: pa.DataType | None) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return text
+        try:
+            value = float(text)  # takes .5, +1 and 007
+        except ValueError:
+            return text
     return text if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -45,7 +45,7 @@ class TableSink:
         self, address: Address, table: str, *, if_exists: IfExists, asked: Mapping[str, Any], lasting: bool
     ) -> None:
         self.label = f"{table} of {address.shown}"
-        self.lasting, self.schema = lasting, None
+        self.lasting, self.schema, self.typed = lasting, None, True
         self._address, self._table, self._if_exists = address, table, if_exists
         content = json.dumps({**asked, "table": table}, sort_keys=True, default=str)
         self._run, self._owner = hashlib.sha256(content.encode()).hexdigest(), uuid.uuid4().hex

@@ -2,7 +2,8 @@
 
 import codecs
 import contextlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from probinfer.deploy.chunk import Chunk, Fault, in_pieces
+from probinfer.deploy.csv_types import csv_types
 from probinfer.deploy.jsonlines import lines_of, read_record, to_chunk
 from probinfer.errors import DataError
 
@@ -63,18 +65,31 @@ def column_names(path: Path) -> list[str] | None:
             with pyarrow.csv.open_csv(path, read_options=blocks, parse_options=any_row) as reader:
                 return reader.schema.names
         with open(path, "rb") as file:
-            return names_of(line for lines in lines_of(_blocks(file)) for line in lines)
+            return names_of(lines_of(_blocks(file)))
 
 
-def names_of(lines: Iterable[bytes]) -> list[str] | None:
-    """The names in the first line that is a record; none at all if there are lines but no such one."""
-    any_line = False
-    for line in lines:
-        record = read_record(line)
-        if not isinstance(record, str):
-            return list(record)
-        any_line = any_line or bool(line.strip())
-    return [] if any_line else None
+def names_of(blocks: Iterable[list[bytes]]) -> list[str] | None:
+    """The names in the first block of lines that holds records, whichever of them has one; None if there is no line.
+
+    Raises DataError where lines came, and no record.
+    """
+    reason, found = None, None
+    for lines in blocks:
+        names: dict[str, None] = {}
+        for line in lines:
+            if not line.strip():
+                continue
+            record = read_record(line)
+            if isinstance(record, str):
+                reason = reason or record
+            else:
+                names |= dict.fromkeys(record)
+                found = list(names)
+        if names:
+            return found
+    if reason is not None and found is None:
+        raise DataError(f"No line is a record: in the first, {reason}. Wanted are lines that hold one object each.")
+    return found
 
 
 def about_rows(path: Path) -> int | None:
@@ -90,19 +105,34 @@ def about_rows(path: Path) -> int | None:
     return round(size / min(size, _SAMPLE) * lines) if lines else None
 
 
-def read_chunks(path: Path, types: Types, rows: int, *, skip: int = 0, lenient: bool = False) -> Iterator[Chunk]:
+def read_chunks(
+    path: Path, types: Types, rows: int, *, skip: int = 0, lenient: bool = False, own: Types | None = None
+) -> Iterator[Chunk]:
     """The columns named in `types`, as chunks of at most `rows` records, after the first `skip` records.
 
-    A CSV file's columns are read as the types given, not as what its first rows look like; None leaves it to the file.
+    A CSV file's columns are read as the types given, not as what its first rows look like; None leaves it to the file,
+    or to `own`, the types of such columns where they are known of several files.
     lenient: records that cannot be read are faults of their chunk. Else they raise DataError, as does a file that is no
     table.
     """
-    of_text = {".csv": (_csv_rows, _csv_lenient), ".jsonl": (_json_lines_strict, _json_lines)}
-    of_columns = {".parquet": _parquet, ".arrow": _arrow}
     kind = table_format(path)
-    read = of_columns[kind] if kind in of_columns else of_text[kind][lenient]
     with _read_errors(path):
-        yield from read(path, types, rows, skip)
+        if kind == ".csv":
+            read = _csv_lenient if lenient else _csv_rows
+            yield from read(path, types, rows, skip, own if own is not None else csv_types([path], _free(types)))
+        elif kind == ".jsonl":
+            yield from (_json_lines if lenient else _json_lines_strict)(path, types, rows, skip)
+        else:
+            yield from (_parquet if kind == ".parquet" else _arrow)(path, types, rows, skip)
+
+
+def types_of_all(files: Sequence[Path], types: Types) -> Types | None:
+    """What a folder's files hold in the columns whose type is left to them, where a file alone would not tell."""
+    return csv_types(files, _free(types)) if table_format(files[0]) == ".csv" else None
+
+
+def _free(types: Types) -> list[str]:
+    return [name for name, kind in types.items() if kind is None]
 
 
 def _parquet(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
@@ -115,6 +145,13 @@ def _parquet(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
         groups = list(range(group, file.num_row_groups))
         batches = file.iter_batches(batch_size=rows, row_groups=groups, columns=list(types)) if groups else iter(())
         yield from _without_first(batches, first, skip)
+        if types and not file.metadata.num_rows:
+            yield _none(file.schema_arrow, types)
+
+
+def _none(schema: pa.Schema, types: Types) -> Chunk:
+    """No rows, of a table that says what its columns are nevertheless."""
+    return Chunk(0, pa.RecordBatch.from_pylist([], pa.schema([schema.field(name) for name in types])))
 
 
 def _without_first(batches: Iterable[pa.RecordBatch], first: int, skip: int) -> Iterator[Chunk]:
@@ -141,14 +178,19 @@ def open_arrow(path: Path) -> Generator[tuple[pa.Schema, Iterator[pa.RecordBatch
 
 
 def _arrow(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
-    with open_arrow(path) as (_, batches):
+    with open_arrow(path) as (schema, batches):
         pieces = (piece for batch in batches for piece in in_pieces(batch.select(list(types)), rows))
-        yield from _without_first(pieces, 0, skip)
+        first = next(pieces, None)
+        if first is not None:
+            yield from _without_first(itertools.chain([first], pieces), 0, skip)
+        elif types:
+            yield _none(schema, types)
 
 
-def _csv_options(types: Types, text: bool) -> pyarrow.csv.ConvertOptions:
+def _csv_options(types: Types, text: bool, own: Types) -> pyarrow.csv.ConvertOptions:
     wanted = {name: pa.string() if text else kind for name, kind in types.items() if kind and not _is_list(kind)}
     labels = text or pa.string() in types.values()  # of which an empty cell is a missing one
+    wanted = {**own, **wanted}
     return pyarrow.csv.ConvertOptions(column_types=wanted, include_columns=list(types), strings_can_be_null=labels)
 
 
@@ -156,14 +198,27 @@ def _is_list(kind: pa.DataType) -> bool:
     return isinstance(kind, pa.ListType)
 
 
-def _csv_rows(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
+def _csv_rows(path: Path, types: Types, rows: int, skip: int, own: Types) -> Iterator[Chunk]:
+    """Rows with the columns as numbers, as fast as they can be read; from where that fails on, number by number, which
+    takes 2.0 for the whole number that it is, and names the row of what is none."""
     blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK)
-    with pyarrow.csv.open_csv(path, read_options=blocks, convert_options=_csv_options(types, False)) as reader:
-        _refuse_bytes(path, reader.schema)
-        yield from _without_first((piece for batch in reader for piece in in_pieces(batch, rows)), 0, skip)
+    passed = 0
+    try:
+        with pyarrow.csv.open_csv(path, read_options=blocks, convert_options=_csv_options(types, False, own)) as reader:
+            _refuse_bytes(path, reader.schema)
+            for chunk in _without_first((piece for batch in reader for piece in in_pieces(batch, rows)), 0, skip):
+                yield chunk
+                passed = chunk.first + chunk.count
+    except pa.ArrowInvalid as error:
+        if "CSV" not in str(error) or "Empty CSV" in str(error):
+            raise
+        for chunk in _csv_lenient(path, types, rows, max(skip, passed), own):
+            if chunk.faults:
+                raise DataError(f"{path}: {chunk.faults[0].reason}") from None
+            yield chunk
 
 
-def _csv_lenient(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
+def _csv_lenient(path: Path, types: Types, rows: int, skip: int, own: Types) -> Iterator[Chunk]:
     """As `_csv_rows`, with the numbers still as text, and lines with too few or too many cells as faults."""
     seen: list[Fault] = []
 
@@ -178,7 +233,7 @@ def _csv_lenient(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chu
     parse = pyarrow.csv.ParseOptions(invalid_row_handler=too_long)
     first = 0
     with pyarrow.csv.open_csv(
-        path, read_options=blocks, parse_options=parse, convert_options=_csv_options(types, True)
+        path, read_options=blocks, parse_options=parse, convert_options=_csv_options(types, True, own)
     ) as reader:
         _refuse_bytes(path, reader.schema)
         for batch in reader:
@@ -247,6 +302,11 @@ def _read_errors(path: Path) -> Generator[None]:
         raise DataError(f"{path} cannot be read as the table it should be: {first}") from None
     except UnicodeDecodeError:
         raise DataError(_encoded(path)) from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        text = str(error).splitlines()[0]  # of Arrow, where a file ends too early or cannot be decompressed
+        raise DataError(f"{path} is damaged or not complete: {text}. Copy it again.") from None
 
 
 def _refuse_bytes(path: Path, schema: pa.Schema) -> None:

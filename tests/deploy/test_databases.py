@@ -411,3 +411,101 @@ def test_passwords_are_not_shown():
     assert address.shown == "postgresql://ann:***@host:5/db?sslmode=require"
     assert address.hide("no p%40ss, no p@ss") == "no ***, no ***"
     assert Address("postgresql:///db?host=h&password=abc").shown == "postgresql:///db?host=h&password=***"
+
+
+def test_uuids_of_postgresql_are_copied_and_are_keys(quick, postgres, tmp_path, monkeypatch):
+    ask(postgres.url, "CREATE TABLE seen AS SELECT gen_random_uuid() AS id, i / 99.0 AS x, 1 AS \"group\" FROM "
+        "generate_series(1, 99) i")  # fmt: skip
+    try:
+        ids = [str(row[0]) for row in ask(postgres.url, "SELECT id FROM seen ORDER BY id")]
+        monkeypatch.setattr(scoring, "PART_ROWS", 20)
+        call = {"query": "SELECT * FROM seen", "key": "id", "chunk_rows": 10}
+        for name in ("out.csv", "out.jsonl"):
+            assert score(quick, postgres.url, tmp_path / name, **call, resume=True).rows == 99
+            assert list(read(tmp_path / name)["id"]) == ids
+        done, add = [], table_sink.TableSink.commit
+
+        def commit(sink, position):
+            if len(done) == 2:
+                raise ConnectionError("gone")
+            done.append(position)
+            add(sink, position)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(table_sink.TableSink, "commit", commit)
+            with pytest.raises(ConnectionError, match="gone"):
+                score(quick, postgres.url, postgres.url, **call, table="scores", resume=True)
+        assert score(quick, postgres.url, postgres.url, **call, table="scores", resume=True).resumed == 40
+        assert [str(row[0]) for row in ask(postgres.url, "SELECT id FROM scores ORDER BY id")] == ids
+        assert ask(postgres.url, "SELECT pg_typeof(id)::text FROM scores LIMIT 1") == [("uuid",)]
+    finally:
+        ask(postgres.url, "DROP TABLE IF EXISTS seen, scores")
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ("12.5::money", "id is of the type money; cast it in the query: id::numeric"),
+        ("'1.1.1.1'::inet", "id is of the type inet, which comes as bytes; cast it: id::text"),
+        ("12345678901234567::numeric", "id is 12345678901234567 in row 0 .* more digits than that keeps. Cast it"),
+    ],
+)
+def test_types_of_postgresql_that_would_lose_something_are_refused(quick, postgres, tmp_path, cell, text):
+    query = f'SELECT {cell} AS id, 0.5 AS x, 1 AS "group"'
+    with pytest.raises((pi.DataError, pi.PredictionError), match=text):
+        score(quick, postgres.url, tmp_path / "out.csv", query=query, keep=["id"])
+    if "money" in cell:  # it would be a hundred times what it is
+        with pytest.raises(pi.DataError, match="x is of the type money"):
+            score(quick, postgres.url, tmp_path / "out.csv", query=f'SELECT {cell} AS x, 1 AS "group"')
+
+
+def test_an_error_in_the_middle_of_a_query_is_the_querys(quick, postgres, tmp_path):
+    """No ConnectionError, after which some would try again for ever."""
+    query = 'SELECT 1.0 / (9000 - i) AS x, 1 AS "group" FROM generate_series(1, 10000) i'
+    with pytest.raises(pi.DataError, match="division by zero"):
+        score(quick, postgres.url, tmp_path / "out.csv", query=query)
+    query = 'SELECT 1.0 AS x, 1 AS "group" WHERE pg_terminate_backend(pg_backend_pid())'
+    with pytest.raises(ConnectionError, match="terminating connection"):
+        score(quick, postgres.url, tmp_path / "out.csv", query=query)
+
+
+def test_a_table_of_other_types_is_told_which_it_needs(quick, postgres, tmp_path):
+    source = write(rows(3), tmp_path / "in.csv")
+    ask(postgres.url, "CREATE TABLE narrow (mean real, sd numeric)")
+    try:
+        with pytest.raises(pi.DataError, match="To add to the table narrow it has to have the columns mean double, sd"):
+            score(quick, source, postgres.url, table="narrow", if_exists=IfExists.APPEND)
+    finally:
+        ask(postgres.url, "DROP TABLE narrow")
+
+
+def test_a_query_without_rows_makes_a_table_of_the_same_types(quick, url):
+    if url.startswith("sqlite"):
+        pytest.skip("in SQLite only cells have types")
+    fill(url, rows(3))
+    score(quick, url, url, query=QUERY + " WHERE id < 0", table="scores", keep=["id", "name"])
+    score(quick, url, url, query=QUERY, table="scores", keep=["id", "name"], if_exists=IfExists.APPEND)
+    assert list(scored(url)["id"]) == [100, 103, 106]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_sql_over_a_folder_of_any_format(quick, tmp_path, suffix):
+    for number in range(2):
+        write(rows(5), tmp_path / f"in/day={number}/a{suffix}")
+    (tmp_path / "in/_SUCCESS").touch()
+    call = {"query": "SELECT *, id + 1000 * day AS key FROM input WHERE id > 103", "key": "key", "resume": True}
+    assert score(quick, tmp_path / "in", tmp_path / "out.csv", **call).rows == 6
+    assert list(read(tmp_path / "out.csv")["key"]) == [106, 109, 112, 1106, 1109, 1112]
+
+
+def test_a_run_over_a_query_of_files_that_changed_is_not_gone_on_with(quick, tmp_path, monkeypatch):
+    source = write(rows(50), tmp_path / "in.csv")
+    call = {"query": "SELECT * FROM input", "key": "id", "resume": True, "chunk_rows": 10}
+    monkeypatch.setattr(scoring, "PART_ROWS", 10)
+    with monkeypatch.context() as broken:
+        broken.setattr(table_sink.TableSink, "finish", lambda sink, position: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score(quick, source, f"sqlite:///{tmp_path}/out.db", table="scores", **call)
+    write(rows(60), source)
+    with pytest.raises(pi.DataError, match="there already"):  # of another run, as far as anybody can tell
+        score(quick, source, f"sqlite:///{tmp_path}/out.db", table="scores", **call)

@@ -104,6 +104,18 @@ def test_what_is_saved_holds_no_pickle_and_loads_as_the_predictor(saved):
         flavor.save_model(raw_rows.prices(), saved)
 
 
+def test_what_cannot_be_saved_is_refused_and_leaves_no_folder(tmp_path):
+    for wrong, more, error, text in [
+        (object(), {}, pi.PredictionError, "object came, which answers no rows; wanted a predictor"),
+        (raw_rows.prices(), {"quantiles": 0.5}, pi.PredictionError, "wanted a list of probabilities"),
+        (raw_rows.prices(), {"level": 90}, pi.PredictionError, "level has 90"),
+        (pi.PointPredictor(lambda X: X[:, 0], inputs=["a"], classes=["u", "v"]), {}, pi.ModelError, "without pickle"),
+    ]:
+        with pytest.raises(error, match=text):
+            flavor.save_model(wrong, tmp_path / "model", **more)
+        assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.long
 def test_models_are_logged_registered_and_found_again(tmp_path, monkeypatch):
     import mlflow

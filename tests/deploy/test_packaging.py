@@ -16,6 +16,7 @@ import yaml
 
 from probinfer import cli
 from probinfer.deploy.meter import ROUTES, STATUSES, Meter
+from probinfer.deploy.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -145,6 +146,18 @@ def test_probes_ask_the_port_that_the_server_is_given():
         startup = container["startupProbe"]
         assert startup["periodSeconds"] * startup["failureThreshold"] >= 300, name  # the first start compiles
     assert "--start-period=300s" in instructions()["HEALTHCHECK"][0]
+
+
+def test_pods_are_told_to_go_on_until_the_nodes_know_and_are_given_the_time():
+    for name, spec in pod_specs().items():
+        command = spec["containers"][0]["args"]
+        if command[0] != "serve":
+            continue
+        options = cli.parser().parse_args(command)
+        assert options.drain >= 5, name
+        grace = spec.get("terminationGracePeriodSeconds", 30)
+        finishing = options.shutdown_timeout or ServeSettings((("m", Path("m")),)).shutdown_timeout
+        assert options.drain + finishing < grace, name
 
 
 def commands():

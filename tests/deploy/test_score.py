@@ -1,9 +1,11 @@
 """Scoring a table: the same numbers as predicting it, in bounded memory, and an output that is complete or absent."""
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -15,6 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import probinfer as pi
+from probinfer import cli
+from probinfer.deploy import score as scoring
 from probinfer.deploy.score import score
 from tests.deploy import raw_rows
 from tests.deploy.conftest import LOADED
@@ -184,6 +188,25 @@ def test_ctrl_c_leaves_nothing_that_looks_finished(predictor, table, tmp_path):
     assert "KeyboardInterrupt" in err
     assert not (tmp_path / "out.csv").exists()
     assert not (tmp_path / "out.csv.partial").exists()
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="a signal would end the tests")
+def test_sigterm_leaves_nothing_that_looks_finished(predictor, table, tmp_path, monkeypatch, capsys):
+    source, predicted = write(table, tmp_path / "in.parquet"), scoring.Job.predicted
+
+    def ended(job, chunk):
+        if chunk.first >= 100:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1.0)
+        return predicted(job, chunk)
+
+    monkeypatch.setattr(scoring.Job, "predicted", ended)
+    before = signal.getsignal(signal.SIGTERM)
+    call = ["score", str(predictor), str(source), str(tmp_path / "out.csv"), "--rejects", str(tmp_path / "bad.jsonl")]
+    assert cli.main([*call, "--chunk-rows", "50"]) == cli.TERMINATED == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.endswith("probinfer: terminated\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def peak_memory(predictor, source, target, rows):

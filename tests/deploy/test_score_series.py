@@ -166,7 +166,7 @@ def test_a_wrong_call_is_told_what_is_wrong(folder, tmp_path, name):
     ("rows", "error", "text"),
     [
         ({"sold": [1.0]}, pi.PredictionError, "lack observations; they have sold"),
-        ({"observations": ["much"]}, pi.DataError, "invalid value 'much'"),
+        ({"observations": ["much"]}, pi.PredictionError, "observations is 'much' in row 0"),
         ({"observations": [1.0, np.inf]}, pi.PredictionError, "infinite"),
         ({"observations": [1.0, 2.0], "time": [7, 7]}, pi.DataError, "more than one row of the time 7"),
         ({"observations": [1.0, 2.0], "time": ["7", ""]}, pi.DataError, "time is missing in row 1"),

@@ -300,6 +300,30 @@ def test_a_wrong_request_is_told_what_is_wrong(client, name):
     assert len(answer.content) < 3_000
 
 
+@pytest.mark.parametrize("body", [b"", b'{"x": 1}', b'[{"x": 1}]', b'{"instances": [{"x": 1}]}', b"{}"])
+def test_a_body_of_another_form_is_shown_one_that_is_answered(client, body):
+    """The commonest mistake of all: a bare record, or another server's form."""
+    text = client.post("/predict", content=body).json()["error"]
+    example = text[text.index('Wanted {"records"') + len("Wanted ") :].removesuffix(".")
+    assert client.post("/predict", content=example.encode()).status_code == 200
+
+
+def test_another_method_is_told_which(client):
+    answer = client.get("/predict")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"].endswith("It takes POST.")
+
+
+def test_a_link_gives_its_own_name_to_the_model(tmp_path):
+    """Else the name would be another one after the next start, once `current` points elsewhere."""
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "current").symlink_to("v1")
+    assert named([f"{tmp_path}/current", f"{tmp_path}/v1/."]) == (
+        ("current", tmp_path / "current"),
+        ("v1", tmp_path / "v1"),
+    )
+
+
 def test_a_number_in_a_list_may_not_be_a_boolean_and_text_is_named(client):
     for X, text in [([0.5, True, 1.0], "X is true or false"), ([1, "a", 2], "X holds text, for example 'a'")]:
         answer = client.post("/predict/classes", json={"records": [{"X": X, "site": "true north"}]})

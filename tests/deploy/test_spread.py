@@ -12,6 +12,7 @@ import probinfer as pi
 from probinfer import cli
 from probinfer.deploy import score as scoring
 from probinfer.deploy.score import score
+from probinfer.deploy.spread import UNFINISHED
 from tests.deploy.conftest import LOADED
 from tests.deploy.houses import rows
 
@@ -88,6 +89,30 @@ def test_a_run_that_is_broken_off_goes_on_without_losing_or_doubling_a_row(folde
     assert read(tmp_path / "out")["id"].tolist() == rows(FILES * EACH)["id"].tolist()
 
 
+def test_a_task_that_runs_twice_writes_two_files_and_leaves_one(folder, quick, tmp_path, monkeypatch):
+    """As where a worker that seemed lost goes on: two that write one file would damage it."""
+    paths, finish, score_file = [], scoring.Output.finish, scoring.score_file
+
+    def lost(sink, position):
+        if sink.path in paths:
+            raise AssertionError("the file of another task")
+        paths.append(sink.path)
+        finish(sink, position)
+
+    def twice(wish, folder, file, part):
+        (tmp_path / "out.parts" / f"{UNFINISHED}of-one-that-died").touch()
+        assert score_file(wish, folder, file, part) == EACH
+        return score_file(wish, folder, file, part)
+
+    monkeypatch.setattr(scoring.Output, "finish", lost)
+    monkeypatch.setattr(scoring, "score_file", twice)
+    with ThreadPoolExecutor(1) as pool:
+        assert score(quick, folder, f"{tmp_path}/out/", executor=pool, keep=["id"]).rows == FILES * EACH
+    assert len(paths) == 2 * FILES
+    assert read(tmp_path / "out")["id"].tolist() == rows(FILES * EACH)["id"].tolist()
+    assert len(list((tmp_path / "out").iterdir())) == FILES
+
+
 def test_calls_that_do_not_fit_are_refused(folder, quick, tmp_path, capsys):
     with ThreadPoolExecutor(1) as pool:
         for call, text in [
@@ -100,6 +125,10 @@ def test_calls_that_do_not_fit_are_refused(folder, quick, tmp_path, capsys):
             score(quick, folder, f"{tmp_path}/out/", key="id", executor=pool)
         with pytest.raises(pi.PredictionError, match="level"):
             score(quick, folder, f"{tmp_path}/out/", level=2.0, executor=pool)
+        with pytest.raises(pi.DataError, match=r"lies in .*in, whose files are the input"):
+            score(quick, folder, f"{folder}/out/", executor=pool)
+        with pytest.raises(pi.DataError, match="executor is 4; wanted one of"):
+            score(quick, folder, f"{tmp_path}/out/", executor=4)
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mine").touch()
         with pytest.raises(pi.DataError, match="is there already"):

@@ -11,6 +11,8 @@ import threading
 import time
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import probinfer as pi
@@ -132,6 +134,36 @@ def test_raw_rows_as_fields_and_as_json(server, tmp_path):
     rows = {name: [record[name] for record in RECORDS] for name in RECORDS[0]}
     expected = raw_rows.prices().predict(rows)
     np.testing.assert_allclose([record["mean"] for record in answers(server).values()], expected.mean, rtol=1e-10)
+
+
+def test_a_vector_is_a_list_or_a_field_for_each_entry(server, tmp_path):
+    def line(X, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0, 1).expand([3]).to_event(1))
+        numpyro.sample("y", dist.Normal(X @ slope, 0.5), obs=y)
+
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    path = tmp_path / "line"
+    pi.Predictor(pi.infer(line, {"X": X, "y": X.sum(axis=1)}, pi.Exact(draws=200), progress=False)).save(path)
+    for fields in [
+        {"record": '{"X": [1, 2, 3]}'},
+        {"X": "[1, 2, 3]"},
+        {"X[0]": "1", "X[1]": "+2", "X[2]": "3."},
+        {"record": '{"X": [1, 2]}'},
+    ]:
+        server.client.xadd("in", fields)
+    done = run(server, path, keep=())
+    assert (done.rows, done.rejected) == (3, 1)
+    expected = LOADED(path).predict({"X": [[1.0, 2.0, 3.0]]})
+    np.testing.assert_allclose([record["mean"] for record in answers(server).values()], expected.mean.repeat(3))
+    assert server.entries("out.rejects")[0]["reason"] == "X has 2 entries; wanted 3."
+
+
+def test_numbers_as_text_may_be_written_as_people_write_them(server, quick):
+    for x, group in ((".5", "01"), ("+0.5", "1.0"), ("00.5", "1")):
+        server.client.xadd("in", {"id": "7", "x": x, "group": group})
+    assert run(server, quick, keep="id").rows == 3
+    expected = LOADED(quick).predict({"x": [0.5], "group": [1]})
+    np.testing.assert_allclose([record["mean"] for record in answers(server).values()], expected.mean.repeat(3))
 
 
 def test_messages_that_cannot_be_predicted_are_rejected_with_the_reason(server, quick):

@@ -1,5 +1,6 @@
 """Files, folders and pipes, in and out: the same numbers as predicting the rows, bad rows apart with their reasons."""
 
+import decimal
 import io
 import json
 import math
@@ -20,6 +21,7 @@ import probinfer as pi
 from probinfer import cli
 from probinfer.deploy import score as scoring
 from probinfer.deploy.ahead import ahead
+from probinfer.deploy.csv_types import csv_types
 from probinfer.deploy.outputs import Writer
 from probinfer.deploy.score import score
 from probinfer.deploy.table_sink import IfExists
@@ -226,12 +228,154 @@ def test_a_wrong_call_is_not_fifty_bad_rows(quick, tmp_path):
 
 def test_a_failed_run_leaves_no_rejects(quick, tmp_path):
     (tmp_path / "bad.jsonl").write_text("what was here before")
-    long = f"1.{'0' * 3995},1,1\n"  # 4,000 bytes: Arrow tells types by the first megabyte
-    (tmp_path / "in.csv").write_text("x,group,id\n1,1,1\na,1,2\n" + long * 1_200 + "1,1,text\n")
-    with pytest.raises(pi.DataError, match="cannot be read as the table it should be"):
-        score(quick, tmp_path / "in.csv", tmp_path / "out.csv", keep=["id"], rejects=tmp_path / "bad.jsonl")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "in.csv"]
+    lines = ['{"x": 1, "group": 1, "id": 1}', '{"x": "a", "group": 1, "id": 2}', '{"x": 1, "group": 1, "id": "three"}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    with pytest.raises(pi.DataError, match="change their types between its pieces"):
+        score(
+            quick,
+            tmp_path / "in.jsonl",
+            tmp_path / "out.csv",
+            keep=["id"],
+            rejects=tmp_path / "bad.jsonl",
+            chunk_rows=1,
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "in.jsonl"]
     assert (tmp_path / "bad.jsonl").read_text() == "what was here before"
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_whole_numbers_of_a_csv_may_be_written_as_floats(quick, tmp_path, lenient):
+    """As pandas writes them where the column has a missing value."""
+    (tmp_path / "in.csv").write_text("x,group\n0.5,2\n0.25,1.0\n-1,3.\n")
+    score(quick, tmp_path / "in.csv", tmp_path / "out.csv", rejects=tmp_path / "bad.jsonl" if lenient else None)
+    expected = LOADED(quick).predict({"x": [0.5, 0.25, -1.0], "group": [2, 1, 3]})
+    np.testing.assert_allclose(read(tmp_path / "out.csv")["mean"], expected.mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("1,1.5,0", "group is '1.5' in row 3 .*; wanted a whole number"),
+        ("abc,1,0", "x is 'abc' in row 3 .*; wanted a number"),
+        ('"1,000",1,0', "x is '1,000' in row 3"),
+        ("1,1", "Row 3 .* has 2 cells; wanted 3"),
+        ("1,1,0,0", "Row 3 .* has 4 cells; wanted 3"),
+    ],
+)
+def test_without_a_file_for_rejects_the_first_bad_row_of_a_csv_is_named(quick, tmp_path, line, text):
+    (tmp_path / "in.csv").write_text("x,group,id\n1,2.0,0\n1,1,0\n1,1,0\n" + line + "\n")
+    with pytest.raises((pi.DataError, pi.PredictionError), match=text):
+        score(quick, tmp_path / "in.csv", tmp_path / "out.csv", keep=["id"])
+
+
+LATE = 2**18  # lines; the first megabytes do not tell what the last line holds
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "kind"),
+    [
+        ("1", "2.5", pa.float64()),
+        ("1", "abc", pa.string()),
+        ("", "abc", pa.string()),
+        ("007", "8", pa.string()),
+        ("1", "12345678901234567890", pa.string()),
+        ("2020-01-01", "2020-01-01 10:00:00", pa.timestamp("s")),
+        ("true", "maybe", pa.string()),
+    ],
+)
+def test_what_a_csv_column_holds_is_told_by_all_of_its_cells(tmp_path, early, late, kind):
+    (tmp_path / "in.csv").write_text("id,more\n" + f"{early},{'-' * 40}\n" * LATE + f"{late},\n")
+    (tmp_path / "other.csv").write_text(f"more,id\n,{early}\n")
+    assert csv_types([tmp_path / "in.csv", tmp_path / "other.csv"], ["id"]) == {"id": kind}
+    found = [chunk.rows.column("id") for chunk in read_chunks(tmp_path / "in.csv", {"id": None}, LATE)]
+    assert {column.type for column in found} == {kind}
+    assert str(found[-1][-1]) == (late if kind == pa.string() else str(pa.scalar(late).cast(kind)))
+
+
+def test_ids_are_copied_as_they_stand(quick, tmp_path):
+    ids = ["007", "08", "12345678901234567890"]
+    (tmp_path / "in.csv").write_text("x,group,id\n" + "".join(f"1,1,{each}\n" for each in ids))
+    score(quick, tmp_path / "in.csv", tmp_path / "out.parquet", keep=["id"])
+    assert list(read(tmp_path / "out.parquet")["id"]) == ids
+    numbers = pa.array([decimal.Decimal(9007199254740993)], pa.decimal128(20, 0))
+    pq.write_table(pa.table({"x": [1.0], "group": [1], "id": numbers}), tmp_path / "in.parquet")
+    score(quick, tmp_path / "in.parquet", tmp_path / "out.csv", keep=["id"])
+    assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith('"9007199254740993"')
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_line_of_json_may_lack_a_name_that_others_have(quick, tmp_path, lenient):
+    (tmp_path / "in.jsonl").write_text('{"x": 1}\n{"x": 1, "group": 1}\n')
+    if lenient:
+        done = score(quick, tmp_path / "in.jsonl", tmp_path / "out.csv", rejects=tmp_path / "bad.jsonl")
+        assert (done.rows, done.rejected) == (1, 1)
+        return
+    with pytest.raises(pi.PredictionError, match="group is nan in row 0"):
+        score(quick, tmp_path / "in.jsonl", tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize("text", ['[{"x": 1, "group": 1}]', '{\n"x": 1,\n"group": 1\n}'])
+def test_json_that_is_no_lines_of_json(quick, tmp_path, text):
+    (tmp_path / "in.jsonl").write_text(text)
+    with pytest.raises(pi.DataError, match=r"No line is a record: .* Wanted are lines that hold"):
+        score(quick, tmp_path / "in.jsonl", tmp_path / "out.csv")
+
+
+def test_json_lines_may_hold_of_all_kinds_under_one_name(quick, tmp_path):
+    lines = ['{"x": 1, "group": 1, "id": 1}', '{"x": 1, "group": 1, "id": 2.5}', '{"x": 1, "group": 1, "id": "c"}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    score(quick, tmp_path / "in.jsonl", tmp_path / "out.jsonl", keep=["id"], chunk_rows=1)
+    assert [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [1, 2.5, "c"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    ("suffix", "held", "kind"),
+    [
+        (".csv", [1.0], "list<"),
+        (".csv", {"a": 1}, "struct<"),
+        (".csv", b"\xff", "binary"),
+        (".jsonl", b"\xff", "binary"),
+    ],
+)
+def test_columns_that_a_format_cannot_hold(quick, tmp_path, suffix, held, kind, resume):
+    source, output = tmp_path / "in.parquet", tmp_path / f"out{suffix}"
+    pq.write_table(pa.table({"x": [1.0], "group": [1], "more": [held]}), source)
+    with pytest.raises(pi.DataError, match=f"The column more to keep holds {kind}.* which a {suffix} file cannot hold"):
+        score(quick, source, output, keep=["more"], resume=resume)
+    assert score(quick, source, tmp_path / "out.parquet", keep=["more"], resume=resume).rows == 1
+
+
+def test_a_file_that_was_cut_off_is_named(quick, tmp_path):
+    table = pa.Table.from_pandas(rows(1000), preserve_index=False)
+    with pa.ipc.new_stream(tmp_path / "whole.arrow", table.schema) as writer:
+        writer.write_table(table)
+    content = (tmp_path / "whole.arrow").read_bytes()
+    (tmp_path / "in.arrow").write_bytes(content[: len(content) // 2])
+    with pytest.raises(pi.DataError, match=r"in\.arrow is damaged or not complete: .* Copy it again"):
+        score(quick, tmp_path / "in.arrow", tmp_path / "out.csv")
+
+
+def test_an_output_in_the_folder_that_is_the_input_is_refused(quick, tmp_path):
+    """The next run would read it; one that goes on could not, as its parts would be input that changed."""
+    write(rows(3), tmp_path / "rows/a.parquet")
+    for output in ("rows/out.parquet", "rows/deep/out/"):
+        with pytest.raises(pi.DataError, match=r"lies in .*rows, whose files are the input"):
+            score(quick, tmp_path / "rows", f"{tmp_path}/{output}", resume=output.endswith("out/"))
+    assert len(list((tmp_path / "rows").iterdir())) == 1
+
+
+def test_a_name_alone_is_a_list_of_one(quick, tmp_path):
+    source = write(rows(3), tmp_path / "in.csv")
+    done = score(quick, source, tmp_path / "out.csv", keep="id", chunk_rows=np.int64(2), level=np.float32(0.5))
+    assert done.rows == 3
+    assert list(read(tmp_path / "out.csv").columns)[:2] == ["id", "mean"]
+
+
+def test_a_table_without_rows_has_the_types_of_its_columns(quick, tmp_path):
+    source = write(rows(3).iloc[:0], tmp_path / "in.parquet")
+    score(quick, source, tmp_path / "out.parquet", keep=["id", "name"])
+    assert pq.read_schema(tmp_path / "out.parquet").field("id").type == pa.int64()
 
 
 LINES = [
@@ -323,6 +467,13 @@ def test_nothing_in_is_nothing_out(quick, tmp_path):
         ({"rejects": "in.csv"}, "is also input or output"),
         ({"rejects": "./out.csv"}, "is also input or output"),  # neither is there yet
         ({"if_exists": IfExists.REPLACE}, r"\(replace\) is a question of databases, and out.csv is none"),
+        ({"input": pd.DataFrame()}, "input is DataFrame; wanted the path of a file"),
+        ({"input": None}, "input is NoneType"),
+        ({"output": ""}, "output is an empty text"),
+        ({"output": "sqlite:///a.db", "table": ""}, "say which table to write"),
+        ({"keep": [1]}, "keep has 1; wanted names of columns"),
+        ({"chunk_rows": 5.0}, "chunk_rows is 5.0; wanted a whole number"),
+        ({"rejects": "."}, r"\. is a folder; wanted the name of a file for the rejects"),
     ],
 )
 def test_calls_that_are_refused_before_any_work(quick, tmp_path, monkeypatch, call, text):
