@@ -37,7 +37,7 @@ from probinfer.inference.montecarlo.particle_gibbs import ParticleGibbs
 from probinfer.inference.montecarlo.pmmh import PMMH
 from probinfer.inference.montecarlo.rejection import Rejection
 from probinfer.inference.montecarlo.replica import Tempering
-from probinfer.inference.montecarlo.smc import SMC
+from probinfer.inference.montecarlo.smc import BEFORE, SMC
 from probinfer.inference.progress import make_progress
 from probinfer.inference.settings import check_switch, check_switches, settings_of
 from probinfer.inference.until import Until
@@ -221,6 +221,8 @@ def draw_update(
     began, clock, key = time.perf_counter(), time.monotonic(), key_words(seed)
     if not isinstance(method, SMC):
         raise MethodError(f"method came as {method!r}; an update is made by pi.SMC().")
+    if method.proposal is not None:
+        raise MethodError("SMC: an update begins at the draws of the posterior before; leave proposal= out.")
     model = model.settle(before)  # preprocessing stays as it was fitted: the draws are on its scale
     bounds = [model.bind(data) for data in (before, appended(before, model.take(new)))]
     old, target = (target_for(method, bound) for bound in bounds)
@@ -228,7 +230,7 @@ def draw_update(
     traced = time.perf_counter() - began
     line = make_progress(progress)
     try:
-        draws = method.lead(beginning, "posterior before", Run(key, line, began=clock))
+        draws = method.lead(beginning, BEFORE, Run(key, line, began=clock))
     finally:
         line.close()
     draws, target = _completed(draws, target, key)

@@ -150,16 +150,13 @@ class StateSpace(Model):
         """The parameters by name, inside a NumPyro model."""
         return {name: numpyro.sample(name, law) for name, law in self.prior.items()}
 
+    def take(self, data: Any) -> dict[str, np.ndarray]:
+        """The series, {"observations": y} or y alone, NaN where missing, with what of it was observed."""
+        series = read_series(_observations(data), column=self.linear is not None, missing=True)
+        return {"observations": series.values, "observed": series.observed}
+
     def bind(self, data: Any = None) -> BoundModel:
         """Check the series, {"observations": y} or y alone, NaN where missing, and trace the prior."""
-        if isinstance(data, Mapping):
-            if "observations" not in data or set(data) - {"observations", "observed"}:
-                raise DataError(
-                    f"data came with the keys {sorted(map(str, data))}; a state-space model takes "
-                    '{"observations": array}, or the array alone.'
-                )
-            y = data["observations"]
-            data = np.where(data["observed"], y, np.nan) if "observed" in data else y
         series = self.series(data)
         if not self.prior:
             raise ModelError(
@@ -175,8 +172,8 @@ class StateSpace(Model):
         return super().bind({"observations": series.values, "observed": series.observed})
 
     def series(self, observations: Any) -> Series:
-        """Checked arrays. Raises DataError for text, infinities, or no rows."""
-        return read_series(observations, column=self.linear is not None)
+        """Checked arrays, of a series or {"observations": series}. DataError for text, infinities, or no rows."""
+        return read_series(_observations(observations), column=self.linear is not None)
 
     def check(self, params: Parameters, series: Series) -> tuple[int, ...]:
         """The state's shape, once the three laws fit each other and the series."""
@@ -260,6 +257,19 @@ class StateSpace(Model):
                 f"{name} looks at the value of a state, a time or an observation, with `if`, float() or NumPy; these "
                 "are known only when the compiled program runs. Use jax.numpy, with jnp.where in the place of `if`."
             ) from None
+
+
+def _observations(data: Any) -> Any:
+    """The series in what `infer` takes as data, NaN where a mask says that nothing was observed."""
+    if not isinstance(data, Mapping):
+        return data
+    if "observations" not in data or set(data) - {"observations", "observed"}:
+        raise DataError(
+            f"data came with the keys {sorted(map(str, data))}; a state-space model takes "
+            '{"observations": array}, or the array alone.'
+        )
+    y, seen = data["observations"], np.asarray(data.get("observed", True))
+    return y if seen.all() else np.where(seen, y, np.nan)
 
 
 def _check_prior(prior: Any) -> dict[str, Any]:

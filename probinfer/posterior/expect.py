@@ -135,6 +135,8 @@ def expect(
 
 def _choose(law: Law) -> tuple[MonteCarlo | QuasiMonteCarlo, str]:
     name = type(law.origin).__name__
+    if law.searched:
+        return MonteCarlo(), f"no closed form of {name}'s quantile function is known"
     if law.from_uniform is not None and law.dim <= _QUASI_DIM:
         return QuasiMonteCarlo(), f"{name} has a quantile function, so even points can be used"
     if law.from_uniform is None:

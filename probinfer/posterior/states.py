@@ -105,12 +105,14 @@ class States(Band):
             self.log_likelihood = float(log_likelihoods.mean())
             self.log_likelihood_mcse = float(log_likelihoods.std(ddof=1) / np.sqrt(runs)) if runs > 1 else float("nan")
         elif ess is not None:
-            relative = np.exp(log_likelihoods - self.log_likelihood)
-            self.log_likelihood_mcse = float(relative.std(ddof=1) / np.sqrt(runs)) if runs > 1 else float("nan")
+            with np.errstate(invalid="ignore"):  # -inf in every run: there is no error to tell
+                relative = np.exp(log_likelihoods - self.log_likelihood)
+                self.log_likelihood_mcse = float(relative.std(ddof=1) / np.sqrt(runs)) if runs > 1 else float("nan")
         error = f" ± {self.log_likelihood_mcse:.2g}" if ess is not None or before is not None else " (exact)"
         error += f", over {runs} draws of the parameters" if before is not None else ""
         headline = f"{type(method).__name__}, {len(self.mean)} times, log likelihood {self.log_likelihood:.6g}{error}"
-        spread = float(np.std(log_likelihoods, ddof=1)) if before is None and runs > 1 else 0.0
+        with np.errstate(invalid="ignore"):
+            spread = float(np.std(log_likelihoods, ddof=1)) if before is None and runs > 1 else 0.0
         findings = _findings(self, log_likelihoods, spread, getattr(method, "particles", 0), before)
         findings = tuple(sorted([*_undefined(undefined), *findings], key=lambda finding: finding.severity.value))
         worst = min((finding.severity for finding in findings), default=Verdict.GOOD)

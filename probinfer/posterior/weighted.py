@@ -29,6 +29,7 @@ ESS_DOUBTFUL = 100
 
 _SURE = 2.0  # standard errors that an error has to exceed a limit by
 _ENTRIES = 256  # compared at a time
+_ROUNDING = 1e-13  # range of an entry over its size, up to which it is constant
 
 
 class Errors(NamedTuple):
@@ -63,8 +64,11 @@ def compare(values: np.ndarray, weights: np.ndarray) -> Errors:
     shift = (m - m_w) / s_w and log(s / s_w), m and s the means and standard deviations. Their errors are those of the
     weighted and the unweighted averages together, from the influence of each draw on the difference:
     (x - m) / n - w (x - m_w) on the means, half of ((x - m)² / s² - 1) / n - w ((x - m_w)² / s_w² - 1) on log(s / s_w).
+    NaN for entries that are constant but for rounding, as the first of a Cholesky factor of correlations.
     """
     n = values.shape[1]
+    constant = np.ptp(values, axis=1) <= _ROUNDING * np.max(np.abs(values), axis=1)
+    values = np.where(constant[:, None], np.nan, values)
     with np.errstate(all="ignore"):
         own, weighted = values - values.mean(axis=1, keepdims=True), values - (values @ weights)[:, None]
         s2 = np.mean(own**2, axis=1, keepdims=True)

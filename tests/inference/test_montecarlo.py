@@ -16,8 +16,8 @@ from numpyro.distributions import constraints
 from scipy import special, stats
 
 import probinfer as pi
-from probinfer.inference.montecarlo import rejection
-from probinfer.inference.montecarlo.pareto import khat, smooth
+from probinfer.inference.montecarlo import adapt, rejection
+from probinfer.inference.montecarlo.pareto import khat, smooth, worst_khat
 
 FALSE_ALARM = 1e-6
 
@@ -161,9 +161,35 @@ def test_rejection_from_a_density():
     assert abs(estimate.acceptance - exact) < stats.norm.isf(FALSE_ALARM / 2) * exact * np.sqrt((1 - exact) / m) + 1e-3
 
 
+@pytest.mark.parametrize(
+    ("f", "bounds"),
+    [(lambda x: x**2, 2.0), (lambda x: jnp.abs(x) < 1, 2.0)],
+    ids=["f counts there", "f is zero there"],
+)
+def test_a_proposal_that_cuts_the_distribution_off_is_bad(f, bounds):
+    cut = pi.expect(f, dist.Normal(0.0, 1.0), pi.Rejection(proposal=dist.Uniform(-bounds, bounds)))
+    assert cut.verdict is pi.Verdict.BAD
+    assert "The proposal has no mass at" in cut.reason
+    whole = pi.expect(f, dist.Normal(0.0, 1.0), pi.Rejection(proposal=dist.Normal(0.0, 2.0)))
+    assert whole.verdict is pi.Verdict.GOOD
+
+
 def test_batched_numpy_functions():
     estimate = pi.expect(lambda x: np.exp(x), stats.norm(), batched=True)
     assert_close(estimate, np.exp(0.5), resolution=0.01)
+
+
+def test_a_discrete_uniform_law():
+    """NumPyro's quantiles of it are no whole numbers, and too low by a half."""
+    estimate = pi.expect(lambda x: {"mean": x, "square": x**2}, dist.DiscreteUniform(2, 7))
+    assert abs(estimate.value["mean"] - 4.5) < 1e-3
+    assert abs(estimate.value["square"] - 139 / 6) < 1e-2
+
+
+def test_quantiles_that_are_searched_for_are_not_used():
+    estimate = pi.expect(lambda x: x, stats.vonmises(2.0))
+    assert estimate.method == "MonteCarlo"
+    assert "no closed form" in estimate.reason
 
 
 # rare events --------------------------------------------------------------------------------------------------------
@@ -183,6 +209,25 @@ def test_tail_probability_in_five_dimensions_by_a_score():
     law = dist.Normal(0, 1).expand([5])
     estimate = pi.expect(lambda x: x.sum() > 6 * 5**0.5, law, pi.Importance(score=jnp.sum, round_draws=1000))
     assert_close(estimate, stats.norm.sf(6), resolution=0.03)
+
+
+def test_a_score_that_goes_on_beyond_the_event():
+    """Levels end where they pass it: the band above 6 has about a tenth of the tail's probability."""
+    law, method = stats.norm(), pi.Importance(draws=5000, score=lambda x: x)
+    estimate = pi.expect(lambda x: (x > 6) & (x < 6.02), law, method)
+    assert_close(estimate, law.sf(6) - law.sf(6.02), resolution=0.05)
+
+
+def test_a_score_that_leads_away_ends(monkeypatch):
+    monkeypatch.setattr(adapt, "_LEVELS", 20)
+    with pytest.raises(pi.MethodError, match=r"leads away from the event.* the sign may be wrong"):
+        pi.expect(lambda x: x > 1e6, stats.norm(), pi.Importance(score=lambda x: -x))
+
+
+def test_a_score_that_leads_away_from_what_was_met_is_left():
+    """The first proposals meet the event; levels of the wrong sign would never end."""
+    estimate = pi.expect(lambda x: x > 6, stats.norm(), pi.Importance(draws=5000, score=lambda x: -x))
+    assert_close(estimate, stats.norm.sf(6), resolution=0.05)
 
 
 @pytest.mark.long
@@ -290,6 +335,38 @@ def test_psis_agrees_with_arviz():
         assert smoothed.khat == pytest.approx(float(k), abs=1e-6)
         np.testing.assert_allclose(smoothed.log_weights, theirs, atol=1e-6)
     assert np.isnan(khat(np.ones(1000)))
+
+
+@pytest.mark.parametrize(
+    ("law", "f", "exact"),
+    [
+        (dist.HalfNormal(2.0), lambda x: x, 4 / np.sqrt(2 * np.pi)),
+        (stats.beta(1.5, 3.5), lambda x: x, 0.3),
+        (dist.Normal(0.0, 1.0), jnp.exp, np.exp(0.5)),
+    ],
+)
+def test_terms_that_pile_up_at_zero_have_no_tail(law, f, exact):
+    """A proposal fitted to f p makes most terms E f, and some 0 where only the distribution itself goes."""
+    estimate = pi.expect(f, law, pi.Importance())
+    assert_close(estimate, exact, resolution=0.01)
+    assert estimate.verdict is pi.Verdict.GOOD
+
+
+def test_shapes_see_tails_on_either_side_and_no_others():
+    heavy = stats.pareto(1.5).rvs(10_000, random_state=np.random.default_rng(0))
+    for term in (heavy, -heavy, 1e6 - heavy):
+        assert 0.5 < worst_khat(term[:, None]) < 0.9
+    piled = np.where(np.arange(10_000) % 10, 1 + stats.norm.cdf(heavy - 3) / 10, 0.0)
+    assert worst_khat(piled[:, None]) is None
+
+
+def test_weights_within_a_factor_of_two_have_no_tail():
+    """Of a posterior with an edge in the middle of its proposal: 98% are effective."""
+    generator = np.random.default_rng(0)
+    log_weights = np.log(generator.uniform(1.0, 1.9, 10_000))
+    smoothed = smooth(log_weights)
+    assert np.isnan(smoothed.khat)
+    np.testing.assert_allclose(smoothed.log_weights, log_weights - special.logsumexp(log_weights))
 
 
 # models -------------------------------------------------------------------------------------------------------------
@@ -469,6 +546,16 @@ def test_estimates_show_themselves():
         (lambda: pi.expect(lambda x: float(x), stats.norm()), "cannot be traced by JAX. Write it with jax.numpy"),
         (lambda: pi.expect(lambda x: "a", stats.norm(), batched=True), "f returned str; wanted real numbers"),
         (lambda: pi.expect(np.sum, stats.norm(), batched=True), "one entry for each point"),
+        (
+            lambda: pi.expect(lambda x: jnp.exp(1j * x), stats.norm()),
+            "f returned complex numbers; wanted real .* parts",
+        ),
+        (lambda: pi.expect(lambda x: jnp.zeros(0), stats.norm()), "f returned an array without entries"),
+        (lambda: pi.expect(jnp.sum, stats.special_ortho_group(3)), "density scipy.stats does not know"),
+        (
+            lambda: pi.expect(jnp.sum, dist.ImproperUniform(dist.constraints.real, (), ())),
+            "ImproperUniform, which has no integral",
+        ),
         (lambda: pi.expect(jnp.sum, dist.Dirichlet(jnp.ones(3)), pi.QuasiMonteCarlo()), "Dirichlet has none"),
         (lambda: pi.expect(jnp.exp, stats.poisson(3), pi.Importance()), "is discrete: a proposal cannot be adapted"),
         (lambda: pi.expect(jnp.exp, stats.norm(), pi.Rejection()), "Rejection needs a proposal for"),

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 import probinfer as pi
+from probinfer.inference.montecarlo import smc
 from tests.inference.statistics import assert_moments
 
 FALSE_ALARM = 1e-6
@@ -88,3 +89,53 @@ def test_other_methods_and_loaded_posteriors_are_refused(before, tmp_path):
     before.save(tmp_path / "posterior.nc")
     with pytest.raises(pi.ModelError, match="without its model"):
         pi.load_posterior(tmp_path / "posterior.nc").update({"y": NEW})
+
+
+def test_a_proposal_is_no_beginning_of_an_update(before):
+    with pytest.raises(pi.MethodError, match="begins at the draws of the posterior before; leave proposal= out"):
+        before.update({"y": NEW}, method=pi.SMC(proposal={"rate": dist.Gamma(2.0, 1.0)}), progress=False)
+
+
+def test_new_data_that_nothing_explains_are_said_to_be_so(before, monkeypatch):
+    monkeypatch.setattr(smc, "_LEVELS", 2)
+    with pytest.raises(pi.MethodError, match="new data do not go with the old"):
+        before.update({"y": np.full(40, 100_000)}, progress=False)
+
+
+SERIES = np.array([1.2, np.nan, 2.0, 1.1, np.nan, 0.4])
+LEVEL = pi.StateSpace.linear_gaussian(
+    [0.0],
+    [[10.0]],
+    [[1.0]],
+    lambda t, params: params["sd"].reshape(1, 1) ** 2,
+    [[1.0]],
+    [[0.5]],
+    prior={"sd": dist.HalfNormal(1.0)},
+)
+
+
+def series_evidence(y: np.ndarray) -> float:
+    """log p(y) of the level: the filter of one number, integrated over sd."""
+    sd = (np.arange(4000) + 0.5) / 500
+    mean, variance, log_density = np.zeros_like(sd), np.full_like(sd, 10.0), np.zeros_like(sd)
+    for t, seen in enumerate(y):
+        variance = variance + sd**2 * (t > 0)
+        if not np.isnan(seen):
+            log_density += stats.norm(mean, np.sqrt(variance + 0.5)).logpdf(seen)
+            gain = variance / (variance + 0.5)
+            mean, variance = mean + gain * (seen - mean), (1 - gain) * variance
+    return float(np.log(np.sum(np.exp(log_density) * stats.halfnorm.pdf(sd)) / 500))
+
+
+def test_a_series_goes_on():
+    posterior = pi.infer(LEVEL, SERIES[:4], pi.SMC(), progress=False)
+    later = posterior.update(SERIES[4:], method=UPDATE, progress=False)
+    assert np.array_equal(later.data["observed"][:, 0], ~np.isnan(SERIES))
+    attrs, exact = later.tree.attrs, series_evidence(SERIES) - series_evidence(SERIES[:4])
+    bound = stats.t.isf(FALSE_ALARM / 2, 15) * attrs["log_evidence_increment_mcse"]
+    assert bound < 0.2
+    assert abs(attrs["log_evidence_increment"] - exact) < bound
+    again = posterior.update({"observations": SERIES[4:]}, method=UPDATE, progress=False)
+    np.testing.assert_array_equal(later.latents["sd"], again.latents["sd"])
+    with pytest.raises(pi.DataError, match=r"observations has shape \(2, 2\)"):
+        posterior.update(np.zeros((2, 2)), progress=False)

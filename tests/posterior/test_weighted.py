@@ -144,3 +144,21 @@ def test_a_law_that_is_cut_where_the_density_is_may_be_good():
     wrong = abs(draws.mean() - exact.mean()) > 5 * exact.std() / np.sqrt(len(draws))
     assert not (wrong and posterior.report.verdict is Verdict.GOOD)
     assert draws.max() <= 0.5
+
+
+def test_an_entry_that_is_constant_is_not_off():
+    """The first entry of a Cholesky factor of correlations is 1: with and without weights, but for rounding."""
+    generator = np.random.default_rng(0)
+    weights = generator.dirichlet(np.ones(4000))
+    errors = compare(np.stack([np.ones(4000), generator.normal(size=4000)]), weights)
+    assert np.isnan(errors.shift[0])
+    assert np.isnan(errors.log_factor[0])
+    assert np.isfinite(errors.shift[1])
+
+    def model(y=None):
+        factor = numpyro.sample("factor", dist.LKJCholesky(2, 2.0))
+        with numpyro.plate("n", len(y)):
+            numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(2), scale_tril=factor), obs=y)
+
+    y = generator.multivariate_normal(np.zeros(2), [[1.0, 0.4], [0.4, 1.0]], 400)
+    assert found(pi.infer(model, {"y": y}, pi.FullRank(), progress=False), "factor[0, 0]") is None

@@ -10,11 +10,14 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import logsumexp
 
+from probinfer.errors import MethodError
 from probinfer.inference.montecarlo.student import StudentMixture, fit
 
 _ELITE = 0.1  # share of draws that a level keeps
 _GOOD = 0.9  # effective share at which more rounds are not worth their draws
 _WIDENED, _WIDER = 3, 16.0  # times that a first proposal which meets nothing is made so much wider
+_LEVELS = 150  # of a score at most: each is about a tenth as probable as the one before
+_PASSED = 0.5  # share of the best level's hits, below which the levels have passed what they were to lead to
 _GAIN = 1.05  # growth of the effective share in a round that makes another one worth it
 
 
@@ -67,9 +70,18 @@ class Search:
 
         log_density: (n, d) -> (n,), of the law whose part above a level the proposal shall be like.
         score: (n, d) -> (n,).
+
+        Levels end where a tenth of the draws meet the target, or where fewer do than at the level before: the score
+        goes on rising beyond it. Raises MethodError where no level has met it.
         """
-        level = -np.inf
-        while np.isfinite(self._log_target(z := self.mixture.draw(self._generator, draws))).mean() < _ELITE:
+        level, best, most = -np.inf, self.mixture, 0.0
+        for _ in range(_LEVELS):
+            z = self.mixture.draw(self._generator, draws)
+            share = float(np.isfinite(self._log_target(z)).mean())
+            if share > most:
+                best, most = self.mixture, share
+            if share >= _ELITE or share < _PASSED * most:
+                break
             scores = np.where(np.isnan(values := score(z)), -np.inf, values)
             higher = float(np.quantile(scores, 1 - _ELITE))
             if not higher > level:
@@ -78,6 +90,15 @@ class Search:
             self._forget()
             self._take(z, np.where(scores >= level, log_density(z), -np.inf), draws)
             self._refit()
+        else:
+            if not most:
+                raise MethodError(
+                    f"Importance: the score was followed through {_LEVELS} levels, up to {level:.4g}, and f is zero at "
+                    "all points there: it leads away from the event. Give a score that is larger towards it; the sign "
+                    "may be wrong."
+                )
+        if most:
+            self.mixture = best
         self._forget()
 
     def _better(self, best: StudentMixture, draws: int) -> StudentMixture:

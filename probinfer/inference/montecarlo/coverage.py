@@ -15,6 +15,7 @@ _LOOKED = 2048  # points
 _TOLERATED = 0.01  # share of the posterior's mass that a proposal may leave out, as of other modes
 _APART = 5.0  # standard errors between two estimates that chance does not explain
 _SKEWED = 0.3  # skewness of a mean above which its standard error says little
+LOOKED_AT = 2000  # draws of a distribution itself that a proposal for it is compared with
 
 
 def check_covered(
@@ -87,3 +88,23 @@ def left_out(
             f"weighted ones {estimate.value[worst]:.4g} ± {estimate.mcse[worst]:.2g}",
         )
     )
+
+
+def cut_off(law: Law, proposal: Law, f: Integrand, estimate: Average, generator: np.random.Generator) -> Average:
+    """The estimate of E f by draws that follow the law where q(x) > 0, with what draws x of the law itself say of it.
+
+    Where q(x) = 0 the law is cut off, and the rest counts for more, so that it matters even where f(x) = 0.
+    """
+    x = law.draw(generator, LOOKED_AT)
+    with np.errstate(all="ignore"):
+        values = f(x)
+        uncovered = (proposal.log_density(x) == -np.inf) & (law.log_density(x) > -np.inf)
+    count = int(uncovered.sum())
+    if not count:
+        return estimate
+    text = f"The proposal has no mass at {count} of {LOOKED_AT} draws of the distribution: it is cut off there"
+    values = np.where(np.isfinite(values), values, 0.0)
+    apart = np.abs(values.mean(axis=0) - values[~uncovered].mean(axis=0)) if count < LOOKED_AT else np.inf
+    if count > _TOLERATED * LOOKED_AT or np.any(apart > estimate.mcse):
+        return estimate._replace(faults=(*estimate.faults, text))
+    return estimate._replace(notes=(*estimate.notes, text))

@@ -73,13 +73,15 @@ class Integrand:
         leaves, structure = jax.tree.flatten(values)
         leaves = [np.asarray(leaf) for leaf in leaves]
         if not leaves or any(leaf.dtype.kind not in "biuf" for leaf in leaves):
-            raise MethodError(
-                f"{self.name} returned {type(values).__name__}; wanted real numbers: one, an array, or a dict."
-            )
+            came = "complex numbers" if any(leaf.dtype.kind == "c" for leaf in leaves) else type(values).__name__
+            do = "; give its real and imaginary parts as two of a dict" if came == "complex numbers" else ""
+            raise MethodError(f"{self.name} returned {came}; wanted real numbers: one, an array, or a dict{do}.")
         if any(leaf.ndim == 0 or len(leaf) < n for leaf in leaves):
             raise MethodError(
                 f"{self.name} returned shape {leaves[0].shape} for {n} points; with batched=True it has to return one "
                 "entry for each point along its first axis."
             )
+        if not sum(leaf[:1].size for leaf in leaves):
+            raise MethodError(f"{self.name} returned an array without entries; wanted at least one number.")
         self._structure, self._shapes = structure, [leaf.shape[1:] for leaf in leaves]
         return np.concatenate([np.asarray(leaf[:n], float).reshape(n, -1) for leaf in leaves], axis=1)

@@ -29,6 +29,7 @@ class Law(NamedTuple):
     from_uniform: Callable[[np.ndarray], np.ndarray] | None
     dim: int
     origin: Any
+    searched: bool = False  # from_uniform finds its points one by one by a search, a thousand times slower
 
 
 def is_law(over: Any) -> bool:
@@ -63,6 +64,11 @@ def as_law(over: Any, name: str = "over") -> Law:
 
 
 def _numpyro(law: dist.Distribution) -> Law:
+    if isinstance(law, dist.ImproperUniform):
+        raise MethodError(
+            "over came as ImproperUniform, which has no integral: there is no expectation under it. Give a "
+            "distribution that can be drawn from; a density known up to a constant is a pi.LogDensity."
+        )
     shape = tuple(law.batch_shape) + tuple(law.event_shape)
     sizes: dict[int, Any] = {}
 
@@ -127,7 +133,10 @@ def _quantile(law: Any) -> Callable[[np.ndarray], Any]:
             return value
 
         return transformed
-    if law.event_shape:
+    if isinstance(law, dist.DiscreteUniform):
+        low, high = np.asarray(law.low), np.asarray(law.high)
+        return lambda u: np.minimum(low + np.floor(u * (high - low + 1)), high)
+    if law.event_shape or law.is_discrete:  # what NumPyro calls the quantile of a discrete law need not be one
         raise NotImplementedError
     return law.icdf
 
@@ -144,6 +153,7 @@ def _univariate(law: Any) -> Law:
         from_uniform=lambda u: np.asarray(law.ppf(u.reshape(len(u), *shape)), float),
         dim=int(np.prod(shape, dtype=int)),
         origin=law,
+        searched=not discrete and type(law.dist)._ppf is scipy.stats.rv_continuous._ppf,
     )
 
 
@@ -151,6 +161,11 @@ def _multivariate(law: Any) -> Law:
     first = np.asarray(law.rvs(size=2, random_state=np.random.default_rng(0)))
     shape = first.shape[1:]
     discrete = not hasattr(law, "logpdf")
+    if discrete and not hasattr(law, "logpmf"):
+        raise MethodError(
+            f"over came as {type(law).__name__}, whose density scipy.stats does not know; wanted a distribution that "
+            "has one."
+        )
     density = law.logpmf if discrete else law.logpdf
     from_uniform = None
     if isinstance(law, type(scipy.stats.multivariate_normal([0.0]))):

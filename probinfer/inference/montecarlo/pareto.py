@@ -29,7 +29,8 @@ def smooth(log_weights: np.ndarray) -> Smoothed:
     order = np.argsort(lw)
     chosen = order[len(lw) - tail :]
     cutoff = float(np.exp(lw[order[len(lw) - tail - 1]])) if tail < len(lw) else 0.0
-    khat, scale = _fit(np.exp(lw[chosen]) - cutoff) if tail >= _FEWEST else (np.nan, np.nan)
+    far = tail >= _FEWEST and _FAR * cutoff <= 1.0  # the largest is 1
+    khat, scale = _fit(np.exp(lw[chosen]) - cutoff) if far else (np.nan, np.nan)
     if np.isfinite(khat) and scale > 0:
         p = (np.arange(tail) + 0.5) / tail
         rise = -np.log1p(-p) if khat == 0 else np.expm1(-khat * np.log1p(-p)) / khat
@@ -63,12 +64,25 @@ def log_tail_shape(logs: np.ndarray) -> float:
 
 
 def worst_khat(terms: np.ndarray) -> float | None:
-    """Largest tail shape of the columns of terms (n, k), of distances from the median; None without a tail."""
+    """Largest tail shape of the columns of terms (n, k), of distances from the median; None without a tail.
+
+    Terms of one sign that come near to zero end there, and what piles up at that end is no tail: of them the size
+    itself counts.
+    """
     if not np.isfinite(terms).all():
         return None
-    shapes = [khat(column) for column in np.abs(terms - np.median(terms, axis=0)).T]
+    shapes = [khat(_distances(column)) for column in terms.T]
     known = [shape for shape in shapes if not np.isnan(shape)]
     return float(max(known)) if known else None
+
+
+def _distances(terms: np.ndarray) -> np.ndarray:
+    median = float(np.median(terms))
+    if median < 0:
+        return _distances(-terms)
+    if 0 <= terms.min() < median / 2:
+        return terms
+    return np.abs(terms - median)
 
 
 def _tail(n: int) -> int:

@@ -12,6 +12,7 @@ from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws, Outcome
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.montecarlo.average import Average, average_of
+from probinfer.inference.montecarlo.coverage import cut_off
 from probinfer.inference.montecarlo.integrand import Integrand
 from probinfer.inference.montecarlo.law import Law, as_law
 from probinfer.inference.montecarlo.pareto import worst_khat
@@ -102,7 +103,7 @@ class Rejection:
         check_whole("Rejection", "max_proposals", self.max_proposals, self.draws)
         bound = self.log_bound
         if bound is not None and (
-            isinstance(bound, bool) or not isinstance(bound, int | float) or not np.isfinite(bound)
+            isinstance(bound, bool) or not isinstance(bound, int | float | np.number) or not np.isfinite(bound)
         ):
             raise MethodError(f"Rejection: log_bound is {bound!r}; wanted a finite number, or None to find it.")
         if bound is not None:  # nothing is climbed then
@@ -141,7 +142,8 @@ class Rejection:
             return -float(done.fun)
 
         accepted = self._accept(propose, climb, str, key)
-        return self._averaged(accepted, f(accepted.points))
+        average = self._averaged(accepted, f(accepted.points))
+        return cut_off(law, proposal, f, average, np.random.default_rng([*key.tolist(), 1]))
 
     def average_over_target(self, target: Target, f: Integrand, key: np.ndarray) -> Average:
         """Estimate E f under an unnormalised density; see `probinfer.expect`."""
@@ -245,8 +247,9 @@ class Rejection:
             progress(len(at))
         if not len(at):
             raise MethodError(
-                f"Rejection: none of {made} proposals was accepted; the posterior is far narrower than the proposal. "
-                "Use pi.Importance() or pi.NUTS()."
+                f"Rejection: none of {made} proposals was accepted under the bound {bound:.6g}: it is far too high, or "
+                "what is sampled far narrower than the proposal. Use a proposal that is nearer to it, or "
+                "pi.Importance()."
             )
         complete = len(at) >= self.draws
         last = int(at[self.draws - 1]) + 1 if complete else made

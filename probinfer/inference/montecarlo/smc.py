@@ -25,6 +25,7 @@ _ACCEPT = 0.8  # share of proposals that the step size aims at
 _FORGOTTEN = 0.2  # correlation with the positions before the moves, at which they may end
 _STALLED, _LOOK_BACK = 0.98, 3  # ratio of that correlation to the one so many moves ago, above which more do not help
 _LEVELS = 500  # at most
+BEFORE = "posterior before"  # name of the beginning of an update
 
 
 class Widened(NamedTuple):
@@ -130,7 +131,7 @@ class SMC:
         with ThreadPoolExecutor(workers(self.chains), thread_name_prefix="probinfer") as pool:
             moves = Moves(proposal, self.particles, pool)
             compiled = clock()
-            led = self._lead(proposal, moves, generator, run)
+            led = self._lead(proposal, name, moves, generator, run)
         evidence = float(logsumexp(led.log_evidence) - np.log(self.chains))
         relative = np.exp(led.log_evidence - evidence)
         names = ("particles", "chains", "target_ess", "max_moves", "float64")
@@ -156,10 +157,10 @@ class SMC:
             },
         )
 
-    def _lead(self, proposal: Beginning, moves: Moves, generator: np.random.Generator, run: Run) -> Led:
+    def _lead(self, proposal: Beginning, name: str, moves: Moves, generator: np.random.Generator, run: Run) -> Led:
         drawn = [proposal.draw(generator, self.particles) for _ in range(self.chains)]
         z, log_weights = np.stack([z for z, _ in drawn]), np.stack([weights for _, weights in drawn])
-        _check_alive(log_weights)
+        _check_alive(log_weights, name)
         log_evidence = np.zeros(self.chains)
         log_density, acceptance = np.zeros(log_weights.shape), 0.0
         beta, step, levels, total = 0.0, proposal.target.dim**-0.25, 0, 0
@@ -167,8 +168,8 @@ class SMC:
         while beta < 1.0:
             if levels == _LEVELS:
                 raise MethodError(
-                    f"SMC: after {levels} levels the temperature is {beta:.3g}, not yet 1: the likelihood is too "
-                    "narrow for this prior. Tighten it, give a proposal nearer to the posterior, or use pi.NUTS()."
+                    f"SMC: after {levels} levels the temperature is {beta:.3g}, not yet 1: the posterior is too narrow "
+                    f"for this beginning, or too far from it. {_advice(name)}"
                 )
             rest = 1.0 - beta
             rise = _rise(log_weights, rest, self.target_ess)
@@ -252,11 +253,17 @@ def _moved_enough(correlations: list[float]) -> bool:
     return len(correlations) > _LOOK_BACK and correlations[-1] > _STALLED * correlations[-1 - _LOOK_BACK]
 
 
-def _check_alive(log_weights: np.ndarray) -> None:
+def _advice(name: str) -> str:
+    """What to do where the beginning called `name` does not reach the target."""
+    if name == BEFORE:
+        return "The new data do not go with the old, or move the posterior too far: use pi.infer with all the data."
+    return "Use a tighter prior, a proposal nearer to the posterior, or pi.NUTS()."
+
+
+def _check_alive(log_weights: np.ndarray, name: str) -> None:
     alive = np.isfinite(log_weights).sum(axis=1)
     if alive.min() < 2:
         raise MethodError(
             f"SMC: the density is zero at {log_weights.size - alive.sum()} of {log_weights.size} particles at the "
-            "start, in one chain at all but one or more. Use more particles, a prior or proposal that meets the "
-            "data, or pi.NUTS()."
+            f"start, in one chain at all but one or more. {_advice(name)}"
         )
