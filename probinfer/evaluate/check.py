@@ -335,9 +335,8 @@ def _compared(
 def _number(name: str, statistic: Statistic, y: np.ndarray) -> float:
     value = np.asarray(statistic(y))
     if value.ndim or value.dtype.kind not in "fiub" or not np.isfinite(value):
-        raise PredictionError(
-            f"The statistic {name!r} gave {value!r} of an outcome {y.shape}; wanted one finite number."
-        )
+        gave = repr(value.item()) if value.ndim == 0 else f"an array of shape {value.shape}"
+        raise PredictionError(f"The statistic {name!r} gave {gave} of an outcome {y.shape}; wanted one finite number.")
     return float(value)
 
 

@@ -234,6 +234,8 @@ class Monitor:
         Raises PredictionError as `Predictor.predict` does, and then nothing has changed.
         """
         prediction = self._said(rows, prediction)
+        if not len(prediction):
+            return self.status
         columns, count = self._columns(rows, prediction)
         came = None if outcomes is None else self._outcomes(rows, outcomes, prediction)
         return self._add(columns, count, came)

@@ -59,7 +59,8 @@ def surrogate_tree(
         folds = selection.KFold(5, shuffle=True, random_state=seed % 2**32)
         guessed = selection.cross_val_predict(model, box.table, values[:, q], cv=folds)
         spread = values[:, q].var()
-        fidelity = 1 - np.mean((guessed - values[:, q]) ** 2) / spread if spread > 0 else np.nan
+        varies = spread > (1e-12 * np.abs(values[:, q]).max()) ** 2  # more than by rounding
+        fidelity = 1 - np.mean((guessed - values[:, q]) ** 2) / spread if varies else np.nan
         leaves = model.fit(box.table, values[:, q]).apply(box.table)
         for leaf, rule in _rules(model.tree_, box.flat).items():
             inside = leaves == leaf

@@ -485,12 +485,13 @@ def _sampled_summary(
     if MOMENTS in program.programs:
         means, variances = (_draws_second(m, program.event) for m in program.programs[MOMENTS].call(draws, fixed, rows))
         aleatoric = jnp.mean(variances, axis=1)
-        epistemic = jnp.mean((means - jnp.mean(means, axis=1, keepdims=True)) ** 2, axis=1)
+        epistemic = found = jnp.mean((means - jnp.mean(means, axis=1, keepdims=True)) ** 2, axis=1)
     else:
-        means, aleatoric, epistemic = _moments_of_draws(program, draws, fixed, rows, hashes)
+        means, aleatoric, found, noise = _moments_of_draws(program, draws, fixed, rows, hashes)
+        epistemic = jnp.where(found > 4.0 * noise, found, jnp.nan)
     pooled = jnp.sort(outcomes.reshape(outcomes.shape[0], -1), axis=1)
     places = _sorted_quantiles(pooled, levels, program.discrete)
-    overflowed = ~jnp.isfinite(epistemic) & jnp.isfinite(means).all(axis=1)
+    overflowed = ~jnp.isfinite(found) & jnp.isfinite(means).all(axis=1)
     summary = mixture.Summary(
         mean=jnp.mean(means, axis=1),
         aleatoric_variance=aleatoric,
@@ -505,13 +506,14 @@ def _sampled_summary(
 
 def _moments_of_draws(
     program: Program, draws: dict, fixed: dict, rows: dict, hashes: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Means (m, S) and both parts of the variance (m,), from R replicates for each of the S posterior draws.
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Means (m, S), both parts of the variance (m,) and the noise of the epistemic one, from R replicates for each of
+    the S posterior draws.
 
     With m_s the mean and v_s the variance (by R - 1) of draw s, aleatoric = mean of v_s, and without bias
         epistemic = mean of u_s,  u_s = (m_s - m)^2 S / (S - 1) - v_s / R.
-    The noise of this is sd(u_s) / sqrt(S); an epistemic part below four times that cannot be told from zero, and is
-    nan. Above, it is within a quarter, its square root within an eighth, in two thirds of all cases.
+    The noise of this is sd(u_s) / sqrt(S); an epistemic part below four times that cannot be told from zero. Above, it
+    is within a quarter, its square root within an eighth, in two thirds of all cases.
     """
     size = program.size
     count = max(_MOMENT_REPLICATES, -(-LEAST_DRAWS // size))
@@ -528,7 +530,7 @@ def _moments_of_draws(
     gaps = means - jnp.mean(means, axis=1, keepdims=True)
     each = gaps * gaps * (size / max(size - 1, 1)) - variances / count
     epistemic, noise = jnp.mean(each, axis=1), jnp.std(each, axis=1) * size**-0.5
-    return means, jnp.mean(variances, axis=1), jnp.where(epistemic > 4.0 * noise, epistemic, jnp.nan)
+    return means, jnp.mean(variances, axis=1), epistemic, noise
 
 
 def _outcomes(program: Program, draws: dict, fixed: dict, rows: dict, hashes: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from jax import Array
 from jax.nn import log_softmax
 from jax.scipy.special import logit
 from numpyro import distributions as dist
+from numpyro.distributions import constraints
 from numpyro.distributions.discrete import ZeroInflatedLogits, ZeroInflatedProbs
 
 from probinfer.predict.families import (
@@ -117,6 +118,12 @@ def _law_of(distribution: Any) -> tuple[Family, Callable[[Any], tuple]] | None:
 def _bounded(distribution: Any) -> tuple:
     base = unwrapped(distribution.base_dist)
     return base.loc, base.scale, getattr(distribution, "low", -jnp.inf), getattr(distribution, "high", jnp.inf)
+
+
+def is_circular(distribution: Any) -> bool:
+    """Whether the outcome is an angle, or several."""
+    support = distribution.support
+    return getattr(support, "base_constraint", support) is constraints.circular
 
 
 def unwrapped(distribution: Any) -> Any:

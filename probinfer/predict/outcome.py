@@ -26,7 +26,7 @@ from probinfer.model.trace import VALUE_NEEDED
 from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.discrete import BINOMIAL
 from probinfer.predict.family import Family, Support
-from probinfer.predict.laws import family_of, itself, parameters_of
+from probinfer.predict.laws import family_of, is_circular, itself, parameters_of
 from probinfer.predict.levels import picking_inputs, read_inputs
 from probinfer.predict.own_law import own_law
 from probinfer.predict.own_states import mixed_over, own_states
@@ -526,9 +526,17 @@ def _programs(
         return jnp.sum(jnp.broadcast_to(d.log_prob(y[None]), batch))
 
     def moments(d: Any) -> tuple[jax.Array, ...]:
+        if is_circular(d):
+            raise NotImplementedError  # those that NumPyro tells are of points on a circle, not of the numbers
         return tuple(jnp.broadcast_to(m, shape)[0].astype(float) for m in (d.mean, d.variance))
 
-    sampled = export(sample, key=((2,), np.uint32))
+    try:
+        sampled = export(sample, key=((2,), np.uint32))
+    except ImportError as error:  # NumPyro's, where drawing needs a library that it does not come with
+        raise ModelError(
+            f"The outcome {plan.site.name!r} has a law that cannot be drawn from here, and so cannot be predicted: "
+            f"{error} Another law, such as one without truncation or a normal one, can."
+        ) from None
     own = own_law(law_of, draws, fixed, rows) if not plan.event and not _has_change(plan) else None
     if own is not None:
         family, programs = own.export(_PLATFORMS)

@@ -42,6 +42,23 @@ class PointModel:
     def __post_init__(self) -> None:
         if isinstance(self.model, OnnxModel):
             self.model.check_width(self.width)
+        elif not self.whole:
+            self._check_fitted_inputs()
+
+    def _check_fitted_inputs(self) -> None:
+        """Raise ModelError for inputs that are not those an estimator was fitted to."""
+        names, count = getattr(self.model, "feature_names_in_", None), getattr(self.model, "n_features_in_", None)
+        asked = [entry.name for entry in self.inputs]
+        if self.prepared is None and names is not None and asked != list(map(str, names)):
+            raise ModelError(
+                f"inputs are {', '.join(asked)}; the {self.name} was fitted to the columns {', '.join(map(str, names))}"
+                ", in this order. Leave inputs out."
+            )
+        if isinstance(count, int | np.integer) and count != self.width:
+            raise ModelError(
+                f"inputs are {self.width} numbers of each row, {', '.join(asked)}; the {self.name} was fitted to "
+                f"{count}."
+            )
 
     @property
     def name(self) -> str:
@@ -255,11 +272,29 @@ def _usable(model: Any) -> Any:
             f"{model.__name__}().fit(X, y)."
         )
     if type(model).__module__.startswith("sklearn.model_selection."):
-        return getattr(model, "best_estimator_", model)  # of a search, which predicts by it
+        model = getattr(model, "best_estimator_", model)  # of a search, which predicts by it
+    _refuse_wordless(model)
     own = hasattr(model, "predict") or hasattr(model, "predict_proba")
     if not own and any(kind.__module__.startswith("torch.nn.") for kind in type(model).__mro__):
         return TorchModel.of(model)
     return model
+
+
+def _refuse_wordless(model: Any) -> None:
+    """A classifier of scikit-learn gives probabilities, of one outcome; else its labels would pass for numbers."""
+    base = sys.modules.get("sklearn.base")  # whoever passes an estimator has imported it
+    if base is None or not hasattr(model, "get_params") or not base.is_classifier(model):
+        return
+    if not hasattr(model, "predict_proba"):
+        raise ModelError(
+            f"A {type(model).__name__} gives no probabilities, from which sets of classes are made; wanted one with "
+            "predict_proba, such as CalibratedClassifierCV around it."
+        )
+    if isinstance(getattr(model, "classes_", None), list):
+        raise ModelError(
+            f"The {type(model).__name__} was fitted to several outcomes; wanted a model of one, and a predictor for "
+            "each of them."
+        )
 
 
 def _declared(inputs: Any, outcome: str) -> tuple[Prepared, Any] | None:

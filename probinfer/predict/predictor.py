@@ -456,7 +456,7 @@ class Predictor:
         """
         columns, count = read_rows(rows, self.program)
         found = self._engine.cdf(columns, content_hashes(columns, count), read_outcomes(y, self.program, count))
-        refuse_undefined(~np.isnan(found.reshape(len(found), -1)).any(axis=1), self.outcome, columns=columns)
+        refuse_undefined(~np.isnan(found).any(axis=tuple(range(1, found.ndim))), self.outcome, columns=columns)
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -17,8 +17,8 @@ from probinfer.predict.program import Program
 
 def check_draws(draws: Any) -> int:
     """A number of draws. Raises PredictionError for what is none."""
-    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 0:
-        raise PredictionError(f"draws is {draws!r}; wanted a whole number.")
+    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 1:
+        raise PredictionError(f"draws is {draws!r}; wanted a whole number, 1 or more.")
     return int(draws)
 
 

@@ -138,6 +138,11 @@ def test_a_surrogate_tree_of_a_step(predictor):
 
 
 @pytest.mark.long
+def test_a_tree_of_what_does_not_vary_has_no_fidelity(predictor):
+    table = pi.surrogate_tree(predictor, {name: np.full(50, 0.3) for name in ("u", "v")}).table
+    assert set(table.rule) == {"always"} and table.fidelity.isna().all()
+
+
 def test_vectors_whole_numbers_and_pictures(predictor):
     def mixed(X, group, y=None):
         b = numpyro.sample("b", dist.Normal(0, 1).expand([X.shape[1]]).to_event(1))

@@ -237,6 +237,14 @@ def test_classes():
     assert "calibration" in {alarm.name for alarm in monitor.update({"x": x[400:]}, 1 - y[400:]).alarms}
 
 
+def test_no_rows_change_nothing(predictor):
+    monitor = pi.Monitor(predictor, {"x": np.linspace(-1.0, 1.0, 40)})
+    monitor.update({"x": [0.1, 0.2]}, [0.1, 0.3])
+    before = json.dumps(monitor.state())
+    assert not monitor.update({"x": []}, []).alarms and not monitor.update({"x": []}).alarms
+    assert json.dumps(monitor.state()) == before
+
+
 def test_bad_input(predictor):
     for call, text in [
         ({"level": 1.0}, "level is 1.0"),

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 
 import numpy as np
 import numpyro
@@ -497,3 +498,17 @@ def test_a_conversion_that_is_wrong_is_caught(monkeypatch):
     fitted = transformer().fit(FRAME.drop(columns="y"))
     with pytest.raises(ModelError, match="gives other numbers than its steps as they are known here: age differs"):
         pi.Pipeline(model, inputs={"X": fitted}, outcome={"y": "y"}).bind(FRAME)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (1e9 + 1e-3 * np.arange(4.0), "differs from row to row only in the last digits of numbers such as 1e+09"),
+        (np.array([1.0, 2.0]) * 1e-200, "differs from row to row only in the last digits"),
+        (np.array([-1e300, 1e300]), "has numbers up to 1e+300, too large to be scaled"),
+        (np.full(3, 0.1), "is 0.1 in every row of training"),
+    ],
+)
+def test_a_column_without_a_spread_to_scale_by_is_told_why(values, said):
+    with pytest.raises(pi.DataError, match=re.escape(said)):
+        pi.Standardise().fit("x", values, Place(DataError))

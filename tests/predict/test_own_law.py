@@ -287,8 +287,7 @@ class NoMoments(dist.Normal):
         raise NotImplementedError
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("spread", "told"), [(1.0, True), (0.01, False)])
+@pytest.mark.parametrize(("spread", "told"), [pytest.param(1.0, True, marks=pytest.mark.long), (0.01, False)])
 def test_an_epistemic_part_is_a_number_that_can_be_trusted_or_nan(spread, told):
     """S = 200 draws, R = 32 replicates, aleatoric sd 1. The draws are given, so that at a spread of 1 the noise is that
     of 2 (m_s - m) e_s, e_s of variance 1 / R: 2.5% of the variance, 1.3% of the sd. Five of them are 7%."""
@@ -300,3 +299,19 @@ def test_an_epistemic_part_is_a_number_that_can_be_trusted_or_nan(spread, told):
         assert np.isnan(found.epistemic_sd).all()
     np.testing.assert_allclose(found.aleatoric_sd, 1.0, atol=6 * (2 * 31 * SIZE) ** -0.5)
     np.testing.assert_allclose(found.sd, np.hypot(1.0, spread), rtol=0.08)
+
+
+def test_moments_of_an_angle_are_those_of_the_number():
+    """NumPyro's mean and variance of a von Mises law are those of points on a circle: here its root would be 0.55."""
+    found = predictor_of(lambda p, r: dist.VonMises(r, 2.0)).predict({"x": [0.0]})
+    at, weight = np.polynomial.legendre.leggauss(400)
+    density = stats.vonmises(2.0, A[:, None]).pdf(np.pi * at) * np.pi * weight
+    mean = (density @ (np.pi * at)).mean()
+    sd = np.sqrt((density @ (np.pi * at) ** 2).mean() - mean**2)
+    np.testing.assert_allclose(found.sd, sd, rtol=0.06)  # of 6,400 draws; four standard errors
+    np.testing.assert_allclose(found.mean, mean, atol=4 * sd / np.sqrt(SIZE * 32))
+
+
+def test_a_law_that_cannot_be_drawn_from_is_refused_in_words():
+    with pytest.raises(pi.ModelError, match="has a law that cannot be drawn from here"):
+        predictor_of(lambda p, r: dist.TruncatedDistribution(dist.StudentT(4.0, r, p), low=0.0))

@@ -4,9 +4,13 @@ import re
 
 import numpy as np
 import numpyro
+import pandas as pd
 import pytest
 from numpyro import distributions as dist
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import probinfer as pi
 from probinfer.evaluate.splits import folds_of
@@ -37,6 +41,17 @@ def test_quantiles_that_are_no_list(line, point, wrong, tmp_path):
     refuses(pi.PredictionError, "quantiles came as", line.export_onnx, tmp_path / "x.onnx", quantiles=wrong)
     assert line.predict({"x": [1.0]}, quantiles=np.array([0.5])).quantiles.shape == (1, 1)
     assert point.predict({"x": [1.0]}, quantiles=[np.float32(0.5)]).quantiles.shape == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.0, None, True])
+def test_numbers_of_draws(line, wrong):
+    refuses(pi.PredictionError, f"draws is {wrong!r}; wanted a whole number, 1", line.sample, {"x": [1.0]}, draws=wrong)
+
+
+def test_no_rows_have_no_answers(line):
+    assert line.cdf({"x": []}, []).shape == (0, 2)
+    assert line.log_score({"x": []}, []).shape == (0,)
+    assert line.sample({"x": []}, draws=3).shape == (3, 0)
 
 
 @pytest.mark.parametrize("wrong", ["a", 1.5, None, True])
@@ -91,6 +106,20 @@ def test_models_as_points():
         raise ValueError("of the model itself")
 
     refuses(ValueError, "of the model itself", pi.PointPredictor(broken, inputs=["x"]).calibrate, {"x": m.x}, m.y)
+
+
+def test_estimators_of_other_inputs_or_without_probabilities():
+    frame = pd.DataFrame({"a": m.x, "b": m.x**2})
+    labels = m.x > 0
+    line = LinearRegression().fit(frame, m.y)
+    refuses(pi.ModelError, "fitted to the columns a, b, in this order", pi.PointPredictor, line, inputs=["b", "a"])
+    line = LinearRegression().fit(frame.to_numpy(), m.y)
+    refuses(pi.ModelError, "inputs are 1 numbers of each row, a", pi.PointPredictor, line, inputs=["a"])
+    for model in (RidgeClassifier(), make_pipeline(StandardScaler(), RidgeClassifier())):
+        model.fit(frame, labels.astype(int))  # whose labels would pass for numbers
+        refuses(pi.ModelError, "gives no probabilities", pi.PointPredictor, model)
+    several = KNeighborsClassifier().fit(frame, np.stack([labels, ~labels], 1))
+    refuses(pi.ModelError, "fitted to several outcomes", pi.PointPredictor, several)
 
 
 def test_one_model_is_not_compared():

@@ -47,10 +47,10 @@ class Standardise:
     def fit(self, name: str, values: np.ndarray, place: Place) -> Step:
         """With mean and sd."""
         known = _known(name, values, place)
-        sd = float(known.std())
-        if sd <= 1e-12 * float(np.abs(known).max()):
-            place.fail(_constant(name, known))
-        return Affine(float(known.mean()), sd)
+        with np.errstate(over="ignore"):
+            mean, sd = float(known.mean()), float(known.std())
+        _check_spread(name, known, sd, place)
+        return Affine(mean, sd)
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ class ScaleToRange:
         """With smallest and largest value."""
         known = _known(name, values, place)
         least, most = float(known.min()), float(known.max())
-        if not most > least:
-            place.fail(_constant(name, known))
         scale = (most - least) / (self.high - self.low)
+        _check_spread(name, known, max(scale, most - least), place)
         return Affine(least - self.low * scale, scale)
 
 
@@ -337,6 +336,22 @@ def _known(name: str, values: np.ndarray, place: Place) -> np.ndarray:
 
 def _constant(name: str, values: np.ndarray) -> str:
     return f"{name} is {values[0]:g} in every row of training, so it has no spread to scale by; leave the column out."
+
+
+def _check_spread(name: str, values: np.ndarray, spread: float, place: Place) -> None:
+    """A column can be divided by its spread if that is a number, and more than the last digits of the column's own."""
+    largest = float(np.abs(values).max())
+    if not values.max() > values.min():
+        place.fail(_constant(name, values))
+    if not np.isfinite(spread):
+        place.fail(
+            f"{name} has numbers up to {largest:g}, too large to be scaled; divide the column by a number first."
+        )
+    if spread <= 1e-12 * largest:
+        place.fail(
+            f"{name} differs from row to row only in the last digits of numbers such as {values[0]:g}, so it has "
+            "hardly any spread to scale by; subtract a number from it first, multiply it by one, or leave it out."
+        )
 
 
 def _levels(name: str, values: np.ndarray, given: Sequence | None, place: Place) -> tuple[str, ...]:
