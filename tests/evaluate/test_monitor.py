@@ -238,11 +238,12 @@ def test_classes():
 
 
 def test_no_rows_change_nothing(predictor):
-    monitor = pi.Monitor(predictor, {"x": np.linspace(-1.0, 1.0, 40)})
-    monitor.update({"x": [0.1, 0.2]}, [0.1, 0.3])
+    monitor = pi.Monitor(predictor, {"x": np.linspace(-1.0, 1.0, 40), "z": np.ones((40, 2))})
+    monitor.update({"x": [0.1, 0.2], "z": np.ones((2, 2))}, [0.1, 0.3])
     before = json.dumps(monitor.state())
-    assert not monitor.update({"x": []}, []).alarms
-    assert not monitor.update({"x": []}).alarms
+    none = {"x": [], "z": np.ones((0, 2))}
+    assert not monitor.update(none, []).alarms
+    assert not monitor.update(none).alarms
     assert json.dumps(monitor.state()) == before
 
 

@@ -503,7 +503,7 @@ def test_a_conversion_that_is_wrong_is_caught(monkeypatch):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (1e9 + 1e-3 * np.arange(4.0), "differs from row to row only in the last digits of numbers such as 1e+09"),
+        (1e9 + 1e-6 * np.arange(4.0), "differs from row to row only in the last digits of numbers such as 1e+09"),
         (np.array([1.0, 2.0]) * 1e-200, "differs from row to row only in the last digits"),
         (np.array([-1e300, 1e300]), "has numbers up to 1e+300, too large to be scaled"),
         (np.full(3, 0.1), "is 0.1 in every row of training"),
