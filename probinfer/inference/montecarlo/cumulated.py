@@ -81,8 +81,7 @@ def _running(values: jax.Array, join: Callable) -> jax.Array:
         return out, totals
 
     first = tuple(values[start] for start in starts)
-    begun = values
-    out, totals = lax.fori_loop(np.uint32(1), np.uint32(length), step, (begun, first))
+    out, totals = lax.fori_loop(np.uint32(1), np.uint32(length), step, (values, first))
     if len(starts) > 1:
         place = lax.iota(jnp.uint32, n)
         before = totals[0]
