@@ -12,7 +12,7 @@ from probinfer.errors import PredictionError
 from probinfer.predict.program import Input
 from probinfer.predict.rows import column_names
 
-_DIGITS = 15  # that floating point keeps
+DIGITS = 15  # that floating point keeps
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _bare(name: str, column: pa.Array, wanted: pa.DataType | None, text: bool, f
     if pa.types.is_dictionary(kind):
         return column.dictionary_decode()
     if pa.types.is_decimal(kind):
-        if wanted is None and kind.scale == 0 and kind.precision > _DIGITS:  # an id, that floating point would round
+        if wanted is None and kind.scale == 0 and kind.precision > DIGITS:  # an id, that floating point would round
             return column.cast(pa.string())
         return column.cast(pa.float64())
     if text and wanted not in (None, pa.string()) and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -131,7 +131,7 @@ def uuids_as_text(table: pa.Table) -> pa.Table:
 
 def _check_digits(name: str, column: pa.Array, first: int) -> None:
     """Raises PredictionError for a whole number to be copied that floating point would round."""
-    pattern = pc.MatchSubstringOptions(rf"^-?\d{{{_DIGITS + 1},}}$")
+    pattern = pc.MatchSubstringOptions(rf"^-?\d{{{DIGITS + 1},}}$")
     long = pc.call_function("match_substring_regex", [column], pattern)
     place = long.index(True).as_py()
     if place >= 0:

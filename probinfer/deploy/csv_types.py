@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from probinfer.deploy.chunk import DIGITS
+
 _BLOCK = 4 * 2**20  # bytes of text looked at at a time
 _TEXT = pa.string()
 # each takes all that the one before it takes
@@ -20,7 +22,7 @@ _WIDER = (
     (pa.date32(), pa.timestamp("s"), pa.timestamp("ns"), _TEXT),
 )
 _NOT_A_NUMBER = r"^\s*([+-]?0\d|\+)"  # 007 is a name, as is a number of a telephone
-_TOO_LONG = r"^\s*-?\d{16,}\s*$"  # for floating point
+_TOO_LONG = rf"^\s*-?\d{{{DIGITS + 1},}}\s*$"  # for floating point
 
 
 def csv_types(files: Sequence[Path], names: Sequence[str]) -> Mapping[str, pa.DataType]:

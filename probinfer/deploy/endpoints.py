@@ -21,7 +21,7 @@ type Place = str | os.PathLike[str]
 
 def open_source(given: Place, output: Place, query: str | None, key: str | None) -> Source:
     """The source that `given` names. Raises DataError for a name that is none, and for a query too few or too many."""
-    text = path_text("input", given)
+    text = os.fspath(given)
     if scheme_of(text) is not None:
         address = Address(text)
         if query is None:
@@ -47,7 +47,7 @@ def open_source(given: Place, output: Place, query: str | None, key: str | None)
 
 def check_sink(given: Place, table: str | None, by: Sequence[str] = (), if_exists: IfExists = IfExists.FAIL) -> None:
     """Raises DataError for an output that cannot be written here, before anything is opened."""
-    text = path_text("output", given)
+    text = os.fspath(given)
     if if_exists is not IfExists.FAIL and scheme_of(text) is None:
         raise DataError(
             f"What to do if a table exists ({if_exists.value}) is a question of databases, and {text} is none: a file "

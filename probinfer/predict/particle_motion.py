@@ -76,7 +76,7 @@ def _observe(
     x, log_weights = jax.vmap(choose)(_words_of_draws(words, _CHOOSE, count), x, log_weights)
     x = motion.programs[MOVE].call(draws, x, time, _words(words, _MOVE, count, n))
     gained = motion.programs[WEIGH].call(draws, x, time, y, observed)
-    log_weights = log_weights + jnp.where(jnp.isnan(gained), -jnp.inf, gained)
+    log_weights = log_weights + gained
     weights = jax.vmap(weighed)(log_weights)
     normal = jax.vmap(lambda weights, logs: weights.normal(logs))(weights, log_weights)
     return x, normal, weights.log_total, weights.ess

@@ -44,7 +44,7 @@ def conditional_pass(
         weight = model.log_observation(x, t, params, y, seen)
         if used is not None:
             weight = weight + log_density(law, x) - jnp.sum(used.log_prob(x))
-        return jnp.where(jnp.isnan(weight), -jnp.inf, weight)
+        return weight
 
     def begin(words: jax.Array, last: jax.Array, y: Any, seen: Any) -> tuple:
         law = model.initial(params)

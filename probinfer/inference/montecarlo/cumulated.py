@@ -75,7 +75,7 @@ def _running(values: jax.Array, join: Callable) -> jax.Array:
 
     def step(i: jax.Array, carry: tuple) -> tuple:
         out, totals = carry
-        totals = tuple(join(total, _at(values, start + i)) for start, total in zip(starts, totals, strict=True))
+        totals = tuple(join(total, entry(values, start + i)) for start, total in zip(starts, totals, strict=True))
         for start, total in zip(starts, totals, strict=True):
             out = lax.dynamic_update_slice(out, total[None], (start + i,))
         return out, totals
@@ -95,7 +95,8 @@ def _running(values: jax.Array, join: Callable) -> jax.Array:
     return out
 
 
-def _at(values: jax.Array, place: jax.Array) -> jax.Array:
+def entry(values: jax.Array, place: jax.Array) -> jax.Array:
+    """The number at an unsigned place, which needs no test for negative ones."""
     return lax.dynamic_slice(values, (place,), (1,))[0]
 
 

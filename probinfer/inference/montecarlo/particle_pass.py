@@ -1,6 +1,7 @@
 """One pass of a particle filter over a series, for use inside a compiled program."""
 
 import enum
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -116,12 +117,10 @@ def one_pass(
         x: jax.Array, log_weights: jax.Array, ancestors: Any, before: jax.Array, law_of: Any
     ) -> tuple[_Cloud, Pass]:
         """Weigh the particles, and note what is to be known. law_of: a state before -> the law that x is from."""
-        if keep is Keep.DOUBT:
-            doubt = _doubt(log_weights, x, before, law_of)
         weights = weighed(log_weights)
         cloud = _Cloud(x, log_weights, weights)
         if keep is Keep.DOUBT:
-            return cloud, Pass(weights.log_total, doubt=doubt)
+            return cloud, Pass(weights.log_total, doubt=_doubt(log_weights, x, before, law_of))
         if keep is Keep.LIKELIHOOD:
             return cloud, Pass(weights.log_total)
         mean, variance = moments(weights, x)
@@ -195,13 +194,15 @@ def _doubt(log_weights: jax.Array, x: jax.Array, before: jax.Array, law_of: Any)
 
 def moments(weights: Weights, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and variance (*state) of particles (n, *state)."""
-    if x.ndim > 1:
-        mean = jnp.tensordot(weights.relative, x, 1) / weights.total
-        return mean, jnp.tensordot(weights.relative, (x - mean) ** 2, 1) / weights.total
-    (first,) = sums(lambda weight, each: (weight * each,), weights.relative, x)
-    mean = first / weights.total
-    (second,) = sums(lambda weight, each: (weight * (each - mean) ** 2,), weights.relative, x)
-    return mean, second / weights.total
+
+    def average(term: Callable) -> jax.Array:
+        if x.ndim > 1:
+            return jnp.tensordot(weights.relative, term(x), 1) / weights.total
+        (total,) = sums(lambda weight, each: (weight * term(each),), weights.relative, x)
+        return total / weights.total
+
+    mean = average(lambda each: each)
+    return mean, average(lambda each: (each - mean) ** 2)
 
 
 def trace_back(passed: Pass, words: jax.Array) -> jax.Array:

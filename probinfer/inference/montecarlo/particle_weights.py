@@ -20,7 +20,7 @@ class Weights(NamedTuple):
 
     def normal(self, log_weights: jax.Array) -> jax.Array:
         """The log weights, normalised."""
-        shares = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights - self.log_total)
+        shares = _without_nan(log_weights) - self.log_total
         return jnp.where(self.ess > 0, shares, -jnp.log(float(len(log_weights))))
 
 

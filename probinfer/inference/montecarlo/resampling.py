@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from probinfer.inference.mcmc.counter_random import threefry
-from probinfer.inference.montecarlo.cumulated import cumulated, greatest_so_far, in_loops
+from probinfer.inference.montecarlo.cumulated import cumulated, entry, greatest_so_far, in_loops
 
 _EXACT = 2**24  # whole numbers up to it are exact in single precision
 _TAG = 0x5252  # second counter: tells these words from those of other uses of threefry
@@ -115,8 +115,7 @@ def _marked(ends: jax.Array, n: int) -> jax.Array:
     one that has copies."""
 
     def mark(i: jax.Array, marks: jax.Array) -> jax.Array:
-        begin = lax.dynamic_slice(ends, (i - np.uint32(1),), (1,))[0]
-        return lax.dynamic_update_slice(marks, i.astype(jnp.int32)[None], (begin,))
+        return lax.dynamic_update_slice(marks, i.astype(jnp.int32)[None], (entry(ends, i - np.uint32(1)),))
 
     return lax.fori_loop(np.uint32(1), np.uint32(n), mark, jnp.zeros(n + 1, jnp.int32))[:n]
 
