@@ -183,6 +183,8 @@ def _server(settings: ServeSettings, service: Any) -> Any:
         seconds = settings.body_timeout
         most = settings.connections
         refused = staticmethod(service.unread)
+        routes = {path.encode(): path for path in service.routes}
+        at_once = staticmethod(service.at_once)
 
     class Server(uvicorn.Server):
         """uvicorn's server that lets its clients go before it stops listening."""
