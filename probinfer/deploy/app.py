@@ -140,7 +140,7 @@ class Service:
         except Gone:
             return
         except Exception as error:  # noqa: BLE001 - the last line of defence: every error has an answer
-            await reply(send, self._refused(request, error))
+            await reply(send, self._refusal(request, error))
         self._count(request)
 
     async def at_once(self, path: str, headers: Headers, body: bytes) -> Made:
@@ -152,7 +152,7 @@ class Service:
             check_body(headers, self.settings.max_body, len(body))
             made = await self._made(request, headers, body)
         except Exception as error:  # noqa: BLE001 - the last line of defence: every error has an answer
-            made = self._refused(request, error)
+            made = self._refusal(request, error)
         self._count(request)
         return made
 
@@ -206,7 +206,7 @@ class Service:
         seconds = int(digits) / 1000.0 if len(digits) < _MOST_DIGITS else math.inf
         return now + min(self.settings.timeout, seconds)
 
-    def _refused(self, request: "_Request", error: Exception) -> Made:
+    def _refusal(self, request: "_Request", error: Exception) -> Made:
         status, headers, text = status_of(error), self._headers(JSON), str(error)
         request.status, request.told = status, {"error": type(error).__name__}
         if status == INTERNAL:

@@ -17,9 +17,7 @@ from probinfer.deploy.several import Answer, Asked
 from probinfer.deploy.worker import Worker
 
 _SWEEP = 0.05  # seconds between looks for deadlines that have passed
-import os as _os
-_SHORT = float(_os.environ.get("SHORT", "0.001"))
-_HALF = float(_os.environ.get("HALF", "0"))  # seconds for which a call may hold the event loop: others wait no longer than for their own
+_SHORT = 0.001  # seconds for which a call may hold the event loop: others wait no longer than for their own
 
 
 class Answering(Protocol):
@@ -74,7 +72,6 @@ class Batcher:
         self._running = False
         self._planned: asyncio.Handle | None = None
         self._sweeping = False
-        self._last = 1e9
         self._rate = 0.0  # rows a second, smoothed
         self._longest = math.inf  # seconds of the longest of the calls of late, of the version that answered them
         self._latest: Answering | None = None
@@ -121,9 +118,6 @@ class Batcher:
         elif full and self._max_wait > 0.0:
             self._planned.cancel()
             self._planned = loop.call_soon(self._start)
-        elif _HALF and self.rows >= max(4, _HALF * self._last):
-            self._planned.cancel()
-            self._start()
 
     def _start(self) -> None:
         self._planned = None
@@ -184,7 +178,6 @@ class Batcher:
     def _finish(self, jobs: Sequence[_Job], questions: Sequence[Asked], results: Sequence[Any], seconds: float) -> None:
         self._running = False
         count = sum(len(question.hashes) for question in questions)
-        self._last = count
         self._longest = max(seconds, 0.8 * self._longest) if self._longest < math.inf else seconds
         rate = count / max(seconds, 1e-6)
         self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate

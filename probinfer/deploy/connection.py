@@ -10,7 +10,7 @@ that way. Imports uvicorn.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -117,7 +117,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Bodies are bounded by the application."""
         self._in_head = False
         path = self.routes.get(self.url)
-        if path is not None and self._free and self.parser.get_method() == b"POST":
+        if path is not None and self.parser is not None and self._free and self.parser.get_method() == b"POST":
             self._whole = _Whole(path)
         else:
             self._through_asgi()
@@ -125,8 +125,9 @@ class GuardedProtocol(HttpToolsProtocol):
     @property
     def _free(self) -> bool:
         """What is read now may be answered past ASGI."""
-        waiting = self.cycle is not None and not self.cycle.response_complete
-        return not (waiting or self._extra or self.parser.should_upgrade() or self.transport.is_closing())
+        if self.parser is None or self._extra or self.parser.should_upgrade() or self.transport.is_closing():
+            return False
+        return self.cycle is None or self.cycle.response_complete
 
     def _through_asgi(self) -> None:
         """What was read so far, as uvicorn would have had it."""
@@ -155,8 +156,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if whole is None:
             super().on_message_complete()
             return
-        whole.keep_alive = self.parser.should_keep_alive()
-        self.cycle = whole  # type: ignore[assignment]
+        whole.keep_alive = self.parser is not None and self.parser.should_keep_alive()
+        self.cycle = cast(Any, whole)
         answering = self._answer(whole, self.headers)
         task = asyncio.Task(answering, loop=self.loop, eager_start=True)  # begun now, not when the loop comes round
         if not task.done():

@@ -37,7 +37,8 @@ def header(headers: Headers, wanted: bytes) -> bytes | None:
 
 
 def check_body(headers: Headers, most: int, size: int = 0) -> None:
-    """Raises Unsupported, Malformed for no length, and TooLarge for a body of `size` bytes, or of as many as it says."""
+    """Raises Unsupported, Malformed for a length that is none, and TooLarge for a body of `size` bytes, or of as many
+    as the headers say."""
     encoding = header(headers, b"content-encoding")
     if encoding not in (None, b"identity"):
         text = encoding.decode("latin-1")[:40] if encoding else ""
