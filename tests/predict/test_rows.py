@@ -43,7 +43,7 @@ FRAME = pd.DataFrame(
 
 
 def test_rows_that_need_no_reading_are_read_all_the_same_when_something_is_wrong():
-    """A dict of finite float64 arrays, or of lists of numbers, takes a short way; what is not quite that the long one."""
+    """A dict of finite float64 arrays or lists takes a short way; whatever is not quite that takes the long one."""
     plain = replace(PROGRAM, inputs=(PROGRAM.inputs[0], PROGRAM.inputs[2]))
     x, V = np.array([1.0, 2.0]), np.arange(6.0).reshape(2, 3)
     assert rows._ready({"x": x, "V": V}, plain) is not None
