@@ -37,7 +37,21 @@ from probinfer.deploy.refusals import INTERNAL, Crowded, Malformed, NotReady, Re
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings
 from probinfer.deploy.several import Answers
-from probinfer.deploy.transfer import CROWDED, JSON, Gone, Receive, Scope, Send, header, read_body, reply
+from probinfer.deploy.transfer import (
+    CLOSE,
+    CROWDED,
+    JSON,
+    Gone,
+    Headers,
+    Made,
+    Receive,
+    Scope,
+    Send,
+    check_body,
+    header,
+    read_body,
+    reply,
+)
 from probinfer.deploy.watch import Watch
 from probinfer.deploy.worker import Lane, Worker
 from probinfer.errors import ProbinferError
@@ -53,6 +67,21 @@ _MOST_DIGITS = 16  # of milliseconds; more are longer than any server waits
 _PROBES = ("/v2/health/live", "/v2/health/ready", "/health/live", "/health/ready")
 _OPEN = (*_PROBES, *page.ASSETS)  # need no key
 _ALWAYS = (*_PROBES, "/metrics")  # answered on a connection too many: who watches must see why others are refused
+
+type _Found = tuple[str, str, Callable[[str, bytes, float], Awaitable[bytes]] | None]  # model, route, what answers it
+_OTHER: _Found = ("", "other", None)
+
+
+class _Request:
+    """What is counted of a request and told of it in the log. status: of its answer."""
+
+    __slots__ = ("began", "found", "method", "path", "status", "told")
+
+    def __init__(self, method: str, path: str, found: _Found) -> None:
+        self.began = time.perf_counter()
+        self.method, self.path, self.found = method, path, found
+        self.status = INTERNAL
+        self.told: dict[str, Any] = {}
 
 
 class Service:
@@ -87,7 +116,7 @@ class Service:
             for outcome, watch in watches.items():
                 watch.begin(served.parts[outcome])
         self.models = Models(slots, self.meter, settings.max_batch)
-        self._hot = self._hot_routes()
+        self.routes = self._questions()
         self._rest = self._starlette()
         self._documents: dict[tuple[str, ...], bytes] = {}
 
@@ -98,61 +127,77 @@ class Service:
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
-        found = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
-        if found is None and scope["method"] == "POST":
-            found = self._versioned(scope["path"])
-        loop = asyncio.get_running_loop()
-        began = time.perf_counter()
-        model, route, work = found or ("", "other", None)
-        told: dict[str, Any] = {}
+        path, headers = scope["path"], scope["headers"]
+        found = self.routes.get(path) or self._versioned(path) if scope["method"] == "POST" else None
+        request = _Request(scope["method"], path, found or _OTHER)
         try:
-            self._admit(scope)
-            if work is None:
-                told["status"] = await self._through_starlette(scope, receive, send)
+            self._admit(path, headers, crowded=CROWDED in scope.get("extensions", ()))
+            if found is None:
+                request.status = await self._through_starlette(scope, receive, send)
             else:
-                body = await read_body(scope, receive, self.settings.max_body, self.settings.body_timeout)
-                content = await work(model, body, self._deadline(scope, loop.time()))
-                told["status"] = 200
-                await reply(send, 200, self._headers(JSON), content)
+                body = await read_body(headers, receive, self.settings.max_body, self.settings.body_timeout)
+                await reply(send, await self._made(request, headers, body))
         except Gone:
             return
         except Exception as error:  # noqa: BLE001 - the last line of defence: every error has an answer
-            told["status"] = status_of(error)
-            told["error"] = type(error).__name__
-            await self._refuse(scope, send, error, told)
-        seconds = time.perf_counter() - began
-        status = str(told["status"])
+            await reply(send, self._refusal(request, error))
+        self._count(request)
+
+    async def at_once(self, path: str, headers: Headers, body: bytes) -> Made:
+        """The answer to a POST to one of `routes` that is there as a whole, without the way through ASGI, which takes
+        as long as all the rest. Raises nothing."""
+        request = _Request("POST", path, self.routes[path])
+        try:
+            self._admit(path, headers)
+            check_body(headers, self.settings.max_body, len(body))
+            made = await self._made(request, headers, body)
+        except Exception as error:  # noqa: BLE001 - the last line of defence: every error has an answer
+            made = self._refusal(request, error)
+        self._count(request)
+        return made
+
+    async def _made(self, request: "_Request", headers: Headers, body: bytes) -> Made:
+        model, _, work = request.found
+        assert work is not None
+        content = await work(model, body, self._deadline(headers, asyncio.get_running_loop().time()))
+        request.status = 200
+        return Made(200, self._headers(JSON), content)
+
+    def _count(self, request: "_Request") -> None:
+        """An answer, in the metrics, and in the log if it is a refusal or all are wanted there."""
+        seconds = time.perf_counter() - request.began
+        model, route, _ = request.found
+        status = str(request.status)
         self.meter.add("probinfer_requests_total", model, route, status if status in STATUSES else "other")
         self.meter.histogram("probinfer_request_seconds", model, route).observe(seconds)
-        if self.settings.log_requests or (told["status"] >= 400 and scope["path"] not in _PROBES):
-            extra = {"method": scope["method"], "path": scope["path"][:200], "seconds": round(seconds, 6)}
-            logger.log(
-                logging.ERROR if told["status"] == INTERNAL else logging.INFO, "request", extra={**extra, **told}
-            )
+        if self.settings.log_requests or (request.status >= 400 and request.path not in _PROBES):
+            extra = {"method": request.method, "path": request.path[:200], "seconds": round(seconds, 6)}
+            extra |= {"status": request.status, **request.told}
+            logger.log(logging.ERROR if request.status == INTERNAL else logging.INFO, "request", extra=extra)
 
     def unread(self, status: int) -> None:
         """Count and log a request that could not be read, and was answered by the connection itself."""
         self.meter.add("probinfer_requests_total", "", "other", str(status))
         logger.info("request", extra={"status": status, "error": "unreadable"})
 
-    def _admit(self, scope: Scope) -> None:
+    def _admit(self, path: str, headers: Headers, *, crowded: bool = False) -> None:
         """Raises Crowded on a connection too many, and Unauthorised without the right key. Keys are compared in
         constant time, as digests."""
-        if CROWDED in scope.get("extensions", ()) and scope["path"] not in _ALWAYS:
+        if crowded and path not in _ALWAYS:
             most = self.settings.connections
             raise Crowded(f"More than {most} connections are open; close those that you do not use.", retry_after=1)
-        if self._key is None or scope["path"] in _OPEN:
+        if self._key is None or path in _OPEN:
             return
-        came = header(scope, b"x-api-key")
+        came = header(headers, b"x-api-key")
         if came is None:
-            scheme, _, came = (header(scope, b"authorization") or b"").partition(b" ")
+            scheme, _, came = (header(headers, b"authorization") or b"").partition(b" ")
             came = came.strip() if scheme.lower() == b"bearer" else b""
         if not hmac.compare_digest(hashlib.sha256(came).digest(), self._key):
             raise Unauthorised("The API key is missing or wrong; send `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
 
-    def _deadline(self, scope: Scope, now: float) -> float:
+    def _deadline(self, headers: Headers, now: float) -> float:
         """When the answer must be there: the server's limit, or less as `X-Timeout-Ms` says."""
-        asked = header(scope, b"x-timeout-ms")
+        asked = header(headers, b"x-timeout-ms")
         if asked is None:
             return now + self.settings.timeout
         digits = asked.lstrip(b"0")
@@ -161,22 +206,23 @@ class Service:
         seconds = int(digits) / 1000.0 if len(digits) < _MOST_DIGITS else math.inf
         return now + min(self.settings.timeout, seconds)
 
-    async def _refuse(self, scope: Scope, send: Send, error: Exception, told: dict[str, Any]) -> None:
+    def _refusal(self, request: "_Request", error: Exception) -> Made:
         status, headers, text = status_of(error), self._headers(JSON), str(error)
+        request.status, request.told = status, {"error": type(error).__name__}
         if status == INTERNAL:
-            told["id"] = secrets.token_hex(8)
-            text = f"Something went wrong in the server, not in the request. The log has it as {told['id']}."
-            logger.error("internal error", exc_info=error, extra={"id": told["id"]})
+            request.told["id"] = secrets.token_hex(8)
+            text = f"Something went wrong in the server, not in the request. The log has it as {request.told['id']}."
+            logger.error("internal error", exc_info=error, extra={"id": request.told["id"]})
         if isinstance(error, Refusal) and error.retry_after is not None:
             headers = [*headers, (b"retry-after", str(error.retry_after).encode())]
         if status == 401:
             headers = [*headers, (b"www-authenticate", b"Bearer")]
         if status == 408 or isinstance(error, Crowded):
-            headers = [*headers, (b"connection", b"close")]
-        await reply(send, status, headers, open_inference.encode({"error": _cut(text)}))
+            headers = [*headers, CLOSE]
+        return Made(status, headers, open_inference.encode({"error": _cut(text)}))
 
     def _headers(self, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        return [*headers, (b"connection", b"close")] if self.draining else [*headers]
+        return [*headers, CLOSE] if self.draining else [*headers]
 
     async def _through_starlette(self, scope: Scope, receive: Receive, send: Send) -> int:
         status = INTERNAL
@@ -193,7 +239,7 @@ class Service:
 
     # questions -------------------------------------------------------------------------------------------------------
 
-    def _hot_routes(self) -> Mapping[str, tuple[str, str, Callable[[str, bytes, float], Awaitable[bytes]]]]:
+    def _questions(self) -> Mapping[str, "_Found"]:
         routes: dict[str, Any] = {}
         for name in reversed(self.models.slots):  # the first comes last: it has the routes without a name
             routes[f"/v2/models/{name}/infer"] = (name, "infer", self._infer)
@@ -203,7 +249,7 @@ class Service:
                 routes[path] = (name, "feedback", self._feedback)
         return routes
 
-    def _versioned(self, path: str) -> Any:
+    def _versioned(self, path: str) -> "_Found | None":
         """The route of `/v2/models/NAME/versions/VERSION/infer`."""
         parts = path.split("/")
         if len(parts) != 7 or parts[1:3] != ["v2", "models"] or parts[4] != "versions" or parts[6] != "infer":

@@ -190,12 +190,14 @@ def ask(
 
 def wanted(served: Model, wishes: Wishes, count: int, limits: Limits) -> Wanted:
     """What is wanted of each of `count` rows. Raises Malformed, TooLarge and PredictionError."""
+    level = 0.9 if wishes.level is None else wishes.level
+    if wishes.outputs is None and wishes.quantiles is None and wishes.num_samples is None and wishes.seed is None:
+        return Wanted(served.usual, level, (), 0, 0)
     outputs = _outputs(served, wishes)
     draws = _draws(served, outputs, wishes, count, limits)
     asked = any(output is Output.QUANTILES for _, output in outputs)
     checked = asked or wishes.quantiles is not None
     quantiles = tuple(probability("quantiles", q) for q in _quantiles(wishes.quantiles)) if checked else ()
-    level = 0.9 if wishes.level is None else wishes.level
     seed = whole("seed", wishes.seed, 0) if wishes.seed is not None else 0
     if seed >= 2**63:
         raise Malformed(f"seed is {seed}; wanted a whole number below 2^63.")
@@ -211,6 +213,8 @@ def _outputs(served: Model, wishes: Wishes) -> tuple[tuple[str, Output], ...]:
             absent = [output.value for output in wanted if output not in part.outputs]
             if absent:
                 raise Malformed(f"{served.name} has no {absent[0]}; it has {', '.join(_offered(served))}.")
+        if not wanted:
+            return served.usual
         return tuple((o, output) for o, part in served.parts.items() for output in (*unasked(part.form), *wanted))
     offered = _offered(served)
     unknown = [name for name in wishes.outputs if name not in offered]
@@ -236,7 +240,7 @@ def _draws(
     count: int,
     limits: Limits,
 ) -> int:
-    draws = 100 if wishes.num_samples is None else whole("num_samples", wishes.num_samples, 1)
+    draws = min(100, limits.samples) if wishes.num_samples is None else whole("num_samples", wishes.num_samples, 1)
     if draws > limits.samples:
         raise Malformed(f"num_samples is {draws}; one request may have {limits.samples} draws of each row.")
     drawn = [served.parts[outcome] for outcome, output in outputs if output is Output.SAMPLES]

@@ -1,18 +1,20 @@
 """One connection of the server, guarded: headers of bounded size, a request that arrives in bounded time, and not more
-connections than wanted.
+connections than wanted. A question that arrives in one piece is answered past ASGI.
 
 uvicorn bounds neither of the first two; a client that sends a byte a second would hold a connection for ever, and one
 that sends headers without end would fill the memory. Its limit of connections answers past the application, probes
-too, so that a flood would have the server restarted. Imports uvicorn.
+too, so that a flood would have the server restarted. Its way through ASGI (a scope, a cycle of messages, two of them
+for the answer) takes two thirds of the time between the socket and the question; all that is not a small question goes
+that way. Imports uvicorn.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from probinfer.deploy.transfer import CROWDED
+from probinfer.deploy.transfer import CLOSE, CROWDED, Headers, Made
 
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 32_768
 _SECONDS_IF_CROWDED = 1.0  # in which a connection too many has to bring its request
@@ -22,17 +24,34 @@ class _TooManyHeaders(Exception):
     pass
 
 
+class _Whole:
+    """A request that is answered past ASGI, in the place of uvicorn's cycle of messages."""
+
+    __slots__ = ("body", "disconnected", "keep_alive", "path", "response_complete")
+    message_event = asyncio.Event()  # nobody waits for it
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.body = b""
+        self.keep_alive, self.disconnected, self.response_complete = True, False, False
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's connection with limits.
 
     A request that is not there `seconds` after its beginning is given as long again, in which the application may
     answer 408; then the connection is closed. A request on a connection beyond `most` has the extension `CROWDED`; the
     application refuses it. What cannot be read is refused here, and told to `refused` with its status.
+
+    A POST to one of `routes`, which has paths by what they are on the wire, is answered by `at_once(path, headers,
+    body)` if all of it came in one piece and nothing before it on its connection waits for an answer.
     """
 
     seconds = 10.0
     most: int | None = None
     refused: Callable[[int], None] = staticmethod(lambda status: None)
+    routes: Mapping[bytes, str] = {}
+    at_once: Callable[[str, Headers, bytes], Coroutine[Any, Any, Made]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,6 +59,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes, self._head_count = 0, 0
         self._in_head, self._in_message, self._flooded, self._again = True, True, False, False
         self._extra = False
+        self._whole: _Whole | None = None  # whose body is being read
 
     @property
     def asked(self) -> bool:
@@ -66,6 +86,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Read on, within the limits."""
         self._in_message = True
         super().data_received(data)
+        if self._whole is not None:  # not all of it is here
+            self._through_asgi()
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEADER_BYTES and not self._flooded:
@@ -79,9 +101,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        super().on_message_begin()
-        if self._extra and self._crowded:
-            self.scope["extensions"] = {CROWDED: {}}
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_head, self._in_message = True, True
         self._head_bytes, self._head_count = 0, 0
 
@@ -96,12 +116,77 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Bodies are bounded by the application."""
         self._in_head = False
+        path = self.routes.get(self.url)
+        if path is not None and self.parser is not None and self._free and self.parser.get_method() == b"POST":
+            self._whole = _Whole(path)
+        else:
+            self._through_asgi()
+
+    @property
+    def _free(self) -> bool:
+        """What is read now may be answered past ASGI."""
+        if self.parser is None or self._extra or self.parser.should_upgrade() or self.transport.is_closing():
+            return False
+        return self.cycle is None or self.cycle.response_complete
+
+    def _through_asgi(self) -> None:
+        """What was read so far, as uvicorn would have had it."""
+        whole, self._whole = self._whole, None
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        if self._extra and self._crowded:
+            self.scope["extensions"] = {CROWDED: {}}
         super().on_headers_complete()
+        if whole is not None and whole.body:
+            super().on_body(whole.body)
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body, or all of it."""
+        if self._whole is None:
+            super().on_body(body)
+        else:
+            self._whole.body += body
 
     def on_message_complete(self) -> None:
         """The request is there."""
         self._in_message = False
-        super().on_message_complete()
+        whole, self._whole = self._whole, None
+        if whole is None:
+            super().on_message_complete()
+            return
+        whole.keep_alive = self.parser is not None and self.parser.should_keep_alive()
+        self.cycle = cast(Any, whole)
+        answering = self._answer(whole, self.headers)
+        task = asyncio.Task(answering, loop=self.loop, eager_start=True)  # begun now, not when the loop comes round
+        if not task.done():
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _answer(self, whole: _Whole, headers: Headers) -> None:
+        try:
+            made = await self.at_once(whole.path, headers, whole.body)
+            if self.flow.write_paused and not whole.disconnected:
+                await self.flow.drain()
+        except BaseException:  # the server is told to stop waiting
+            self.transport.close()
+            raise
+        if whole.disconnected:
+            return
+        close = not whole.keep_alive or CLOSE in made.headers
+        parts = [STATUS_LINE[made.status]]
+        for name, value in (*self.server_state.default_headers, *made.headers):
+            parts += (name, b": ", value, b"\r\n")
+        if close and CLOSE not in made.headers:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"content-length: %d\r\n\r\n" % len(made.body))
+        parts.append(made.body)
+        self.transport.write(b"".join(parts))
+        whole.response_complete = True
+        if close:
+            self.transport.close()
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """In JSON, and 431 if it is the headers that are too many."""

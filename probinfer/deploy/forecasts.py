@@ -8,6 +8,7 @@ Nothing is kept of it when it is answered; every process that holds the folder a
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probinfer.deploy.fields import Field
-from probinfer.deploy.named_outputs import Form, Output, offered
+from probinfer.deploy.named_outputs import Form, Output, offered, unasked
 from probinfer.inference.key_words import key_words
 from probinfer.model.series import Series
 from probinfer.predict.engine import Answer
@@ -180,6 +181,11 @@ class ServedForecaster:
     def parts(self) -> "Mapping[str, ServedForecaster]":
         """The model by its outcomes: itself."""
         return {"": self}
+
+    @cached_property
+    def usual(self) -> tuple[tuple[str, Output], ...]:
+        """What is answered when a request names no outputs."""
+        return tuple(("", output) for output in unasked(self.form))
 
     @property
     def outcome(self) -> str:

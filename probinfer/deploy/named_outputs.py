@@ -19,6 +19,8 @@ QUANTILES_IF_NONE_NAMED = (0.05, 0.25, 0.5, 0.75, 0.95)
 class Output(Enum):
     """Named outputs, as a request's `outputs` lists them."""
 
+    __hash__ = object.__hash__  # that of Enum is a function in Python, and of every answer
+
     MEAN = "mean"
     SD = "sd"
     LOWER = "lower"

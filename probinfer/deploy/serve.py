@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -179,10 +179,14 @@ def _server(settings: ServeSettings, service: Any) -> Any:
     def _fresh(connection: Any) -> bool:
         return isinstance(connection, GuardedProtocol) and not connection.asked
 
+    paths = {path.encode(): path for path in service.routes}
+
     class Protocol(GuardedProtocol):
         seconds = settings.body_timeout
         most = settings.connections
         refused = staticmethod(service.unread)
+        routes: Mapping[bytes, str] = paths
+        at_once = staticmethod(service.at_once)
 
     class Server(uvicorn.Server):
         """uvicorn's server that lets its clients go before it stops listening."""

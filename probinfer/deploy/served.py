@@ -18,7 +18,7 @@ import numpy as np
 from probinfer.deploy.answerer import Answerer, PointAnswers, PosteriorAnswers
 from probinfer.deploy.fields import Field, fields_of, fields_together, group_name, refuse_nested
 from probinfer.deploy.forecasts import ServedForecaster, served_forecaster
-from probinfer.deploy.named_outputs import Form, Output, offered
+from probinfer.deploy.named_outputs import Form, Output, offered, unasked
 from probinfer.deploy.several import Answers, Questions, SeveralAnswers
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.predict.artifact import MANIFEST, card
@@ -55,10 +55,15 @@ class Served:
     outputs: tuple[Output, ...]
     card: str
 
-    @property
+    @functools.cached_property
     def parts(self) -> "Mapping[str, Served]":
         """The model by its outcomes: itself."""
         return {"": self}
+
+    @functools.cached_property
+    def usual(self) -> tuple[tuple[str, Output], ...]:
+        """What is answered when a request names no outputs: whose output ("" where there is one outcome), and which."""
+        return tuple(("", output) for output in unasked(self.form))
 
     @property
     def raw(self) -> bool:
@@ -136,6 +141,11 @@ class Several:
     answers: SeveralAnswers
     fields: tuple[Field, ...]
     card: str
+
+    @functools.cached_property
+    def usual(self) -> tuple[tuple[str, Output], ...]:
+        """What is answered when a request names no outputs, of every outcome."""
+        return tuple((outcome, output) for outcome, part in self.parts.items() for output in unasked(part.form))
 
     @property
     def raw(self) -> bool:

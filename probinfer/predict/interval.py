@@ -32,7 +32,8 @@ _FEW_CLASSES = 4
 class Answered(NamedTuple):
     """The rows' summaries, with what else a prediction says; each array (rows, *event), quantiles (…, levels).
 
-    Of a forecast the rows are times: `times` are their numbers, and `report` says how far it can be trusted."""
+    Of a forecast the rows are times: `times` are their numbers, and `report` says how far it can be trusted. `among`:
+    where the rows stand among those that were answered with them."""
 
     answer: Answer
     lower: np.ndarray
@@ -43,6 +44,17 @@ class Answered(NamedTuple):
     guarantee: str | None = None
     times: np.ndarray | None = None
     report: "StatesReport | None" = None
+    among: "Among | None" = None
+
+
+class Among(NamedTuple):
+    """Rows `start` to `stop` of all that one call has answered. `kept`: what was made of all of them, by what it is, so
+    that it is made once."""
+
+    whole: Answered
+    start: int
+    stop: int
+    kept: dict[Any, Any]
 
 
 def answer_with_interval(
@@ -95,13 +107,14 @@ def modelled(
     answer: Answer,
     calibration: Calibration | None,
     numbers: np.ndarray | None,
-    level: float,
+    level: Any,
     kind: Interval,
     program: Program,
     ends: np.ndarray | None = None,
 ) -> Answered:
     """The model's own interval: of an answer whose first two quantiles are its ends, or with the `ends` given; of
-    classes with their sets, calibrated where the predictor is."""
+    classes with their sets, calibrated where the predictor is. level: one, or without calibration each outcome's own,
+    (rows, *event)."""
     found = Answered(answer, answer.quantiles[..., 0], answer.quantiles[..., 1], answer.quantiles[..., 2:])
     if ends is not None:
         found = found._replace(lower=ends[..., 0], upper=ends[..., 1])
@@ -275,23 +288,24 @@ def without_groups(rows: Any, calibration: Calibration | None, program: Program)
     return take_column(rows, calibration.by, program)[1]
 
 
-def likely_set(chances: np.ndarray, level: float) -> np.ndarray:
-    """The smallest set of classes with at least the probability `level`: the most probable ones, booleans (…, k)."""
-    size = chances.shape[-1]
+def likely_set(chances: np.ndarray, level: Any) -> np.ndarray:
+    """The smallest set of classes with at least the probability `level`, one or each set's own (…): the most probable
+    ones, booleans (…, k)."""
+    size, enough = chances.shape[-1], np.asarray(level) - TIE
     if size == 2:
         no, yes = chances[..., 0], chances[..., 1]
-        first, both = no >= yes, np.maximum(no, yes) < level - TIE
+        first, both = no >= yes, np.maximum(no, yes) < enough
         inside = np.empty(chances.shape, bool)
         inside[..., 0], inside[..., 1] = first | both, ~first | both
         return inside
     if size <= _FEW_CLASSES:  # in a fifth of the time: how probable are those that come before each, all at once
         one, other = chances[..., :, None], chances[..., None, :]
         earlier = (other > one) | ((other == one) & (np.arange(size)[:, None] > np.arange(size)))
-        return (earlier * other).sum(axis=-1) < level - TIE
+        return (earlier * other).sum(axis=-1) < enough[..., None]
     order = np.argsort(-chances, axis=-1, kind="stable")
     ordered = np.take_along_axis(chances, order, axis=-1)
     inside = np.empty(chances.shape, bool)
-    np.put_along_axis(inside, order, np.cumsum(ordered, axis=-1) - ordered < level - TIE, axis=-1)
+    np.put_along_axis(inside, order, np.cumsum(ordered, axis=-1) - ordered < enough[..., None], axis=-1)
     return inside
 
 

@@ -5,9 +5,10 @@ question that cannot be answered gets its own error; the rest of the batch is an
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from probinfer.predict.conformal import Calibration
 from probinfer.predict.conformity import summarise_at
 from probinfer.predict.engine import Answer, Engine
 from probinfer.predict.interval import (
+    Among,
     Answered,
     calibrated,
     calibrated_scores,
@@ -118,15 +120,17 @@ def answer_together(
     few: FewShapes, calibration: Calibration | None, questions: Sequence[Question]
 ) -> list[Answered | PredictionError]:
     """Each question's answer, or the error of its own, in the order of the questions."""
+    if calibration is None:
+        return _in_turns(questions, [len(question.quantiles) for question in questions], partial(_modelled, few))
     program = few.program
-    plain = calibration is None or is_classes(program)
+    plain = is_classes(program)
     results: list[Answered | PredictionError | None] = [None] * len(questions)
-    plans: list[tuple[int, np.ndarray, np.ndarray, np.ndarray | None]] = []  # number, levels or scores, sides, groups
+    plans: list[_Plan] = []
     for number, question in enumerate(questions):
         count = len(question.hashes)
         try:
-            groups = calibration.numbers(question.groups, count) if calibration else None
-            if calibration is None or groups is None or plain:
+            groups = calibration.numbers(question.groups, count)
+            if plain:
                 ends = probabilities_of(Interval.ETI, question.level)
                 at = np.broadcast_to([*ends, *question.quantiles], (count, *program.event, 2 + len(question.quantiles)))
                 sides = np.zeros(at.shape[-1], bool)
@@ -135,25 +139,114 @@ def answer_together(
                 at, sides = calibrated_scores(calibration, groups, *wanted)
         except PredictionError as error:
             results[number] = error
-            continue
-        plans.append((number, at, sides, groups))
-    narrow = [plan for plan in plans if plan[1].shape[-1] <= WIDTHS[-1]]
-    wide = [[plan] for plan in plans if plan[1].shape[-1] > WIDTHS[-1]]  # several calls: nobody else waits for them
-    for batch in [narrow, *wide] if narrow else wide:
-        answers = _called(few, questions, batch, plain=plain)
-        for (number, at, _, groups), answer in zip(batch, answers, strict=True):
-            question = questions[number]
-            answer = answer._replace(quantiles=answer.quantiles[..., : at.shape[-1]])
-            try:
-                refuse_undefined(answer.defined, program.outcome, question.first_row, question.columns)
-                if calibration is None or groups is None or plain:
-                    results[number] = modelled(answer, calibration, groups, question.level, Interval.ETI, program)
-                else:
-                    wanted = (question.level, question.quantiles, Interval.ETI, program)
-                    results[number] = calibrated(answer, calibration, groups, *wanted)
-            except PredictionError as error:
-                results[number] = error
+        else:
+            plans.append(_Plan(number, question, at, sides, groups))
+    found = _in_turns(plans, [plan.at.shape[-1] - 2 for plan in plans], partial(_calibrated, few, calibration, plain))
+    for plan, result in zip(plans, found, strict=True):
+        results[plan.number] = result
     return [result for result in results if result is not None]
+
+
+def _in_turns[T](
+    asked: Sequence[T], quantiles: Sequence[int], answer: Callable[[Sequence[T]], list[Answered | PredictionError]]
+) -> list[Answered | PredictionError]:
+    """One call for all of them, and one for each that needs several calls of the engine: nobody else waits for it."""
+    wide = [number for number, count in enumerate(quantiles) if 2 + count > WIDTHS[-1]]
+    if not wide:
+        return answer(asked) if asked else []
+    narrow = [number for number in range(len(asked)) if number not in set(wide)]
+    found: dict[int, Answered | PredictionError] = {}
+    for turn in [narrow, *([number] for number in wide)]:
+        if turn:
+            found |= zip(turn, answer([asked[number] for number in turn]), strict=True)
+    return [found[number] for number in range(len(asked))]
+
+
+def _modelled(few: FewShapes, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+    """The model's own intervals, in one call. All arrays are of all questions' rows and cut at the end: an operation on
+    an array of one row takes as long as one on a hundred."""
+    program = few.program
+    counts = [len(question.hashes) for question in questions]
+    width = 2 + max([len(question.quantiles) for question in questions])
+    levels = [(*probabilities_of(Interval.ETI, question.level), *question.quantiles) for question in questions]
+    own = np.array([each + each[:1] * (width - len(each)) for each in levels])
+    level = np.array([question.level for question in questions])
+    if any(count != 1 for count in counts):
+        own, level = np.repeat(own, counts, axis=0), np.repeat(level, counts)
+    ones = (1,) * len(program.event)
+    at = np.broadcast_to(own.reshape(-1, *ones, width), (len(own), *program.event, width))
+    answer = few.summarise(_columns(questions), _joined([question.hashes for question in questions]), at)
+    whole = modelled(answer, None, None, level.reshape(-1, *ones), Interval.ETI, program)
+    if len(questions) == 1 and answer.defined.all():
+        return [whole]
+    kept: dict[Any, Any] = {}
+    results: list[Answered | PredictionError] = []
+    defined, stop = bool(answer.defined.all()), 0
+    for question, count in zip(questions, counts, strict=True):
+        start, stop = stop, stop + count
+        try:
+            if not defined:
+                refuse_undefined(answer.defined[start:stop], program.outcome, question.first_row, question.columns)
+            results.append(_cut_out(Among(whole, start, stop, kept), len(question.quantiles)))
+        except PredictionError as error:
+            results.append(error)
+    return results
+
+
+def _cut_out(among: Among, quantiles: int) -> Answered:
+    """The rows' own answer, with the first `quantiles` of the further ones."""
+    whole, rows = among.whole, slice(among.start, among.stop)
+    answer = Answer(*[values[rows] for values in whole.answer])
+    further = whole.quantiles[rows]
+    if quantiles != further.shape[-1]:
+        answer = answer._replace(quantiles=answer.quantiles[..., : 2 + quantiles])
+        further = further[..., :quantiles]
+    sets = whole.sets if whole.sets is None else whole.sets[rows]
+    return Answered(answer, whole.lower[rows], whole.upper[rows], further, sets, among=among)
+
+
+class _Plan(NamedTuple):
+    """A question to a calibrated predictor: its place among all, levels or scores, which of these are upper bounds, and
+    the group of each row."""
+
+    number: int
+    question: Question
+    at: np.ndarray
+    sides: np.ndarray
+    groups: np.ndarray
+
+
+def _calibrated(
+    few: FewShapes, calibration: Calibration, plain: bool, plans: Sequence[_Plan]
+) -> list[Answered | PredictionError]:
+    """Calibrated intervals, or of classes (`plain`) calibrated sets, in one call."""
+    program = few.program
+    questions = [plan.question for plan in plans]
+    hashes = _joined([question.hashes for question in questions])
+    width = max(plan.at.shape[-1] for plan in plans)
+    at = _joined([_wider(plan.at, width) for plan in plans])
+    if plain:
+        answer = few.summarise(_columns(questions), hashes, at)
+    else:
+        upper = [np.broadcast_to(_wider(plan.sides, width), (*plan.at.shape[:-1], width)) for plan in plans]
+        answer = summarise_at(few, _columns(questions), hashes, at, _joined(upper))
+    results: list[Answered | PredictionError] = []
+    stop = 0
+    for question, plan in zip(questions, plans, strict=True):
+        start, stop = stop, stop + len(question.hashes)
+        own = Answer(*[values[start:stop] for values in answer])
+        own = own._replace(quantiles=own.quantiles[..., : plan.at.shape[-1]])
+        try:
+            refuse_undefined(own.defined, program.outcome, question.first_row, question.columns)
+            if plain:
+                found = modelled(own, calibration, plan.groups, question.level, Interval.ETI, program)
+            else:
+                wanted = (question.level, question.quantiles, Interval.ETI, program)
+                found = calibrated(own, calibration, plan.groups, *wanted)
+            results.append(found)
+        except PredictionError as error:
+            results.append(error)
+    return results
 
 
 def guarantee_of(question: Question, calibration: Calibration | None, program: Program) -> str | None:
@@ -185,20 +278,8 @@ def join(parts: Sequence[Answered], guarantee: str | None) -> Answered:
     )
 
 
-def _called(few: FewShapes, questions: Sequence[Question], plans: Sequence[tuple], *, plain: bool) -> list[Answer]:
-    asked = [questions[plan[0]] for plan in plans]
-    columns = {n: _joined([question.columns[n] for question in asked]) for n in asked[0].columns}
-    hashes = _joined([question.hashes for question in asked])
-    width = max(plan[1].shape[-1] for plan in plans)
-    at = _joined([_wider(plan[1], width) for plan in plans])
-    if plain:
-        answer = few.summarise(columns, hashes, at)
-    else:
-        upper = [np.broadcast_to(_wider(plan[2], width), (*plan[1].shape[:-1], width)) for plan in plans]
-        answer = summarise_at(few, columns, hashes, at, _joined(upper))
-    ends = np.cumsum([len(question.hashes) for question in asked]).tolist()
-    starts = [0, *ends[:-1]]
-    return [Answer(*(values[start:stop] for values in answer)) for start, stop in zip(starts, ends, strict=True)]
+def _columns(questions: Sequence[Question]) -> dict[str, np.ndarray]:
+    return {name: _joined([question.columns[name] for question in questions]) for name in questions[0].columns}
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

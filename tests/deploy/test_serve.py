@@ -15,6 +15,7 @@ import pytest
 
 import probinfer as pi
 from probinfer.deploy import app
+from probinfer.deploy.connection import GuardedProtocol
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings, named
 from tests.deploy.serving import metric, running, tensor, until_ready
@@ -659,6 +660,144 @@ def test_pipelined_requests_are_answered_in_order(client):
         )
         found = re.findall(rb'"id":"(n\d)"', everything(connection))
     assert found == [b"n0", b"n1", b"n2", b"n3", b"n4"]
+
+
+def posted(path, content, *headers, version=b"1.1"):
+    head = [b"POST " + path + b" HTTP/" + version, b"Host: x", b"Content-Length: %d" % len(content), *headers]
+    return b"\r\n".join(head) + b"\r\n\r\n" + content
+
+
+def without_date(answer):
+    """Status and headers, in any order, and body."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *headers = head.split(b"\r\n")
+    return status, {line for line in headers if not line.startswith(b"date:")}, body
+
+
+ONE_PIECE = {
+    "an answer": (b'{"records": [{"x": 1}]}', (), 200),
+    "what is wrong": (b'{"records": [{"x": "one"}]}', (), 422),
+    "no json": (b"{", (), 400),
+    "no body": (b"", (), 400),
+    "too large": (b" " * (MOST_BODY + 1), (), 413),
+    "encoded": (b"x", (b"Content-Encoding: gzip",), 415),
+    "a limit that is none": (b'{"records": [{"x": 1}]}', (b"X-Timeout-Ms: soon",), 400),
+}
+
+
+@pytest.mark.parametrize("name", ONE_PIECE)
+def test_a_request_in_one_piece_is_answered_as_one_in_many(client, name, monkeypatch):
+    """The former goes past ASGI, the latter through it."""
+    content, headers, status = ONE_PIECE[name]
+    sent = posted(b"/predict", content, b"Connection: close", *headers)
+    ways = []
+    counted = f'probinfer_requests_total{{model="line",route="predict",status="{status}"}}'
+    before = metric(client, counted)
+    monkeypatch.setattr(GuardedProtocol, "_answer", noting(GuardedProtocol._answer, ways))
+    with connect(client) as whole:
+        whole.sendall(sent)
+        expected = without_date(everything(whole))
+    assert len(ways) == (len(sent) < 2**16)  # the rest is too long for one piece
+    with connect(client) as cut:
+        cut.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        middle = sent.index(b"\r\n\r\n") - 5
+        cut.sendall(sent[:middle])
+        time.sleep(0.05)
+        cut.sendall(sent[middle : middle + 8])  # the end of the headers, and of the body nothing
+        time.sleep(0.05)
+        cut.sendall(sent[middle + 8 :])
+        assert without_date(everything(cut)) == expected
+    assert expected[0].split()[1] == str(status).encode()
+    assert b"connection: close" in expected[1]
+    assert metric(client, counted) == before + 2
+
+
+def noting(answer, ways):
+    """`answer`, which notes that it was called."""
+
+    def noted(self, whole, headers):
+        ways.append(whole.path)
+        return answer(self, whole, headers)
+
+    return noted
+
+
+def test_requests_of_one_call_may_each_name_their_own_outputs(folder, shared, line):
+    """Numbers of the rows of one call are listed once for those who ask the same."""
+    names = ["mean", "sd", "lower", "upper", "epistemic_sd", "aleatoric_sd", "mcse"]
+    asked = [[names[i % 7], *([names[(i + 3) % 7]] if i % 3 else [])] for i in range(24)]
+    x = np.linspace(-2, 2, 24)
+    expected = line.predict({"x": x})
+    with running(settings(folder, max_batch=64, max_wait_ms=200.0)) as (client, _), ThreadPoolExecutor(24) as pool:
+
+        def one(number):
+            body = {"records": [{"x": x[number]}] * (1 + number % 3), "outputs": asked[number]}
+            return client.post("/predict", json=body).json()["predictions"]
+
+        found = list(pool.map(one, range(24)))
+        calls = metric(client, 'probinfer_batch_requests_count{model="line"}')
+    assert calls < 24
+    for number, rows in enumerate(found):
+        assert len(rows) == 1 + number % 3
+        for row in rows:
+            assert list(row) == asked[number]
+            for name, value in row.items():
+                np.testing.assert_allclose(value, getattr(expected, name)[number], rtol=1e-10)
+
+
+def test_fewer_draws_than_usual_may_be_the_most(folder, shared):
+    with running(settings(folder, max_samples=20)) as (client, _):
+        body = {"records": [{"x": 1}], "outputs": ["samples"]}
+        assert client.post("/predict", json={"records": [{"x": 1}], "outputs": ["mean"]}).status_code == 200
+        assert len(client.post("/predict", json=body).json()["predictions"][0]["samples"]) == 20
+        assert client.post("/predict", json={**body, "num_samples": 21}).status_code == 400
+
+
+def test_a_connection_lives_as_long_as_its_client_wants(client):
+    body = b'{"records": [{"x": 1}]}'
+    with connect(client) as kept:
+        kept.settimeout(10)
+        for path in (
+            b"/predict",
+            b"/predict/line",
+            b"/predict?a=b",
+            b"/predict",
+        ):  # that with a query goes through ASGI
+            kept.sendall(posted(path, body))
+            answer = b""
+            while not answer.endswith(b"}]}"):
+                answer += kept.recv(65536)
+            status, headers, _ = without_date(answer)
+            assert (status, b"connection: close" in headers) == (b"HTTP/1.1 200 OK", False)
+    with connect(client) as old:
+        old.sendall(posted(b"/predict", body, version=b"1.0"))
+        assert b"connection: close" in without_date(everything(old))[1]
+    with connect(client) as asking:
+        asking.sendall(posted(b"/predict", body, b"Expect: 100-continue", b"Connection: close"))
+        assert b"HTTP/1.1 200 OK" in everything(asking)
+    with connect(client) as waiting:
+        head, _, content = posted(b"/predict", body, b"Expect: 100-continue", b"Connection: close").partition(b"{")
+        waiting.sendall(head)
+        assert waiting.recv(100).startswith(b"HTTP/1.1 100")
+        waiting.sendall(b"{" + content)
+        assert b"HTTP/1.1 200 OK" in everything(waiting)
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind(folder, shared, monkeypatch):
+    with running(settings(folder)) as (client, service):
+        served = service.models.slots["line"].served
+
+        def slow(questions):
+            time.sleep(0.2)
+            return served.answer(questions)
+
+        monkeypatch.setitem(service.models.slots["line"].__dict__, "served", Stub(served, slow))
+        for _ in range(3):
+            with connect(client) as gone:
+                gone.sendall(posted(b"/predict", b'{"records": [{"x": 1}]}'))
+                time.sleep(0.05)
+        assert client.post("/predict", json={"records": [{"x": 1}]}).status_code == 200
+        until(lambda: service.models.slots["line"].batcher.idle)
 
 
 def test_a_full_queue_is_429_with_retry_after(folder, shared, server, monkeypatch):

@@ -237,6 +237,10 @@ def test_sets_of_the_model_are_the_smallest_that_reach_the_level():
     np.testing.assert_array_equal(interval.likely_set(two, 0.8), [[1, 0], [0, 1], [1, 1], [0, 1]])
     np.testing.assert_array_equal(interval.likely_set(two, 0.5), [[1, 0], [0, 1], [1, 0], [0, 1]])
     np.testing.assert_array_equal(interval.likely_set(two, 0.9), [[1, 1], [1, 1], [1, 1], [0, 1]])
+    for several in (chances, two, np.random.default_rng(0).dirichlet(np.ones(7), 5)):
+        levels = np.linspace(0.3, 0.9, len(several))
+        each = [interval.likely_set(one, level) for one, level in zip(several, levels, strict=True)]
+        np.testing.assert_array_equal(interval.likely_set(several, levels), each)
     expected = [[0.25, 0.65, 0.9], [0.925, 0.975, 0.45], [0.2, 0.9, 0.6]]
     np.testing.assert_allclose(conformity.all_class_scores(chances), expected)
 

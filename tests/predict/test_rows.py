@@ -43,7 +43,7 @@ FRAME = pd.DataFrame(
 
 
 def test_rows_that_need_no_reading_are_read_all_the_same_when_something_is_wrong():
-    """A dict of finite float64 arrays takes a short way; whatever is not quite that takes the long one."""
+    """A dict of finite float64 arrays or lists takes a short way; whatever is not quite that takes the long one."""
     plain = replace(PROGRAM, inputs=(PROGRAM.inputs[0], PROGRAM.inputs[2]))
     x, V = np.array([1.0, 2.0]), np.arange(6.0).reshape(2, 3)
     assert rows._ready({"x": x, "V": V}, plain) is not None
@@ -58,7 +58,7 @@ def test_rows_that_need_no_reading_are_read_all_the_same_when_something_is_wrong
         with pytest.raises(PredictionError):
             read_rows(given, plain)
     short, count = read_rows({"x": x, "V": V}, plain)
-    for given in ({"x": [1, 2], "V": V.tolist()}, {"x": x.astype(np.float32), "V": V}, {"x": x, "V": V, "J": 5}):
+    for given in ({"x": (1, 2), "V": V.tolist()}, {"x": x.astype(np.float32), "V": V}, {"x": x, "V": V, "J": 5}):
         assert rows._ready(given, plain) is None
         long, number = read_rows(given, plain)
         assert number == count == 2
@@ -175,3 +175,49 @@ def test_hashes_know_the_content_and_not_the_place():
     many = content_hashes({"x": np.arange(30_000.0)}, 30_000)
     assert len(np.unique(many)) > 29_990  # 0.1 collisions expected among 32-bit hashes
     np.testing.assert_array_equal(content_hashes({"x": np.array([0.0])}, 1), content_hashes({"x": np.array([-0.0])}, 1))
+
+
+@pytest.mark.parametrize("low", [0, None])
+def test_lists_take_the_short_way_to_the_same_columns(low, monkeypatch):
+    inputs = (
+        PROGRAM.inputs[0],
+        replace(PROGRAM.inputs[1], low=low, high=None if low is None else 4),
+        PROGRAM.inputs[2],
+    )
+    program = replace(PROGRAM, inputs=inputs)
+    fine = [
+        {"x": [1.0, 2.0], "g": [0, 4], "V": [[1, 2.5, 3], [4, 5, 6]]},
+        {"x": [1, 2], "g": [0, 0], "V": [[1, 2, 3], [4, 5, 6]]},
+        {"x": [2**60], "g": [1], "V": [[-0.0, 1e-300, 1e300]]},
+    ]
+    longer = [
+        {"x": 1.0, "g": 0, "V": [1, 2, 3]},
+        {"x": [1.0], "g": [2.0], "V": [[1, 2, 3]]},
+        {"x": [1.0], "g": [True], "V": [[1, 2, 3]]},
+    ]
+    wrong = [
+        {"x": [1.0], "g": [1.5], "V": [[1, 2, 3]]},
+        {"x": [1.0], "g": [1], "V": [[1, 2]]},
+        {"x": [1.0], "g": [1], "V": [[1, 2, 3], [1, 2]]},
+        {"x": [float("nan")], "g": [1], "V": [[1, 2, 3]]},
+        {"x": ["a"], "g": [1], "V": [[1, 2, 3]]},
+        {"x": [None], "g": [1], "V": [[1, 2, 3]]},
+        {"x": [10**400], "g": [1], "V": [[1, 2, 3]]},
+        {"x": [1.0, 2.0], "g": [1], "V": [[1, 2, 3]]},
+        *([{"x": [1.0], "g": [5], "V": [[1, 2, 3]]}, {"x": [1.0], "g": [-1], "V": [[1, 2, 3]]}] if low == 0 else []),
+    ]
+    for given in fine:
+        assert rows._ready(given, program) is not None
+    for given in longer + wrong:
+        assert rows._ready(given, program) is None
+    for given in wrong:
+        with pytest.raises(PredictionError):
+            read_rows(given, program)
+    short = [read_rows(given, program) for given in fine]
+    monkeypatch.setattr(rows, "_ready", lambda given, program: None)
+    for given, (columns, count) in zip(fine, short, strict=True):
+        expected, expected_count = read_rows(given, program)
+        assert count == expected_count
+        for name, values in expected.items():
+            assert columns[name].dtype == values.dtype
+            np.testing.assert_array_equal(columns[name], values)
