@@ -334,14 +334,18 @@ class Engine:
                     traced = (
                         lowered(function, arguments, self.identity) if kept else jax.jit(function).lower(*arguments)
                     )
-                    compiled = self._compiled[key] = traced.compile(compiler_options=_plain_sums())
+                    compiled = self._compiled[key] = traced.compile(compiler_options=_options())
         return compiled
 
 
-def _plain_sums() -> dict[str, str]:
-    """On a CPU, XLA splits every sum into two levels for the accuracy of single precision, which makes the search of
-    quantiles a quarter slower: its sums in single precision only say where the one in double precision begins."""
-    return {"xla_disable_hlo_passes": "tree_reduction_rewriter"} if jax.default_backend() == "cpu" else {}
+def _options() -> dict[str, str]:
+    """How programs are compiled. On a CPU, XLA splits every sum into two levels for the accuracy of single precision,
+    which makes the search of quantiles a quarter slower: its sums in single precision only say where the one in double
+    precision begins. And it hands loops of a few thousand numbers to several threads, which takes longer than to run
+    them; blocks are what runs side by side here."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_disable_hlo_passes": "tree_reduction_rewriter,cpu-parallel-task-assigner"}
 
 
 def _first_last(values: np.ndarray) -> np.ndarray:

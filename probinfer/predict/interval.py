@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TIE = 1e-12
 _FEW_CLASSES = 4
+_DIGITS = 16  # after the point, of one less a level
 
 
 class Answered(NamedTuple):
@@ -190,7 +191,10 @@ def probabilities(name: str, values: Any) -> tuple[float, ...]:
     """Several probabilities, or none of them for None. Raises PredictionError for anything else."""
     if values is None:
         return ()
-    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping) or np.ndim(values) == 0:
+    plain = type(values) in (tuple, list)  # what nearly all callers give; the other questions take as long as all else
+    if not plain and (
+        not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping) or np.ndim(values) == 0
+    ):
         raise PredictionError(f"{name} came as {values!r}; wanted a list of probabilities, such as (0.05, 0.5, 0.95).")
     return tuple(probability(name, value) for value in values)
 
@@ -310,10 +314,15 @@ def likely_set(chances: np.ndarray, level: Any) -> np.ndarray:
 
 
 def probabilities_of(kind: Interval, level: float) -> tuple[float, float]:
-    """Of which quantiles the interval is made; twice the same one where an end is open."""
-    if kind in (Interval.LOWER, Interval.UPPER):
-        return (1.0 - level, 1.0 - level) if kind is Interval.LOWER else (level, level)
-    return (1.0 - level) / 2.0, (1.0 + level) / 2.0
+    """Of which quantiles the interval is made; twice the same one where an end is open. As far as 1 - level has digits:
+    of 0.9 the 0.05 that a caller may ask for besides, and not the number next to it, which is one more to find."""
+    if kind is Interval.UPPER:
+        return level, level
+    if kind is Interval.LOWER:
+        below = round(1.0 - level, _DIGITS)
+        return below, below
+    below = round((1.0 - level) / 2.0, _DIGITS)
+    return below, 1.0 - below
 
 
 def _open_ended(found: Answered, kind: Interval, program: Program) -> Answered:
