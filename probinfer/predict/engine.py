@@ -350,6 +350,8 @@ def _options() -> dict[str, str]:
 
 def _first_last(values: np.ndarray) -> np.ndarray:
     """The first axis as the last one."""
+    if values.ndim == 2:
+        return values.T
     return values.transpose(*range(1, values.ndim), 0)
 
 
