@@ -4,6 +4,7 @@ numpy.
 Calibrating is here too, since it is the same question asked backwards: where did the outcomes lie?
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,8 +95,7 @@ def answer_with_interval(
             + (", LOWER or UPPER." if not is_classes(engine.program) else ".")
         )
     if calibration is None or numbers is None or is_classes(engine.program):
-        levels = np.array([*probabilities_of(kind, level), *quantiles])
-        answer = engine.summarise(columns, hashes, levels)
+        answer = engine.summarise(columns, hashes, _levels(kind, level, tuple(quantiles)))
         hdi = kind is Interval.HDI and not isinstance(engine, Marginal)
         ends = engine.shortest(columns, hashes, level) if hdi else None
         return modelled(answer, calibration, numbers, level, kind, engine.program, ends)
@@ -311,6 +311,14 @@ def likely_set(chances: np.ndarray, level: Any) -> np.ndarray:
     inside = np.empty(chances.shape, bool)
     np.put_along_axis(inside, order, np.cumsum(ordered, axis=-1) - ordered < enough[..., None], axis=-1)
     return inside
+
+
+@functools.lru_cache(256)
+def _levels(kind: Interval, level: float, quantiles: tuple[float, ...]) -> np.ndarray:
+    """Of all quantiles that are asked for; to be read only. Made once: a caller asks the same again and again."""
+    found = np.array([*probabilities_of(kind, level), *quantiles])
+    found.flags.writeable = False
+    return found
 
 
 def probabilities_of(kind: Interval, level: float) -> tuple[float, float]:
