@@ -171,6 +171,9 @@ def _add_serve(commands: Any) -> None:
     ):
         serve.add_argument(option, type=kind, metavar=metavar, help=text)
     serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="file whose first line is the API key")
+    serve.add_argument(
+        "--cors-origin", action="append", metavar="ORIGIN", help="whose web pages may ask, may be repeated; '*' for all"
+    )
     serve.add_argument("--log-requests", action="store_true", default=None, help="log every request, not only refused")
     serve.set_defaults(command=_serve)
 
@@ -348,12 +351,13 @@ def _serve(options: argparse.Namespace) -> None:
     from probinfer.deploy.serve import serve
     from probinfer.deploy.settings import ServeSettings, named
 
-    left_out = ("command", "path", "api_key_file")
+    left_out = ("command", "path", "api_key_file", "cors_origin")
     given = {name: value for name, value in vars(options).items() if name not in left_out and value is not None}
     key = os.environ.get("PROBINFER_API_KEY")
     if options.api_key_file is not None:
         key = _first_line(options.api_key_file)
-    serve(ServeSettings(named(options.path), api_key=key, **given))
+    origins = tuple(options.cors_origin or ())
+    serve(ServeSettings(named(options.path), api_key=key, cors_origin=origins, **given))
 
 
 def _first_line(path: Path) -> str:
