@@ -14,6 +14,7 @@ from numpyro import distributions as dist
 
 from probinfer.errors import DataError, ModelError
 from probinfer.model.data import check_data
+from probinfer.model.forks import before_jax
 from probinfer.model.trace import (
     VALUE_NEEDED,
     constrain_with_jacobian,
@@ -282,6 +283,7 @@ class BoundModel:
 
 
 def _bind(model: Model, arrays: dict[str, np.ndarray], constants: dict[str, Any]) -> BoundModel:
+    before_jax()
     seen: dict[str, Any] = {}
     unconstrained: dict[str, tuple[int, ...]] = {}
     fed_by: dict[str, str | None] = {}

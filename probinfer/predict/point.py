@@ -329,7 +329,7 @@ class PointPredictor:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as a folder of plain files, which `load_predictor`, `probinfer score` and `inspect` read.
+        """Save as a folder of plain files, or one zip, which `load_predictor`, `probinfer score` and `inspect` read.
 
         The model is stored as ONNX, what prepares raw columns as data. A model that is no ONNX file is converted, an
         estimator by skl2onnx and a module of PyTorch by its own export, and what is stored has to agree with it on
