@@ -104,7 +104,6 @@ def named(paths: list[str]) -> tuple[tuple[str, Path], ...]:
     for text in paths:
         name, equals, path = text.partition("=")
         # a link such as `current` keeps its name whatever it points to
-        models.append(
-            (name, Path(path)) if equals else (Path(os.path.abspath(text)).name.removesuffix(SUFFIX), Path(text))
-        )
+        own = Path(os.path.abspath(text)).name.removesuffix(SUFFIX)
+        models.append((name, Path(path)) if equals else (own, Path(text)))
     return tuple(models)

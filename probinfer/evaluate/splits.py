@@ -9,6 +9,7 @@ import numpy as np
 from probinfer.errors import DataError
 from probinfer.evaluate.extra import sklearn
 from probinfer.inference.draw import key_words
+from probinfer.model.tables import as_frame
 
 
 def split(
@@ -24,8 +25,8 @@ def split(
     """Divide the rows of data at random: `train, validation, test = pi.split(data, (0.6, 0.2, 0.2))`.
 
     Args:
-        data: dict of arrays or data frame. Arrays whose first axis counts the rows are divided, others go to every
-        part. parts: shares of the rows, above 0 and together 1.
+        data: dict of arrays or a table. Arrays whose first axis counts the rows are divided, others go to every part.
+        parts: shares of the rows, above 0 and together 1.
         rows: name of an array with one entry for each row; needed where arrays differ in length.
         groups: one label for each row; rows of a group stay together, and the shares are of groups.
         stratify: one label for each row; each part has about its share of every label.
@@ -33,7 +34,7 @@ def split(
         seed: whole number or jax key.
 
     Returns:
-        One piece of the data for each part, of the same kind.
+        One piece of the data for each part, of the same kind; of a table a pandas DataFrame.
 
     Raises:
         DataError: the parts are no shares, a part would be empty, labels do not match the rows, or it is not known what
@@ -53,6 +54,7 @@ def split(
         raise DataError("ordered=True divides rows by their place; leave out groups and stratify.")
     if groups is not None and stratify is not None:
         raise DataError("groups and stratify came together; wanted one of them.")
+    data = as_frame(data)
     count = _count(data, rows)
     generator = np.random.default_rng(key_words(seed))
     if groups is not None:

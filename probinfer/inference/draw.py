@@ -47,6 +47,7 @@ from probinfer.inference.variational.laplace import Laplace
 from probinfer.inference.variational.pathfinder import Pathfinder
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.shared_rows import devices_of
+from probinfer.model.tables import as_table
 from probinfer.model.target import Target
 
 METHODS: tuple[type, ...] = (
@@ -94,7 +95,7 @@ def draw(
         check_switches(method)
     over = devices_of(devices) if devices is not None else ()
     model = model if isinstance(model, Model) else Model(model)
-    bound = model.bind(data)
+    bound = model.bind(as_table(data))
     if method is None:
         chosen, target, reason = choose(bound, steered=until is not None or checkpoint is not None or bool(over))
     else:

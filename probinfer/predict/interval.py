@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.model.tables import as_table
 from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import all_class_scores, class_scores, outcome_scores, summarise_at
 from probinfer.predict.engine import Answer, Engine
@@ -223,7 +224,7 @@ def _largest(columns: Mapping[str, np.ndarray], row: int) -> str:
 
 def calibrate(engine: Engine, training: Mapping[str, Any] | None, rows: Any, y: Any, groups: Any) -> Calibration:
     """The calibration of `Predictor.calibrate`."""
-    program = engine.program
+    program, rows = engine.program, as_table(rows)
     by = groups if isinstance(groups, str) else None
     if by is not None:
         groups, rows = take_column(rows, by, program)
@@ -271,6 +272,7 @@ def take_groups(
     rows: Any, groups: Any, calibration: Calibration | None, program: Program, first_row: int = 0
 ) -> tuple[Any, np.ndarray | None]:
     """The rows as the model knows them, and their groups as text. first_row: number of the first row, for errors."""
+    rows = as_table(rows)
     if groups is not None:
         if calibration is None:
             raise PredictionError("groups came, but the predictor is not calibrated: leave it out.")

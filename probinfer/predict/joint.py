@@ -11,6 +11,7 @@ import numpy as np
 
 from probinfer.errors import ExportError, ModelError, PredictionError
 from probinfer.model.pipeline.steps import Unseen
+from probinfer.model.tables import as_table
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.interval import probability
 from probinfer.predict.joint_prediction import JointPrediction, of_outcomes
@@ -347,6 +348,7 @@ class _RowsOf:
     """The rows of each outcome. One that needs no inputs has as many as the others, if these agree."""
 
     def __init__(self, predictor: JointPredictor, rows: Any) -> None:
+        rows = as_table(rows)
         self._rows, self._parts, self._bare = rows, predictor.parts, rows
         if isinstance(rows, Mapping) and predictor.inputs:
             counts = {

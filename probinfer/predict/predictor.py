@@ -194,10 +194,11 @@ class Predictor:
         """Predict the outcome of each row.
 
         Args:
-            rows: dict of arrays by the model's argument names, pandas DataFrame, or pyarrow Table. A vector-valued
-                argument X is an array (rows, k), or the table columns X[0], …, X[k-1]. A table's columns come in any
-                order, and further ones are ignored; a dict may also hold what the model knows and the outcome does
-                not need, the outcome itself for one. Without inputs, `{}` is one row.
+            rows: dict of arrays by the model's argument names, or a table: of pandas, polars, pyarrow, or anything else
+                that hands out its columns as an Arrow stream (`__arrow_c_stream__`). A vector-valued argument
+                X is an array (rows, k), or the table columns X[0], …, X[k-1]. A table's columns come in any order, and
+                further ones are ignored; a dict may also hold what the model knows and the outcome does not need, the
+                outcome itself for one. Without inputs, `{}` is one row.
             level: probability of the interval `lower` to `upper`.
             quantiles: further quantiles wanted, probabilities between 0 and 1.
             interval: which interval: equal-tailed, the shortest, or a bound from one side; see `Interval`.

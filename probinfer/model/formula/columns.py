@@ -1,7 +1,6 @@
 """The columns that a formula reads: which hold numbers and which labels, and how they are coded."""
 
 import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from probinfer.model.formula.terms import Formula
 from probinfer.model.pipeline.fitted import Codes
 from probinfer.model.pipeline.raw import Place, column_names, labels, take_columns
 from probinfer.model.pipeline.steps import Ordinal
+from probinfer.model.tables import as_table, is_of
 
 TRAINING = Place(DataError)
 
@@ -45,6 +45,7 @@ def take_raw(data: Any, names: Sequence[Name | str], source: Source) -> dict[str
 
     Raises DataError, in words of the formula, for a column that is not there.
     """
+    data = as_table(data)
     have = [str(name) for name in column_names(data, TRAINING)]
     wanted: dict[str, int | None] = {}
     for name in names:
@@ -75,16 +76,31 @@ def take_raw(data: Any, names: Sequence[Name | str], source: Source) -> dict[str
 def categories_of(data: Any, name: str) -> list[Any] | None:
     """The categories of a column of pandas' or Arrow's own type for them, in pandas' order; None for another column.
 
-    Arrow's order is the one they came in, which says nothing: it is left out.
+    Arrow's order, where it is none by its type, is the one they came in, which says nothing: it is left out.
     """
+    found = _categories(data, name)
+    return found and found[0]
+
+
+def ordered_categories(data: Any, name: str) -> list[Any] | None:
+    """The categories of a column whose type says that they have an order, in that order; None for another column."""
+    found = _categories(data, name)
+    return found[0] if found and found[1] else None
+
+
+def _categories(data: Any, name: str) -> tuple[list[Any], bool] | None:
+    """The categories of a column, and whether its type says that they have an order."""
+    data = as_table(data)
     column = data[name] if not isinstance(data, Mapping) else data.get(name)
     dtype: Any = getattr(column, "dtype", None)
     if str(dtype) == "category":
-        return list(dtype.categories)
-    arrow = sys.modules.get("pyarrow")
-    if arrow is not None and isinstance(column, arrow.ChunkedArray | arrow.Array):
-        if arrow.types.is_dictionary(column.type):
-            return []
+        return list(dtype.categories), bool(dtype.ordered)
+    if is_of(column, "pyarrow", "ChunkedArray", "Array"):
+        import pyarrow as pa
+
+        if pa.types.is_dictionary(column.type):
+            kept = list(column.to_pandas().cat.categories) if column.type.ordered else []
+            return kept, bool(column.type.ordered)
     return None
 
 
@@ -131,12 +147,18 @@ def _fail(formula: Formula, name: Name, what: str) -> None:
         raise DataError(str(error)) from None
 
 
-def fit_levels(name: str, values: np.ndarray, given: Mapping[str, Sequence], data: Any) -> Codes:
-    """The levels of a column of labels: those given, else those of the rows, sorted.
+def fit_levels(
+    name: str, values: np.ndarray, given: Mapping[str, Sequence], data: Any, *, ordinal: bool = False
+) -> Codes:
+    """The levels of a column of labels: those given, else those of the rows, sorted. `ordinal`: what is meant has an
+    order, which a column of ordered categories says: its categories, whether rows have them all or not.
 
     Raises DataError where pandas has the categories in another order, which would be the order of the levels in R.
     """
     own = categories_of(data, name)
+    order = ordered_categories(data, name) if ordinal and name not in given else None
+    if order is not None:
+        given = {**given, name: [str(label) for label in labels(name, np.array(order, object), TRAINING)]}
     step = Ordinal(given.get(name)).fit(name, labels(name, values, TRAINING), TRAINING)
     assert isinstance(step, Codes)
     if name not in given and own:

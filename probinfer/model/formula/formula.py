@@ -24,6 +24,7 @@ from probinfer.model.model import BoundModel, Model
 from probinfer.model.pipeline.pipeline import FittedPipeline
 from probinfer.model.pipeline.prepared import FittedColumn, FittedInput
 from probinfer.model.pipeline.raw import Kind, gaps
+from probinfer.model.tables import as_table
 
 _MOST_LOG = float(np.log(np.finfo(float).max))
 
@@ -148,6 +149,7 @@ class FormulaModel(Model):
 
     def bind(self, data: Any = None) -> BoundModel:
         """Fit constants, levels and default priors to the rows `data`, and bind the model to them."""
+        data = as_table(data)
         return self.settle(data).bind(data)
 
     def take(self, data: Any) -> dict[str, np.ndarray]:
@@ -230,6 +232,7 @@ class _Settling:
 
     def __init__(self, model: FormulaModel, data: Any) -> None:
         self.model, self.formula = model, model.formula
+        data = as_table(data)
         raw = model.take(data)
         _refuse_missing(model.response, raw)
         self.outcome, self.y, self.classes = fit_outcome(
