@@ -47,7 +47,6 @@ from probinfer.inference.variational.laplace import Laplace
 from probinfer.inference.variational.pathfinder import Pathfinder
 from probinfer.model.model import BoundModel, Model
 from probinfer.model.shared_rows import devices_of
-from probinfer.model.tables import as_table
 from probinfer.model.target import Target
 
 METHODS: tuple[type, ...] = (
@@ -95,7 +94,7 @@ def draw(
         check_switches(method)
     over = devices_of(devices) if devices is not None else ()
     model = model if isinstance(model, Model) else Model(model)
-    bound = model.bind(as_table(data))
+    bound = model.bind(data)
     if method is None:
         chosen, target, reason = choose(bound, steered=until is not None or checkpoint is not None or bool(over))
     else:

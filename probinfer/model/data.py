@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probinfer.errors import DataError
-from probinfer.model.tables import as_table, is_arrow
+from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, stacked
 
 
 class CheckedData(NamedTuple):
@@ -41,6 +41,11 @@ def check_data(data: Any) -> CheckedData:
     return CheckedData(arrays, constants)
 
 
+def entry_names(data: Any) -> list[str]:
+    """Names of the entries. Raises DataError for what has none."""
+    return [name for name, _ in _items(data)]
+
+
 def _items(data: Any) -> list[tuple[str, Any]]:
     if data is None:
         return []
@@ -48,13 +53,17 @@ def _items(data: Any) -> list[tuple[str, Any]]:
     if isinstance(data, Mapping):
         items = list(data.items())
     elif is_arrow(data):
-        items = [(name, column.to_pandas()) for name, column in zip(data.schema.names, data.columns, strict=True)]
+        items = [
+            (name, column.to_pandas(date_as_object=False))
+            for name, column in zip(data.schema.names, data.columns, strict=True)
+        ]
     elif hasattr(data, "columns") and hasattr(data, "__getitem__"):
         items = [(column, data[column]) for column in data.columns]
     else:
         raise DataError(
-            f"data came as {type(data).__name__}; wanted a dict of arrays or a data frame, "
+            f"data came as {type(data).__name__}; wanted a dict of arrays or a table, "
             'one entry for each argument of the model, such as {"X": X, "y": y}.'
+            f"{how_to_make_a_table(data)}"
         )
     for name, _ in items:
         if not isinstance(name, str):
@@ -67,6 +76,7 @@ def _to_array(name: str, value: Any) -> np.ndarray:
         raise DataError(f"{name} has {int(value.mask.sum())} masked entries; fill or drop them first.")
     try:
         array = np.asarray(value)
+        array = stacked(array) if array.dtype.kind == "O" else array
     except (ValueError, TypeError) as error:
         raise DataError(f"{name} cannot be read as one array ({error}); are its rows of different lengths?") from None
     if array.dtype.kind == "O":

@@ -187,6 +187,13 @@ def probability(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_tolerance(value: Any) -> float:
+    """`value` as the largest error of a summary. Raises PredictionError for what is none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
+        raise PredictionError(f"tolerance is {value!r}; wanted a part of the row's sd between 0 and 1, such as 0.01.")
+    return float(value)
+
+
 def probabilities(name: str, values: Any) -> tuple[float, ...]:
     """Several probabilities, or none of them for None. Raises PredictionError for anything else."""
     if values is None:

@@ -13,7 +13,7 @@ from probinfer.errors import ExportError, ModelError, PredictionError
 from probinfer.model.pipeline.steps import Unseen
 from probinfer.model.tables import as_table
 from probinfer.posterior.verdict import Verdict
-from probinfer.predict.interval import probability
+from probinfer.predict.interval import check_tolerance
 from probinfer.predict.joint_prediction import JointPrediction, of_outcomes
 from probinfer.predict.kind import Interval
 from probinfer.predict.population import refuse_mixed_levels
@@ -258,7 +258,7 @@ class JointPredictor:
         """
         from probinfer.predict.compress import Asked, compress_together
 
-        tolerance, rows_of, asked = probability("tolerance", tolerance), self.rows_of(rows), []
+        tolerance, rows_of, asked = check_tolerance(tolerance), self.rows_of(rows), []
         for name, part in self.parts.items():
             part.refuse_calibrated("compress")
             known = replace(part.program, population=None)

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import reprlib
 import shutil
 import stat
 import zipfile
@@ -41,7 +42,9 @@ def is_of_desktop(name: str) -> bool:
 def check_path(path: Any) -> None:
     """Raise ArtifactError for what is no path."""
     if not isinstance(path, str | os.PathLike):
-        raise ArtifactError(f"path is {path!r}; wanted the name of a folder, such as 'predictor', or of a zip.")
+        raise ArtifactError(
+            f"path is {reprlib.repr(path)}; wanted the name of a folder, such as 'predictor', or of a zip."
+        )
 
 
 # reading -------------------------------------------------------------------------------------------------------------
@@ -74,8 +77,10 @@ class Folder:
             _check_size(file, found.st_size, size)
             return file.read_bytes()
         except FileNotFoundError:
+            inside = sorted(entry.name for entry in self._path.iterdir() if is_artifact(entry))[:5]
+            hint = f" There are predictors in it: {', '.join(inside)}." if name == MANIFEST and inside else ""
             raise ArtifactError(
-                f"{file} is missing; the copy is incomplete, or {self._path} is no saved predictor."
+                f"{file} is missing; the copy is incomplete, or {self._path} is no saved predictor.{hint}"
             ) from None
 
 
@@ -151,7 +156,8 @@ def open_place(path: Any) -> Place:
         raise ArtifactError(f"{path} is no folder and no zip; a saved predictor is one of them.")
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise ArtifactError(f"{path} is a file and no zip; a saved predictor is a folder, or a zip of one.")
+            hint = " A posterior is loaded by pi.load_posterior(path, model, data)." if path.suffix == ".nc" else ""
+            raise ArtifactError(f"{path} is a file and no zip; a saved predictor is a folder, or a zip of one.{hint}")
         return OneFile(_MAGIC + file.read(), str(path))
 
 
@@ -256,7 +262,8 @@ def _write_folder(contents: Mapping[str, bytes], path: Path) -> None:
 
 def _refuse_other_things(path: Path, single: bool) -> None:
     if not path.parent.is_dir():
-        raise ArtifactError(f"{path.parent} is no folder; make it first.")
+        hint = " A path with ~ is made one of your home by Path(path).expanduser()." if path.parts[0] == "~" else ""
+        raise ArtifactError(f"{path.parent} is no folder; make it first.{hint}")
     if path.is_symlink() or (path.exists() and path.is_dir() is single):
         kind, other = ("file", "folder") if single else ("folder", "file")
         raise ArtifactError(

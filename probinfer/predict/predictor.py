@@ -18,6 +18,7 @@ from probinfer.predict.family import Support
 from probinfer.predict.interval import (
     answer_with_interval,
     calibrate,
+    check_tolerance,
     entropy_parts,
     probabilities,
     probability,
@@ -366,7 +367,7 @@ class Predictor:
         """
         from probinfer.predict.compress import compress
 
-        tolerance = probability("tolerance", tolerance)
+        tolerance = check_tolerance(tolerance)
         self.refuse_calibrated("compress")
         known = replace(self.program, population=None)
         columns, count = read_rows(rows, known)
@@ -411,7 +412,7 @@ class Predictor:
         """
         from probinfer.predict.single import rounded
 
-        tolerance = probability("tolerance", tolerance)
+        tolerance = check_tolerance(tolerance)
         self.refuse_calibrated("round")
         columns, count = read_rows(rows, replace(self.program, population=None))
         program, rounding = rounded(self.program, columns, count, tolerance)
@@ -601,8 +602,14 @@ def check_unseen(unseen: Any) -> None:
 def check_posterior(posterior: Any) -> None:
     """Raise PredictionError for what is no posterior."""
     if not hasattr(posterior, "latents") or not hasattr(posterior, "report"):
+        hint = ""
+        if isinstance(posterior, str | os.PathLike):
+            hint = f" A predictor that was saved is loaded: pi.load_predictor({os.fspath(posterior)!r})."
+        elif callable(posterior):
+            hint = " A model is fitted first: pi.infer(model, data)."
         raise PredictionError(
             f"posterior came as {type(posterior).__name__}; wanted the Posterior that infer or load_posterior returned."
+            f"{hint}"
         )
 
 

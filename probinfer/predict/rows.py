@@ -18,10 +18,11 @@ import numpy as np
 from probinfer.errors import PredictionError
 from probinfer.model.data import in_floats
 from probinfer.model.pipeline.raw import Place, one_column
-from probinfer.model.tables import as_table, is_arrow, is_of
+from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, is_of, only_column, stacked
 from probinfer.predict.program import Input, Program
 
 _NUMBERS = (bool, int, float, decimal.Decimal, np.number, np.bool_)
+_GAP = " For a gap, missing={input: values} says what may stand there."
 _LONGEST = 60  # characters of a name or text in an error
 _KINDS = {"U": "text", "S": "bytes", "T": "text", "M": "dates", "m": "time spans", "c": "complex numbers"}
 
@@ -114,8 +115,12 @@ def column_names(entry: Input) -> list[str]:
 
 
 def locate_columns(available: Sequence[Any], inputs: Sequence[Input]) -> dict[str, list[str]]:
-    """Which columns hold each input. Raises PredictionError naming all that are missing."""
+    """Which columns hold each input. Raises PredictionError naming all that are missing, or there twice."""
     present = set(available)
+    if len(present) < len(available):
+        twice = [part for entry in inputs for part in (entry.name, *column_names(entry)) if available.count(part) > 1]
+        if twice:
+            raise PredictionError(f"The rows have more than one column called {twice[0]}; wanted one.")
     found, missing = {}, []
     for entry in inputs:
         found[entry.name] = [entry.name] if entry.name in present else column_names(entry)
@@ -154,7 +159,9 @@ def plain_numbers(name: str, value: Any) -> np.ndarray:
 
 def read_outcomes(y: Any, program: Program, count: int) -> np.ndarray:
     """Outcomes (rows, *event) of `count` rows. Raises PredictionError for another shape, text, NaN and infinity."""
-    outcome = program.prepared.outcome if program.prepared else None
+    if isinstance(y, str):
+        raise PredictionError(f"y came as {y!r}; wanted the outcomes themselves, such as table[{y!r}].")
+    outcome, y = program.prepared.outcome if program.prepared else None, y if program.event else only_column(y)
     if outcome is not None:
         y = outcome.own(one_column(outcome.column.name, y, Place(PredictionError)), Place(PredictionError))
     values = plain_numbers(program.outcome, y).astype(float)
@@ -217,8 +224,8 @@ def _columns(rows: Any, program: Program) -> tuple[Any, dict[str, list[str]], in
     if is_arrow(rows):
         return rows, locate_columns(rows.schema.names, program.inputs), rows.num_rows
     raise PredictionError(
-        f"rows came as {type(rows).__name__}; wanted a dict of arrays, such as {{'x': x}}, a table "
-        "(pandas, polars, pyarrow)."
+        f"rows came as {type(rows).__name__}; wanted a dict of arrays, such as {{'x': x}}, or a table "
+        f"(pandas, polars, pyarrow).{how_to_make_a_table(rows)}"
     )
 
 
@@ -279,6 +286,7 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
         array = np.asarray(
             value.to_numpy(zero_copy_only=False) if is_of(value, "pyarrow", "Array", "ChunkedArray") else value
         )
+        array = stacked(array) if array.dtype.kind == "O" else array
     except (ValueError, TypeError):
         raise PredictionError(
             f"{name} cannot be read as one array of numbers; are its rows of different lengths?"
@@ -325,7 +333,8 @@ def _typed(entry: Input, name: str, array: np.ndarray, first_row: int) -> np.nda
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
         if bad.any():
-            raise PredictionError(f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; wanted finite numbers.")
+            more = _GAP if np.isnan(array[bad].flat[0]) else ""
+            raise PredictionError(f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; wanted finite numbers.{more}")
     if entry.dtype == "float64":
         return array.astype(np.float64, copy=False)
     if entry.dtype == "bool":

@@ -528,6 +528,18 @@ def test_the_order_of_ordered_categories_is_that_of_the_classes(kind):
         settled("grade ~ x", pi.Family.CUMULATIVE, unordered)
 
 
+def test_the_order_of_categories_is_kept_with_the_posterior(tmp_path):
+    """A posterior keeps raw columns without their types: what is made of it, and of its file, knows the order still."""
+    frame = FRAME[["x"]].assign(grade=pd.Categorical(FRAME.grade, GRADES["grade"], ordered=True))
+    model = pi.formula("grade ~ x", pi.Family.CUMULATIVE)
+    posterior = pi.infer(model, frame, pi.Laplace(), progress=False)
+    posterior.save(tmp_path / "posterior.nc")
+    loaded = pi.load_posterior(tmp_path / "posterior.nc", model, frame)
+    for each in (posterior, loaded):
+        predictor = pi.Predictor(each, accept=pi.Verdict.BAD)
+        assert predictor.predict({"x": [3.0]}).classes.tolist() == GRADES["grade"]
+
+
 def test_the_cloglog_link_loses_no_digits():
     """logit(1 - exp(-t)) is log(exp(t) - 1), t = exp(eta): next to eta where t is small. By log1p it was -inf."""
     eta = np.concatenate([np.linspace(-700.0, 6.5, 3001), [-10.0 - 1e-9, -10.0, -10.0 + 1e-9]])

@@ -103,6 +103,7 @@ def test_values_mean_what_they_mean_from_pandas():
         }
     )
     pandas = as_frame(polars)
+    assert pandas["code"].cat.categories.tolist() == ["a", "z"]
     assert pandas["grade"].cat.categories.tolist() == ["low", "high"]
     for name in polars.columns:
         said = []
@@ -145,6 +146,26 @@ def test_raw_columns_of_a_pipeline():
     assert np.array_equal(pipeline.bind(polars).arrays["age"], pipeline.bind(frame).arrays["age"])
     code = polars.with_columns(pl.col("region").cast(pl.Categorical), pl.col("age").cast(pl.Decimal(10, 2)))
     assert np.array_equal(predictor.predict(code).mean, predictor.predict(frame).mean)
+
+
+def test_a_column_of_vectors():
+    """Lists or arrays of one length are what the columns X[0], X[1] are."""
+
+    def model(X, y=None):
+        slopes = numpyro.sample("slopes", dist.Normal(0, 1).expand([2]).to_event(1))
+        numpyro.sample("y", dist.Normal(X @ slopes, 1.0), obs=y)
+
+    X = np.arange(10.0).reshape(5, 2)
+    wide = fitted(model, {"X": X, "y": X[:, 0]}, {"slopes": np.linspace(0, 1, 16).reshape(8, 2)})
+    lists = X.tolist()
+    series = pl.Series("X", lists, dtype=pl.Array(pl.Float64, 2))
+    for table in (pl.DataFrame({"X": lists}), series.to_frame(), pd.DataFrame({"X": lists}), pa.table({"X": lists})):
+        assert np.array_equal(wide.predict(table).mean, wide.predict({"X": X}).mean)
+        assert np.array_equal(check_data(table).arrays["X"], X)
+    with pytest.raises(pi.PredictionError, match="are its rows of different lengths"):
+        wide.predict(pl.DataFrame({"X": [[1.0, 2.0], [1.0]]}))
+    with pytest.raises(pi.PredictionError, match=r"X has the shape \(1, 3\); wanted \(rows, 2\)"):
+        wide.predict(pl.DataFrame({"X": [[1.0, 2.0, 3.0]]}))
 
 
 def test_what_is_no_table_is_refused_as_before(line):

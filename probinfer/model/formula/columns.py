@@ -82,10 +82,14 @@ def categories_of(data: Any, name: str) -> list[Any] | None:
     return found and found[0]
 
 
-def ordered_categories(data: Any, name: str) -> list[Any] | None:
-    """The categories of a column whose type says that they have an order, in that order; None for another column."""
-    found = _categories(data, name)
-    return found[0] if found and found[1] else None
+def ordered_labels(data: Any, name: str) -> tuple[str, ...] | None:
+    """The labels of a column whose type says that its categories have an order, in that order and whether rows have
+    them all or not; None for another column, or none."""
+    data = as_table(data)
+    found = _categories(data, name) if name in column_names(data, TRAINING) else None
+    if not found or not found[1]:
+        return None
+    return tuple(map(str, labels(name, np.array(found[0], object), TRAINING)))
 
 
 def _categories(data: Any, name: str) -> tuple[list[Any], bool] | None:
@@ -147,18 +151,12 @@ def _fail(formula: Formula, name: Name, what: str) -> None:
         raise DataError(str(error)) from None
 
 
-def fit_levels(
-    name: str, values: np.ndarray, given: Mapping[str, Sequence], data: Any, *, ordinal: bool = False
-) -> Codes:
-    """The levels of a column of labels: those given, else those of the rows, sorted. `ordinal`: what is meant has an
-    order, which a column of ordered categories says: its categories, whether rows have them all or not.
+def fit_levels(name: str, values: np.ndarray, given: Mapping[str, Sequence], data: Any) -> Codes:
+    """The levels of a column of labels: those given, else those of the rows, sorted.
 
     Raises DataError where pandas has the categories in another order, which would be the order of the levels in R.
     """
     own = categories_of(data, name)
-    order = ordered_categories(data, name) if ordinal and name not in given else None
-    if order is not None:
-        given = {**given, name: [str(label) for label in labels(name, np.array(order, object), TRAINING)]}
     step = Ordinal(given.get(name)).fit(name, labels(name, values, TRAINING), TRAINING)
     assert isinstance(step, Codes)
     if name not in given and own:

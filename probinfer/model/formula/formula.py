@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from probinfer.errors import DataError, ModelError
-from probinfer.model.formula.columns import TRAINING, fit_levels, roles_of, take_raw
+from probinfer.model.formula.columns import TRAINING, fit_levels, ordered_labels, roles_of, take_raw
 from probinfer.model.formula.design import Design, fit_design, refuse_collinear
 from probinfer.model.formula.expressions import check_calls, fit_expression, names_in, refuse_not_finite
 from probinfer.model.formula.families import LAWS, Family, Law, Link, check_family, own_priors, scale_of
@@ -158,7 +158,17 @@ class FormulaModel(Model):
 
     def settle(self, data: Any) -> "SettledFormula":
         """The model as a function, with constants, levels and default priors of the rows `data`."""
-        return _Settling(self, data).settled()
+        data = as_table(data)
+        return _Settling(self.with_order_of(data), data).settled()
+
+    def with_order_of(self, data: Any) -> "FormulaModel":
+        """The same with the labels of the outcome in their order, where the column's type says it and the family wants
+        one: the raw columns that a posterior keeps do not say it any more."""
+        name = self.response.column.name
+        if self.family is not Family.CUMULATIVE or name in self.levels:
+            return self
+        order = ordered_labels(data, name)
+        return self if order is None else self.with_classes(name, order)
 
     def with_classes(self, outcome: str, labels: Sequence[str]) -> "FormulaModel":
         """The same with these labels for the outcome, whether its rows have them all or not."""
@@ -232,7 +242,6 @@ class _Settling:
 
     def __init__(self, model: FormulaModel, data: Any) -> None:
         self.model, self.formula = model, model.formula
-        data = as_table(data)
         raw = model.take(data)
         _refuse_missing(model.response, raw)
         self.outcome, self.y, self.classes = fit_outcome(

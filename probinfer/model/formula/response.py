@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import DataError
-from probinfer.model.formula.columns import TRAINING, fit_levels, holds_labels, ordered_categories
+from probinfer.model.formula.columns import TRAINING, fit_levels, holds_labels
 from probinfer.model.formula.expressions import names_in
 from probinfer.model.formula.families import Family, Law, Values
 from probinfer.model.formula.grammar import Call, Name, Node, Number, Source, words
@@ -87,11 +87,8 @@ def fit_outcome(
     name, values = response.column.name, raw[response.column.name]
     labelled = holds_labels(values)
     if law.values is Values.CLASSES or (law.values is Values.BINARY and (labelled or name in levels)):
-        if ordered_categories(data, name) is None:
-            _check_classes(name, values, law, family, levels)
-        else:
-            _refuse_missing_labels(name, values)
-        codes = fit_levels(name, values, levels, data, ordinal=family is Family.CUMULATIVE)
+        _check_classes(name, values, law, family, levels)
+        codes = fit_levels(name, values, levels, data)
         wanted = 2 if law.values is Values.BINARY else None
         if len(codes.levels) < 2 or (wanted and len(codes.levels) != wanted):
             raise DataError(
@@ -173,7 +170,9 @@ def _check_trials(name: str, z: np.ndarray, trials: Name | Number, raw: Mapping[
 
 
 def _check_classes(name: str, values: np.ndarray, law: Law, family: Family, levels: Mapping[str, Sequence]) -> None:
-    _refuse_missing_labels(name, values)
+    gone = np.array([value is None or value != value for value in values.tolist()], bool)
+    if gone.any():
+        raise DataError(f"{name} is missing {TRAINING.at(gone)}; drop the rows whose outcome is not known.")
     if family is Family.CUMULATIVE and holds_labels(values) and values.dtype.kind != "b" and name not in levels:
         shown = sorted({str(value) for value in values.tolist()})
         raise DataError(
@@ -181,12 +180,6 @@ def _check_classes(name: str, values: np.ndarray, law: Law, family: Family, leve
             f"levels={{{name!r}: [lowest, …, highest]}}; or make {name} a column of ordered categories, such as "
             "pandas.Categorical(…, ordered=True)."
         )
-
-
-def _refuse_missing_labels(name: str, values: np.ndarray) -> None:
-    gone = np.array([value is None or value != value for value in values.tolist()], bool)
-    if gone.any():
-        raise DataError(f"{name} is missing {TRAINING.at(gone)}; drop the rows whose outcome is not known.")
 
 
 def refuse_own(response: Response, formula: Formula) -> None:

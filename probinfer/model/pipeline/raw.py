@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from probinfer.errors import ProbinferError
-from probinfer.model.tables import as_table, is_arrow, is_of
+from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, is_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def column_names(rows: Any, place: Place) -> list[str]:
         return list(rows.schema.names)
     place.fail(
         f"rows came as {type(rows).__name__}; wanted a table (pandas, polars, pyarrow), or a dict of columns, such "
-        "as {'age': [41, 28], 'region': ['north', 'west']}."
+        f"as {{'age': [41, 28], 'region': ['north', 'west']}}.{how_to_make_a_table(rows)}"
     )
 
 
@@ -225,7 +225,7 @@ def gaps(values: np.ndarray) -> np.ndarray:
 def _column(values: Any) -> np.ndarray:
     """An array with an entry for each row, from whatever a table or dict holds; () for a single value."""
     if type(values).__module__.partition(".")[0] == "pyarrow":
-        values = values.to_pandas() if hasattr(values, "to_pandas") else values.as_py()
+        values = values.to_pandas(date_as_object=False) if hasattr(values, "to_pandas") else values.as_py()
     if isinstance(values, np.ma.MaskedArray):
         values = np.where(np.ma.getmaskarray(values), None, values.astype(object).filled(None))
     if isinstance(values, list | tuple):  # np.asarray would make text of [1, "a"], and of [None, "a"]
