@@ -5,6 +5,7 @@ A zip holds the files as they are, uncompressed and without folders. What is odd
 folder: links, other names, names that are there twice, more than was declared.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -12,8 +13,9 @@ import re
 import reprlib
 import shutil
 import stat
+import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +79,17 @@ class Folder:
             _check_size(file, found.st_size, size)
             return file.read_bytes()
         except FileNotFoundError:
-            inside = sorted(entry.name for entry in self._path.iterdir() if is_artifact(entry))[:5]
-            hint = f" There are predictors in it: {', '.join(inside)}." if name == MANIFEST and inside else ""
+            hint = self._others() if name == MANIFEST else ""
             raise ArtifactError(
                 f"{file} is missing; the copy is incomplete, or {self._path} is no saved predictor.{hint}"
             ) from None
+
+    def _others(self) -> str:
+        """The predictors in a folder that is none, for an error."""
+        inside: list[str] = []
+        with contextlib.suppress(OSError):  # the folder itself may be gone, between the two renames of a save
+            inside = sorted(entry.name for entry in self._path.iterdir() if is_artifact(entry))[:5]
+        return f" There are predictors in it: {', '.join(inside)}." if inside else ""
 
 
 class OneFile:
@@ -97,9 +105,8 @@ class OneFile:
             self._check(entry)
         if len(self._entries) < len(entries):
             raise ArtifactError(f"{name} has two files of one name; a predictor's zip has each once.")
-        if sum(entry.file_size for entry in entries) > len(content) or min(
-            (e.header_offset for e in entries), default=0
-        ):
+        before = min((entry.header_offset for entry in entries), default=0)
+        if before or sum(entry.file_size for entry in entries) > len(content):
             raise ArtifactError(f"{name} is damaged or was changed: its files are not all that it holds. {_AGAIN}")
 
     def __fspath__(self) -> str:
@@ -181,27 +188,13 @@ def _check_size(file: Path, found: int, size: Any) -> None:
         )
 
 
-class _damaged:
+@contextlib.contextmanager
+def _damaged(name: str) -> Generator[None]:
     """What the reader of zips runs into in other bytes is the file's fault."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        expected = (
-            zipfile.BadZipFile,
-            OSError,
-            ValueError,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-            ArithmeticError,
-        )
-        if isinstance(error, expected) and not isinstance(error, ArtifactError):
-            raise ArtifactError(f"{self._name} is no zip, or a damaged one ({error}). {_AGAIN}") from None
+    try:
+        yield
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError, ArithmeticError, struct.error) as error:
+        raise ArtifactError(f"{name} is no zip, or a damaged one ({error}). {_AGAIN}") from None
 
 
 # writing -------------------------------------------------------------------------------------------------------------
