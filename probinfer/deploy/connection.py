@@ -156,7 +156,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if whole is None:
             super().on_message_complete()
             return
-        whole.keep_alive = self.parser is not None and self.parser.should_keep_alive()
+        parser = self.parser
+        whole.keep_alive = parser is not None and parser.should_keep_alive() and parser.get_http_version() != "1.0"
         self.cycle = cast(Any, whole)
         answering = self._answer(whole, self.headers)
         task = asyncio.Task(answering, loop=self.loop, eager_start=True)  # begun now, not when the loop comes round

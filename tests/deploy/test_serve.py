@@ -757,21 +757,17 @@ def test_a_connection_lives_as_long_as_its_client_wants(client):
     body = b'{"records": [{"x": 1}]}'
     with connect(client) as kept:
         kept.settimeout(10)
-        for path in (
-            b"/predict",
-            b"/predict/line",
-            b"/predict?a=b",
-            b"/predict",
-        ):  # that with a query goes through ASGI
+        for path in (b"/predict", b"/predict/line", b"/predict?a=b", b"/predict"):  # that with a query through ASGI
             kept.sendall(posted(path, body))
             answer = b""
             while not answer.endswith(b"}]}"):
                 answer += kept.recv(65536)
             status, headers, _ = without_date(answer)
             assert (status, b"connection: close" in headers) == (b"HTTP/1.1 200 OK", False)
-    with connect(client) as old:
-        old.sendall(posted(b"/predict", body, version=b"1.0"))
-        assert b"connection: close" in without_date(everything(old))[1]
+    for asks in ([], [b"Connection: keep-alive"]):  # of whom the second would wait for a header that says it is kept
+        with connect(client) as old:
+            old.sendall(posted(b"/predict", body, *asks, version=b"1.0"))
+            assert b"connection: close" in without_date(everything(old))[1]
     with connect(client) as asking:
         asking.sendall(posted(b"/predict", body, b"Expect: 100-continue", b"Connection: close"))
         assert b"HTTP/1.1 200 OK" in everything(asking)

@@ -1,14 +1,18 @@
 """Normalising flows: a normal law, bent by coupling layers until the bound no longer rises."""
 
 import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from threading import Event
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from probinfer.inference.draws import Draws
+from probinfer.inference.mcmc.chains import workers
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.montecarlo.space import space_of_target
 from probinfer.inference.settings import check_whole, settings_of
@@ -21,10 +25,14 @@ from probinfer.inference.variational.sampled_rows import SampledRows
 from probinfer.model.rows import Rows
 from probinfer.model.target import Target
 
+if TYPE_CHECKING:
+    from probinfer.inference.variational.ascent import Ascended
+
 _FULL = 100  # dimensions up to which the normal law to begin with has all correlations
 _FLAT = 1e-9  # the least width of a direction of that law, of its widest, in units of each coordinate
 _CHUNK = 1000  # points of a call of the compiled flow
 _FRESH = 4000  # draws that the bound is measured with
+_LOOK = 0.1  # seconds between looks at how far the starts are
 _FRESH_ALL_ROWS = 400  # and where each is a pass over more rows than a step sees
 
 
@@ -59,7 +67,7 @@ class Flow:
     rows: one for each draw, because its weight takes all of them.
 
     Fails where modes are far apart: it covers the one that a start fell into, and the weights do not show the others.
-    Elsewhere the Pareto shape shows what is left. Costs 128 gradients a step, some thousands of steps, and seconds of
+    Elsewhere the Pareto shape shows what is left. Costs 256 gradients a step, some thousands of steps, and seconds of
     compilation.
 
     Rezende & Mohamed (2015), ICML; Dinh, Sohl-Dickstein & Bengio (2017), ICLR; Agrawal & Domke (2024), NeurIPS.
@@ -91,28 +99,12 @@ class Flow:
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
-        from probinfer.inference.variational.ascent import ascend  # optax takes a while to import
-
         began = time.perf_counter()
         rows = None if self.minibatch is None else Rows(target, self.minibatch, "Flow", "minibatch")
         seen = None if rows is None else SampledRows(rows, target, np.random.default_rng([*run.key.tolist(), 1]))
-        found = []
-        for start, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(self.starts)):
-            generator = np.random.default_rng(seed)
-            mean, root = _base(target, generator, seen)
-            masks, layers = identity(generator, target.dim, self.layers, self.width)
-            key = jax.random.key(int(generator.integers(2**31)))
-            label = f"start {start + 1} of {self.starts}, bound"
-
-            def show(done: int, bound: float, label: str = label) -> None:
-                run.progress.update(done, self.max_steps, f"{label} {bound:.2f}")
-
-            ascended = ascend(target, mean, root, masks, layers, key, self.max_steps, show, seen)
-            law = FlowLaw(target, mean, root, masks, ascended.layers)
-            terms = _bounds(law, target, generator, seen)
-            found.append((float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(len(terms))), ascended, law))
+        found = self._fits(target, run, seen)
         fitted = time.perf_counter() - began
-        bound, error, ascended, law = max(found, key=lambda one: one[0])
+        bound, error, ascended, law = max(found, key=lambda one: one.bound)
         draws = weighted_draws(
             law,
             target,
@@ -121,7 +113,7 @@ class Flow:
             settings=settings_of(self),
             facts={
                 **({"elbo": bound, "elbo_mcse": error} if seen is None else {}),
-                "elbo_of_starts": ", ".join(f"{each[0]:.3f}" for each in found),
+                "elbo_of_starts": ", ".join(f"{each.bound:.3f}" for each in found),
                 "steps": ascended.steps,
                 "still_rising": 0.0 if ascended.arrived else ascended.rise,
             },
@@ -129,6 +121,56 @@ class Flow:
         )
         facts = draws.facts if seen is None else {**draws.facts, "passes": seen.passes}
         return replace(draws, facts=facts, seconds={"fit": fitted, "sampling": time.perf_counter() - began - fitted})
+
+    def _fits(self, target: Target, run: Run, seen: SampledRows | None) -> "list[_Fit]":
+        """The fit of every start. They run side by side, but those of a minibatch, which draw their rows in turn."""
+        from probinfer.inference.variational.ascent import ascend, steps_program  # optax takes a while to import
+
+        reached = [(0, -np.inf)] * self.starts  # steps of each, and the bound after them
+        over = Event()
+
+        def fit(start: int, generator: np.random.Generator, mean: np.ndarray, root: np.ndarray) -> _Fit:
+            masks, layers = identity(generator, target.dim, self.layers, self.width)
+            key = jax.random.key(int(generator.integers(2**31)))
+
+            def tell(done: int, bound: float) -> None:
+                reached[start] = done, bound
+                if over.is_set():
+                    raise CancelledError
+
+            ascended = ascend(steps.result(), target, mean, root, masks, layers, key, self.max_steps, tell, seen)
+            law = FlowLaw(target, mean, root, masks, ascended.layers)
+            maps.result()
+            terms = _bounds(law, target, generator, seen)
+            return _Fit(float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(len(terms))), ascended, law)
+
+        like = identity(np.random.default_rng(0), target.dim, self.layers, self.width)
+        seeds = np.random.SeedSequence(run.key.tolist()).spawn(self.starts)
+        threads = workers(self.starts) if seen is None else 1
+        with ThreadPoolExecutor(2) as compiling, ThreadPoolExecutor(threads, "probinfer") as pool:
+            steps = compiling.submit(steps_program, target, *like, seen)
+            maps = compiling.submit(_compile_maps, target, *like)
+            generators = [np.random.default_rng(seed) for seed in seeds]
+            bases = [_base(target, generator, seen) for generator in generators]  # one by one: the first compiles
+            fits = [pool.submit(fit, n, generators[n], *base) for n, base in enumerate(bases)]
+            try:
+                while wait(fits, timeout=_LOOK, return_when=FIRST_EXCEPTION).not_done:
+                    if any(each.done() and each.exception() for each in fits):
+                        break
+                    done, bounds = zip(*reached, strict=True)
+                    run.progress.update(sum(done), self.starts * self.max_steps, f"bound {max(bounds):.2f}")
+                return [each.result() for each in fits]
+            finally:
+                over.set()
+
+
+class _Fit(NamedTuple):
+    """A start's fit: its bound with the Monte Carlo error, how it came about, and the law."""
+
+    bound: float
+    error: float
+    ascended: "Ascended"
+    law: "FlowLaw"
 
 
 class FlowLaw(NamedTuple):
@@ -160,11 +202,7 @@ class FlowLaw(NamedTuple):
         with self.target.precision():
             dtype = self.target.dtype
             layers, masks = jax.tree.map(lambda a: jnp.asarray(a, dtype), (self.layers, self.masks))
-            shapes = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, dtype), (layers, masks, np.empty((_CHUNK, points.shape[1])))
-            )
-            size = " ".join(map(str, layers["inner"].shape))
-            program = self.target.compile(f"flow {way} {size}", {"forward": forward, "inverse": inverse}[way], *shapes)
+            program = _map_program(self.target, way, self.masks, self.layers)
             for start in range(0, len(points), _CHUNK):
                 part = points[start : start + _CHUNK]
                 padded = np.concatenate([part, np.zeros((_CHUNK - len(part), points.shape[1]))])
@@ -172,6 +210,20 @@ class FlowLaw(NamedTuple):
                 images[start : start + len(part)] = np.asarray(image)[: len(part)]
                 log_dets[start : start + len(part)] = np.asarray(log_det)[: len(part)]
         return images, log_dets
+
+
+def _map_program(target: Target, way: str, masks: np.ndarray, layers: dict[str, np.ndarray]) -> Callable:
+    """The compiled `forward` or `inverse` of layers of this kind, for chunks of points."""
+    arrays = layers, masks, np.empty((_CHUNK, target.dim))
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, target.dtype), arrays)
+    size = " ".join(map(str, layers["inner"].shape))
+    return target.compile(f"flow {way} {size}", {"forward": forward, "inverse": inverse}[way], *shapes)
+
+
+def _compile_maps(target: Target, masks: np.ndarray, layers: dict[str, np.ndarray]) -> None:
+    """Both ways, while layers are trained."""
+    for way in ("forward", "inverse"):
+        _map_program(target, way, masks, layers)
 
 
 def _base(target: Target, generator: np.random.Generator, seen: SampledRows | None) -> tuple[np.ndarray, np.ndarray]:
