@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probinfer.errors import MethodError
+from probinfer.predict.plain_files import SUFFIX
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
@@ -103,14 +104,15 @@ class ServeSettings:
 
 
 def named(paths: list[str]) -> tuple[tuple[str, Path], ...]:
-    """Names and folders from what the command line has: PATH, or NAME=PATH.
+    """Names and places from what the command line has: PATH, or NAME=PATH.
 
-    >>> named(["radon", "b=models/radon"])
-    (('radon', PosixPath('radon')), ('b', PosixPath('models/radon')))
+    >>> named(["radon", "b=models/radon", "c.zip"])
+    (('radon', PosixPath('radon')), ('b', PosixPath('models/radon')), ('c', PosixPath('c.zip')))
     """
     models = []
     for text in paths:
         name, equals, path = text.partition("=")
         # a link such as `current` keeps its name whatever it points to
-        models.append((name, Path(path)) if equals else (Path(os.path.abspath(text)).name, Path(text)))
+        own = Path(os.path.abspath(text)).name.removesuffix(SUFFIX)
+        models.append((name, Path(path)) if equals else (own, Path(text)))
     return tuple(models)

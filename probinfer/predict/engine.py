@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 
 from probinfer.errors import PredictionError
+from probinfer.model.forks import before_jax
 from probinfer.model.program_cache import kept_programs
 from probinfer.predict import mixture
 from probinfer.predict.family import Family
@@ -135,6 +136,7 @@ class Engine:
         """Summaries of every row; quantiles at `levels`, (levels,) or every number's own, (rows, *event, levels).
         `hashes`: content of each row, for laws answered from draws. `copies`: of a law of a family, how many versions
         of every row there are, all equally probable; columns are (rows, copies, *shape) if there are several."""
+        before_jax()
         program, event = self.program, self.program.event
         own = levels.ndim > 1
         question = (len(hashes), levels.shape if own else levels.tobytes()) if copies == 1 else None
@@ -275,6 +277,7 @@ class Engine:
         self, work: Callable[["_Block"], Any], columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int
     ) -> list[Any]:
         """`work` on every block, several at a time on a CPU: a block hardly uses more than one core."""
+        before_jax()
 
         def in_float64(block: _Block) -> Any:
             with jax.enable_x64(True):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.model.tables import as_table
 from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import all_class_scores, class_scores, outcome_scores, summarise_at
 from probinfer.predict.engine import Answer, Engine
@@ -187,6 +188,13 @@ def probability(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_tolerance(value: Any) -> float:
+    """`value` as the largest error of a summary. Raises PredictionError for what is none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
+        raise PredictionError(f"tolerance is {value!r}; wanted a part of the row's sd between 0 and 1, such as 0.01.")
+    return float(value)
+
+
 def probabilities(name: str, values: Any) -> tuple[float, ...]:
     """Several probabilities, or none of them for None. Raises PredictionError for anything else."""
     if values is None:
@@ -227,7 +235,7 @@ def _largest(columns: Mapping[str, np.ndarray], row: int) -> str:
 
 def calibrate(engine: Engine, training: Mapping[str, Any] | None, rows: Any, y: Any, groups: Any) -> Calibration:
     """The calibration of `Predictor.calibrate`."""
-    program = engine.program
+    program, rows = engine.program, as_table(rows)
     by = groups if isinstance(groups, str) else None
     if by is not None:
         groups, rows = take_column(rows, by, program)
@@ -275,6 +283,7 @@ def take_groups(
     rows: Any, groups: Any, calibration: Calibration | None, program: Program, first_row: int = 0
 ) -> tuple[Any, np.ndarray | None]:
     """The rows as the model knows them, and their groups as text. first_row: number of the first row, for errors."""
+    rows = as_table(rows)
     if groups is not None:
         if calibration is None:
             raise PredictionError("groups came, but the predictor is not calibrated: leave it out.")
