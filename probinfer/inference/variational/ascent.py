@@ -25,13 +25,13 @@ BATCH = 256  # points of a step
 _BLOCK = 100  # steps of a call of the compiled program
 _WINDOW = 3  # blocks whose bounds are compared with those of as many before
 _RATES = (1e-2, 2.5e-3, 6e-4, 1.5e-4)  # of Adam, each until the bound has stopped rising
-_DTYPE = jnp.float32  # of layers in training
+_DTYPE = np.float32  # of layers in training
 _CLIP = 100.0  # norm of a gradient, above which it is shortened: far points early on
 
 
 class Ascended(NamedTuple):
-    """Layers, averaged over the last rate; steps; what the bound rose by at the end; whether that was too little to
-    go on."""
+    """Layers, averaged over the last blocks; steps; what the bound rose by at the end; whether that was too little to go
+    on."""
 
     layers: dict[str, np.ndarray]
     steps: int
@@ -49,7 +49,7 @@ def ascend(
     root: np.ndarray,
     masks: np.ndarray,
     layers: dict[str, np.ndarray],
-    key: jax.Array,
+    generator: np.random.Generator,
     max_steps: int,
     progress: Callable[[int, float], None],
     seen: SampledRows | None = None,
@@ -58,23 +58,28 @@ def ascend(
     for each step."""
     with target.precision():
         known = () if seen is None else seen.known_at(mean)
-        params, state, _, _, masks, place, inputs = _arguments(target, mean, root, masks, layers, known)
+        params, state, seed, _, masks, place, inputs = _arguments(target, mean, root, masks, layers, known)
         bounds: list[float] = []
         errors: list[float] = []
         rise, done, arrived = np.inf, 0, False
-        for step, size in enumerate(_RATES):
+        average = layers
+        for step, rate in enumerate(_RATES):
             if done >= max_steps:
                 break  # what was averaged at the rate before is the answer
-            begun, average = len(bounds), jax.tree.map(jnp.zeros_like, params)
+            begun = len(bounds)
             while done < max_steps:
-                key, own = jax.random.split(key)
+                seed = generator.integers(0, 2**32, seed.shape, seed.dtype)
                 params, state, block_mean, bound, variance = program(
-                    params, state, average, own, jnp.asarray(size, _DTYPE), masks, place, inputs
+                    params, state, seed, _DTYPE(rate), masks, place, inputs
                 )
                 bounds.append(float(bound))
                 errors.append(float(np.sqrt(variance)))
                 count = len(bounds) - begun
-                average = jax.tree.map(lambda old, new, count=count: old + (new - old) / count, average, block_mean)
+                share = 1 / min(count, 2 * _WINDOW)  # a step goes on being averaged as long as bounds are compared
+                average = {
+                    name: (1 - share) * average[name] + share * np.asarray(new, float)
+                    for name, new in block_mean.items()
+                }
                 done += _BLOCK
                 progress(done, bounds[-1])
                 if count >= 2 * _WINDOW:
@@ -84,7 +89,7 @@ def ascend(
                     if rise < max(RISE, 2 * noise):
                         arrived = step == len(_RATES) - 1
                         break
-        return Ascended(jax.tree.map(np.asarray, average), done, rise, arrived)
+        return Ascended(average, done, rise, arrived)
 
 
 def steps_program(
@@ -94,8 +99,7 @@ def steps_program(
     rows = None if seen is None else seen.rows
     with target.precision():
         somewhere, known = (np.zeros(target.dim), np.eye(target.dim)), () if seen is None else seen.nothing_known()
-        params, state, average, rate, *rest = _arguments(target, *somewhere, masks, layers, known)
-        arguments = (params, state, average, jax.random.key(0), rate, *rest)
+        arguments = _arguments(target, *somewhere, masks, layers, known)
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
         size = " ".join(map(str, layers["inner"].shape))
         of = "" if rows is None else f" rows {rows.batch} of {rows.count}"
@@ -105,11 +109,13 @@ def steps_program(
 def _arguments(
     target: Target, mean: np.ndarray, root: np.ndarray, masks: np.ndarray, layers: dict[str, np.ndarray], known: Any
 ) -> tuple:
-    """What the program begins with but for the key: layers, state, their mean, rate, masks, place, inputs."""
+    """What the program begins with: layers, state, seed, rate, masks, place, inputs. All but the inputs of NumPy: an
+    operation of JAX by itself is a program to compile."""
     place = (mean, root, np.linalg.slogdet(root)[1], known)
-    place = jax.tree.map(lambda a: jnp.asarray(a, target.dtype), place)
-    params, masks = jax.tree.map(lambda a: jnp.asarray(a, _DTYPE), (layers, masks))
-    return params, _ADAM.init(params), params, jnp.asarray(_RATES[0], _DTYPE), masks, place, target.inputs
+    place = jax.tree.map(lambda a: np.asarray(a, target.dtype), place)
+    params, masks = jax.tree.map(lambda a: np.asarray(a, _DTYPE), (layers, masks))
+    state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), jax.eval_shape(_ADAM.init, params))
+    return params, state, np.zeros(2, np.uint32), _DTYPE(_RATES[0]), masks, place, target.inputs
 
 
 def _steps(target: Target, rows: Rows | None) -> Callable:
@@ -140,8 +146,7 @@ def _steps(target: Target, rows: Rows | None) -> Callable:
     def steps(
         layers: Any,
         state: Any,
-        average: Any,
-        key: jax.Array,
+        seed: jax.Array,
         rate: jax.Array,
         masks: jax.Array,
         place: tuple,
@@ -164,7 +169,8 @@ def _steps(target: Target, rows: Rows | None) -> Callable:
             total = jax.tree.map(jnp.add, total, layers)
             return (layers, state, total), (jnp.nanmean(bounds), jnp.nanvar(bounds) / BATCH)
 
-        zeros = jax.tree.map(jnp.zeros_like, average)
+        zeros = jax.tree.map(jnp.zeros_like, layers)
+        key = jax.random.wrap_key_data(seed, impl="threefry2x32")
         (layers, state, total), (bounds, variances) = lax.scan(
             one, (layers, state, zeros), jax.random.split(key, _BLOCK)
         )

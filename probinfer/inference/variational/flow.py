@@ -8,7 +8,6 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from probinfer.inference.draws import Draws
@@ -17,7 +16,15 @@ from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.montecarlo.space import space_of_target
 from probinfer.inference.settings import check_whole, settings_of
 from probinfer.inference.variational.approximation import weighted_draws
-from probinfer.inference.variational.coupling import WIDE, WIDE_SHARE, forward, identity, inverse, log_base
+from probinfer.inference.variational.coupling import (
+    WIDE,
+    WIDE_SHARE,
+    Layers,
+    forward,
+    identity,
+    inverse,
+    log_base,
+)
 from probinfer.inference.variational.elbo import fit_normal
 from probinfer.inference.variational.families import Family, FewDirections, NormalLaw, Triangular
 from probinfer.inference.variational.minibatch import fit_from_rows
@@ -131,14 +138,13 @@ class Flow:
 
         def fit(start: int, generator: np.random.Generator, mean: np.ndarray, root: np.ndarray) -> _Fit:
             masks, layers = identity(generator, target.dim, self.layers, self.width)
-            key = jax.random.key(int(generator.integers(2**31)))
 
             def tell(done: int, bound: float) -> None:
                 reached[start] = done, bound
                 if over.is_set():
                     raise CancelledError
 
-            ascended = ascend(steps.result(), target, mean, root, masks, layers, key, self.max_steps, tell, seen)
+            ascended = ascend(steps.result(), target, mean, root, masks, layers, generator, self.max_steps, tell, seen)
             law = FlowLaw(target, mean, root, masks, ascended.layers)
             maps.result()
             terms = _bounds(law, target, generator, seen)
@@ -185,44 +191,50 @@ class FlowLaw(NamedTuple):
     def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
         """Points (n, d)."""
         scale = np.where(generator.random((n, 1)) < WIDE_SHARE, WIDE, 1.0)
-        x, _ = self._map("forward", scale * generator.standard_normal((n, len(self.mean))))
+        x = self._map("forward", scale * generator.standard_normal((n, len(self.mean))))
         return self.mean + x @ self.root.T
 
     def log_density(self, z: np.ndarray) -> np.ndarray:
         """Log density (n,) at points (n, d)."""
         x = np.linalg.solve(self.root, (z - self.mean).T).T
-        white, log_det = self._map("inverse", x)
-        with self.target.precision():
-            base = np.asarray(log_base(jnp.asarray(white)), float)
-        return base + log_det - np.linalg.slogdet(self.root)[1]
+        return self._map("density", x) - np.linalg.slogdet(self.root)[1]
 
-    def _map(self, way: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images of points (n, d) and log |det| of the Jacobian (n,), in chunks of one size."""
-        images, log_dets = np.empty(points.shape), np.empty(len(points))
+    def _map(self, way: str, points: np.ndarray) -> np.ndarray:
+        """What `_WAYS` makes of points (n, d), in chunks of one size."""
+        found = []
         with self.target.precision():
-            dtype = self.target.dtype
-            layers, masks = jax.tree.map(lambda a: jnp.asarray(a, dtype), (self.layers, self.masks))
+            layers, masks = jax.tree.map(lambda a: np.asarray(a, self.target.dtype), (self.layers, self.masks))
             program = _map_program(self.target, way, self.masks, self.layers)
             for start in range(0, len(points), _CHUNK):
                 part = points[start : start + _CHUNK]
                 padded = np.concatenate([part, np.zeros((_CHUNK - len(part), points.shape[1]))])
-                image, log_det = program(layers, masks, padded.astype(dtype))
-                images[start : start + len(part)] = np.asarray(image)[: len(part)]
-                log_dets[start : start + len(part)] = np.asarray(log_det)[: len(part)]
-        return images, log_dets
+                found.append(np.asarray(program(layers, masks, padded.astype(self.target.dtype)), float)[: len(part)])
+        return np.concatenate(found)
+
+
+def _log_density(layers: Layers, masks: jax.Array, x: jax.Array) -> jax.Array:
+    """Log density (n,) of f(e), e from the base law, at x (n, d)."""
+    white, log_det = inverse(layers, masks, x)
+    return log_base(white) + log_det
+
+
+_WAYS: dict[str, Callable[[Layers, jax.Array, jax.Array], jax.Array]] = {
+    "forward": lambda *arguments: forward(*arguments)[0],
+    "density": _log_density,
+}
 
 
 def _map_program(target: Target, way: str, masks: np.ndarray, layers: dict[str, np.ndarray]) -> Callable:
-    """The compiled `forward` or `inverse` of layers of this kind, for chunks of points."""
+    """The compiled program of one of `_WAYS`, for layers of this kind and chunks of points."""
     arrays = layers, masks, np.empty((_CHUNK, target.dim))
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, target.dtype), arrays)
     size = " ".join(map(str, layers["inner"].shape))
-    return target.compile(f"flow {way} {size}", {"forward": forward, "inverse": inverse}[way], *shapes)
+    return target.compile(f"flow {way} {size}", _WAYS[way], *shapes)
 
 
 def _compile_maps(target: Target, masks: np.ndarray, layers: dict[str, np.ndarray]) -> None:
     """Both ways, while layers are trained."""
-    for way in ("forward", "inverse"):
+    for way in _WAYS:
         _map_program(target, way, masks, layers)
 
 
