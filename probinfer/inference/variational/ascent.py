@@ -30,8 +30,7 @@ _CLIP = 100.0  # norm of a gradient, above which it is shortened: far points ear
 
 
 class Ascended(NamedTuple):
-    """Layers, averaged over the last blocks; steps; what the bound rose by at the end; whether that was too little to go
-    on."""
+    """Layers, averaged over the last blocks; steps; what the bound rose by at the end; whether that was too little."""
 
     layers: dict[str, np.ndarray]
     steps: int
