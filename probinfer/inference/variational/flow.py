@@ -17,6 +17,7 @@ from probinfer.inference.variational.coupling import WIDE, WIDE_SHARE, forward, 
 from probinfer.inference.variational.elbo import fit_normal
 from probinfer.inference.variational.families import Family, FewDirections, NormalLaw, Triangular
 from probinfer.inference.variational.minibatch import fit_from_rows
+from probinfer.inference.variational.other_modes import Other, mass_elsewhere
 from probinfer.inference.variational.sampled_rows import SampledRows
 from probinfer.model.rows import Rows
 from probinfer.model.target import Target
@@ -55,12 +56,12 @@ class Flow:
 
     `infer` returns draws with the dims ("sample",) and stores `pareto_khat`, `elbo` with `elbo_mcse`, `log_evidence`
     with `log_evidence_mcse` (from the weights), `importance_ess`, `elbo_of_starts`, `steps`, and `still_rising`, the
-    nats by which the bound rose at the end of the steps if it had not stopped. With `minibatch` also `passes` over all
-    rows: one for each draw, because its weight takes all of them.
+    nats by which the bound rose at the end of the steps if it had not stopped, and `mass_elsewhere`, as for
+    `MeanField`. With `minibatch` also `passes` over all rows: one for each draw, because its weight takes all of them.
 
     Fails where modes are far apart: it covers the one that a start fell into, and the weights do not show the others.
-    Elsewhere the Pareto shape shows what is left. Costs 128 gradients a step, some thousands of steps, and seconds of
-    compilation.
+    A look from other places does, as for `MeanField`, unless no climb leads there. Elsewhere the Pareto shape shows
+    what is left. Costs 128 gradients a step, some thousands of steps, and seconds of compilation.
 
     Rezende & Mohamed (2015), ICML; Dinh, Sohl-Dickstein & Bengio (2017), ICLR; Agrawal & Domke (2024), NeurIPS.
 
@@ -96,10 +97,11 @@ class Flow:
         began = time.perf_counter()
         rows = None if self.minibatch is None else Rows(target, self.minibatch, "Flow", "minibatch")
         seen = None if rows is None else SampledRows(rows, target, np.random.default_rng([*run.key.tolist(), 1]))
-        found = []
+        found, others = [], []
         for start, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(self.starts)):
             generator = np.random.default_rng(seed)
-            mean, root = _base(target, generator, seen)
+            mean, root, elsewhere = _base(target, generator, seen)
+            others += elsewhere
             masks, layers = identity(generator, target.dim, self.layers, self.width)
             key = jax.random.key(int(generator.integers(2**31)))
             label = f"start {start + 1} of {self.starts}, bound"
@@ -113,10 +115,13 @@ class Flow:
             found.append((float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(len(terms))), ascended, law))
         fitted = time.perf_counter() - began
         bound, error, ascended, law = max(found, key=lambda one: one[0])
+        generator = np.random.default_rng(run.key)
+        others = [Other(each.law, each.elbo + (0.0 if seen is None else bound)) for each in others]
+        others += [Other(each[3], each[0]) for each in found if each[3] is not law]
         draws = weighted_draws(
             law,
             target,
-            np.random.default_rng(run.key),
+            generator,
             method="Flow",
             settings=settings_of(self),
             facts={
@@ -124,6 +129,7 @@ class Flow:
                 "elbo_of_starts": ", ".join(f"{each[0]:.3f}" for each in found),
                 "steps": ascended.steps,
                 "still_rising": 0.0 if ascended.arrived else ascended.rise,
+                "mass_elsewhere": mass_elsewhere(law, bound, others, generator.spawn(1)[0]),
             },
             log_density=None if seen is None else seen.log_density,
         )
@@ -174,18 +180,23 @@ class FlowLaw(NamedTuple):
         return images, log_dets
 
 
-def _base(target: Target, generator: np.random.Generator, seen: SampledRows | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and root (d, d) of the nearest normal law; good enough is enough, so it is not asked to settle."""
+def _base(
+    target: Target, generator: np.random.Generator, seen: SampledRows | None
+) -> tuple[np.ndarray, np.ndarray, tuple[Other, ...]]:
+    """Mean (d,) and root (d, d) of the nearest normal law, and laws at other modes; good enough is enough, so it is not
+    asked to settle. With `seen`, the bounds of the others are as some rows say, less that of the law itself there."""
     d = target.dim
     settings: dict[str, Any] = {"points": 256, "rounds": 2, "progress": lambda done: None}
 
-    def nearest[Law: NormalLaw](family: Family[Law]) -> Law:
+    def nearest[Law: NormalLaw](family: Family[Law]) -> tuple[Law, tuple[Other, ...]]:
         if seen is None:
-            return fit_normal(target, generator, family, **settings).law
-        return fit_from_rows(seen, generator, family, **settings).law
+            fitted = fit_normal(target, generator, family, **settings)
+            return fitted.law, fitted.others
+        stepped = fit_from_rows(seen, generator, family, **settings)
+        return stepped.law, tuple(Other(law, elbo - stepped.elbo_of_rows) for law, elbo in stepped.others)
 
-    law = nearest(Triangular()) if d <= _FULL else nearest(FewDirections(round(np.sqrt(d))))
-    return law.mean, _invertible((law.at(np.eye(d)) - law.mean).T)
+    law, others = nearest(Triangular()) if d <= _FULL else nearest(FewDirections(round(np.sqrt(d))))
+    return law.mean, _invertible((law.at(np.eye(d)) - law.mean).T), others
 
 
 def _invertible(root: np.ndarray) -> np.ndarray:
