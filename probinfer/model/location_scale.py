@@ -7,15 +7,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
-from probinfer.model.trace import jacobian_name
+from probinfer.model.trace import UNITS, jacobian_name
 
 _FAMILIES = (dist.Normal, dist.StudentT, dist.Laplace, dist.Logistic, dist.Cauchy, dist.Gumbel, dist.LogNormal)
 _WRAPPED = (dist.Independent, dist.ExpandedDistribution)
-UNIT_OF = "unit_of"  # what `infer` of a site of standard noise calls the scale that the model multiplies it by
+# What `infer` of a site of standard noise calls the scale that the model multiplies it by. Only its changes matter: a
+# constant factor, the unit of the effect's coordinates, may be left out of it.
+UNIT_OF = "unit_of"
 
 
 class LocationScale(NamedTuple):
-    """A law under which the unconstrained value is loc + scale * noise.
+    """A law under which the unconstrained value, in the site's units, is loc + scale * noise.
 
     loc, scale: of the shape of the site, or one that is broadcast to it. noise: its law, which has neither in it.
     unit: the value is the noise itself, which the model divides by `scale` afterwards; loc is 0.
@@ -29,17 +31,32 @@ class LocationScale(NamedTuple):
 
 def location_scale(site: Mapping[str, Any]) -> LocationScale | None:
     """The law of a site as a location and a scale; None for any that is not of such a family."""
-    law = site["fn"]
-    while isinstance(law, _WRAPPED):
-        law = law.base_dist
-    if type(law) not in _FAMILIES:
-        return None
     if UNIT_OF in site["infer"]:
-        return LocationScale(jnp.zeros(()), 1.0 / site["infer"][UNIT_OF], law, unit=True)
+        law = _inner(site["fn"])
+        return LocationScale(jnp.zeros(()), 1.0 / site["infer"][UNIT_OF], law, unit=True) if law is not None else None
+    found = location_scale_of(site["fn"])
+    if found is None or UNITS not in site["infer"]:
+        return found
+    middle, size = site["infer"][UNITS]
+    return found._replace(loc=(found.loc - middle) / size, scale=found.scale / size)
+
+
+def location_scale_of(law: Any) -> LocationScale | None:
+    """A law as a location and a scale of its unconstrained value; None for any that is not of such a family."""
+    law = _inner(law)
+    if law is None:
+        return None
     if isinstance(law, dist.StudentT):
         return LocationScale(law.loc, law.scale, dist.StudentT(law.df, 0.0, 1.0))
     family: Any = dist.Normal if isinstance(law, dist.LogNormal) else type(law)
     return LocationScale(law.loc, law.scale, family(0.0, 1.0))
+
+
+def _inner(law: Any) -> Any:
+    """The law of one of the families that there is inside of others that only shape it; None where there is none."""
+    while isinstance(law, _WRAPPED):
+        law = law.base_dist
+    return law if type(law) in _FAMILIES else None
 
 
 def dependent_sites(z: Any, trace: Mapping[str, Any], latents: Sequence[str]) -> tuple[str, ...]:

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from numpyro.distributions import biject_to
 
 from probinfer.model.location_scale import LocationScale, location_scale
 from probinfer.model.target import Seen, Target
-from probinfer.model.trace import constrain_with_jacobian, placeholder
+from probinfer.model.trace import constrain_with_jacobian, placeholder, site_transform
 
 _CENTRING = "centring of the latents"  # among the inputs of a program; no argument of a function has such a name
 _MANY = 500  # points of one call of the program that moves them, at most
@@ -159,7 +158,7 @@ class Recentred(Target):
             law = location_scale(site)
             assert law is not None
             laws[name], x = _recentre(values[name], centring[name], law)
-            return biject_to(site["fn"].support)(x)
+            return site_transform(site)(x)
 
         return self.bound.simulate_by(fix, data), laws
 

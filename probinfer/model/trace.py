@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpyro
 from numpyro import distributions as dist
 from numpyro import handlers
-from numpyro.distributions.transforms import biject_to
+from numpyro.distributions.transforms import AffineTransform, ComposeTransform, biject_to
 
 from probinfer.errors import DataError, ModelError, ProbinferError
 from probinfer.model.index_bounds import index_bounds
@@ -25,6 +25,11 @@ VALUE_NEEDED = (
     jax.errors.NonConcreteBooleanIndexError,
 )
 
+
+# What `infer` of a latent site calls the unit of its unconstrained coordinates: (middle, size), so that the point z
+# stands for middle + size * z on the real line. Samplers begin within ±2 of zero and take steps of about one; numbers
+# of the size 1e-6 or 1e9 are out of their reach otherwise.
+UNITS = "units"
 
 # NumPyro keeps one stack of handlers for all threads: two models running at once would see each other's sites.
 one_model_at_a_time = threading.RLock()
@@ -82,7 +87,7 @@ def placeholder(site: Site) -> Any:
     fn = site["fn"]
     if is_discrete(site):
         return jnp.zeros(fn.shape(), dtype=jnp.result_type(int))
-    transform = _transform(site)
+    transform = site_transform(site)
     return transform(jnp.zeros(transform.inverse_shape(fn.shape())))
 
 
@@ -90,7 +95,7 @@ def unconstrained_shape(site: Site) -> tuple[int, ...]:
     """Shape of a latent site in unconstrained space; a simplex of three entries has two."""
     if is_discrete(site):
         return tuple(jnp.shape(site["value"]))
-    return tuple(_transform(site).inverse_shape(jnp.shape(site["value"])))
+    return tuple(site_transform(site).inverse_shape(jnp.shape(site["value"])))
 
 
 def constrain_with_jacobian(site: Site, unconstrained: Any) -> Any:
@@ -101,10 +106,10 @@ def constrain_with_jacobian(site: Site, unconstrained: Any) -> Any:
     fn = site["fn"]
     if is_discrete(site):
         return jnp.rint(scan_aware(site, fn.shape(), unconstrained)).astype(jnp.result_type(int))
-    transform = _transform(site)
+    transform = site_transform(site)
     z = scan_aware(site, transform.inverse_shape(fn.shape()), unconstrained)
     value = transform(z)
-    if fn.support is dist.constraints.real:
+    if fn.support is dist.constraints.real and UNITS not in site["infer"]:
         return value
     log_jacobian = transform.log_abs_det_jacobian(z, value)
     surplus = jnp.ndim(log_jacobian) - (jnp.ndim(value) - len(fn.event_shape))
@@ -169,7 +174,14 @@ def _line_of(error: BaseException, fn: Callable) -> str:
     return f" at line {frames[-1].lineno}, `{frames[-1].line}`" if frames else ""
 
 
-def _transform(site: Site) -> Any:
+def site_transform(site: Site) -> Any:
+    """The map from the unconstrained coordinates of a latent site to its value: NumPyro's, after the site's units."""
+    units = site["infer"].get(UNITS)
+    to_support = _bijection(site)
+    return to_support if units is None else ComposeTransform([AffineTransform(*units), to_support])
+
+
+def _bijection(site: Site) -> Any:
     try:
         return biject_to(site["fn"].support)
     except NotImplementedError:

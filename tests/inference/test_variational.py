@@ -115,6 +115,60 @@ def test_a_second_mode_is_told():
     assert "several modes" in str(posterior.report)
 
 
+def far_modes(share=0.5, apart=10.0):
+    numpyro.sample(
+        "x",
+        dist.MixtureSameFamily(
+            dist.Categorical(jnp.array([1 - share, share])), dist.Normal(jnp.array([-1, 1]) * apart, 1)
+        ),
+    )
+    numpyro.sample("z", dist.Normal(0, 1).expand([2]))
+
+
+LOOKING = [pi.MeanField(), pi.FullRank(), pi.LowRank(), pi.Pathfinder(paths=1)]
+
+
+@pytest.mark.parametrize("method", [*LOOKING, pytest.param(pi.Flow(starts=1), marks=pytest.mark.long)], ids=str)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
+def test_modes_where_no_draw_is_are_told(method, seed):
+    """Weights cannot show them: both modes alike, the verdict was GOOD."""
+    posterior = pi.infer(far_modes, {}, method, seed=seed, progress=False)
+    both = np.ptp(np.sign(posterior.tree.posterior["x"].to_numpy())) > 0  # a law so wide that it has both, or a mixture
+    assert posterior.tree.attrs["mass_elsewhere"] == pytest.approx(0.0 if both else 0.5, abs=0.1)
+    assert posterior.report.verdict is pi.Verdict.BAD or both
+
+
+@pytest.mark.parametrize("method", LOOKING, ids=str)
+def test_where_there_is_one_mode_none_is_told(method):
+    def one():
+        numpyro.sample("x", dist.Normal(10, 1))
+        numpyro.sample("z", dist.Gamma(3, 1).expand([2]))
+
+    posterior = pi.infer(one, {}, method, progress=False)
+    assert posterior.tree.attrs["mass_elsewhere"] == 0.0
+    assert "several modes" not in str(posterior.report)
+
+
+def test_the_mode_with_the_most_mass_is_taken():
+    """Whichever the first climb fell into; a thousandth elsewhere is not worth a word."""
+    for seed in range(3):
+        posterior = pi.infer(lambda: far_modes(0.999), {}, pi.FullRank(), seed=seed, progress=False)
+        assert float(posterior.tree.posterior["x"].mean()) == pytest.approx(10, abs=0.3)
+        assert posterior.report.verdict is pi.Verdict.GOOD
+
+
+def test_modes_that_some_rows_show_are_told():
+    def signs(y=None):
+        x = numpyro.sample("x", dist.Normal(0, 10))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(jnp.abs(x), 20.0), obs=y)
+
+    y = np.random.default_rng(0).normal(20, 20, 4000)
+    posterior = pi.infer(signs, {"y": y}, pi.MeanField(minibatch=500), progress=False)
+    assert posterior.report.verdict is pi.Verdict.BAD
+    assert posterior.tree.attrs["mass_elsewhere"] == pytest.approx(0.5, abs=0.2)
+
+
 def test_a_flat_direction_is_told():
     def flat():
         numpyro.sample("x", dist.Normal(0, 1e6))

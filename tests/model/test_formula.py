@@ -346,14 +346,26 @@ def test_the_density_is_that_of_a_model_written_by_hand():
 
     ours = Target(settled("y ~ z + a + (1 + z | g)"))
     theirs = Target(pi.Model(by_hand_model).bind({"y": FRAME.y.to_numpy()}))
+    units = {  # ours are in units of the outcome and the predictors
+        "Intercept_centred": ([middle], [sd]),
+        "z": ([0], [sd / z.std()]),
+        "a": ([0, 0], sd / own[:, 1:].std(axis=0)),
+        "g_sd": (np.log([sd, sd / z.std()]), [1, 1]),
+        "sigma": (np.log([sd]), [1]),
+    }
     order = [np.flatnonzero(np.array(theirs.coordinate_names()) == name) for name in ours.layout_names]
+    parts = [
+        units.get(name, (np.zeros(len(at)), np.ones(len(at))))
+        for name, at in zip(ours.layout_names, order, strict=True)
+    ]
+    place, size = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     for point in np.random.default_rng(1).normal(size=(3, ours.dim)):
         moved = np.empty(ours.dim)
-        moved[np.concatenate(order)] = point
+        moved[np.concatenate(order)] = place + size * point
         one, other = ours.site_log_densities(point), theirs.site_log_densities(moved)
-        assert sum(one.values()) == pytest.approx(sum(other.values()), rel=1e-10)
+        assert sum(one.values()) == pytest.approx(sum(other.values()) + np.log(size).sum(), rel=1e-10)
         with theirs.precision():
-            gradient = theirs.gradient_at(moved)[np.concatenate(order)]
+            gradient = size * theirs.gradient_at(moved)[np.concatenate(order)]
         assert np.allclose(ours.gradient_at(point), gradient, rtol=1e-8, atol=1e-8)
 
 
@@ -738,8 +750,8 @@ def test_priors_that_do_not_fit(priors, said):
 
 def priors_of(bound):
     function = bound.model.fn
-    found = {one.name: one.prior for one in function.coefficients} | {"Intercept_centred": function.intercept}
-    found |= {f"{group.name}_sd": group.sd for group in function.groups}
+    found = {one.name: one.prior.law for one in function.coefficients} | {"Intercept_centred": function.intercept.law}
+    found |= {f"{group.name}_sd": group.sd.law for group in function.groups}
     return found | {block.name: block.prior for group in function.groups for block in group.correlated}
 
 
@@ -792,7 +804,7 @@ def test_names_that_would_be_there_twice_are_refused():
 
 def test_the_prior_of_a_positive_outcome_does_not_depend_on_its_unit():
     def middle(text, family, frame):
-        return float(pi.formula(text, family).settle(frame).function.intercept.loc)
+        return float(pi.formula(text, family).settle(frame).function.intercept.law.loc)
 
     size = FRAME["size"]
     assert middle("size ~ x", pi.Family.GAMMA, FRAME) == pytest.approx(np.log(size.mean()))
@@ -829,7 +841,7 @@ def test_priors_of_thresholds_and_correlations_have_their_support():
     with pytest.raises(ModelError, match=r"The prior of threshold is a law on .*Real.*OrderedTransform\(\)\)"):
         thresholds(normal)
     ordered = dist.TransformedDistribution(normal, dist.transforms.OrderedTransform())
-    assert thresholds(ordered).model.fn.own["threshold"] is ordered
+    assert thresholds(ordered).model.fn.own["threshold"].law is ordered
     with pytest.raises(ModelError, match=r"wanted one on CorrCholesky\(\), such as dist.LKJCholesky\(3, 1\)"):
         settled("y ~ (1 + x + z | g)", priors={"g_corr": dist.LKJ(3, 1.0)})
     settled("y ~ (1 + x + z | g)", priors={"g_corr": dist.LKJCholesky(3, 2.0)})

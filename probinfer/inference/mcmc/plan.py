@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import MethodError
 from probinfer.inference.exact.elimination import bounds_of, values_within
 from probinfer.inference.latent_sites import describe
 from probinfer.inference.mcmc.conditionals import Family, disagreement, families
 from probinfer.model.target import Target
-from probinfer.model.trace import log_densities, pointwise_log_densities
+from probinfer.model.trace import log_densities, pointwise_log_densities, site_transform
 
 _CHECKS, _TRIES = 3, 50  # random points at which a plan must hold, and that are tried to find so many
 _AGREES, _AGREES_SINGLE = 1e-6, 1e-3  # relative differences up to which a way of updating is taken for right
@@ -367,8 +366,8 @@ class _Conditionals:
 
     def _with(self, z: jax.Array, name: str, x: jax.Array, values: Mapping, inputs: Mapping) -> jax.Array:
         """z with this site at x; as it was where x is not a number, the law being improper there."""
-        support = self._bound.simulate(values, inputs)[name]["fn"].support
-        there = biject_to(support)._inverse(x).ravel()
+        site = self._bound.simulate(values, inputs)[name]
+        there = site_transform(site)._inverse(x).ravel()
         here = self.where[name]
         return z.at[here].set(jnp.where(jnp.all(jnp.isfinite(there)), there, z[here]))
 

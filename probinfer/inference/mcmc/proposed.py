@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from numpyro import distributions as dist
-from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import MethodError, ProbinferError
 from probinfer.inference.exact.summed import Summed
@@ -20,7 +19,7 @@ from probinfer.inference.mcmc.plan import place_discrete
 from probinfer.inference.montecarlo.sites import by_site
 from probinfer.inference.undefined import short
 from probinfer.model.target import Target, fingerprint_of
-from probinfer.model.trace import VALUE_NEEDED, jacobian_name, log_densities
+from probinfer.model.trace import VALUE_NEEDED, jacobian_name, log_densities, site_transform
 
 _POINTS = 512  # at which it is looked whether a proposal has mass where the posterior has
 _BOXES = (2.0, 8.0)  # half widths of the boxes, unconstrained, in which half of them lie each
@@ -123,7 +122,7 @@ class Proposed:
         for name in self.target.layout_names:
             support, value = trace[name]["fn"].support, values[name]
             inside.append(jnp.all(support(value)))
-            parts.append(jnp.ravel(value if name in self._discrete else biject_to(support)._inverse(value)))
+            parts.append(jnp.ravel(value if name in self._discrete else site_transform(trace[name])._inverse(value)))
         z = jnp.concatenate([part.astype(self.target.dtype) for part in parts])
         finite = jnp.isfinite(z)
         return jnp.where(finite, z, 0.0), jnp.all(jnp.stack(inside)) & jnp.all(finite)

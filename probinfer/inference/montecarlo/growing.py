@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import DataError, ModelError
 from probinfer.inference.undefined import Undefined
 from probinfer.model.tables import as_frame
 from probinfer.model.target import Target
-from probinfer.model.trace import is_discrete
+from probinfer.model.trace import is_discrete, site_transform
 
 
 def appended(before: Mapping[str, Any], new: Any) -> dict[str, Any]:
@@ -81,7 +80,7 @@ def unconstrained(target: Target, latents: Mapping[str, np.ndarray]) -> np.ndarr
     def of(site: Any) -> jax.Array:
         if is_discrete(site):
             return jnp.asarray(site["value"], target.dtype)
-        return biject_to(site["fn"].support)._inverse(site["value"])
+        return site_transform(site)._inverse(site["value"])
 
     def at(values: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> jax.Array:
         trace = target.bound.simulate(values, inputs)

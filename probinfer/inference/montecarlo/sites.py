@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 from numpyro import handlers
-from numpyro.distributions.transforms import biject_to
 
 from probinfer.errors import MethodError
 from probinfer.inference.exact.summed import Summed
@@ -17,7 +16,13 @@ from probinfer.inference.montecarlo.space import compiled, space_of_target
 from probinfer.inference.undefined import Undefined
 from probinfer.model.program_cache import kept_programs
 from probinfer.model.target import Target
-from probinfer.model.trace import jacobian_name, log_densities, one_model_at_a_time, pointwise_log_density
+from probinfer.model.trace import (
+    jacobian_name,
+    log_densities,
+    one_model_at_a_time,
+    pointwise_log_density,
+    site_transform,
+)
 
 _CHUNK = 1024
 
@@ -147,8 +152,7 @@ class SiteProposal:
                 *(term for name, term in log_densities(trace).items() if name not in latents),
             ]
         parts = [
-            jnp.ravel(biject_to(trace[name]["fn"].support)._inverse(trace[name]["value"]))
-            for name in self.target.layout_names
+            jnp.ravel(site_transform(trace[name])._inverse(trace[name]["value"])) for name in self.target.layout_names
         ]
         z = jnp.concatenate(parts)
         if self._summed is not None:

@@ -18,6 +18,7 @@ from probinfer.inference.method import check_start
 from probinfer.inference.montecarlo.space import compiled
 from probinfer.inference.variational.approximation import mean_and_error
 from probinfer.inference.variational.families import Family, Gradients, NormalLaw, standard_points
+from probinfer.inference.variational.other_modes import Other, elsewhere, far_ends
 from probinfer.model.one_thread import one_blas_thread
 from probinfer.model.target import Target
 
@@ -27,17 +28,20 @@ _ITERATIONS = 1000  # of L-BFGS for one set of points
 _CLOSE = 1e-5  # nats that an iteration gains, below which it is the last
 _HALVINGS = 30  # of a start that is too wide
 _FRESH = 4000  # draws that the bound is measured with
+_BETTER = 0.5  # nats, by which the bound of another law has to be higher for it to be taken
 _REFUSED = 1e100  # value beyond the edge of the support: the line search turns back
 
 
 class Fitted[Law: NormalLaw](NamedTuple):
-    """The approximation; its bound, from fresh draws, with the error; last change between two sets of points."""
+    """The approximation; its bound, from fresh draws, with the error; last change between two sets of points; laws
+    fitted at other modes, of which none has a higher bound."""
 
     law: Law
     elbo: float
     elbo_mcse: float
     change: float
     points: int
+    others: tuple[Other, ...] = ()
 
 
 def fit_normal[Law: NormalLaw](
@@ -50,7 +54,8 @@ def fit_normal[Law: NormalLaw](
     progress: Callable[[int], None],
     gradients: Gradients | None = None,
 ) -> Fitted[Law]:
-    """Fit until two sets of points agree, each twice as large as the last while they do not.
+    """Fit until two sets of points agree, each twice as large as the last while they do not; then look for other modes,
+    and go on from the best.
 
     gradients: log densities and slopes at points, if they are to be others than those of the target.
 
@@ -58,21 +63,55 @@ def fit_normal[Law: NormalLaw](
     """
     gradients = gradients or many_gradients(target)
     points = max(points, family.points(target.dim))
-    law = _narrowed(_start(family, target, gradients, generator), gradients, generator)
+
+    def settle(law: Law, points: int) -> Fitted[Law]:
+        law = _ready(family, law, gradients, generator, points)
+        change = np.inf
+        for done in range(rounds):
+            before, white = law, standard_points(generator, points, target.dim)
+            law, arrived = climb(family, law, white, gradients)
+            change = apart(law, before) if arrived and done else np.inf
+            progress(done + 1)
+            if change <= SETTLED:
+                break
+            points *= 1 if done == 0 else 2
+        return Fitted(law, *_bound(law, gradients, generator), change, points)
+
+    fitted = settle(_start(family, target, gradients, generator), points)
+    others = _others(family, fitted.law, gradients, generator.spawn(1)[0], points)
+    if others and others[0].elbo > fitted.elbo + _BETTER:
+        best, others = others[0].law, [Other(fitted.law, fitted.elbo), *others[1:]]
+        fitted = settle(best, points)
+    return fitted._replace(others=tuple(elsewhere(fitted.law, others, generator.spawn(1)[0])))
+
+
+def _others[Law: NormalLaw](
+    family: Family[Law], law: Law, gradients: Gradients, generator: np.random.Generator, points: int
+) -> list[Other]:
+    """Laws fitted where climbs ended apart from this one, that of the highest bound first."""
+    values = gradients(law.draw(generator, CHUNK))[0]
+    level = float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else -np.inf
+    found = []
+    for end in far_ends(law, level, gradients, generator):
+        there = _ready(family, family.start(end, law.sd), gradients, generator, points)
+        there, _ = climb(family, there, standard_points(generator, points, len(end)), gradients)
+        found.append(Other(there, _bound(there, gradients, generator)[0]))
+    return sorted(found, key=lambda other: -other.elbo)
+
+
+def _ready[Law: NormalLaw](
+    family: Family[Law], law: Law, gradients: Gradients, generator: np.random.Generator, points: int
+) -> Law:
+    """A law to begin with: narrowed to where the log density is finite, with what gradients there say."""
+    law = _narrowed(law, gradients, generator)
     better = family.improved(law, gradients, generator, points)
-    law = law if better is law else _narrowed(better, gradients, generator)
-    change = np.inf
-    for done in range(rounds):
-        before, white = law, standard_points(generator, points, target.dim)
-        law, arrived = climb(family, law, white, gradients)
-        change = apart(law, before) if arrived and done else np.inf
-        progress(done + 1)
-        if change <= SETTLED:
-            break
-        points *= 1 if done == 0 else 2
+    return law if better is law else _narrowed(better, gradients, generator)
+
+
+def _bound(law: NormalLaw, gradients: Gradients, generator: np.random.Generator) -> tuple[float, float]:
+    """The evidence lower bound, with its standard error, from fresh draws."""
     fresh = law.draw(generator, _FRESH)
-    terms = gradients(fresh)[0] - law.log_density(fresh)
-    return Fitted(law, *mean_and_error(terms), change, points)
+    return mean_and_error(gradients(fresh)[0] - law.log_density(fresh))
 
 
 def apart(law: NormalLaw, before: NormalLaw) -> float:

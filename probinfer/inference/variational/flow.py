@@ -28,6 +28,7 @@ from probinfer.inference.variational.coupling import (
 from probinfer.inference.variational.elbo import fit_normal
 from probinfer.inference.variational.families import Family, FewDirections, NormalLaw, Triangular
 from probinfer.inference.variational.minibatch import fit_from_rows
+from probinfer.inference.variational.other_modes import Other, mass_elsewhere
 from probinfer.inference.variational.sampled_rows import SampledRows
 from probinfer.model.rows import Rows
 from probinfer.model.target import Target
@@ -70,12 +71,12 @@ class Flow:
 
     `infer` returns draws with the dims ("sample",) and stores `pareto_khat`, `elbo` with `elbo_mcse`, `log_evidence`
     with `log_evidence_mcse` (from the weights), `importance_ess`, `elbo_of_starts`, `steps`, and `still_rising`, the
-    nats by which the bound rose at the end of the steps if it had not stopped. With `minibatch` also `passes` over all
-    rows: one for each draw, because its weight takes all of them.
+    nats by which the bound rose at the end of the steps if it had not stopped, and `mass_elsewhere`, as for
+    `MeanField`. With `minibatch` also `passes` over all rows: one for each draw, because its weight takes all of them.
 
     Fails where modes are far apart: it covers the one that a start fell into, and the weights do not show the others.
-    Elsewhere the Pareto shape shows what is left. Costs 256 gradients a step, some thousands of steps, and seconds of
-    compilation.
+    A look from other places does, as for `MeanField`, unless no climb leads there. Elsewhere the Pareto shape shows
+    what is left. Costs 256 gradients a step, some thousands of steps, and seconds of compilation.
 
     Rezende & Mohamed (2015), ICML; Dinh, Sohl-Dickstein & Bengio (2017), ICLR; Agrawal & Domke (2024), NeurIPS.
 
@@ -109,13 +110,16 @@ class Flow:
         began = time.perf_counter()
         rows = None if self.minibatch is None else Rows(target, self.minibatch, "Flow", "minibatch")
         seen = None if rows is None else SampledRows(rows, target, np.random.default_rng([*run.key.tolist(), 1]))
-        found = self._fits(target, run, seen)
+        found, others = self._fits(target, run, seen)
         fitted = time.perf_counter() - began
-        bound, error, ascended, law = max(found, key=lambda one: one.bound)
+        bound, error, ascended, law = best = max(found, key=lambda one: one.bound)
+        generator = np.random.default_rng(run.key)
+        others = [Other(each.law, each.elbo + (0.0 if seen is None else bound)) for each in others]
+        others += [Other(each.law, each.bound) for each in found if each is not best]
         draws = weighted_draws(
             law,
             target,
-            np.random.default_rng(run.key),
+            generator,
             method="Flow",
             settings=settings_of(self),
             facts={
@@ -123,14 +127,16 @@ class Flow:
                 "elbo_of_starts": ", ".join(f"{each.bound:.3f}" for each in found),
                 "steps": ascended.steps,
                 "still_rising": 0.0 if ascended.arrived else ascended.rise,
+                "mass_elsewhere": mass_elsewhere(law, bound, others, generator.spawn(1)[0]),
             },
             log_density=None if seen is None else seen.log_density,
         )
         facts = draws.facts if seen is None else {**draws.facts, "passes": seen.passes}
         return replace(draws, facts=facts, seconds={"fit": fitted, "sampling": time.perf_counter() - began - fitted})
 
-    def _fits(self, target: Target, run: Run, seen: SampledRows | None) -> "list[_Fit]":
-        """The fit of every start. They run side by side, but those of a minibatch, which draw their rows in turn."""
+    def _fits(self, target: Target, run: Run, seen: SampledRows | None) -> "tuple[list[_Fit], list[Other]]":
+        """The fit of every start, and laws at other modes, as `_base` has them. The fits run side by side, but those of
+        a minibatch, which draw their rows in turn."""
         from probinfer.inference.variational.ascent import ascend, steps_program  # optax takes a while to import
 
         reached = [(0, -np.inf)] * self.starts  # steps of each, and the bound after them
@@ -158,14 +164,14 @@ class Flow:
             maps = compiling.submit(_compile_maps, target, *like)
             generators = [np.random.default_rng(seed) for seed in seeds]
             bases = [_base(target, generator, seen) for generator in generators]  # one by one: the first compiles
-            fits = [pool.submit(fit, n, generators[n], *base) for n, base in enumerate(bases)]
+            fits = [pool.submit(fit, n, generators[n], mean, root) for n, (mean, root, _) in enumerate(bases)]
             try:
                 while wait(fits, timeout=_LOOK, return_when=FIRST_EXCEPTION).not_done:
                     if any(each.done() and each.exception() for each in fits):
                         break
                     done, bounds = zip(*reached, strict=True)
                     run.progress.update(sum(done), self.starts * self.max_steps, f"bound {max(bounds):.2f}")
-                return [each.result() for each in fits]
+                return [each.result() for each in fits], [other for *_, others in bases for other in others]
             finally:
                 over.set()
 
@@ -238,18 +244,23 @@ def _compile_maps(target: Target, masks: np.ndarray, layers: dict[str, np.ndarra
         _map_program(target, way, masks, layers)
 
 
-def _base(target: Target, generator: np.random.Generator, seen: SampledRows | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and root (d, d) of the nearest normal law; good enough is enough, so it is not asked to settle."""
+def _base(
+    target: Target, generator: np.random.Generator, seen: SampledRows | None
+) -> tuple[np.ndarray, np.ndarray, tuple[Other, ...]]:
+    """Mean (d,) and root (d, d) of the nearest normal law, and laws at other modes; good enough is enough, so it is not
+    asked to settle. With `seen`, the bounds of the others are as some rows say, less that of the law itself there."""
     d = target.dim
     settings: dict[str, Any] = {"points": 256, "rounds": 2, "progress": lambda done: None}
 
-    def nearest[Law: NormalLaw](family: Family[Law]) -> Law:
+    def nearest[Law: NormalLaw](family: Family[Law]) -> tuple[Law, tuple[Other, ...]]:
         if seen is None:
-            return fit_normal(target, generator, family, **settings).law
-        return fit_from_rows(seen, generator, family, **settings).law
+            fitted = fit_normal(target, generator, family, **settings)
+            return fitted.law, fitted.others
+        stepped = fit_from_rows(seen, generator, family, **settings)
+        return stepped.law, tuple(Other(law, elbo - stepped.elbo_of_rows) for law, elbo in stepped.others)
 
-    law = nearest(Triangular()) if d <= _FULL else nearest(FewDirections(round(np.sqrt(d))))
-    return law.mean, _invertible((law.at(np.eye(d)) - law.mean).T)
+    law, others = nearest(Triangular()) if d <= _FULL else nearest(FewDirections(round(np.sqrt(d))))
+    return law.mean, _invertible((law.at(np.eye(d)) - law.mean).T), others
 
 
 def _invertible(root: np.ndarray) -> np.ndarray:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probinfer.inference.variational.elbo import SETTLED, apart, climb, fit_normal
+from probinfer.inference.variational.elbo import SETTLED, Fitted, apart, climb, fit_normal
 from probinfer.inference.variational.families import Family, NormalLaw, standard_points
+from probinfer.inference.variational.other_modes import Other
 from probinfer.inference.variational.sampled_rows import Known, SampledRows
 from probinfer.model.one_thread import one_blas_thread
 
@@ -31,11 +32,14 @@ _LEFT_OUT = 0.5  # share of steps without a finite slope, above which a run says
 
 
 class Stepped[Law: NormalLaw](NamedTuple):
-    """The approximation; the last change from one run of steps to the next; steps in all."""
+    """The approximation; the last change from one run of steps to the next; steps in all; laws at other modes of what
+    the rows that it began with say, and the bound of its own there."""
 
     law: Law
     change: float
     steps: int
+    others: tuple[Other, ...]
+    elbo_of_rows: float
 
 
 def fit_from_rows[Law: NormalLaw](
@@ -51,7 +55,7 @@ def fit_from_rows[Law: NormalLaw](
 
     Raises ModelError when the log density is finite at no starting point.
     """
-    law, known = _begin(seen, generator, family, points)
+    law, known, first = _begin(seen, generator, family, points)
     ask = seen.fresh(_POINTS)
     steps, total, change = _STEPS, 0, np.inf
     for done in range(rounds):
@@ -64,13 +68,14 @@ def fit_from_rows[Law: NormalLaw](
         if change <= SETTLED:
             break
         steps *= 1 if done == 0 else 2
-    return Stepped(law, change, total)
+    return Stepped(law, change, total, first.others, first.elbo)
 
 
 def _begin[Law: NormalLaw](
     seen: SampledRows, generator: np.random.Generator, family: Family[Law], points: int
-) -> tuple[Law, Known]:
-    """The law nearest to some rows, moved by the slope of all rows at its mean, again and again while that is far."""
+) -> tuple[Law, Known, Fitted[Law]]:
+    """The law nearest to some rows, moved by the slope of all rows at its mean, again and again while that is far; and
+    the fit to these rows."""
     d = seen.target.dim
     count = min(seen.rows.count, max(_BEGIN_ROWS, _ROWS_PER_DIMENSION * d, seen.rows.batch))
     points = max(points, family.points(d))
@@ -80,7 +85,7 @@ def _begin[Law: NormalLaw](
     )
     law, known = fitted.law, seen.known_at(fitted.law.mean)
     if count == seen.rows.count:
-        return law, known
+        return law, known, fitted
     for _ in range(_MOVES):
         before, was = law, known
         law, _ = climb(family, law, standard_points(generator, points, d), seen.fixed(count, known))
@@ -92,7 +97,7 @@ def _begin[Law: NormalLaw](
             known = seen.known_at(law.mean)
         if np.max(np.abs(law.mean - before.mean) / law.sd) <= _NEAR:
             break
-    return law, known
+    return law, known, fitted
 
 
 def _run[Law: NormalLaw](

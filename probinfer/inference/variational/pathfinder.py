@@ -17,6 +17,7 @@ from probinfer.inference.method import Control, Need, Run, check_start
 from probinfer.inference.montecarlo.space import compiled, space_of_target
 from probinfer.inference.settings import check_whole, settings_of
 from probinfer.inference.variational.approximation import weighted_draws
+from probinfer.inference.variational.other_modes import CLIMBS, Other, mass_elsewhere
 from probinfer.model.target import Target
 
 _CURVED = 1e-12  # of |change of gradient|², the least curvature of a step that teaches
@@ -46,11 +47,12 @@ class Pathfinder:
         MethodError: a setting is out of range.
 
     `infer` returns draws with the dims ("sample",) and stores `pareto_khat`, `log_evidence` with `log_evidence_mcse`
-    (from the weights), `importance_ess`, `elbo` (of the best path) and `paths_used`.
+    (from the weights), `importance_ess`, `elbo` (of the best path), `paths_used` and `mass_elsewhere` (share of modes
+    that other paths found, up to eight in all, which are climbed where `paths` is less).
 
     Fails where no normal law is near the posterior (funnels, hundreds of correlated parameters): the Pareto shape is
-    above 0.5, and the verdict DOUBTFUL or BAD. Costs some tens of gradients for each path and `elbo_draws` densities
-    for each step of it: a fraction of a second.
+    above 0.5, and the verdict DOUBTFUL or BAD. A mode that no path led to, no weight shows. Costs some tens of
+    gradients for each path and `elbo_draws` densities for each step of it: a fraction of a second.
 
     Zhang, Carpenter, Gelman & Vehtari (2022), JMLR 23(306).
 
@@ -88,10 +90,13 @@ class Pathfinder:
                 value, gradient = program(z.astype(target.dtype), target.inputs)
             return float(value), np.asarray(gradient, float)
 
+        def climb(generator: np.random.Generator) -> tuple[float, LowRankNormal]:
+            path = _climb(evaluate, _start(evaluate, target, generator), self.max_steps)
+            return self._best(path, density, generator)
+
         found = []
         for i in range(self.paths):
-            path = _climb(evaluate, _start(evaluate, target, generator), self.max_steps)
-            found.append(self._best(path, density, generator))
+            found.append(climb(generator))
             run.progress.update(i + 1, self.paths, "paths")
         bounds = np.array([bound for bound, _ in found])
         if not np.isfinite(bounds).any():
@@ -111,6 +116,8 @@ class Pathfinder:
                 "pi.NUTS()."
             )
         law = mixture if share == 1 else Alive(mixture, density, share)
+        aside = generator.spawn(1)[0]
+        others = [Other(law, bound) for bound, law in (climb(aside) for _ in range(self.paths, CLIMBS))]
         climbed = time.perf_counter() - began
         draws = weighted_draws(
             law,
@@ -118,7 +125,12 @@ class Pathfinder:
             generator,
             method="Pathfinder",
             settings=settings_of(self),
-            facts={"elbo": float(bounds.max()), "paths_used": int(kept.sum()), "share_with_density": share},
+            facts={
+                "elbo": float(bounds.max()),
+                "paths_used": int(kept.sum()),
+                "share_with_density": share,
+                "mass_elsewhere": mass_elsewhere(law, float(bounds.max()), others, aside),
+            },
         )
         return replace(draws, seconds={"paths": climbed, "sampling": time.perf_counter() - began - climbed})
 

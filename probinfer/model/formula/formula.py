@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpyro.distributions as dist
 
 from probinfer.errors import DataError, ModelError
 from probinfer.model.formula.columns import TRAINING, fit_levels, ordered_labels, roles_of, take_raw
@@ -17,7 +16,7 @@ from probinfer.model.formula.families import LAWS, Family, Law, Link, check_fami
 from probinfer.model.formula.grammar import Name, Node, Number, words
 from probinfer.model.formula.groups import combined, correlation_names, fit_group, group_names
 from probinfer.model.formula.linear import Coefficients, Group, LinearModel
-from probinfer.model.formula.priors import WIDE, Priors, Scale
+from probinfer.model.formula.priors import Prior, Priors, Scale
 from probinfer.model.formula.response import Response, check_values, fit_outcome, read_response, refuse_own
 from probinfer.model.formula.terms import INTERCEPT, Formula, read_formula
 from probinfer.model.model import BoundModel, Model
@@ -290,7 +289,7 @@ class _Settling:
             groups=tuple(group for group, _ in groups),
             offsets=offsets,
             trials=_trials(self.model.response),
-            own=self._own(scale),
+            own=self._own(),
             classes=self.classes,
         )
         coords, dims = self._axes(design, groups)
@@ -327,11 +326,11 @@ class _Settling:
         middle, spread = scale_of(self.model.law, self.model.link, self.y, offset)
         return Scale(middle, spread if self.formula.intercept else float(np.hypot(middle, spread)))
 
-    def _intercept(self, scale: Scale) -> Any:
+    def _intercept(self, scale: Scale) -> Prior | None:
         if not self.formula.intercept or self.model.family is Family.CUMULATIVE:
             return None
         shape = (self.many,) if self.many else ()
-        return self.model.priors.real("Intercept", dist.Normal(scale.middle, WIDE * scale.spread), shape)
+        return self.model.priors.real("Intercept", scale.middle, scale.spread, shape)
 
     def _coefficients(self, design: Design, matrix: np.ndarray, scale: Scale) -> tuple[Coefficients, ...]:
         spread, first, found = scale.of(matrix) if design.terms else np.zeros(0), 0, []
@@ -341,22 +340,23 @@ class _Settling:
             each = each.reshape(shape)
             if self.many:
                 each, shape = np.repeat(each[..., None], self.many, axis=-1), (*shape, self.many)
-            default = dist.Normal(0.0, each if shape else float(each))
-            found.append(Coefficients(term.name, term.width, self.model.priors.real(term.name, default, shape)))
+            prior = self.model.priors.real(term.name, 0.0, each if shape else float(each), shape)
+            found.append(Coefficients(term.name, term.width, prior))
             first += term.width
         return tuple(found)
 
-    def _own(self, scale: Scale) -> dict[str, Any]:
+    def _own(self) -> dict[str, Prior]:
         found, priors = {}, self.model.priors
         real = float(np.std(self.y)) if "sigma" in self.model.law.own else 1.0
         for name, default in own_priors(self.model.law, real, self.classes).items():
             if name == "threshold":
                 inner = f"dist.Normal(0, 5).expand([{self.classes - 1}]).to_event(1)"
                 example = f"dist.TransformedDistribution({inner}, dist.transforms.OrderedTransform())"
-                found[name] = priors.vector(name, default, example)
+                found[name] = Prior(priors.vector(name, default, example))
+            elif name == "zero_inflation":
+                found[name] = Prior(priors.inside((name,), default, (), 0.0, 1.0))
             else:
-                high = 1.0 if name == "zero_inflation" else np.inf
-                found[name] = priors.inside((name,), default, (), 0.0, high)
+                found[name] = priors.above_zero((name,), default, real if name == "sigma" else 1.0, ())
         return found
 
     def _groups(self, scale: Scale) -> list[tuple[Group, tuple[str, ...]]]:

@@ -57,10 +57,10 @@ def fit_group(
         formula.source.fail(terms[-1].at, f"{twice} differs by {name} twice; leave one of them out.")
     whole = Design(tuple(made for design in designs for made in design.terms))
     alone = labels == ["Intercept"]
-    each = WIDE * scale.spread if alone else scale.of(whole.checked(columns))
+    each = scale.spread if alone else scale.of(whole.checked(columns))
     shape = (() if alone else (len(labels),)) + ((classes,) if classes else ())
-    spread = np.broadcast_to(np.asarray(each)[..., None] if classes else each, shape)
-    sd = priors.inside((f"{name}_sd", name), dist.HalfNormal(spread if shape else float(spread)), shape, 0.0, np.inf)
+    spread = np.broadcast_to(np.asarray(each)[..., None] if classes else each, shape) if shape else float(each)
+    sd = priors.above_zero((f"{name}_sd", name), dist.HalfNormal(WIDE * spread), spread, shape)
     correlated, first = [], 0
     for term, design in zip(terms, designs, strict=True):
         last = first + design.width
@@ -79,7 +79,7 @@ def fit_group(
     codes, names = _levels(name, terms[0].group, columns, levels)
     if len(names) < 2:
         raise DataError(f"{name} has the one level {names[0]!r}; a group needs two or more, or leave the term out.")
-    return Group(name, codes, names, None if alone else whole, sd, tuple(correlated), centred), tuple(labels)
+    return Group(name, codes, names, None if alone else whole, sd, spread, tuple(correlated), centred), tuple(labels)
 
 
 def _of_correlations(name: str, size: int, priors: Priors) -> Any:

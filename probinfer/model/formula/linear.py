@@ -20,7 +20,9 @@ import numpyro.distributions as dist
 from probinfer.model.formula.design import Design
 from probinfer.model.formula.expressions import Expression
 from probinfer.model.formula.families import LAWS, Family, Link
+from probinfer.model.formula.priors import Prior
 from probinfer.model.location_scale import UNIT_OF
+from probinfer.model.trace import UNITS
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,7 @@ class Coefficients:
 
     name: str
     width: int
-    prior: Any
+    prior: Prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class Group:
     levels   names of the levels
     design   the columns that the coefficients are for; None for an intercept alone
     sd       prior of their standard deviations, of the shape of these
+    spread   of the outcome, in the units of each coefficient
     centred  they are sampled as they are, not in units of their sd
     """
 
@@ -63,7 +66,8 @@ class Group:
     codes: str
     levels: tuple[str, ...]
     design: Design | None
-    sd: Any
+    sd: Prior
+    spread: Any
     correlated: tuple[Correlated, ...] = ()
     centred: bool = False
 
@@ -88,14 +92,14 @@ class LinearModel:
     outcome: str
     family: Family
     link: Link
-    intercept: Any
+    intercept: Prior | None
     design: Design
     means: np.ndarray
     coefficients: tuple[Coefficients, ...]
     groups: tuple[Group, ...]
     offsets: tuple[Expression, ...]
     trials: str | float | None
-    own: Mapping[str, Any]
+    own: Mapping[str, Prior]
     classes: int
 
     @property
@@ -130,7 +134,7 @@ class LinearModel:
             eta = eta + (known["(offset)"][:, None] if self.many else known["(offset)"])
         for group in self.groups:
             eta = eta + self._of_group(group, columns, known)
-        own = {name: numpyro.sample(self._own_name(name), prior) for name, prior in self.own.items()}
+        own = {name: prior.draw(self._own_name(name)) for name, prior in self.own.items()}
         if "threshold" in own and self.moved:
             numpyro.deterministic("threshold", own["threshold"] + shift)
         trials = columns[self.trials] if isinstance(self.trials, str) else self.trials
@@ -149,12 +153,12 @@ class LinearModel:
         """The fixed part, and what it is at the means of the predictors without the intercept."""
         eta, shift = jnp.zeros(()), jnp.zeros(())
         if self.intercept is not None:
-            eta = alpha = numpyro.sample("Intercept_centred" if self.moved else "Intercept", self.intercept)
+            eta = alpha = self.intercept.draw("Intercept_centred" if self.moved else "Intercept")
         if not self.coefficients:
             return eta, shift
         parts = []
         for one in self.coefficients:
-            values: Any = numpyro.sample(one.name, one.prior)
+            values = one.prior.draw(one.name)
             parts.append(values.reshape(one.width, *values.shape[values.ndim - self.many :]))
         beta = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
         if self.moved:
@@ -165,7 +169,7 @@ class LinearModel:
 
     def _of_group(self, group: Group, columns: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
         count = group.coefficients
-        sd: Any = numpyro.sample(f"{group.name}_sd", group.sd)
+        sd = group.sd.draw(f"{group.name}_sd")
         each = sd.shape[: sd.ndim - self.many]
         effect = _effect(group, sd)
         picked = effect[columns[group.codes]]
@@ -180,8 +184,10 @@ def _effect(group: Group, sd: Any) -> Any:
     """The coefficients of every level, (levels, *shape of sd)."""
     shape = (len(group.levels), *sd.shape)
     if group.centred:
-        return numpyro.sample(f"{group.name}_effect", dist.Normal(0.0, sd).expand(shape))
-    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape), infer={UNIT_OF: sd})
+        units = {UNITS: (0.0, group.spread)}
+        return numpyro.sample(f"{group.name}_effect", dist.Normal(0.0, sd).expand(shape), infer=units)
+    relative = {UNIT_OF: sd / group.spread}
+    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape), infer=relative)
     for block in group.correlated:
         z = _correlate(z, block)
     return numpyro.deterministic(f"{group.name}_effect", z * sd)

@@ -6,7 +6,8 @@ As in Bambi and rstanarm: with s the sd of a real outcome, else 1,
     a coefficient                                Normal(0, 2.5 s / sd(x))
     sd of a group's coefficients                 HalfNormal(2.5 s / sd(x)), of intercepts HalfNormal(2.5 s)
 
-and those of a family's own parameters, `own_priors`.
+and those of a family's own parameters, `own_priors`. Each is sampled in units of s, so that neither the outcome's unit
+nor a predictor's matters to where chains begin and how far they step.
 """
 
 import difflib
@@ -16,9 +17,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
+from numpyro.distributions.transforms import ExpTransform, biject_to
 
 from probinfer.errors import ModelError
+from probinfer.model.location_scale import location_scale_of
+from probinfer.model.trace import UNITS
 
 WIDE = 2.5
 
@@ -31,10 +36,22 @@ class Scale:
     spread: float
 
     def of(self, matrix: np.ndarray) -> np.ndarray:
-        """What a coefficient of each column (n, k) may be: 2.5 spread / sd, by size where a column does not vary."""
+        """What a coefficient of each column (n, k) is like: spread / sd, by size where a column does not vary."""
         sd = matrix.std(axis=0)
         size = np.abs(matrix).max(axis=0)
-        return WIDE * self.spread / np.where(sd > 1e-12 * size, sd, np.where(size > 0, size, 1.0))
+        return self.spread / np.where(sd > 1e-12 * size, sd, np.where(size > 0, size, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """A law of single numbers, and the unit that they are sampled in (see `UNITS`); None: as NumPyro has them."""
+
+    law: Any
+    units: tuple[Any, Any] | None = None
+
+    def draw(self, name: str) -> Any:
+        """The site of that name."""
+        return numpyro.sample(name, self.law, infer={} if self.units is None else {UNITS: self.units})
 
 
 @dataclass(frozen=True)
@@ -59,9 +76,16 @@ class Priors:
                     f"The prior of {name} is {prior!r}; wanted a distribution of NumPyro, such as dist.Normal(0, 1)."
                 )
 
-    def real(self, name: str, default: Any, shape: tuple[int, ...]) -> Any:
-        """The prior of numbers of this shape."""
-        return _expanded(name, self.given.get(name, default), shape)
+    def real(self, name: str, middle: float, spread: Any, shape: tuple[int, ...]) -> Prior:
+        """The prior of numbers of this shape that are about `middle`, give or take the `spread` of each."""
+        default = dist.Normal(middle, WIDE * spread)
+        law = _expanded(name, self.given.get(name, default), shape)
+        return Prior(law, _units(law, middle, spread, own=name in self.given))
+
+    def above_zero(self, names: Iterable[str], default: Any, size: Any, shape: tuple[int, ...]) -> Prior:
+        """The prior of numbers above zero, each of some `size`."""
+        law = self.inside(names, default, shape, 0.0, np.inf)
+        return Prior(law, _units(law, 0.0, size, own=False))
 
     def inside(self, names: Iterable[str], default: Any, shape: tuple[int, ...], low: float, high: float) -> Any:
         """The prior of numbers between two, under the first of its names that is given."""
@@ -104,3 +128,19 @@ def _expanded(name: str, prior: Any, shape: tuple[int, ...]) -> Any:
             "dist.Normal(0, 1)."
         )
     return prior.expand(shape) if batch != shape else prior
+
+
+def _units(law: Any, middle: float, spread: Any, *, own: bool) -> tuple[Any, Any] | None:
+    """The unit of the coordinates of numbers that are about `middle`, give or take the spread of each; `own`: their law
+    is the user's, and where it is the narrower of the two it says where they are. Positive numbers are sampled as their
+    logarithms; what has other bounds has them for its unit."""
+    to_support = biject_to(law.support)
+    if isinstance(to_support, ExpTransform):
+        return np.log(spread), 1.0
+    if law.support is not dist.constraints.real:
+        return None
+    said = location_scale_of(law) if own else None
+    if said is None:
+        return middle, spread
+    narrower = np.asarray(said.scale) < spread
+    return np.where(narrower, said.loc, middle), np.where(narrower, said.scale, spread)
