@@ -145,7 +145,7 @@ def test_a_nearly_certain_event_is_one_less_its_contrary(edge):
     """Most values are the same: weights that vary do not make noise of them."""
     estimate = pi.expect(lambda x: x < edge, stats.norm(), pi.Importance())
     rare = stats.norm.sf(edge)
-    assert estimate.report.verdict is pi.Verdict.GOOD
+    assert estimate.verdict is pi.Verdict.GOOD
     assert abs(estimate.value - (1 - rare)) < 6 * estimate.mcse + 1e-15
     assert estimate.mcse < 0.1 * rare, "the error is that of the contrary event"
 
