@@ -972,5 +972,5 @@ def test_settings_are_checked(more, text):
 
 
 def test_a_folder_that_is_no_predictor_stops_the_server_before_it_listens(tmp_path):
-    with pytest.raises(pi.ArtifactError, match=r"cannot be read .*; is .* a saved predictor"):
+    with pytest.raises(pi.ArtifactError, match=r"missing; .* is no saved predictor"):
         app.Service(ServeSettings((("a", tmp_path),)))
