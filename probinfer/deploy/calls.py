@@ -48,16 +48,16 @@ class _Doubt:
             self._watch.answered(question, result)
 
     def _count(self, result: Answered, level: float) -> None:
-        epistemic, aleatoric = result.answer.epistemic_variance, result.answer.aleatoric_variance  # or nan: unknown
+        epistemic, aleatoric = result.answer.epistemic_sd, result.answer.aleatoric_sd  # or nan: unknown
         if epistemic.size == 1:
-            part = epistemic.item()
-            whole = part + aleatoric.item()
+            part = epistemic.item() ** 2
+            whole = part + aleatoric.item() ** 2
             self._shares.observe(0.0 if whole == 0.0 else part / whole)
             width = result.upper.item() - result.lower.item()
         else:
-            sums = epistemic + aleatoric
             with np.errstate(invalid="ignore", divide="ignore"):
-                for share in np.where(sums == 0.0, 0.0, epistemic / sums).ravel().tolist():
+                sums = epistemic**2 + aleatoric**2
+                for share in np.where(sums == 0.0, 0.0, epistemic**2 / sums).ravel().tolist():
                     self._shares.observe(share)
             width = float(np.sum(result.upper - result.lower))
         if math.isfinite(width):

@@ -27,7 +27,7 @@ from probinfer.predict.series_answer import OUTCOME
 from probinfer.predict.series_question import SeriesQuestion
 from probinfer.predict.series_rows import check_horizon
 from probinfer.predict.standing import follow
-from probinfer.predict.step_summary import Summary
+from probinfer.predict.step_summary import MOMENTS, Summary
 
 STEPS, OBSERVED = "steps", "observed"
 MOST_TIMES = 16  # in one call: a step may take 50 ms, and whoever comes meanwhile waits
@@ -241,16 +241,13 @@ def _answered(question: TimesQuestion) -> Answered:
     levels = 2 + len(question.quantiles)
     quantiles = shaped("quantiles", levels)
     chances = shaped("probabilities", motion.probabilities) if motion.probabilities else shaped("mean")[..., :0]
-    entropies = 2 if found and found[0].entropies is not None else 0
+    entropies = 3 if found and found[0].entropies is not None else 0
     answer = Answer(
-        mean=shaped("mean"),
-        aleatoric_variance=shaped("aleatoric_variance"),
-        epistemic_variance=shaped("epistemic_variance"),
-        mcse=shaped("mcse"),
+        **{name: shaped(name) for name in MOMENTS},
         quantiles=quantiles,
         probabilities=chances,
         defined=shaped("defined"),
-        entropies=shaped("entropies", 2) if entropies else np.zeros((len(found), *motion.event, 0)),
+        entropies=shaped("entropies", 3) if entropies else np.zeros((len(found), *motion.event, 0)),
     )
     return Answered(
         answer=answer,

@@ -146,10 +146,11 @@ def shape(output: Output, form: Form) -> list[int]:
 
 _READ: Mapping[Output, Callable[[Answered], np.ndarray | None]] = {
     Output.MEAN: lambda found: found.answer.mean,
+    Output.SD: lambda found: found.answer.sd,
     Output.LOWER: lambda found: found.lower,
     Output.UPPER: lambda found: found.upper,
-    Output.EPISTEMIC_SD: lambda found: np.sqrt(found.answer.epistemic_variance),
-    Output.ALEATORIC_SD: lambda found: np.sqrt(found.answer.aleatoric_variance),
+    Output.EPISTEMIC_SD: lambda found: found.answer.epistemic_sd,
+    Output.ALEATORIC_SD: lambda found: found.answer.aleatoric_sd,
     Output.MCSE: lambda found: found.answer.mcse,
     Output.QUANTILES: lambda found: found.quantiles,
     Output.PROBABILITIES: lambda found: found.answer.probabilities,
@@ -166,8 +167,6 @@ def values(output: Output, form: Form, found: Answered | None, samples: np.ndarr
         return np.moveaxis(samples, 0, 1)
     assert found is not None
     answer = found.answer
-    if output is Output.SD:
-        return np.sqrt(answer.variance)
     if output is Output.MOST_PROBABLE:
         codes = np.argmax(answer.probabilities, axis=-1)
         return np.array(form.labels, object)[codes] if form.labels else codes

@@ -117,9 +117,9 @@ class Watch:
         if rows:
             names = rows[0][0].columns
             inputs = {name: np.concatenate([q.columns[name][:taken] for q, _, taken in rows]) for name in names}
-            epistemic = np.concatenate([found.answer.epistemic_variance[:taken] for _, found, taken in rows])
-            total = np.concatenate([found.answer.variance[:taken] for _, found, taken in rows])
-            monitor.answered(inputs, epistemic, total)
+            epistemic = np.concatenate([found.answer.epistemic_sd[:taken] for _, found, taken in rows])
+            total = np.concatenate([found.answer.sd[:taken] for _, found, taken in rows])
+            monitor.answered(inputs, epistemic**2, total**2)
             self._meter.add("probinfer_monitor_rows_total", *self._of, by=len(total))
         for question, found, came in outcomes:
             monitor.came(*self._placed(question, found, came))

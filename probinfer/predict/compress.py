@@ -194,13 +194,12 @@ def _length(columns: Mapping[str, np.ndarray], count: int) -> int:
 def _places(engine: Engine, columns: Mapping[str, np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     """Where each row's cdf is looked at, (rows, *event, levels), and the scale of its errors, (rows, *event)."""
     answer = _answer(engine, columns, count, LEVELS)
-    return answer.quantiles, np.sqrt(answer.aleatoric_variance + answer.epistemic_variance)
+    return answer.quantiles, answer.sd
 
 
 def _answer(engine: Engine, columns: Mapping[str, np.ndarray], count: int, levels: tuple[float, ...]) -> Answer:
     answer = engine.summarise(columns, np.zeros(count, np.uint32), np.array(levels))
-    total = answer.aleatoric_variance + answer.epistemic_variance
-    if not (answer.defined.all() and np.isfinite(total).all() and np.all(total > 0.0)):
+    if not (answer.defined.all() and np.isfinite(answer.sd).all() and np.all(answer.sd > 0.0)):
         raise PredictionError(
             f"{engine.program.outcome} has no finite standard deviation above zero in some row, so a tolerance has no "
             "scale there. Leave such rows out, or keep all the draws."
@@ -358,19 +357,10 @@ class Judge:
         engine, full = Engine(program), self._expected
         levels = np.array(LEVELS + _BETWEEN)
         found = engine.summarise(self._columns, np.zeros(self._count, np.uint32), levels)
-        sd = np.sqrt(full.aleatoric_variance + full.epistemic_variance)
-        both = [
-            {
-                "mean": a.mean,
-                "sd": np.sqrt(a.aleatoric_variance + a.epistemic_variance),
-                "epistemic_sd": np.sqrt(a.epistemic_variance),
-                "aleatoric_sd": np.sqrt(a.aleatoric_variance),
-            }
-            for a in (full, found)
-        ]
-        errors = {name: np.max(np.abs(both[1][name] - both[0][name]) / sd) for name in both[0]}
+        moments = ("mean", "sd", "epistemic_sd", "aleatoric_sd")
+        errors = {name: np.max(np.abs(getattr(found, name) - getattr(full, name)) / full.sd) for name in moments}
         if not program.discrete:
-            errors["quantiles"] = np.max(np.abs(found.quantiles - full.quantiles) / sd[..., None])
+            errors["quantiles"] = np.max(np.abs(found.quantiles - full.quantiles) / full.sd[..., None])
         if self._below is not None:
             errors["cdf"] = np.max(np.abs(cast(np.ndarray, self._cdf(engine)) - self._below))
         if program.probabilities:

@@ -24,6 +24,7 @@ from probinfer.errors import PredictionError
 from probinfer.model.forks import before_jax
 from probinfer.model.program_cache import kept_programs
 from probinfer.predict import mixture
+from probinfer.predict.at_once import compile_at_once
 from probinfer.predict.family import Family
 from probinfer.predict.kept import fingerprint, lowered
 from probinfer.predict.program import LOG_DENSITY, MOMENTS, NO_INPUT, PARAMETERS, SAMPLE, Program
@@ -42,24 +43,20 @@ LEAST_DRAWS = 4000  # predictive draws behind the quantiles of a law that has no
 
 class Answer(NamedTuple):
     """Summaries of every row, numpy, (rows, *event); quantiles (rows, *event, levels). `defined`: False where the
-    model's parameters are nan or infinite, or an answer overflows. `entropies`: of classes (rows, *event, 2), that of
-    the mixture and the mean of those of the draws, in nats; of numbers (rows, *event, 0)."""
+    model's parameters are nan or infinite, or an answer overflows. `entropies`: of classes (rows, *event, 3), see
+    `mixture.entropies`; of numbers (rows, *event, 0).
+
+    sd, epistemic_sd, aleatoric_sd: see `mixture.both_sds`."""
 
     mean: Any  # an array of JAX inside the compiled program, of NumPy outside; so are the others
-    aleatoric_variance: Any
-    epistemic_variance: Any
+    sd: Any
+    epistemic_sd: Any
+    aleatoric_sd: Any
     mcse: Any
     quantiles: Any
     probabilities: Any
     defined: Any
     entropies: Any
-
-    @property
-    def variance(self) -> np.ndarray:
-        """Of the predictive distribution: both parts together. A law without a finite mean has no epistemic part, and
-        all of its variance, which is infinite, is aleatoric; and of draws that cannot tell it from zero, there is none
-        to add."""
-        return self.aleatoric_variance + np.where(np.isnan(self.epistemic_variance), 0.0, self.epistemic_variance)
 
 
 class Summariser(Protocol):
@@ -81,15 +78,24 @@ class _Block(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """What answers a kind of question: the compiled program, its levels, and where those asked for are among them;
-    and where the device has the levels and, where nobody reads them, the hashes: of a law of a family, unless levels of
-    each row's own stand behind them."""
+    """What answers a kind of question: the compiled program, its levels, and the `_Order` of its summary; and where the
+    device has the levels and, where nobody reads them, the hashes: of a law of a family, unless levels of each row's
+    own stand behind them."""
 
     compiled: Callable
     levels: np.ndarray
-    places: np.ndarray | None
+    order: "_Order"
     there: jax.Array
     hashes: jax.Array | None
+
+
+class _Order(NamedTuple):
+    """Where in a packed summary the numbers of an answer are: moments, the quantiles that were asked for up to
+    `quantiles`, probabilities up to `probabilities`, and entropies."""
+
+    places: np.ndarray
+    quantiles: int
+    probabilities: int
 
 
 class Engine:
@@ -146,11 +152,12 @@ class Engine:
             hashes = along
         if question in self._asked:
             return self._answer_again(self._asked[question], columns, hashes)
-        places = None
+        places = np.arange(levels.shape[-1])
         if own:
             levels = np.zeros(levels.shape[-1])
         elif levels.size:
             levels, places = _distinct(levels)
+        order = self._order(len(levels), places)
         work: Any = partial(_packed_summary, program, **({"copies": copies} if copies > 1 else {}))
 
         def summarise(block: _Block) -> np.ndarray:
@@ -164,8 +171,8 @@ class Engine:
             with jax.enable_x64(True):
                 there = jnp.asarray(levels)
                 unread = jnp.asarray(hashes) if program.family and not own else None
-            self._asked[question] = _Asked(self._compile(work, arguments, ""), levels, places, there, unread)
-        return self._unpacked(np.concatenate(parts, axis=1), len(levels), places)  # a copy, to write to
+            self._asked[question] = _Asked(self._compile(work, arguments, ""), levels, order, there, unread)
+        return self._unpacked(np.concatenate(parts, axis=1), order)
 
     def _answer_again(self, asked: "_Asked", columns: Mapping[str, np.ndarray], hashes: np.ndarray) -> Answer:
         """`summarise` of one block without padding, of a kind that was asked before: what leads to the same compiled
@@ -173,9 +180,9 @@ class Engine:
         rows = dict(columns) if columns else {NO_INPUT: np.zeros(len(hashes))}
         along = hashes if asked.hashes is None else asked.hashes
         with jax.enable_x64(True):
-            packed = np.array(asked.compiled(self._draws, self._fixed, rows, along, asked.there))
+            packed = np.asarray(asked.compiled(self._draws, self._fixed, rows, along, asked.there))
             packed = self._searched(packed, self._draws, self._fixed, rows, hashes, asked.levels)
-        return self._unpacked(packed, len(asked.levels), asked.places)
+        return self._unpacked(packed, asked.order)
 
     def _searched(self, packed: np.ndarray, *arguments: Any, copies: int = 1) -> np.ndarray:
         """A packed summary with those quantiles of counts searched for that summing did not reach."""
@@ -186,23 +193,28 @@ class Engine:
         work = partial(_packed_summary, program, search_counts=True, copies=copies)
         return np.where(packed < 0.0, self._call(work, *arguments, variant="search"), packed)
 
-    def _unpacked(self, packed: np.ndarray, levels: int, places: np.ndarray | None) -> Answer:
-        """The answer in a packed summary."""
-        after = _MOMENTS + levels
-        end = after + self.program.probabilities
-        quantiles = packed[_MOMENTS:after]
-        mean, aleatoric, epistemic, mcse, defined = packed[:_MOMENTS]
+    def _order(self, levels: int, places: np.ndarray) -> _Order:
+        """Of a packed summary with so many quantiles, of which those at `places` are answered."""
+        rest = np.arange(_MOMENTS + levels, _MOMENTS + levels + self.program.probabilities + _entropies(self.program))
+        quantiles = _MOMENTS + len(places)
+        together = np.concatenate([np.arange(_MOMENTS), _MOMENTS + places, rest])
+        return _Order(together, quantiles, quantiles + self.program.probabilities)
+
+    def _unpacked(self, packed: np.ndarray, order: _Order) -> Answer:
+        """The answer in a packed summary; a copy, to write to."""
+        packed = packed.take(order.places, 0)
+        last = packed.T if packed.ndim == 2 else packed.transpose(*range(1, packed.ndim), 0)
+        defined = packed[5].astype(bool)
         return Answer(
-            mean=mean,
-            aleatoric_variance=aleatoric,
-            epistemic_variance=epistemic,
-            mcse=mcse,
-            quantiles=_first_last(quantiles if places is None else quantiles[places]),
-            probabilities=_first_last(packed[after:end]),
-            defined=defined != 0.0
-            if mean.ndim == 1
-            else defined.reshape(len(mean), math.prod(self.program.event)).all(axis=1),
-            entropies=_first_last(packed[end:]),
+            packed[0],
+            packed[1],
+            packed[2],
+            packed[3],
+            packed[4],
+            last[..., _MOMENTS : order.quantiles],
+            last[..., order.quantiles : order.probabilities],
+            defined if defined.ndim == 1 else defined.reshape(len(defined), math.prod(self.program.event)).all(axis=1),
+            last[..., order.probabilities :],
         )
 
     def sample(self, columns: Mapping[str, np.ndarray], keys: np.ndarray, picked: np.ndarray) -> np.ndarray:
@@ -337,7 +349,7 @@ class Engine:
                     traced = (
                         lowered(function, arguments, self.identity) if kept else jax.jit(function).lower(*arguments)
                     )
-                    compiled = self._compiled[key] = traced.compile(compiler_options=_options(name))
+                    compiled = self._compiled[key] = compile_at_once(traced, _options(name))
         return compiled
 
 
@@ -355,13 +367,6 @@ def _options(name: str) -> dict[str, str | bool]:
     left_out = "tree_reduction_rewriter,cpu-parallel-task-assigner"
     fast = name == _packed_summary.__name__
     return {"xla_cpu_enable_fast_math": fast, "xla_disable_hlo_passes": left_out}
-
-
-def _first_last(values: np.ndarray) -> np.ndarray:
-    """The first axis as the last one."""
-    if values.ndim == 2:
-        return values.T
-    return values.transpose(*range(1, values.ndim), 0)
 
 
 def _distinct(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -399,14 +404,14 @@ def _padded(values: np.ndarray, size: int) -> np.ndarray:
 # what is compiled ----------------------------------------------------------------------------------------------------
 
 
-_MOMENTS = 5  # rows of a packed summary that come before the quantiles
+_MOMENTS = 6  # rows of a packed summary that come before the quantiles
 
 
 def _packed_summary(program: Program, *arguments: Any, **options: Any) -> jax.Array:
-    """An `Answer` as one array (5 + levels + probabilities + entropies, rows, *event): handing one array over costs a
+    """An `Answer` as one array (6 + levels + probabilities + entropies, rows, *event): handing one array over costs a
     fifth of handing seven over."""
     found = (_family_summary if program.family else _sampled_summary)(program, *arguments, **options)
-    moments = [found.mean, found.aleatoric_variance, found.epistemic_variance, found.mcse, found.defined * 1.0]
+    moments = [found.mean, found.sd, found.epistemic_sd, found.aleatoric_sd, found.mcse, found.defined * 1.0]
     several = [jnp.moveaxis(values, -1, 0) for values in (found.quantiles, found.probabilities, found.entropies)]
     return jnp.concatenate([jnp.stack(moments), *several])
 
@@ -473,13 +478,14 @@ def _draws_second(values: jax.Array, event: tuple[int, ...]) -> jax.Array:
 
 def _entropies(program: Program) -> int:
     """How many entropies an answer holds."""
-    return 2 if program.family and program.family.support in (mixture.Support.BINARY, mixture.Support.CLASSES) else 0
+    return 3 if program.family and program.family.support in (mixture.Support.BINARY, mixture.Support.CLASSES) else 0
 
 
 def _shaped(summary: mixture.Summary, chances: jax.Array, doubts: jax.Array, shape: tuple[int, ...]) -> Answer:
-    one = [value.reshape(shape) for value in summary[:4]]
+    sds = mixture.both_sds(summary.epistemic_variance, summary.aleatoric_variance)
+    moments = summary.mean, *sds, summary.mcse
     return Answer(
-        *one,
+        *[value.reshape(shape) for value in moments],
         summary.quantiles.reshape(*shape, -1),
         chances.reshape(*shape, chances.shape[-1]),
         summary.defined.reshape(shape),

@@ -139,11 +139,11 @@ def _summary(program: Program, draws: dict, fixed: dict, rows: dict, levels: jax
 def _outputs(program: Program, found: Answer) -> dict[str, jax.Array]:
     outputs = {
         "mean": found.mean,
-        "sd": jnp.sqrt(found.aleatoric_variance + found.epistemic_variance),
+        "sd": found.sd,
         "lower": found.quantiles[..., 0],
         "upper": found.quantiles[..., 1],
-        "epistemic_sd": jnp.sqrt(found.epistemic_variance),
-        "aleatoric_sd": jnp.sqrt(found.aleatoric_variance),
+        "epistemic_sd": found.epistemic_sd,
+        "aleatoric_sd": found.aleatoric_sd,
         "mcse": found.mcse,
     }
     if found.quantiles.shape[-1] > 2:

@@ -23,6 +23,7 @@ _LONGEST_SUM = 2000  # counts are summed one by one up to here; beyond, the cdf 
 # Parameters that may be infinite: bounds of truncation and censoring, and chances of 0 or 1.
 _ENDLESS = frozenset({"low", "high", "logits", "log_probabilities"})
 _NOT_NEGATIVE = frozenset({"scale", "rate", "df", "concentration", "concentration1", "concentration0", "total_count"})
+_FACTORS = 512  # between 1 and 2, whose product is below 1e308
 _SHARES, _ROUNDING = frozenset({"gate"}), 1e-9
 
 
@@ -78,6 +79,14 @@ def summarise(
     )
 
 
+def both_sds(epistemic: Array, aleatoric: Array) -> tuple[Array, Array, Array]:
+    """sd of the mixture, and its epistemic and aleatoric part, from these variances. A law without a finite mean has no
+    epistemic part (nan), and all of its variance, which is infinite, is aleatoric; and of draws that cannot tell it
+    from zero, there is none to add."""
+    total = aleatoric + jnp.where(jnp.isnan(epistemic), 0.0, epistemic)
+    return jnp.sqrt(total), jnp.sqrt(epistemic), jnp.sqrt(aleatoric)
+
+
 def _defined(
     family: Family, parameters: Sequence[Array], means: Array, epistemic: Array, places: Array, levels: Array
 ) -> Array:
@@ -86,7 +95,10 @@ def _defined(
     Moments may be infinite by law. Parameters may not, but for bounds and chances of 0 or 1, and scales, rates and the
     like are not negative; a quantile is finite by law, and so is the variance of finite means: where these are not,
     arithmetic went beyond 1e308. Which of a traced law's numbers are bounds is not known, and it may have no moments.
+    Of yes and no nothing goes so far, and a chance that is none makes the sums none, which spares looking at each.
     """
+    if family.support is Support.BINARY:
+        return ~jnp.isnan(epistemic)
     found = finite(places, levels) & (jnp.isfinite(epistemic) | ~jnp.isfinite(means).all(axis=1))
     for right in _right(family, parameters):
         # counted: of a number that is the same everywhere XLA knows the sum at once, and an "all" it would work out
@@ -182,10 +194,11 @@ def probabilities(
 def entropies(
     family: Family, parameters: Sequence[Array], weights: Weights | None = None, copies: int = 1
 ) -> Array | None:
-    """Entropy of the mixture over classes, and the mean entropy of its components, (M, 2) in nats; None for numbers.
+    """Entropy of the mixture over classes, the mean entropy of its components, and the mutual information of the class
+    and the parameters, (M, 3) in nats; None for numbers.
 
-    H(mean_s p_s) and mean_s H(p_s) with H(p) = -sum_k p_k log p_k. The first is never the smaller; the gap is the
-    mutual information of the class and the parameters. `copies` as for `summarise`: a component is the mean over them.
+    H(mean_s p_s) and mean_s H(p_s) with H(p) = -sum_k p_k log p_k. The first is never the smaller, but for rounding;
+    the gap is the mutual information. `copies` as for `summarise`: a component is the mean over them.
     """
     if family.support is Support.CLASSES:
         logs = parameters[0]
@@ -193,14 +206,18 @@ def entropies(
         if copies > 1:
             apart = _entropy(jnp.mean(jnp.exp(logs).reshape(logs.shape[0], copies, -1, logs.shape[-1]), axis=1))
         whole = _entropy(average(jnp.exp(logs), weights and weights.copied(copies)))
-        return jnp.stack([whole, average(apart, weights)], axis=1)
+        return _with_gap(whole, average(apart, weights))
     if family.support is not Support.BINARY:
         return None
     chance = family.mean(*parameters)
     if copies > 1:
         chance = jnp.mean(chance.reshape(chance.shape[0], copies, -1), axis=1)
-    apart = _entropy_of_two(chance) if copies > 1 else _entropy_of_odds(parameters[0])
-    return jnp.stack([_entropy_of_two(average(chance, weights)), average(apart, weights)], axis=1)
+    apart = average(_entropy_of_two(chance), weights) if copies > 1 else _entropy_of_odds(parameters[0], weights)
+    return _with_gap(_entropy_of_two(average(chance, weights)), apart)
+
+
+def _with_gap(whole: Array, apart: Array) -> Array:
+    return jnp.stack([whole, apart, jnp.maximum(whole - apart, 0.0)], axis=1)
 
 
 def _entropy(chances: Array) -> Array:
@@ -219,12 +236,22 @@ def _entropy_of_two(p: Array) -> Array:
     return -(p * jnp.log(p / q) + jnp.log(q))
 
 
-def _entropy_of_odds(logits: Array) -> Array:
-    """The same of p = 1 / (1 + exp(-logits)), within 1e-15: an exponential and a logarithm, not two and one more for p.
-    In the odds alone: whatever else a loop over draws reads makes it twice as long."""
+def _entropy_of_odds(logits: Array, weights: Weights | None) -> Array:
+    """The average of the same over p = 1 / (1 + exp(-logits)), (M, S), within 1e-15, from the odds of the rarer one:
+
+        -p log p - (1 - p) log(1 - p) = log(1 + odds) + |logits| odds / (1 + odds)
+
+    without a logarithm for each: that of a product of factors between 1 and 2, a few hundred of which stay below 1e308.
+    """
     odds = rarer_odds(logits)
     size = jnp.where(odds > 0.0, jnp.abs(logits), 0.0)
-    return jnp.log(1.0 + odds) + size * odds / (1.0 + odds)
+    if weights is not None:
+        return average(jnp.log(1.0 + odds) + size * odds / (1.0 + odds), weights)
+    draws = logits.shape[1]
+    several = min(_FACTORS, draws)
+    filled = jnp.pad(1.0 + odds, ((0, 0), (0, -draws % several)), constant_values=1.0)
+    logs = jnp.log(jnp.prod(filled.reshape(len(odds), -1, several), axis=2))
+    return jnp.sum(logs, axis=1) / draws + average(size * odds / (1.0 + odds), None)
 
 
 # quantiles -----------------------------------------------------------------------------------------------------------

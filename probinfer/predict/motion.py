@@ -11,6 +11,7 @@ import numpy as np
 
 from probinfer.model.forks import before_jax
 from probinfer.model.program_cache import kept_programs
+from probinfer.predict.at_once import compile_at_once
 from probinfer.predict.family import Family
 
 MATRICES, MOVE, WEIGH = "matrices", "move", "weigh"  # besides PARAMETERS and SAMPLE
@@ -82,7 +83,7 @@ class Motion:
                 with self._turns.setdefault(key, Lock()), kept_programs():
                     if key not in self._compiled:
                         lowered = jax.jit(lambda *given: function(self, *given, **fixed)).lower(*arguments)
-                        self._compiled[key] = lowered.compile()
+                        self._compiled[key] = compile_at_once(lowered)
             return jax.tree.map(np.asarray, self._compiled[key](*arguments))
 
 

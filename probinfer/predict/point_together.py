@@ -43,16 +43,17 @@ def _values(predictor: PointPredictor, questions: Sequence[Question]) -> list[np
 def _answered(predictor: PointPredictor, question: Question, values: np.ndarray) -> Answered:
     quantiles = question.quantiles or None
     found = predictor.said(values, question.groups, question.level, quantiles)
-    none = np.zeros((len(values), 0))
+    none, unknown = np.zeros((len(values), 0)), np.full(len(values), np.nan)
     answer = Answer(
         mean=found.mean,
-        aleatoric_variance=found.sd**2,
-        epistemic_variance=found.epistemic_sd,
+        sd=found.sd,
+        epistemic_sd=found.epistemic_sd,
+        aleatoric_sd=found.aleatoric_sd,
         mcse=found.mcse,
         quantiles=none,
         probabilities=found.probabilities if found.probabilities is not None else none,
         defined=np.ones(len(values), bool),
-        entropies=none if found.entropy is None else np.stack([found.entropy, np.full_like(found.sd, np.nan)], axis=-1),
+        entropies=none if found.entropy is None else np.stack([found.entropy, unknown, unknown], axis=-1),
     )
     return Answered(
         answer,

@@ -239,16 +239,15 @@ class Predictor:
         answer = found.answer
         refuse_undefined(answer.defined, self.outcome, first_row, columns)
         support = self.program.family.support if self.program.family else None
-        total = answer.variance
-        return Prediction(
+        return Prediction.of(
             outcome=self.outcome,
             mean=answer.mean,
-            sd=np.sqrt(total),
+            sd=answer.sd,
             lower=found.lower,
             upper=found.upper,
             level=level,
-            epistemic_sd=np.sqrt(answer.epistemic_variance),
-            aleatoric_sd=np.sqrt(answer.aleatoric_variance),
+            epistemic_sd=answer.epistemic_sd,
+            aleatoric_sd=answer.aleatoric_sd,
             mcse=answer.mcse,
             quantiles=found.quantiles if quantiles is not None else None,
             quantile_levels=wanted,

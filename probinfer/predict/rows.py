@@ -21,6 +21,7 @@ from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, is_o
 from probinfer.predict.program import Input, Program
 
 _GAP = " For a gap, missing={input: values} says what may stand there."
+_TYPES = {name: np.dtype(name) for name in ("float64", "int64", "bool")}  # NumPy takes longer over a name
 _LONGEST = 60  # characters of a name or text in an error
 _KINDS = {"U": "text", "S": "bytes", "T": "text", "M": "dates", "m": "time spans", "c": "complex numbers"}
 
@@ -94,10 +95,10 @@ def _ready_column(came: Any, entry: Input) -> np.ndarray | None:
         values = came
     else:
         return None
-    if values.dtype != entry.dtype or not values.size:
+    if values.dtype != _TYPES[entry.dtype] or not values.size:
         return None
     if entry.dtype == "float64":
-        return values if np.isfinite(values).all() else None
+        return values if np.count_nonzero(np.isfinite(values)) == values.size else None
     if entry.dtype != "int64":
         return None
     if entry.low is None or entry.high is None:

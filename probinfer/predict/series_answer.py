@@ -10,7 +10,7 @@ from probinfer.predict.kind import Interval
 from probinfer.predict.series_prediction import SeriesPrediction
 from probinfer.predict.series_question import SeriesQuestion
 from probinfer.predict.shortest import ends_of
-from probinfer.predict.step_summary import Summary
+from probinfer.predict.step_summary import MOMENTS, Summary
 
 OUTCOME = "observations"
 
@@ -36,24 +36,18 @@ def answer(question: SeriesQuestion, found: Sequence[Summary], first: int, *, qu
         upper = np.full_like(upper, motion.probabilities - 1.0 if classes else top)
     if interval is Interval.UPPER:
         lower = np.full_like(lower, bottom)
-    mean, mcse = shaped([each.mean for each in found]), shaped([each.mcse for each in found])
-    aleatoric = shaped([each.aleatoric_variance for each in found])
-    epistemic = shaped([each.epistemic_variance for each in found])
+    moments = {name: shaped([getattr(each, name) for each in found]) for name in MOMENTS}
     some = shaped([each.probabilities for each in found], motion.probabilities) if motion.probabilities else None
     parts: dict[str, Any] = {}
     if found[0].entropies is not None:
-        whole, apart = np.moveaxis(shaped([each.entropies for each in found], 2), -1, 0)
-        parts = {"entropy": whole, "expected_entropy": apart, "mutual_information": np.maximum(whole - apart, 0.0)}
+        whole, apart, gap = np.moveaxis(shaped([each.entropies for each in found], 3), -1, 0)
+        parts = {"entropy": whole, "expected_entropy": apart, "mutual_information": gap}
     return SeriesPrediction(
         outcome=OUTCOME,
-        mean=mean,
-        sd=np.sqrt(aleatoric + np.where(np.isnan(epistemic), 0.0, epistemic)),
+        **moments,
         lower=lower,
         upper=upper,
         level=question.level,
-        epistemic_sd=np.sqrt(epistemic),
-        aleatoric_sd=np.sqrt(aleatoric),
-        mcse=mcse,
         quantiles=places[..., 2:] if quantiles else None,
         quantile_levels=wanted,
         probabilities=some,

@@ -17,16 +17,18 @@ from probinfer.predict.motion import Motion, Outcomes
 from probinfer.predict.shortest import shortest
 from probinfer.predict.weights import Weights, average
 
+MOMENTS = ("mean", "sd", "epistemic_sd", "aleatoric_sd", "mcse")  # of a summary, one number for each entry
 WIDTHS = (4, 8)  # so many quantiles are computed at once: few shapes, as each is compiled
 
 
 class Summary(NamedTuple):
-    """What is said of every entry: (E,) each; quantiles (E, Q), probabilities (E, k), entropies (E, 2), the `ends`
+    """What is said of every entry: (E,) each; quantiles (E, Q), probabilities (E, k), entropies (E, 3), the `ends`
     (E, 2) of the shortest interval, and `sets` (E, k) of classes."""
 
     mean: Any
-    aleatoric_variance: Any
-    epistemic_variance: Any
+    sd: Any
+    epistemic_sd: Any
+    aleatoric_sd: Any
     mcse: Any
     quantiles: Any
     defined: Any
@@ -151,10 +153,10 @@ def _of_family(
     epistemic = jnp.maximum(found.epistemic_variance - jnp.sum(noise, axis=1), 0.0)
     every = inside.copied(states)
     some = mixture.probabilities(family, flat, motion.probabilities, every) if motion.probabilities else None
+    aleatoric = found.aleatoric_variance + (found.epistemic_variance - epistemic)
     return Summary(
-        mean=found.mean,
-        aleatoric_variance=found.aleatoric_variance + (found.epistemic_variance - epistemic),
-        epistemic_variance=epistemic,
+        found.mean,
+        *mixture.both_sds(epistemic, aleatoric),
         mcse=_mcse(means, found.mean, weights, motion.chains),
         quantiles=found.quantiles,
         defined=found.defined,
@@ -194,8 +196,9 @@ def _of_draws(motion: Motion, drawn: np.ndarray, weights: np.ndarray, levels: np
     each = np.repeat(weights / states, states)
     return Summary(
         mean=mean,
-        aleatoric_variance=total - epistemic,
-        epistemic_variance=epistemic,
+        sd=np.sqrt(total),
+        epistemic_sd=np.sqrt(epistemic),
+        aleatoric_sd=np.sqrt(total - epistemic),
         mcse=motion.call(_error, means, mean, weights),
         quantiles=np.stack([_quantiles(row.ravel(), each, own) for row, own in zip(x, levels, strict=True)]),
         defined=np.isfinite(x).all(axis=(1, 2)),

@@ -47,7 +47,7 @@ class Echo:
         if np.any(x == -2.0):
             raise RuntimeError("the whole call breaks")
         level = np.full(len(x), question.level)
-        return Answered(Answer(*[x] * 8), x, level, x[:, None])
+        return Answered(Answer(*[x] * 9), x, level, x[:, None])
 
 
 @pytest.fixture

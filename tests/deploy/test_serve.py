@@ -440,7 +440,11 @@ def test_numbers_that_are_not_finite_are_null_and_counted():
 
     one = np.array([1.0])
     answer = Answer(
-        np.array([np.nan]), np.array([np.inf]), one, one, one[:, None], one[:, None], np.array([True]), np.zeros((1, 0))
+        *(np.array([value]) for value in (np.nan, np.inf, 1.0, np.inf, 1.0)),  # mean, sd, its two parts, mcse
+        one[:, None],
+        one[:, None],
+        np.array([True]),
+        np.zeros((1, 0)),
     )
     question = Question({"x": one}, np.zeros(1, np.uint32))
     asked = Ask(Heavy, question, (Output.MEAN, Output.SD, Output.UPPER))

@@ -96,14 +96,25 @@ def test_weighted_draws_count_as_they_weigh():
         assert not np.allclose(found[:, 1], entropy(p).mean(axis=1), rtol=1e-3)
 
 
+@pytest.mark.parametrize("draws", [511, 512, 513, 1300])
+def test_the_entropies_of_many_draws_are_those_of_each(draws):
+    """Their logarithms are of products of 512: of all factors, 2 each, the product would be infinite."""
+    logits = np.random.default_rng(draws).normal(0, 2, (3, draws))
+    logits[2] = 0.0
+    apart = entropy(chances_of(np.stack([np.zeros_like(logits), logits], axis=-1)))
+    with jax.enable_x64(True):
+        found = np.asarray(mixture.entropies(FAMILIES["Bernoulli"], [jnp.asarray(logits)]))
+    np.testing.assert_allclose(found[:, 1], apart.mean(axis=1), rtol=1e-14)
+
+
 def test_sure_draws_have_none():
     with jax.enable_x64(True):
         sure = mixture.entropies(FAMILIES["Bernoulli"], [jnp.array([[np.inf, -np.inf], [900.0, 900.0]])])
         classes = mixture.entropies(FAMILIES["Categorical"], [jnp.log(jnp.array([[[1.0, 0.0], [0.0, 1.0]]]))])
         p = np.concatenate([np.logspace(-300, -1, 500), np.linspace(0.1, 1.0, 501), 1.0 - np.logspace(-16, -1, 50)])
         error = np.max(np.abs(np.asarray(mixture._entropy_of_two(jnp.asarray(p))) - entropy(np.stack([p, 1 - p], 1))))
-    np.testing.assert_allclose(sure, [[np.log(2.0), 0.0], [0.0, 0.0]], atol=1e-14)
-    np.testing.assert_allclose(classes, [[np.log(2.0), 0.0]], atol=1e-15)
+    np.testing.assert_allclose(sure, [[np.log(2.0), 0.0, np.log(2.0)], [0.0] * 3], atol=1e-14)
+    np.testing.assert_allclose(classes, [[np.log(2.0), 0.0, np.log(2.0)]], atol=1e-15)
     assert error < 1e-14
 
 

@@ -364,6 +364,13 @@ def test_parameters_that_are_no_numbers_are_named(line):
         broken.predict({"x": [1.0]}, first_row=100)
 
 
+def test_a_chance_that_is_no_number_for_one_draw_is_told():
+    beta = np.where(np.arange(m.DRAWS)[:, None] == 7, np.nan, np.ones(2))
+    broken = fitted(m.logistic, {"X": np.ones((4, 2)), "y": np.array([0, 1, 0, 1])}, {"beta": beta})
+    with pytest.raises(pi.PredictionError, match=r"In row 0 .*parameters of y are not a number"):
+        broken.predict({"X": np.ones((1, 2))})
+
+
 @pytest.mark.parametrize(("far", "told"), [(1e308, "1e[+]308"), (-1e200, "-1e[+]200")])
 def test_numbers_that_overflow_are_refused_with_the_row_and_its_input(line, far, told):
     """1e308 * slope is infinite for some draws; -1e200 * slope is finite, and its variance is not."""
@@ -372,7 +379,7 @@ def test_numbers_that_overflow_are_refused_with_the_row_and_its_input(line, far,
         line.predict(rows)
     answer = line._engine.summarise(rows, np.zeros(2, np.uint32), np.array([0.05, 0.95]))
     assert answer.defined.tolist() == [True, False]
-    assert not np.isfinite([answer.mean[1], answer.epistemic_variance[1], *answer.quantiles[1]]).all()  # as it was
+    assert not np.isfinite([answer.mean[1], answer.epistemic_sd[1], *answer.quantiles[1]]).all()  # as it was
     assert np.isfinite(line.predict({"x": [1e100]}).sd[0])
 
 

@@ -48,7 +48,7 @@ def assert_same(found, predictor, rows, level=0.9, quantiles=(), groups=None):
     alone = predictor.predict(rows, level, quantiles or None, groups=groups)
     for one, other in (
         (found.answer.mean, alone.mean),
-        (np.sqrt(found.answer.epistemic_variance), alone.epistemic_sd),
+        (found.answer.epistemic_sd, alone.epistemic_sd),
         (found.lower, alone.lower),
         (found.upper, alone.upper),
         *([(found.quantiles, alone.quantiles)] if quantiles else []),
