@@ -354,17 +354,18 @@ class Engine:
 
 
 def _options(name: str) -> dict[str, str | bool]:
-    """How the program of this name is compiled for a CPU. Two of XLA's passes are left out: one splits every sum into
+    """How the program of this name is compiled for a CPU. Three of XLA's passes are left out: one splits every sum into
     two levels for the accuracy of single precision, which makes the search of quantiles a quarter slower, and its sums
     in single precision only say where the one in double precision begins; one hands loops of a few thousand numbers to
-    several threads, which takes longer than to run them, and blocks are what runs side by side here.
+    several threads, which takes longer than to run them, and blocks are what runs side by side here; one has sums and
+    products done by a library, which takes up to twice as long for them and fuses them with nothing.
 
     Sums of a summary may be taken in another order than written, in a vector's lanes side by side; one number after the
     other they took half the time of a row. (What is infinite or no number stays so: XLA honours these unless told
     otherwise.) Draws are the same to the last bit however many are made at once, and keep the order."""
     if jax.default_backend() != "cpu":
         return {}
-    left_out = "tree_reduction_rewriter,cpu-parallel-task-assigner"
+    left_out = "tree_reduction_rewriter,cpu-parallel-task-assigner,dot-library-rewriter"
     fast = name == _packed_summary.__name__
     return {"xla_cpu_enable_fast_math": fast, "xla_disable_hlo_passes": left_out}
 

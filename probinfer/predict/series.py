@@ -13,6 +13,7 @@ from probinfer.predict.weights import Weights, average
 
 _ORDERS = 18
 _PROMISING = 1e-8  # of the part of the spread that the centres have, to the power of _ORDERS
+_UNEQUAL = 0.06  # of v, its root mean square; the series goes on by powers of v, and those of its tail count
 _OFF = 1e-9  # of the mixture's sd: how far off a quantile may be
 _STEPS, _LAST_STEP = 3, 1e-4  # of order four: the one after would be 1e-16
 _CRAMER = 1.0865 / (2.0 * math.pi) ** 0.5
@@ -34,16 +35,19 @@ def normal_quantiles(location: Array, spread: Array, levels: Array, weights: Wei
         sum_(n>N) b_n <= (A b_N + B (b_(N-1) + b_N)) / (1 - A - B).
 
     A quantile is proved if this is within 1e-9 of the sd, for its density there (measured: 3e-11). Where the centres
-    of the components are spread wider than about a third of the sd, none is, and the pass is not made.
+    of the components are spread wider than about a third of the sd, or v by more than 0.06, none is, and the pass is
+    not made.
     Abramowitz & Stegun (1964), 22.14.17 (the bound); Petrov (1975), chapter VI (such series of sums of laws).
     """
     centre = average(location, weights)
     apart = average((location - centre[:, None]) ** 2, weights)
-    width = jnp.sqrt(average(spread**2, weights) + apart)
+    within = average(spread**2, weights)
+    width = jnp.sqrt(within + apart)
+    unequal = average(spread**4, weights) / width**4 - 2.0 * within / width**2 + 1.0  # average of v^2
+    promising = ((apart / width**2) ** (_ORDERS / 2) < _PROMISING) & (unequal < _UNEQUAL**2)  # False for nan
 
     def of_row(row: tuple[Array, ...]) -> Array:
-        location, spread, centre, width, apart = row
-        promising = (apart / width**2) ** (_ORDERS / 2) < _PROMISING  # False for nan
+        location, spread, centre, width, promising = row
 
         def none() -> Array:
             return jnp.full(_ORDERS + 4, jnp.nan, location.dtype)
@@ -52,7 +56,7 @@ def normal_quantiles(location: Array, spread: Array, levels: Array, weights: Wei
             promising, lambda: _averages((location - centre) / width, (spread / width) ** 2 - 1.0, weights), none
         )
 
-    found = lax.map(of_row, (location, spread, centre, width, apart))
+    found = lax.map(of_row, (location, spread, centre, width, promising))
     coefficients, (last, before, far, wide) = found[:, :_ORDERS].T[..., None], found[:, _ORDERS:].T
     far = far / (_ORDERS + 1.0) ** 0.5
     rest = (far * last + wide * (before + last)) / (1.0 - far - wide)

@@ -121,6 +121,7 @@ def test_the_series_of_close_normal_laws_keeps_its_bound(monkeypatch):
         assert np.isnan(misses[4:]).all()
     monkeypatch.setattr(series, "_OFF", np.inf)
     monkeypatch.setattr(series, "_PROMISING", np.inf)
+    monkeypatch.setattr(series, "_UNEQUAL", np.inf)
     assert not np.nanmax(series_misses(levels)) < 1e-9
 
 
