@@ -113,6 +113,10 @@ class Target:
         """Log density at one point z (d,), up to the constant that the model leaves out."""
         return self._simulate(z, inputs)[0]
 
+    def log_density_seen(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, "Seen"]:
+        """Log density at one point z (d,), and what else the same run of the model shows."""
+        return self._simulate(z, inputs)
+
     def value_and_grad(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Log density and its gradient at one point z (d,)."""
         (value, _), gradient = self._all(z, inputs)

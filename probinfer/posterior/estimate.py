@@ -16,6 +16,9 @@ from probinfer.posterior.verdict import Finding, Verdict
 SKEWNESS_DOUBTFUL = 0.3
 SKEWNESS_BAD = 0.7
 
+# Standard error over the value, up to which an error that is itself uncertain leaves the value right all the same.
+NEGLIGIBLE = 1e-4
+
 # Tail shape of the averaged terms: from 0.5 on they have no variance, and the standard error means nothing; above 0.7
 # no practical number of draws helps. Vehtari, Simpson, Gelman, Yao, Gabry (2024), JMLR 25(72).
 PARETO_K_DOUBTFUL = 0.5
@@ -148,7 +151,7 @@ def judge_average(average: Average) -> tuple[Finding, ...]:
     if skewness > SKEWNESS_DOUBTFUL:
         found(
             f"The average rests on few large terms, about {1 / skewness**2:.0f}: the error is itself uncertain",
-            Verdict.BAD if skewness > SKEWNESS_BAD else Verdict.DOUBTFUL,
+            Verdict.BAD if skewness > SKEWNESS_BAD and not _negligible(average) else Verdict.DOUBTFUL,
             "Make more draws, or use pi.Importance() for an event that is rare.",
             skewness,
         )
@@ -174,3 +177,7 @@ def judge_average(average: Average) -> tuple[Finding, ...]:
     for note in average.notes:
         found(note, Verdict.DOUBTFUL, "Treat the estimate with care; another method would confirm it.", float("nan"))
     return tuple(sorted(findings, key=lambda finding: finding.severity.value))
+
+
+def _negligible(average: Average) -> bool:
+    return bool(np.all(average.mcse <= NEGLIGIBLE * np.abs(average.value)))

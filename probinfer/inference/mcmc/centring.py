@@ -27,8 +27,9 @@ def best_centring(target: Recentred, draws: np.ndarray, gradients: np.ndarray, u
 
         z(c') = c' loc + scale^(c' - c) (z - c loc),        gradient(c') = scale^(c - c') gradient
 
-    so one set of draws judges every centring. Where an end, 0 or 1, is nearly as good as the best, it is taken: with
-    fewer draws, what is in between is noise, and a neck that they did not go down is no trouble at 0.
+    (of noise that is mixed, with 1 - c' and 1 - c before loc), so one set of draws judges every centring. Where an end,
+    0 or 1, is nearly as good as the best, it is taken: with fewer draws, what is in between is noise, and a neck that
+    they did not go down is no trouble at 0.
 
     Args:
         draws, gradients: (chain, n, d) in the coordinates of `target`.
@@ -48,6 +49,12 @@ def best_centring(target: Recentred, draws: np.ndarray, gradients: np.ndarray, u
         own = names == name
         shared = losses[:, own].mean(axis=1, keepdims=True)
         loss = losses[:, own] + _SHRINK / use.sum() * shared
+        if name in target.mixed:
+            import os
+            least = float(os.environ.get("LEAST", "0"))
+            best = np.maximum(_GRID[np.argmin(loss, axis=0)], least)
+            centring[chosen[own]] = np.where(loss[-1] - loss.min(axis=0) <= _TOLERANCE, 1.0, best)
+            continue
         centring[chosen[own]] = _picked(loss, centring[chosen[own]], float(shared[0, 0] - shared[-1, 0]))
     return centring
 
@@ -60,12 +67,14 @@ def _losses(
     there = target.move(draws.reshape(-1, target.dim), target.centring)
     loc, log_scale = (part[:, chosen].reshape(shape) for part in (there.loc, there.log_scale))
     here = target.centring[chosen]
-    noise, gradients = draws[..., chosen] - here * loc, gradients[..., chosen]
+    share = np.asarray(target.share(target.centring))[chosen]
+    noise, gradients = draws[..., chosen] - share * loc, gradients[..., chosen]
     losses = np.empty((len(_GRID), len(chosen)))
     with np.errstate(all="ignore"):
         for k, c in enumerate(_GRID):
             stretch = np.exp((c - here) * log_scale)
-            spreads = [pooled(part, use).var(axis=0) for part in (c * loc + stretch * noise, gradients / stretch)]
+            share = np.asarray(target.share(np.full(target.dim, c)))[chosen]
+            spreads = [pooled(part, use).var(axis=0) for part in (share * loc + stretch * noise, gradients / stretch)]
             losses[k] = np.log(spreads[0]) + np.log(spreads[1])
     return np.where(np.isfinite(losses), losses, np.inf)
 

@@ -85,15 +85,13 @@ def exchange_log_ratio(betas: Any, log_weight: Any) -> Any:
 
 
 def _sweeps(proposal: SiteProposal, levels: int) -> Any:
-    target = proposal.target
-
     def run(
         replicas: Replicas, key: jax.Array, ladder: Ladder, count: jax.Array, inputs: Mapping[str, jax.Array]
     ) -> tuple[Replicas, Sweeps]:
         dtype, dim = replicas.z.dtype, replicas.z.shape[1]
 
         def tempered(z: jax.Array, beta: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            whole, weight = target.log_density(z, inputs), proposal.log_weight(z, inputs)
+            whole, weight = proposal.densities(z, inputs)
             value = whole - (1 - beta) * weight
             return jnp.where(jnp.isnan(value), -jnp.inf, value), (weight, whole)
 

@@ -62,6 +62,11 @@ class PosteriorBefore:
         """Log weight at one point z (d,), for use inside compiled functions."""
         return self.target.log_density(z, inputs) - self._old.log_density(z, self._old.inputs)
 
+    def densities(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Log density with all data and log weight at one point z (d,), for use inside compiled functions."""
+        whole = self.target.log_density(z, inputs)
+        return whole, whole - self._old.log_density(z, self._old.inputs)
+
     def draw(self, generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         """n of the draws, none again before all have been used, with their log weights."""
         while len(self._queue) < n:

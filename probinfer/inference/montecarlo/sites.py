@@ -111,24 +111,31 @@ class SiteProposal:
             value, gradient = program(jnp.asarray(z, target.dtype), target.inputs)
         return float(value), np.asarray(gradient, float)
 
+    def densities(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Log density of the target and log weight at one point z (d,), for use inside compiled functions: from one run
+        of the model, since a compiler computes a loop that stands there twice twice."""
+        if self._summed is not None:
+            return self.target.log_density(z, inputs), self.log_weight(z, inputs)
+        whole, seen = self.target.log_density_seen(z, inputs)
+        latents = [site.name for site in self.target.latents]
+        left_out = {jacobian_name(name) for name in latents} | (set(latents) if self.laws is None else set())
+        terms = [term for name, term in seen.terms.items() if name not in left_out]
+        return whole, sum(terms, start=jnp.zeros((), z.dtype)) - self._log_proposal(seen.values)
+
     def log_weight(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
         """Log weight at one point z (d,), for use inside compiled functions."""
+        if self._summed is None:
+            return self.densities(z, inputs)[1]
         if self._log_prior is not None:
             return self.target.log_density(z, inputs) - self._log_prior(z, inputs)
         trace = self.target.bound.simulate_unconstrained({**self.target.split(z), **self._states()}, inputs)
-        latents = [site.name for site in self.target.latents]
-        jacobians = {jacobian_name(name) for name in latents}
-        if self._summed is not None:
-            terms = log_densities(trace)
-            change = sum((terms[name] for name in jacobians if name in terms), start=jnp.zeros((), z.dtype))
-            return self.target.log_density(z, inputs) - change - self._log_proposal(trace)
-        own = set(latents) if self.laws is None else set()
-        terms = [term for name, term in log_densities(trace).items() if name not in jacobians | own]
-        return sum(terms, start=jnp.zeros((), z.dtype)) - self._log_proposal(trace)
+        terms = log_densities(trace)
+        jacobians = [jacobian_name(site.name) for site in self.target.latents]
+        change = sum((terms[name] for name in jacobians if name in terms), start=jnp.zeros((), z.dtype))
+        return self.target.log_density(z, inputs) - change - self._log_proposal(_values(trace))
 
-    def _log_proposal(self, trace: Mapping[str, Any]) -> Any:
-        laws = self.laws or {}
-        return sum(jnp.sum(law.log_prob(trace[name]["value"])) for name, law in laws.items())
+    def _log_proposal(self, values: Mapping[str, Any]) -> Any:
+        return sum(jnp.sum(law.log_prob(values[name])) for name, law in (self.laws or {}).items())
 
     def propose(self, words: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """One point (d,) and its log weight, from two words of 32 bits, for use inside compiled functions."""
@@ -158,11 +165,15 @@ class SiteProposal:
         if self._summed is not None:
             weight = self.log_weight(z, inputs)
             return z, weight if self.laws is None else jnp.where(jnp.array(inside).all(), weight, -jnp.inf)
-        return z, sum(terms, start=jnp.zeros(())) - self._log_proposal(trace)
+        return z, sum(terms, start=jnp.zeros(())) - self._log_proposal(_values(trace))
 
     def _states(self) -> dict[str, np.ndarray]:
         """Values for the discrete sites, where these are summed out."""
         return self._summed.extreme_states[0] if self._summed is not None else {}
+
+
+def _values(trace: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: site["value"] for name, site in trace.items()}
 
 
 def _check_supports(target: Summed, owner: str) -> None:

@@ -18,7 +18,7 @@ _SAFE = 1e-9  # of the largest eigenvalue: the least that the particles' covaria
 
 
 class Beginning(Protocol):
-    """Where particles come from: draws, with the log weights target / beginning that `log_weight` also gives."""
+    """Where particles come from: draws, with the log weights target / beginning that `densities` also gives."""
 
     target: Target
     undefined: Undefined
@@ -32,8 +32,8 @@ class Beginning(Protocol):
         """Points (n, d) and their log weights (n,)."""
         ...
 
-    def log_weight(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> jax.Array:
-        """Log weight at one point z (d,), for use inside compiled functions."""
+    def densities(self, z: jax.Array, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Log density of the target and log weight at one point z (d,), for use inside compiled functions."""
         ...
 
 
@@ -114,8 +114,6 @@ def preconditioner(z: np.ndarray) -> np.ndarray:
 
 
 def _mover(proposal: Beginning) -> Any:
-    target = proposal.target
-
     def move(
         z: jax.Array,
         words: jax.Array,
@@ -126,7 +124,7 @@ def _mover(proposal: Beginning) -> Any:
         inputs: Mapping[str, jax.Array],
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         def tempered(point: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            whole, weight = target.log_density(point, inputs), proposal.log_weight(point, inputs)
+            whole, weight = proposal.densities(point, inputs)
             value = whole - (1 - beta) * weight
             return jnp.where(jnp.isnan(value), -jnp.inf, value), (weight, whole)
 

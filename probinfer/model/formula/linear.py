@@ -21,7 +21,7 @@ from probinfer.model.formula.design import Design
 from probinfer.model.formula.expressions import Expression
 from probinfer.model.formula.families import LAWS, Family, Link
 from probinfer.model.formula.priors import Prior
-from probinfer.model.location_scale import UNIT_OF
+from probinfer.model.location_scale import ROOT_OF, UNIT_OF
 from probinfer.model.trace import UNITS
 
 
@@ -129,11 +129,11 @@ class LinearModel:
         given = {name: columns.pop(name) for name in [*columns] if name in self.names_of_derived}
         columns = {name: values for name, values in columns.items() if values is not None}
         known = {name: value for name, value in given.items() if value is not None} or self.derived(columns, jnp)
-        eta, shift = self._fixed(known)
+        eta, shift, fixed = self._fixed(known)
         if self.offsets:
             eta = eta + (known["(offset)"][:, None] if self.many else known["(offset)"])
         for group in self.groups:
-            eta = eta + self._of_group(group, columns, known)
+            eta = eta + self._of_group(group, columns, known, fixed)
         own = {name: prior.draw(self._own_name(name)) for name, prior in self.own.items()}
         if "threshold" in own and self.moved:
             numpyro.deterministic("threshold", own["threshold"] + shift)
@@ -149,13 +149,14 @@ class LinearModel:
     def _own_name(self, name: str) -> str:
         return f"{name}_centred" if name == "threshold" and self.moved else name
 
-    def _fixed(self, known: Mapping[str, Any]) -> tuple[Any, Any]:
-        """The fixed part, and what it is at the means of the predictors without the intercept."""
-        eta, shift = jnp.zeros(()), jnp.zeros(())
+    def _fixed(self, known: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """The fixed part, what it is at the means of the predictors without the intercept, and its coefficients."""
+        eta, shift, found = jnp.zeros(()), jnp.zeros(()), {}
         if self.intercept is not None:
             eta = alpha = self.intercept.draw("Intercept_centred" if self.moved else "Intercept")
+            found["Intercept"] = alpha
         if not self.coefficients:
-            return eta, shift
+            return eta, shift, found
         parts = []
         for one in self.coefficients:
             values = one.prior.draw(one.name)
@@ -164,14 +165,17 @@ class LinearModel:
         if self.moved:
             shift = self.means @ beta
             if self.intercept is not None:
-                numpyro.deterministic("Intercept", alpha - shift)
-        return eta + known["(design)"] @ beta, shift
+                found["Intercept"] = numpyro.deterministic("Intercept", alpha - shift)
+        found |= {label: beta[i] for i, label in enumerate(self.design.labels)}
+        return eta + known["(design)"] @ beta, shift, found
 
-    def _of_group(self, group: Group, columns: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
+    def _of_group(
+        self, group: Group, columns: Mapping[str, Any], known: Mapping[str, Any], fixed: Mapping[str, Any]
+    ) -> Any:
         count = group.coefficients
         sd = group.sd.draw(f"{group.name}_sd")
         each = sd.shape[: sd.ndim - self.many]
-        effect = _effect(group, sd)
+        effect = _effect(group, sd, fixed)
         picked = effect[columns[group.codes]]
         if not each:
             return picked
@@ -180,30 +184,31 @@ class LinearModel:
         return (picked * (matrix[..., None] if self.many else matrix)).sum(axis=1)
 
 
-def _effect(group: Group, sd: Any) -> Any:
-    """The coefficients of every level, (levels, *shape of sd)."""
+def _effect(group: Group, sd: Any, fixed: Mapping[str, Any]) -> Any:
+    """The coefficients of every level, (levels, *shape of sd); `fixed` are those of all levels."""
     shape = (len(group.levels), *sd.shape)
     if group.centred:
         units = {UNITS: (0.0, group.spread)}
         return numpyro.sample(f"{group.name}_effect", dist.Normal(0.0, sd).expand(shape), infer=units)
-    relative = {UNIT_OF: sd / group.spread}
-    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape), infer=relative)
-    for block in group.correlated:
-        z = _correlate(z, block)
-    return numpyro.deterministic(f"{group.name}_effect", z * sd)
+    unit = {UNIT_OF: sd / group.spread}
+    root = None
+    if group.correlated:
+        root = jnp.eye(group.coefficients)
+        for block in group.correlated:
+            inside = slice(block.first, block.last)
+            root = root.at[inside, inside].set(_root_of_correlations(block))
+        assert group.design is not None
+        mean = jnp.stack([jnp.asarray(fixed.get(label, 0.0), sd.dtype) for label in group.design.labels])
+        unit = {ROOT_OF: ((sd / group.spread)[:, None] * root, mean / group.spread)}
+    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape), infer=unit)
+    return numpyro.deterministic(f"{group.name}_effect", (z if root is None else z @ root.T) * sd)
 
 
-def _correlate(z: Any, block: Correlated) -> Any:
-    """z (levels, coefficients) with those of the block correlated."""
-    inside = z[:, block.first : block.last]
+def _root_of_correlations(block: Correlated) -> Any:
+    """The lower triangular root of the correlation matrix of a block."""
     if block.size == 2:
         r: Any = numpyro.sample(block.name, block.prior)
-        mixed = jnp.stack([inside[:, 0], r * inside[:, 0] + jnp.sqrt(1.0 - r**2) * inside[:, 1]], axis=1)
-    else:
-        root: Any = numpyro.sample(f"{block.name}_cholesky", block.prior)
-        lower = np.tril_indices(block.size, -1)
-        numpyro.deterministic(block.name, (root @ root.T)[lower])
-        mixed = inside @ root.T
-    if block.size == z.shape[1]:
-        return mixed
-    return jnp.concatenate([z[:, : block.first], mixed, z[:, block.last :]], axis=1)
+        return jnp.stack([jnp.stack([1.0, 0.0 * r]), jnp.stack([r, jnp.sqrt(1.0 - r**2)])])
+    root: Any = numpyro.sample(f"{block.name}_cholesky", block.prior)
+    numpyro.deterministic(block.name, (root @ root.T)[np.tril_indices(block.size, -1)])
+    return root
