@@ -258,10 +258,11 @@ class Soak:
         await self._look()
 
     async def _kill(self) -> None:
-        workers = self.server.workers()
-        if len(workers) < WORKERS:
+        while len(self.server.workers()) < WORKERS and not self.over.is_set():
+            await asyncio.sleep(0.1)  # that of the last kill is not back: one that keeps dying is started after a pause
+        if self.over.is_set():
             return
-        os.kill(workers[-1], signal.SIGKILL)
+        os.kill(self.server.workers()[-1], signal.SIGKILL)
         self.seen["kills"] += 1
         print(f"{self.done} requests: killed a worker; memory {self.server.memory()}", flush=True)
 

@@ -21,6 +21,8 @@ __all__ = sorted(_MODULES)
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
+    elif name == "__version__":
+        value = importlib.import_module("importlib.metadata").version("probinfer")
     elif (Path(__file__).parent / name).is_dir() or Path(__file__).with_name(f"{name}.py").is_file():
         value = importlib.import_module(f"probinfer.{name}")
     else:
@@ -30,4 +32,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_MODULES, "__version__"})

@@ -4,6 +4,7 @@ from probinfer.errors import ArtifactError as ArtifactError
 from probinfer.errors import CheckpointError as CheckpointError
 from probinfer.errors import DataError as DataError
 from probinfer.errors import ExportError as ExportError
+from probinfer.errors import ForkedProcess as ForkedProcess
 from probinfer.errors import MethodError as MethodError
 from probinfer.errors import MissingExtra as MissingExtra
 from probinfer.errors import ModelError as ModelError
@@ -125,3 +126,5 @@ from probinfer.predict.predictor import load_predictor as load_predictor
 from probinfer.predict.series_prediction import SeriesPrediction as SeriesPrediction
 from probinfer.predict.topics import HeldOut as HeldOut
 from probinfer.predict.topics import Topics as Topics
+
+__version__: str

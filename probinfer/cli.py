@@ -70,9 +70,9 @@ def parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser(
         "inspect",
         help="say what a saved predictor or posterior holds",
-        description="Print what a saved predictor (a folder) or posterior (a .nc file) holds and how far to trust it.",
+        description="Print what a saved predictor (a folder or zip) or posterior (.nc) holds and how far to trust it.",
     )
-    inspect.add_argument("path", type=Path, metavar="PATH", help="predictor folder or posterior .nc file")
+    inspect.add_argument("path", type=Path, metavar="PATH", help="predictor folder or .zip, or posterior .nc file")
     inspect.set_defaults(command=_inspect)
 
     score = commands.add_parser(
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         "sqlite:///FILE, duckdb:///FILE), or JSON lines on standard input and output (-). Messages of a Redis stream "
         "(redis://HOST:PORT/STREAM) are answered in another one, as they come.",
     )
-    score.add_argument("path", type=Path, metavar="PATH", help="predictor folder")
+    score.add_argument("path", type=Path, metavar="PATH", help="predictor folder or .zip")
     score.add_argument("input", metavar="INPUT", help="file, folder, database, or - for standard input")
     score.add_argument(
         "output", metavar="OUTPUT", help="file, folder (ending in a slash), database, or - for standard output"
@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
         help="write a saved predictor as one ONNX file",
         description="Write a saved predictor in another format, for runtimes that know nothing of probinfer.",
     )
-    export.add_argument("path", type=Path, metavar="PATH", help="predictor folder")
+    export.add_argument("path", type=Path, metavar="PATH", help="predictor folder or .zip")
     export.add_argument("--onnx", type=Path, metavar="FILE", required=True, help="ONNX file to write")
     export.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
     export.add_argument("--quantiles", type=_levels, metavar="P,P", help="further quantiles, such as 0.05,0.5,0.95")
@@ -149,7 +149,7 @@ def _add_serve(commands: Any) -> None:
         description="Put saved predictors behind HTTP: Open Inference Protocol v2, plain JSON records, a web page, "
         "OpenAPI and Prometheus metrics. The API key is read from a file or from PROBINFER_API_KEY.",
     )
-    serve.add_argument("path", nargs="+", metavar="PATH", help="predictor folder, or NAME=FOLDER")
+    serve.add_argument("path", nargs="+", metavar="PATH", help="predictor folder or .zip, or NAME=PATH")
     for option, kind, metavar, text in (
         ("--host", str, "HOST", "address to listen on (127.0.0.1)"),
         ("--port", _natural, "N", "port; 0 takes a free one (8000)"),
@@ -171,6 +171,9 @@ def _add_serve(commands: Any) -> None:
     ):
         serve.add_argument(option, type=kind, metavar=metavar, help=text)
     serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="file whose first line is the API key")
+    serve.add_argument(
+        "--cors-origin", action="append", metavar="ORIGIN", help="whose web pages may ask, may be repeated; '*' for all"
+    )
     serve.add_argument("--log-requests", action="store_true", default=None, help="log every request, not only refused")
     serve.set_defaults(command=_serve)
 
@@ -348,12 +351,13 @@ def _serve(options: argparse.Namespace) -> None:
     from probinfer.deploy.serve import serve
     from probinfer.deploy.settings import ServeSettings, named
 
-    left_out = ("command", "path", "api_key_file")
+    left_out = ("command", "path", "api_key_file", "cors_origin")
     given = {name: value for name, value in vars(options).items() if name not in left_out and value is not None}
     key = os.environ.get("PROBINFER_API_KEY")
     if options.api_key_file is not None:
         key = _first_line(options.api_key_file)
-    serve(ServeSettings(named(options.path), api_key=key, **given))
+    origins = tuple(options.cors_origin or ())
+    serve(ServeSettings(named(options.path), api_key=key, cors_origin=origins, **given))
 
 
 def _first_line(path: Path) -> str:

@@ -36,6 +36,10 @@ class ArtifactError(ProbinferError, ValueError):
     """A saved predictor or posterior is damaged, incomplete, from a future version, or reaches outside its folder."""
 
 
+class ForkedProcess(ProbinferError, RuntimeError):
+    """A process was forked from one in which JAX had run, and so cannot run it: start it by spawn or forkserver."""
+
+
 class ExportError(ProbinferError, ValueError):
     """A predictor cannot be written in another format: its law, or an operation of its model, has no place there."""
 

@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,9 @@ HEAVY = (
 def test_importing_leaves_heavy_modules_alone(effect_of_import):
     added = {name.split(".")[0] for name in effect_of_import["modules"]}
     assert added.isdisjoint(HEAVY)
+
+
+def test_the_version_is_that_of_the_package():
+    """Asked for when it is wanted: importing reads no metadata."""
+    assert probinfer.__version__ == metadata.version("probinfer")
+    assert "__version__" in dir(probinfer)

@@ -5,6 +5,7 @@ Starlette's router. The layer knows no statistics: it reads, asks the batcher, a
 """
 
 import asyncio
+import codecs
 import contextlib
 import hashlib
 import hmac
@@ -28,6 +29,7 @@ from probinfer.deploy import open_inference, page, records
 from probinfer.deploy.asking import Ask, AskSeveral, Limits, Reply, ReplySeveral
 from probinfer.deploy.batcher import Batcher
 from probinfer.deploy.calls import Calls
+from probinfer.deploy.cors import Origins
 from probinfer.deploy.forecasts import MOST_TIMES, ServedForecaster
 from probinfer.deploy.meter import STATUSES, Meter, labels, level_label
 from probinfer.deploy.models import Models, Slot
@@ -75,11 +77,11 @@ _OTHER: _Found = ("", "other", None)
 class _Request:
     """What is counted of a request and told of it in the log. status: of its answer."""
 
-    __slots__ = ("began", "found", "method", "path", "status", "told")
+    __slots__ = ("began", "found", "headers", "method", "path", "status", "told")
 
-    def __init__(self, method: str, path: str, found: _Found) -> None:
+    def __init__(self, method: str, path: str, headers: Headers, found: _Found) -> None:
         self.began = time.perf_counter()
-        self.method, self.path, self.found = method, path, found
+        self.method, self.path, self.headers, self.found = method, path, headers, found
         self.status = INTERNAL
         self.told: dict[str, Any] = {}
 
@@ -100,6 +102,7 @@ class Service:
         self._batch_worker, self._draw_worker = Worker("probinfer-batches"), Worker("probinfer-draws")
         self._forecast_worker = Worker("probinfer-forecasts")  # a step of one may take as long as many rows
         self._lane, self._forecast_lane = (Lane(w, _MOST_LANE) for w in (self._draw_worker, self._forecast_worker))
+        self._origins = Origins(settings.cors_origin) if settings.cors_origin else None
         self._key = None if settings.api_key is None else hashlib.sha256(settings.api_key.encode()).digest()
         slots, self._watches = {}, {}
         for name, served in models.items():
@@ -129,14 +132,20 @@ class Service:
             return
         path, headers = scope["path"], scope["headers"]
         found = self.routes.get(path) or self._versioned(path) if scope["method"] == "POST" else None
-        request = _Request(scope["method"], path, found or _OTHER)
+        request = _Request(scope["method"], path, headers, found or _OTHER)
         try:
-            self._admit(path, headers, crowded=CROWDED in scope.get("extensions", ()))
-            if found is None:
-                request.status = await self._through_starlette(scope, receive, send)
+            crowded = CROWDED in scope.get("extensions", ())
+            preflight = self._origins.preflight(request.method, headers) if self._origins and not crowded else None
+            if preflight is None:  # it has no key, and shows nothing
+                self._admit(path, headers, crowded=crowded)
+            if preflight is not None:
+                request.status = preflight.status
+                await reply(send, preflight)
+            elif found is None:
+                request.status = await self._through_starlette(request, scope, receive, send)
             else:
                 body = await read_body(headers, receive, self.settings.max_body, self.settings.body_timeout)
-                await reply(send, await self._made(request, headers, body))
+                await reply(send, await self._made(request, body))
         except Gone:
             return
         except Exception as error:  # noqa: BLE001 - the last line of defence: every error has an answer
@@ -146,22 +155,23 @@ class Service:
     async def at_once(self, path: str, headers: Headers, body: bytes) -> Made:
         """The answer to a POST to one of `routes` that is there as a whole, without the way through ASGI, which takes
         as long as all the rest. Raises nothing."""
-        request = _Request("POST", path, self.routes[path])
+        request = _Request("POST", path, headers, self.routes[path])
         try:
             self._admit(path, headers)
             check_body(headers, self.settings.max_body, len(body))
-            made = await self._made(request, headers, body)
+            made = await self._made(request, body)
         except Exception as error:  # noqa: BLE001 - the last line of defence: every error has an answer
             made = self._refusal(request, error)
         self._count(request)
         return made
 
-    async def _made(self, request: "_Request", headers: Headers, body: bytes) -> Made:
+    async def _made(self, request: "_Request", body: bytes) -> Made:
         model, _, work = request.found
         assert work is not None
-        content = await work(model, body, self._deadline(headers, asyncio.get_running_loop().time()))
+        deadline = self._deadline(request.headers, asyncio.get_running_loop().time())
+        content = await work(model, body.removeprefix(codecs.BOM_UTF8), deadline)
         request.status = 200
-        return Made(200, self._headers(JSON), content)
+        return Made(200, self._headers(request, JSON), content)
 
     def _count(self, request: "_Request") -> None:
         """An answer, in the metrics, and in the log if it is a refusal or all are wanted there."""
@@ -207,7 +217,7 @@ class Service:
         return now + min(self.settings.timeout, seconds)
 
     def _refusal(self, request: "_Request", error: Exception) -> Made:
-        status, headers, text = status_of(error), self._headers(JSON), str(error)
+        status, headers, text = status_of(error), self._headers(request, JSON), str(error)
         request.status, request.told = status, {"error": type(error).__name__}
         if status == INTERNAL:
             request.told["id"] = secrets.token_hex(8)
@@ -221,17 +231,18 @@ class Service:
             headers = [*headers, CLOSE]
         return Made(status, headers, open_inference.encode({"error": _cut(text)}))
 
-    def _headers(self, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        return [*headers, CLOSE] if self.draining else [*headers]
+    def _headers(self, request: "_Request", *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        found = [*headers, CLOSE] if self.draining else [*headers]
+        return found + self._origins.headers(request.headers) if self._origins else found
 
-    async def _through_starlette(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _through_starlette(self, request: "_Request", scope: Scope, receive: Receive, send: Send) -> int:
         status = INTERNAL
 
         async def noting(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": self._headers(*message.get("headers", []))}
+                message = {**message, "headers": self._headers(request, *message.get("headers", []))}
             await send(message)
 
         await self._rest(scope, receive, noting)

@@ -304,6 +304,11 @@ class _Duck:
             self.connection.execute(f"{begin} SELECT * FROM probinfer_rows")
             self.connection.unregister("probinfer_rows")
 
+    def offer(self, name: str, rows: Any) -> None:
+        """Have queries read an Arrow dataset by this name, where it lies."""
+        with self._said():
+            self.connection.register(name, rows)
+
     def commit(self) -> None:
         with self._said():
             self.connection.commit()

@@ -13,7 +13,7 @@ from probinfer.deploy.parts import Parts
 from probinfer.deploy.queries import Query, Spooled
 from probinfer.deploy.sources import File, Folder, Source, StandardInput
 from probinfer.deploy.table_sink import IfExists, TableSink
-from probinfer.deploy.tables import table_format
+from probinfer.deploy.tables import written_format
 from probinfer.errors import DataError
 
 type Place = str | os.PathLike[str]
@@ -70,7 +70,7 @@ def check_sink(given: Place, table: str | None, by: Sequence[str] = (), if_exist
         raise DataError(
             f"{text} is a folder. To write a folder of parts, name one that is not there: {text}/predictions/."
         )
-    table_format(Path(text))
+    written_format(Path(text))
 
 
 def open_sink(

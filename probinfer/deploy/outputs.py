@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from probinfer.deploy.chunk import Position, uuids_as_text
 from probinfer.deploy.jsonlines import to_lines
-from probinfer.deploy.tables import table_format
+from probinfer.deploy.tables import written_format
 from probinfer.errors import DataError
 from probinfer.files import sync_folder
 
@@ -172,7 +172,7 @@ class Output:
     def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
         self.path = self.label = path
         self.partial = path.with_name(path.name + ".partial")
-        self._format = table_format(path)
+        self._format = written_format(path)
         self.typed = self._format != ".jsonl"
         self._metadata = dict(metadata)
 

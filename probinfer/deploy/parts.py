@@ -19,7 +19,7 @@ import pyarrow as pa
 from probinfer.deploy.chunk import Position
 from probinfer.deploy.outputs import check_format, write_table
 from probinfer.deploy.part_file import PartFile
-from probinfer.deploy.tables import SUFFIXES, open_arrow, table_format
+from probinfer.deploy.tables import SUFFIXES, open_arrow, written_format
 from probinfer.errors import DataError
 from probinfer.files import sync_folder
 from probinfer.inference.checkpoint import Journal
@@ -56,7 +56,7 @@ class Parts:
         self.work = path.with_name(path.name + ".parts")
         self._folder, self._asked, self._metadata, self._by = folder, asked, dict(metadata), by
         self._suffix = SUFFIXES.get(path.suffix.lower(), ".parquet") if folder else ".arrow"
-        self._joined = None if folder else table_format(path)
+        self._joined = None if folder else written_format(path)
         self._position = Position()
         self._entered: list[str] = []
         self._file: PartFile | None = None

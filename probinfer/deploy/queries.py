@@ -56,8 +56,7 @@ class Query:
         if self._database is None:
             self._database = connect(self.address)
             if self._file is not None:
-                self._database.run(f"CREATE VIEW {FILE_VIEW} AS SELECT * FROM {_view(self._file)}")
-                self._database.commit()
+                _show(self._database, self._file)
         return self._database
 
     def columns(self) -> list[str] | None:
@@ -182,18 +181,37 @@ def _files(file: Path) -> list[Path]:
     return Folder(file).files if file.is_dir() else [file]
 
 
-def _view(file: Path) -> str:
-    """What a query calls `input`: a file or a folder, as DuckDB reads it."""
-    readers = {".csv": "read_csv", ".parquet": "read_parquet", ".jsonl": "read_json"}
+def _show(database: Any, file: Path) -> None:
+    """Have DuckDB call a file or a folder `input`."""
     if not file.exists():
         raise FileNotFoundError(2, "No such file or directory", str(file))
     files = _files(file)
     kind = table_format(files[0])
-    if kind not in readers:
-        raise DataError(f"A query can be asked of CSV, Parquet and JSON lines, not of {file}.")
-    listed = ", ".join("'{}'".format(str(each).replace("'", "''")) for each in files)
-    options = ", hive_partitioning = true, union_by_name = true" if file.is_dir() else ""
-    return f"{readers[kind]}([{listed}]{options})"
+    if kind == ".arrow":
+        database.offer(FILE_VIEW, _dataset(file, files))
+    else:
+        reader = {".csv": "read_csv", ".parquet": "read_parquet", ".jsonl": "read_json"}[kind]
+        listed = ", ".join("'{}'".format(str(each).replace("'", "''")) for each in files)
+        options = ", hive_partitioning = true, union_by_name = true" if file.is_dir() else ""
+        database.run(f"CREATE VIEW {FILE_VIEW} AS SELECT * FROM {reader}([{listed}]{options})")
+    database.commit()
+
+
+def _dataset(file: Path, files: Sequence[Path]) -> Any:
+    """Arrow IPC files as one table that is read as it is asked for. Raises DataError for a stream by such a name."""
+    import pyarrow.dataset as ds
+
+    options: dict[str, Any] = {"format": "ipc"}
+    if file.is_dir():
+        options |= {"partitioning": ds.partitioning(flavor="hive"), "partition_base_dir": str(file)}
+    try:
+        each = [ds.dataset([str(one)], **options) for one in files]
+        return ds.dataset([str(one) for one in files], schema=pa.unify_schemas([one.schema for one in each]), **options)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(
+            f"A query cannot be asked of {file}: {str(error).splitlines()[0]} Wanted are Arrow IPC files, no streams, "
+            "whose columns have the same types."
+        ) from None
 
 
 def _sqlite_zero(database: Database, query: str, column: str) -> str:

@@ -29,6 +29,7 @@ from probinfer.deploy.table_sink import IfExists
 from probinfer.errors import ArtifactError, DataError
 from probinfer.files import sync_folder
 from probinfer.inference.progress import Progress, make_progress
+from probinfer.predict.plain_files import manifest_bytes
 from probinfer.predict.predictor import load_row_predictor as load_predictor
 
 CHUNK_ROWS = 16_384
@@ -287,7 +288,7 @@ class _Pace:
 
 def _fingerprint(path: str | os.PathLike[str]) -> str:
     """Of a saved predictor: its manifest names the sha-256 of every file."""
-    return hashlib.sha256((Path(path) / "manifest.json").read_bytes()).hexdigest()
+    return hashlib.sha256(manifest_bytes(path)).hexdigest()
 
 
 def _spread(

@@ -18,9 +18,10 @@ from probinfer.deploy.endpoints import check_sink, open_sink, open_source
 from probinfer.deploy.sources import Source
 from probinfer.deploy.table_sink import IfExists
 from probinfer.errors import ArtifactError, DataError
-from probinfer.predict.artifact import MANIFEST, check_path, sections
+from probinfer.predict.artifact import sections
 from probinfer.predict.forecaster import Forecaster
 from probinfer.predict.outlook import fingerprint
+from probinfer.predict.plain_files import check_path, is_artifact
 from probinfer.predict.predictor import load_predictor
 from probinfer.predict.program import Input
 from probinfer.predict.rows import locate_columns
@@ -35,10 +36,10 @@ _ONE = ""  # name of the only series, which has none
 def holds_series(path: str | os.PathLike[str]) -> bool:
     """Whether a forecaster is saved at `path`, or a folder with one for each of several series."""
     check_path(path)
+    if is_artifact(Path(path)):
+        return "series" in sections(path)
     if not Path(path).is_dir():
         return False
-    if (Path(path) / MANIFEST).is_file():
-        return "series" in sections(path)
     return any("series" in sections(inside) for inside in _inside(Path(path)).values())
 
 
@@ -92,13 +93,19 @@ def score_series(
 
 
 def _inside(path: Path) -> dict[str, Path]:
-    """Folders in a folder that hold something saved, by name."""
-    return {each.name: each for each in sorted(path.iterdir()) if (each / MANIFEST).is_file()}
+    """Folders and zips in a folder that hold something saved, by name; a zip's is without its ending."""
+    found: dict[str, Path] = {}
+    for each in filter(is_artifact, sorted(path.iterdir())):
+        name = each.name if each.is_dir() else each.stem
+        if name in found:
+            raise ArtifactError(f"{each} and {found[name]} would both be called {name!r}; keep one of them.")
+        found[name] = each
+    return found
 
 
 def _loaded(path: Path, series: str | None) -> dict[str, Forecaster]:
     """The forecasters, by the name of their series. What one has compiled serves all that are alike."""
-    if (path / MANIFEST).is_file():
+    if is_artifact(path):
         if series is not None:
             raise DataError(
                 f"series came as {series!r}, and {path} holds one forecaster, which is of one series. Leave it out, or "

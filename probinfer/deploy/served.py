@@ -25,6 +25,7 @@ from probinfer.predict.artifact import MANIFEST, card
 from probinfer.predict.forecaster import Forecaster
 from probinfer.predict.interval import Answered, probability, take_groups
 from probinfer.predict.joint import JointPredictor
+from probinfer.predict.plain_files import manifest_bytes
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.predictor import Predictor, load_predictor
 from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
@@ -183,7 +184,7 @@ type Model = One | Several
 
 
 def load(name: str, path: Path) -> Model:
-    """Load a predictor or a forecaster from its folder: of several outcomes all, or the one that the name ends in, as
+    """Load a predictor or a forecaster that was saved: of several outcomes all, or the one that the name ends in, as
     in `persons.height`.
 
     Raises ArtifactError as `load_predictor` does, also where the folder changes meanwhile, for a point model of numbers
@@ -246,17 +247,17 @@ def _one(
 
 
 def version_of(path: Path) -> str:
-    """Name of the version in the folder. Raises ArtifactError if there is none."""
+    """Name of the version in the folder or zip. Raises ArtifactError if there is none."""
     try:
-        return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(manifest_bytes(path)).hexdigest()[:16]
     except OSError as error:
         raise ArtifactError(f"{path / MANIFEST} cannot be read ({error}); is {path} a saved predictor?") from None
 
 
 def signature(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the folder is replaced; None while there is none, as between two renames."""
+    """What changes when the folder or zip is replaced; None while there is none, as between two renames."""
     try:
-        found = os.stat(path / MANIFEST)
+        found = os.stat(path / MANIFEST if path.is_dir() else path)
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size

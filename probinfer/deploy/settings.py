@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probinfer.errors import MethodError
+from probinfer.predict.plain_files import SUFFIX
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _LAST_PORT = 65_535
 
 
@@ -32,6 +34,7 @@ class ServeSettings:
     connections       most open connections of a process; more are refused with 503
     api_key           what clients must send, as `Authorization: Bearer KEY` or `X-API-Key: KEY`
     certificate, key  PEM files for TLS
+    cors_origin       origins whose web pages may ask, such as https://example.org; "*" for all
     log_requests      one line in the log for every request, not only for those refused
     counts            folder where the workers keep their counts, so that each can tell those of all
     """
@@ -55,6 +58,7 @@ class ServeSettings:
     api_key: str | None = None
     certificate: Path | None = None
     key: Path | None = None
+    cors_origin: tuple[str, ...] = ()
     log_requests: bool = False
     counts: Path | None = None
 
@@ -87,6 +91,12 @@ class ServeSettings:
         for name in ("timeout", "body_timeout", "shutdown_timeout"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise MethodError(f"{name} is {getattr(self, name)}; wanted a number of seconds above 0.")
+        for origin in self.cors_origin:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise MethodError(
+                    f"cors_origin has {origin!r}; wanted a scheme and a host as a browser sends them, in small letters "
+                    "and without a path, such as https://example.org or http://localhost:3000, or '*'."
+                )
         if (self.certificate is None) != (self.key is None):
             raise MethodError("TLS needs both a certificate and its key; one of them came alone.")
         if self.api_key is not None and len(self.api_key) < 8:
@@ -94,14 +104,15 @@ class ServeSettings:
 
 
 def named(paths: list[str]) -> tuple[tuple[str, Path], ...]:
-    """Names and folders from what the command line has: PATH, or NAME=PATH.
+    """Names and places from what the command line has: PATH, or NAME=PATH.
 
-    >>> named(["radon", "b=models/radon"])
-    (('radon', PosixPath('radon')), ('b', PosixPath('models/radon')))
+    >>> named(["radon", "b=models/radon", "c.zip"])
+    (('radon', PosixPath('radon')), ('b', PosixPath('models/radon')), ('c', PosixPath('c.zip')))
     """
     models = []
     for text in paths:
         name, equals, path = text.partition("=")
         # a link such as `current` keeps its name whatever it points to
-        models.append((name, Path(path)) if equals else (Path(os.path.abspath(text)).name, Path(text)))
+        own = Path(os.path.abspath(text)).name.removesuffix(SUFFIX)
+        models.append((name, Path(path)) if equals else (own, Path(text)))
     return tuple(models)

@@ -23,6 +23,7 @@ from probinfer.deploy.tables import (
     chunks_of_lines,
     column_names,
     cut,
+    known_format,
     names_of,
     read_chunks,
     table_format,
@@ -116,7 +117,7 @@ class Folder:
         self.label = str(path)
         inside = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
         shown = [name for name in inside if not any(part.startswith((".", "_")) for part in name.parts)]
-        self.files = sorted(path / name for name in shown if name.suffix.lower() in SUFFIXES)
+        self.files = sorted(path / name for name in shown if known_format(name))
         formats = sorted({table_format(file) for file in self.files})
         if len(formats) != 1:
             came = f"files of the formats {', '.join(formats)}" if formats else "no files of a known format"

@@ -2,7 +2,9 @@
 
 import codecs
 import contextlib
+import gzip
 import itertools
+import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ SUFFIXES = {
     ".jsonl": ".jsonl",
     ".ndjson": ".jsonl",
 }
+_COMPRESSED = ".gz"  # after the ending of text
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -38,15 +41,44 @@ _BLOCK = 4 * 2**20  # bytes of text read and parsed at a time
 _SAMPLE = 2**20  # bytes of text from which the number of its rows is estimated
 
 
+def known_format(path: Path) -> str | None:
+    """The format that a path's ending names, `.csv.gz` and the like too; None for one that cannot be read here."""
+    if not is_compressed(path):
+        return SUFFIXES.get(path.suffix.lower())
+    inner = SUFFIXES.get(path.with_suffix("").suffix.lower())
+    return inner if inner in (".csv", ".jsonl") else None
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the path's ending says that it is compressed by gzip."""
+    return path.suffix.lower() == _COMPRESSED
+
+
 def table_format(path: Path) -> str:
-    """The format that a path's ending names. Raises DataError for one that cannot be read or written here."""
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    """The format that a path's ending names. Raises DataError for one that cannot be read here."""
+    found = known_format(path)
+    if found is None:
         raise DataError(
             f"{path} ends in {path.suffix or 'nothing'}; wanted .csv or .parquet, .arrow (.feather, .ipc) or "
-            ".jsonl (.ndjson); the name of a folder to write ends in a slash."
+            ".jsonl (.ndjson), to be read also .csv.gz or .jsonl.gz; the name of a folder to write ends in a slash."
         )
-    return SUFFIXES[suffix]
+    return found
+
+
+def written_format(path: Path) -> str:
+    """As `table_format`, of a file to be written. Raises DataError for compressed text."""
+    found = table_format(path)
+    if is_compressed(path):
+        raise DataError(
+            f"{path} would be compressed text, which is read here and not written; wanted .parquet, which is "
+            f"compressed, or {path.with_suffix('')} and gzip afterwards."
+        )
+    return found
+
+
+def _open(path: Path) -> Any:
+    """A file of text as bytes, decompressed."""
+    return gzip.open(path) if is_compressed(path) else open(path, "rb")
 
 
 def column_names(path: Path) -> list[str] | None:
@@ -64,7 +96,7 @@ def column_names(path: Path) -> list[str] | None:
             any_row = pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip")  # only the names matter here
             with pyarrow.csv.open_csv(path, read_options=blocks, parse_options=any_row) as reader:
                 return reader.schema.names
-        with open(path, "rb") as file:
+        with _open(path) as file:
             return names_of(lines_of(_blocks(file)))
 
 
@@ -100,9 +132,10 @@ def about_rows(path: Path) -> int | None:
             return pyarrow.parquet.read_metadata(path).num_rows
         if kind == ".arrow":
             return None
-    with open(path, "rb") as file:
-        lines = file.read(_SAMPLE).count(b"\n")
-    return round(size / min(size, _SAMPLE) * lines) if lines else None
+        with open(path, "rb") as raw, gzip.open(raw) if is_compressed(path) else contextlib.nullcontext(raw) as file:
+            lines = file.read(_SAMPLE).count(b"\n")
+            read = raw.tell()
+    return round(size / read * lines) if lines else None
 
 
 def read_chunks(
@@ -258,12 +291,12 @@ def cut(whole: Chunk, rows: int, skip: int) -> Iterator[Chunk]:
 
 
 def _json_lines(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
-    with open(path, "rb") as file:
+    with _open(path) as file:
         yield from chunks_of_lines(lines_of(_blocks(file)), types, rows, skip, lenient=True)
 
 
 def _json_lines_strict(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
-    with open(path, "rb") as file:
+    with _open(path) as file:
         yield from chunks_of_lines(lines_of(_blocks(file)), types, rows, skip, lenient=False)
 
 
@@ -302,6 +335,8 @@ def _read_errors(path: Path) -> Generator[None]:
         raise DataError(f"{path} cannot be read as the table it should be: {first}") from None
     except UnicodeDecodeError:
         raise DataError(_encoded(path)) from None
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or not complete: {error}. Copy it again.") from None
     except OSError as error:
         if error.errno is not None:
             raise
@@ -319,7 +354,7 @@ def _refuse_bytes(path: Path, schema: pa.Schema) -> None:
 
 def _encoded(path: Path, part: str = "") -> str:
     """Says that a file is not UTF-8, and which encoding it seems to have."""
-    with open(path, "rb") as file:
+    with _open(path) as file:
         begin = file.read(4)
     marked = [name for mark, name in _MARKS.items() if begin.startswith(mark)]
     found = f"it is {marked[0]}" if marked else "perhaps it is Latin-1"

@@ -8,6 +8,8 @@ from probinfer.errors import PredictionError
 from probinfer.evaluate import classes, numbers
 from probinfer.evaluate.scores import Scores
 from probinfer.model.pipeline.prepared import class_codes
+from probinfer.model.tables import only_column
+from probinfer.posterior.posterior import Posterior
 from probinfer.predict.joint import JointPredictor
 from probinfer.predict.joint_prediction import JointPrediction
 from probinfer.predict.point import PointPredictor
@@ -73,7 +75,7 @@ def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: 
     if not isinstance(source, Predictor | PointPredictor | Prediction):
         raise PredictionError(
             f"source came as {type(source).__name__}; wanted a Predictor or PointPredictor, or the Prediction that its "
-            "predict() gave."
+            f"predict() gave.{' Make one of it: pi.Predictor(posterior).' if isinstance(source, Posterior) else ''}"
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise PredictionError(f"seed is {seed!r}; wanted a whole number from 0.")
@@ -90,6 +92,7 @@ def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: 
         prediction = source.said(*said, level, None if source.classes is not None else numbers.PINBALL)
     else:
         prediction = source.predict(rows, level, quantiles=numbers.PINBALL)
+    outcomes = only_column(outcomes)
     if prediction.classes is not None and prediction.classes.dtype.kind == "O":  # labels: scored by their codes
         outcomes = class_codes(list(prediction.classes), outcomes, "outcomes")
         prediction = classes.by_codes(prediction)

@@ -18,6 +18,7 @@ from probinfer.evaluate.metrics import check_outcomes
 from probinfer.evaluate.one_outcome import refuse_joint
 from probinfer.evaluate.point_watch import OutcomePlaces, columns_of, frame_columns, inside_of, names_of, outcome_places
 from probinfer.inference.draw import key_words
+from probinfer.predict.identity import identity_of
 from probinfer.predict.interval import take_groups, without_groups
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.prediction import Prediction
@@ -210,6 +211,7 @@ class Monitor:
             if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
                 raise PredictionError(f"{name} is {value!r}; wanted a probability, such as 0.9 or 0.01.")
         self._predictor, self._lock = predictor, threading.Lock()
+        self._identity: str | None = None
         self.level, self.false_alarm, self._seed = float(level), float(false_alarm), int(key_words(seed)[0])
         columns, _ = self._columns(rows, self._said(rows, prediction))
         count = len(next(iter(columns.values())))
@@ -315,6 +317,7 @@ class Monitor:
             return {
                 "probinfer_monitor": FORMAT,
                 "outcome": self._predictor.outcome,
+                **self._whose(),
                 "level": self.level,
                 "false_alarm": self.false_alarm,
                 "seed": self._seed,
@@ -326,11 +329,21 @@ class Monitor:
                 **({"places": self._places.to_plain()} if self._places is not None else {}),
             }
 
+    def _whose(self) -> dict[str, str]:
+        """Whose state it is. Not of a point model, which is converted when it is saved: it is known by its scores."""
+        if isinstance(self._predictor, PointPredictor):
+            return {}
+        if self._identity is None:
+            self._identity = identity_of(self._predictor)
+        return {"predictor": self._identity}
+
     @classmethod
     def from_state(cls, predictor: Predictor | PointPredictor, state: Mapping[str, Any] | str) -> "Monitor":
         """The monitor that `state()` described, as dict or JSON. Runs nothing.
 
-        Raises ArtifactError if it is no state, one of a later version, or one of another predictor.
+        Raises ArtifactError if it is no state, one of a later version, or one of another predictor: with other draws,
+        or another calibration, such as one fitted anew. A state of an earlier release, which does not say whose it is,
+        is known by the names of outcome and inputs only.
         """
         try:
             plain = json.loads(state) if isinstance(state, str) else state
@@ -339,7 +352,7 @@ class Monitor:
                     f"The monitor's state has version {plain['probinfer_monitor']!r}; this probinfer reads {FORMAT}."
                 )
             self = cls.__new__(cls)
-            self._predictor, self._lock = predictor, threading.Lock()
+            self._predictor, self._lock, self._identity = predictor, threading.Lock(), None
             self.level, self.false_alarm = float(plain["level"]), float(plain["false_alarm"])
             self._seed, self._hits = int(plain["seed"]), int(plain["hits"])
             if not (0 < self.level < 1 and 0 < self.false_alarm < 1 and self._seed >= 0):
@@ -363,6 +376,11 @@ class Monitor:
             raise ArtifactError(
                 f"The state is of a predictor of {outcome} from {', '.join(self._references)}; this one predicts "
                 f"{predictor.outcome} from {', '.join(sorted(known - {SHARE})) or 'nothing'}."
+            )
+        if "predictor" in plain and plain["predictor"] != self._whose().get("predictor"):
+            raise ArtifactError(
+                "The state is of another predictor of the same outcome and inputs, with other draws or another "
+                "calibration: what was seen says nothing of this one. Watch it anew, pi.Monitor(predictor, rows)."
             )
         return self
 

@@ -9,6 +9,7 @@ import numpy as np
 from probinfer.errors import DataError
 from probinfer.evaluate.extra import sklearn
 from probinfer.inference.draw import key_words
+from probinfer.model.tables import as_frame, how_to_make_a_table
 
 
 def split(
@@ -24,16 +25,17 @@ def split(
     """Divide the rows of data at random: `train, validation, test = pi.split(data, (0.6, 0.2, 0.2))`.
 
     Args:
-        data: dict of arrays or data frame. Arrays whose first axis counts the rows are divided, others go to every
-        part. parts: shares of the rows, above 0 and together 1.
+        data: dict of arrays or a table. Arrays whose first axis counts the rows are divided, others go to every part.
+        parts: shares of the rows, above 0 and together 1.
         rows: name of an array with one entry for each row; needed where arrays differ in length.
-        groups: one label for each row; rows of a group stay together, and the shares are of groups.
-        stratify: one label for each row; each part has about its share of every label.
+        groups: one label for each row, or the name of a column of the data that has them; rows of a group stay
+            together, and the shares are of groups.
+        stratify: one label for each row, or the name of a column; each part has about its share of every label.
         ordered: do not shuffle: the first rows go to the first part, for rows in the order of time.
         seed: whole number or jax key.
 
     Returns:
-        One piece of the data for each part, of the same kind.
+        One piece of the data for each part, of the same kind; of a table a pandas DataFrame.
 
     Raises:
         DataError: the parts are no shares, a part would be empty, labels do not match the rows, or it is not known what
@@ -53,7 +55,9 @@ def split(
         raise DataError("ordered=True divides rows by their place; leave out groups and stratify.")
     if groups is not None and stratify is not None:
         raise DataError("groups and stratify came together; wanted one of them.")
+    data = as_frame(data)
     count = _count(data, rows)
+    groups, stratify = labels_of(data, "groups", groups), labels_of(data, "stratify", stratify)
     generator = np.random.default_rng(key_words(seed))
     if groups is not None:
         _, codes = np.unique(_labels("groups", groups, count), return_inverse=True)
@@ -70,6 +74,17 @@ def split(
         what = "groups" if groups is not None else "rows"
         raise DataError(f"Parts {tuple(parts)} of so few {what} leave one empty; wanted at least one in each.")
     return tuple(_piece(data, np.sort(some), count) for some in numbers)
+
+
+def labels_of(data: Any, what: str, labels: Any) -> Any:
+    """The labels of the rows; where they are the name of a column, the column. Raises DataError where there is none."""
+    if not isinstance(labels, str):
+        return labels
+    have = list(data) if isinstance(data, Mapping) else list(getattr(data, "columns", ()))
+    if labels not in have:
+        listed = ", ".join(map(str, have[:20])) or "no columns"
+        raise DataError(f"{what} names {labels!r}, which is no column of the data; they have {listed}.")
+    return data[labels]
 
 
 def folds_of(
@@ -154,7 +169,9 @@ def _count(data: Any, rows: str | None) -> int:
     if hasattr(data, "iloc"):
         return len(data)
     if not isinstance(data, Mapping):
-        raise DataError(f"data came as {type(data).__name__}; wanted a dict of arrays or a data frame.")
+        raise DataError(
+            f"data came as {type(data).__name__}; wanted a dict of arrays or a table.{how_to_make_a_table(data)}"
+        )
     lengths = {name: np.shape(value)[0] for name, value in data.items() if np.ndim(value)}
     if rows is not None:
         if rows not in lengths:

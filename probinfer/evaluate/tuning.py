@@ -19,6 +19,7 @@ from probinfer.evaluate.transform import transform
 from probinfer.inference.draws import Outcome
 from probinfer.inference.progress import Progress, make_progress
 from probinfer.model.model import Model
+from probinfer.model.tables import as_frame
 from probinfer.posterior.infer import infer
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.predictor import Predictor
@@ -219,7 +220,7 @@ def tune(
             f"{type(search).__name__} asks for one point after the other, which an executor cannot have at once; "
             "use RandomSearch or GridSearch, or leave the executor out."
         )
-    split, outcome = _split(model, data, search, outcome, validation, rows, seed)
+    split, outcome = _split(model, as_frame(data), search, outcome, validation, rows, seed)
     if executor is not None:
         points = [point for point, _ in search.points(seed)]
         calls = [(model, split, point, outcome, method, criterion, seed) for point in points]

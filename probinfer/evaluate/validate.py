@@ -14,8 +14,9 @@ from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.refits import Fold, Refits, full_fit
 from probinfer.evaluate.scores import Scores
 from probinfer.evaluate.shown import Shown
-from probinfer.evaluate.splits import folds_of
+from probinfer.evaluate.splits import folds_of, labels_of
 from probinfer.inference.method import Method
+from probinfer.model.tables import as_frame
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.conformal import read_groups
 from probinfer.predict.interval import calibrate_across, is_classes
@@ -230,7 +231,7 @@ def cross_validate(
             LeaveOneGroupOut(); or pairs of arrays (rows to train on, rows to leave out). A number makes shuffled
             folds: of whole groups if there are `groups`, stratified if the outcome is a class. No row may be left out
             twice.
-        groups: one label for each row.
+        groups: one label for each row, or the name of a column of the data that has them.
         outcome: name of the observed site; may be left out where there is only one.
         level: of the prediction intervals and of the scores' intervals.
         seed: whole number or jax key; decides folds and draws.
@@ -263,8 +264,10 @@ def cross_validate(
     (3, True)
     """
     refuse_several(outcome, "cross_validate(source, data, outcome=name)")
+    data = as_frame(data)
     refits = Refits(full_fit(source, data, method, outcome=outcome, seed=seed, progress=progress), outcome, method)
     program = refits.predictor.program
+    groups = labels_of(refits.data if data is None else data, "groups", groups)
     folds = folds_of(cv, refits.outcomes, groups, is_classes(program), seed)
 
     def score(fold: Fold) -> tuple[Fold, np.ndarray]:

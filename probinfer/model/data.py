@@ -1,11 +1,13 @@
-"""User data in, checked arrays and constants out. Imports numpy only; no model is looked at here."""
+"""User data in, checked arrays and constants out. Imports numpy; no model is looked at here."""
 
+import decimal
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from probinfer.errors import DataError
+from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, stacked
 
 
 class CheckedData(NamedTuple):
@@ -18,9 +20,10 @@ class CheckedData(NamedTuple):
 def check_data(data: Any) -> CheckedData:
     """Sort data into arrays and constants, refusing what no inference can use.
 
-    `data` is a mapping from name to value, or a data frame (anything with `columns` and `__getitem__`), whose
-    columns are the values. Python integers, booleans and None are constants (sizes and switches, which may decide
-    shapes); floats and array-likes are arrays: floats as float64, integers as int64.
+    `data` is a mapping from name to value, or a table, whose columns are the values: a data frame (anything with
+    `columns` and `__getitem__`), or one that hands them out as an Arrow stream (pyarrow, polars, DuckDB).
+    Python integers, booleans and None are constants (sizes and switches, which may decide shapes); floats and
+    array-likes are arrays: floats and decimals as float64, integers as int64.
 
     Raises DataError, naming the entry, for text, dates, complex or missing values, NaN and infinity.
     """
@@ -38,17 +41,29 @@ def check_data(data: Any) -> CheckedData:
     return CheckedData(arrays, constants)
 
 
+def entry_names(data: Any) -> list[str]:
+    """Names of the entries. Raises DataError for what has none."""
+    return [name for name, _ in _items(data)]
+
+
 def _items(data: Any) -> list[tuple[str, Any]]:
     if data is None:
         return []
+    data = as_table(data)
     if isinstance(data, Mapping):
         items = list(data.items())
+    elif is_arrow(data):
+        items = [
+            (name, column.to_pandas(date_as_object=False))
+            for name, column in zip(data.schema.names, data.columns, strict=True)
+        ]
     elif hasattr(data, "columns") and hasattr(data, "__getitem__"):
         items = [(column, data[column]) for column in data.columns]
     else:
         raise DataError(
-            f"data came as {type(data).__name__}; wanted a dict of arrays or a data frame, "
+            f"data came as {type(data).__name__}; wanted a dict of arrays or a table, "
             'one entry for each argument of the model, such as {"X": X, "y": y}.'
+            f"{how_to_make_a_table(data)}"
         )
     for name, _ in items:
         if not isinstance(name, str):
@@ -61,6 +76,7 @@ def _to_array(name: str, value: Any) -> np.ndarray:
         raise DataError(f"{name} has {int(value.mask.sum())} masked entries; fill or drop them first.")
     try:
         array = np.asarray(value)
+        array = stacked(array) if array.dtype.kind == "O" else array
     except (ValueError, TypeError) as error:
         raise DataError(f"{name} cannot be read as one array ({error}); are its rows of different lengths?") from None
     if array.dtype.kind == "O":
@@ -89,12 +105,23 @@ def _to_array(name: str, value: Any) -> np.ndarray:
 
 def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
     for index, entry in np.ndenumerate(array):
-        if not isinstance(entry, bool | int | float | np.number | np.bool_):
+        if not isinstance(entry, bool | int | float | decimal.Decimal | np.number | np.bool_):
             missing = entry is None or "NA" in type(entry).__name__
             came = "a missing value" if missing else f"{_KINDS.get(np.asarray(entry).dtype.kind, 'an object')}"
             todo = "drop or impute those rows" if missing else "code levels as integers (pandas.factorize) "
             raise DataError(f"{name}{list(index)} is {entry!r}, {came}; wanted numbers: {todo.strip()} first.")
-    return np.asarray(array.tolist())
+    return np.asarray(in_floats(array).tolist())
+
+
+def in_floats(array: np.ndarray) -> np.ndarray:
+    """An array of objects with floats in place of decimals, which databases have for exact numbers."""
+    return np.asarray(np.frompyfunc(_in_float, 1, 1)(array), object)
+
+
+def _in_float(value: Any) -> Any:
+    if not isinstance(value, decimal.Decimal):
+        return value
+    return np.nan if value.is_nan() else float(value)
 
 
 _KINDS = {"U": "text", "S": "bytes", "M": "dates", "m": "time spans", "c": "complex numbers", "O": "objects"}

@@ -13,7 +13,9 @@ import numpyro
 from numpyro import distributions as dist
 
 from probinfer.errors import DataError, ModelError
-from probinfer.model.data import check_data
+from probinfer.model.data import check_data, entry_names
+from probinfer.model.forks import before_jax
+from probinfer.model.tables import as_table
 from probinfer.model.trace import (
     VALUE_NEEDED,
     constrain_with_jacobian,
@@ -83,13 +85,14 @@ class Model:
         return f"Model({getattr(self.fn, '__name__', self.fn)!s})"
 
     def bind(self, data: Any = None) -> "BoundModel":
-        """Check `data` (a mapping or data frame) against the model and trace it.
+        """Check `data` (a mapping or a table) against the model and trace it.
 
         Raises DataError for data that do not fit the function's arguments, or whose shapes disagree inside it, and
         ModelError for a model that cannot be used (no latent site, a subsampling plate, a `numpyro.param` site).
         """
+        data = as_table(data)
+        self._check_names(entry_names(data))
         checked = check_data(data)
-        self._check_names([*checked.arrays, *checked.constants])
         try:
             return _bind(self, checked.arrays, checked.constants)
         except VALUE_NEEDED:
@@ -98,6 +101,10 @@ class Model:
 
     def settle(self, data: Any) -> "Model":
         """The model as it is once it has seen data: itself, unless it has preprocessing that is fitted to them."""
+        return self
+
+    def with_order_of(self, data: Any) -> "Model":
+        """The same model, told what the types of the data's columns say: itself, unless it has an outcome in order."""
         return self
 
     def take(self, data: Any) -> Any:
@@ -282,6 +289,7 @@ class BoundModel:
 
 
 def _bind(model: Model, arrays: dict[str, np.ndarray], constants: dict[str, Any]) -> BoundModel:
+    before_jax()
     seen: dict[str, Any] = {}
     unconstrained: dict[str, tuple[int, ...]] = {}
     fed_by: dict[str, str | None] = {}

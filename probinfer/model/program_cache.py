@@ -17,6 +17,8 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from probinfer.model.forks import before_jax
+
 LIMIT = 256 * 2**20  # bytes; a program takes 10 to 300 kB
 
 _SETTINGS = {
@@ -35,6 +37,7 @@ def kept_programs() -> Generator[None]:
 
     Does nothing when the cache is off, when its folder cannot be written, or when the user has set up JAX's own.
     """
+    before_jax()
     folder = cache_folder()
     own = _users == 0 and jax.config.jax_compilation_cache_dir is not None
     if folder is None or own or not _writable(folder):

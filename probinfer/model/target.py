@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from probinfer.errors import NoGradient
+from probinfer.model.forks import before_jax
 from probinfer.model.location_scale import dependent_sites
 from probinfer.model.loop_products import MOST_BYTES, turnable
 from probinfer.model.loop_sums import with_loop_sums
@@ -96,6 +97,7 @@ class Target:
 
     def precision(self) -> Any:
         """Context in which every use of this target's functions belongs: sets JAX's precision for this thread only."""
+        before_jax()
         return jax.enable_x64(self.float64)
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> "Target":

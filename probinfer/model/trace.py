@@ -176,7 +176,7 @@ def _line_of(error: BaseException, fn: Callable) -> str:
 
 def site_transform(site: Site) -> Any:
     """The map from the unconstrained coordinates of a latent site to its value: NumPyro's, after the site's units."""
-    units = site["infer"].get(UNITS)
+    units = site.get("infer", {}).get(UNITS)
     to_support = _bijection(site)
     return to_support if units is None else ComposeTransform([AffineTransform(*units), to_support])
 

@@ -17,6 +17,7 @@ from probinfer.inference.montecarlo.pareto import worst_khat
 from probinfer.inference.montecarlo.plain import MonteCarlo
 from probinfer.inference.montecarlo.quasi import QuasiMonteCarlo
 from probinfer.inference.montecarlo.rejection import Rejection
+from probinfer.model.forks import before_jax
 from probinfer.model.model import Model
 from probinfer.posterior.diagnose import R_HAT_BAD, R_HAT_DOUBTFUL
 from probinfer.posterior.estimate import Estimate, check_level, judge_average
@@ -73,6 +74,7 @@ def expect(
     (5.0, 'GOOD')
     """
     clock = time.perf_counter()
+    before_jax()
     key = key_words(seed)
     level = check_level(level)
     if not isinstance(batched, bool):

@@ -14,6 +14,7 @@ from probinfer.inference.montecarlo.doubtful_laws import undefined_laws
 from probinfer.inference.montecarlo.particle import ParticleFilter, passes
 from probinfer.inference.montecarlo.particle_pass import Keep
 from probinfer.inference.settings import check_whole
+from probinfer.model.forks import before_jax
 from probinfer.model.statespace import StateSpace
 from probinfer.posterior.estimate import check_level
 from probinfer.posterior.posterior import Posterior
@@ -102,6 +103,7 @@ def _states(
     if not isinstance(method, Kalman | ParticleFilter):
         hint = f"; did you mean {method.__name__}()?" if isinstance(method, type) else ""
         raise MethodError(f"method came as {method!r}; wanted pi.Kalman() or pi.ParticleFilter(){hint}")
+    before_jax()
     level, words = check_level(level), key_words(seed)
     series = model.series(observations)
     drawn = _drawn(model, parameters) if isinstance(parameters, Posterior) else {}

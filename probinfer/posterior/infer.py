@@ -10,6 +10,7 @@ from probinfer.inference.draw import draw
 from probinfer.inference.method import Method
 from probinfer.inference.until import Until
 from probinfer.model.model import Model
+from probinfer.model.tables import as_table
 from probinfer.posterior.posterior import Posterior
 
 
@@ -60,7 +61,8 @@ def infer(
     >>> bool(abs(posterior.summary()["mean"]["p"] - 4 / 6) < 0.02)  # exact: Beta(4, 2)
     True
     """
-    model = model if isinstance(model, Model) else Model(model)
+    data = as_table(data)
+    model = (model if isinstance(model, Model) else Model(model)).with_order_of(data)
     draws, target, attributes = draw(
         model, data, method, seed=seed, until=until, checkpoint=checkpoint, devices=devices, progress=progress
     )

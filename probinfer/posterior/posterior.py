@@ -13,6 +13,7 @@ from probinfer.errors import ArtifactError, MethodError, ModelError
 from probinfer.inference.draw import data_hash, draw_update, model_fingerprint
 from probinfer.inference.montecarlo.smc import SMC
 from probinfer.model.model import BoundModel, Model
+from probinfer.model.tables import as_table
 from probinfer.posterior.datatree import build_tree, run_attrs
 from probinfer.posterior.diagnose import judge
 from probinfer.posterior.evidence import Evidence, evidence_of_draws, evidence_of_tree, judged_of_draws
@@ -240,7 +241,8 @@ def load_posterior(path: str | os.PathLike[str], model: Any = None, data: Any = 
     tree = read_tree(path)
     if model is None:
         return Posterior.from_tree(tree)
-    model = model if isinstance(model, Model) else Model(model)
+    data = as_table(data)
+    model = (model if isinstance(model, Model) else Model(model)).with_order_of(data)
     bound = model.bind(data)
     _check_origin(path, {str(name): value for name, value in tree.attrs.items()}, bound)
     return Posterior.from_tree(tree, model=model, data=bound.data)

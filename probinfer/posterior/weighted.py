@@ -27,7 +27,8 @@ NO_MASS_DOUBTFUL, NO_MASS_BAD = 0.01, 0.1
 # means is then uncertain by 0.1 sd, as much as is looked for.
 ESS_DOUBTFUL = 100
 
-_SURE = 2.0  # standard errors that an error has to exceed a limit by
+_SURE = 2.0  # standard errors that an error has to exceed the limit of BAD by
+_HALF_SURE = 2.5  # those by which one that exceeds the limit of GOOD has to exceed half of it
 _ENTRIES = 256  # compared at a time
 _ROUNDING = 1e-13  # range of an entry over its size, up to which it is constant
 
@@ -91,9 +92,9 @@ def _compared(evidence: Evidence, weights: np.ndarray) -> list[Finding]:
     errors = Errors(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     findings = []
     shift = _certain(errors.shift, errors.shift_error)
-    off = np.flatnonzero(shift > SHIFT_DOUBTFUL)
+    off = np.flatnonzero(_beyond(errors.shift, errors.shift_error, SHIFT_DOUBTFUL))
     if off.size:
-        off = off[np.argsort(-shift[off], kind="stable")]
+        off = off[np.lexsort([-np.abs(errors.shift[off]), -shift[off]])]
         worst = float(errors.shift[off[0]])
         findings.append(
             Finding(
@@ -106,9 +107,9 @@ def _compared(evidence: Evidence, weights: np.ndarray) -> list[Finding]:
             )
         )
     log_factor = _certain(errors.log_factor, errors.log_factor_error)
-    off = np.flatnonzero(log_factor > np.log(FACTOR_DOUBTFUL))
+    off = np.flatnonzero(_beyond(errors.log_factor, errors.log_factor_error, np.log(FACTOR_DOUBTFUL)))
     if off.size:
-        off = off[np.argsort(-log_factor[off], kind="stable")]
+        off = off[np.lexsort([-np.abs(errors.log_factor[off]), -log_factor[off]])]
         worst = float(np.exp(errors.log_factor[off[0]]))
         findings.append(
             Finding(
@@ -149,6 +150,13 @@ def _uneven(size: float, draws: int) -> Finding:
         "Use a richer approximation or pi.NUTS().",
         size,
     )
+
+
+def _beyond(values: np.ndarray, errors: np.ndarray, limit: float) -> np.ndarray:
+    """Which values are beyond a limit as far as anybody can tell, and beyond half of it for sure: one that is as large
+    as the limit passes half the time, one that is not there hardly ever."""
+    size = np.abs(values)
+    return (size > limit) & (size - _HALF_SURE * errors > limit / 2)
 
 
 def _certain(values: np.ndarray, errors: np.ndarray) -> np.ndarray:

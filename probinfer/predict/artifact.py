@@ -1,4 +1,4 @@
-"""A predictor as a folder of plain files: written at once or not at all, checked whole before use, running no code of
+"""A predictor as plain files (`plain_files`), in a folder or one zip: checked whole before use, running no code of
 its own.
 
     manifest.json        format, schema of inputs and outcome, verdict, provenance, versions; size and SHA-256 of
@@ -27,8 +27,6 @@ import json
 import math
 import os
 import re
-import shutil
-import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -40,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probinfer.errors import ArtifactError, ModelError
-from probinfer.files import beside, sync_folder, write_new
+from probinfer.model.forks import before_jax
 from probinfer.model.pipeline.change import Change
 from probinfer.model.pipeline.prepared import Prepared, input_lines, outcome_lines
 from probinfer.predict import population_file, traced
@@ -49,13 +47,14 @@ from probinfer.predict.changed import changed, changed_programs
 from probinfer.predict.conformal import Calibration, calibration_lines
 from probinfer.predict.families import FAMILIES
 from probinfer.predict.family import Family
+from probinfer.predict.plain_files import FORMAT, MANIFEST, Place, is_file_name, open_place, write_plain_files
 from probinfer.predict.program import CDF, DENSITY, LOG_DENSITY, MOMENTS, PARAMETERS, SAMPLE, Program
 from probinfer.predict.weights import Weights
 
 if TYPE_CHECKING:
     from probinfer.predict.predictor import Predictor
 
-FORMAT, FORMAT_VERSION = "probinfer-predictor", 11
+FORMAT_VERSION = 11
 # The least that holds a predictor, so that earlier releases read what they understand, and answer the same.
 _PLAIN_VERSION, _CALIBRATED_VERSION, _WEIGHTED_VERSION, _PREPARED_VERSION = 1, 2, 3, 4  # 5: a point model
 _ROUNDED_VERSION = 6  # draws in float32, or a calibration by cross-validation
@@ -64,9 +63,7 @@ SERIES_VERSION = 8  # a forecaster
 RAW_POINT_VERSION = 9  # a point model of raw rows
 CALIBRATED_SERIES_VERSION = 10  # a forecaster with calibrated intervals
 FOLDS_VERSION = 11  # several point models, calibrated by CV+
-MANIFEST, SEAL = "manifest.json", "manifest_sha256"  # the latter in every manifest since 0.1; none has to have it
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_LONGEST_MANIFEST = 64 * 2**20
+SEAL = "manifest_sha256"  # the latter in every manifest since 0.1; none has to have it
 _CALLED = re.compile(r'custom_call @"?([^\s"(]+)')
 # What a program may call by name: the linear algebra, Fourier transforms and random bits of JAX's own libraries. Not
 # callbacks into Python, which take an address from the program.
@@ -89,40 +86,12 @@ _GROUPS = ("draws", "fixed", "programs", "calibration", "weights", "states")  # 
 
 
 def write(predictor: "Predictor", path: str | os.PathLike[str]) -> None:
-    """Write `predictor` to the folder `path`, replacing an older predictor there.
-
-    Everything is written to a folder beside it and renamed when it is complete and on disk, so an interrupted save
-    leaves the older predictor, or nothing. Raises ArtifactError for a `path` that holds something else, OSError if it
-    cannot be written.
-    """
-    write_folder(partial(_contents, predictor), path)
+    """Write `predictor` to `path`; see `write_plain_files`."""
+    write_plain_files(partial(contents, predictor), path)
 
 
-def write_folder(make: Callable[[], dict[str, bytes]], path: str | os.PathLike[str]) -> None:
-    """Write the files that `make` gives to the folder `path`, all or none; see `write`."""
-    check_path(path)
-    path = Path(path)
-    _refuse_other_things(path)
-    contents = make()
-    temporary = beside(path, ".partial")
-    temporary.mkdir()
-    try:
-        for name, content in contents.items():
-            write_new(temporary / name, content)
-        sync_folder(temporary)
-        _put_in_place(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_path(path: Any) -> None:
-    """Raise ArtifactError for what is no path."""
-    if not isinstance(path, str | os.PathLike):
-        raise ArtifactError(f"path is {path!r}; wanted the name of a folder, such as 'predictor'.")
-
-
-def _contents(predictor: "Predictor") -> dict[str, bytes]:
+def contents(predictor: "Predictor") -> dict[str, bytes]:
+    """The files of a predictor, by name."""
     files: dict[str, bytes] = {}
 
     def keep(name: str, content: bytes) -> str:
@@ -247,43 +216,13 @@ def in_words(value: Any) -> Any:
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
 
 
-def _refuse_other_things(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise ArtifactError(f"{path.parent} is no folder; make it first.")
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise ArtifactError(f"{path} exists and is no folder; a predictor is saved as a folder of its own.")
-    if path.is_dir() and any(path.iterdir()):
-        try:
-            known = json.loads((path / MANIFEST).read_bytes()).get("format") == FORMAT
-        except (OSError, ValueError, AttributeError):
-            known = False
-        if not known:
-            raise ArtifactError(
-                f"{path} holds something else than a predictor, and is left as it is. Save to a new folder."
-            )
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    if not path.is_dir():
-        os.rename(temporary, path)
-        return
-    older = beside(path, ".older")
-    os.rename(path, older)
-    try:
-        os.rename(temporary, path)
-    except OSError:
-        os.rename(older, path)
-        raise
-    shutil.rmtree(older, ignore_errors=True)
-
-
 # reading -------------------------------------------------------------------------------------------------------------
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Program, dict[str, Any], Calibration | None]:
-    """The program in the folder `path`, what is known about it, and its calibration. Raises ArtifactError for anything
-    out of order."""
-    manifest, files = _checked(Path(path))
+def read(path: Any) -> tuple[Program, dict[str, Any], Calibration | None]:
+    """The program in the artifact at `path`, what is known about it, and its calibration. Raises ArtifactError for
+    anything out of order."""
+    manifest, files = _checked(path)
     return described(path, manifest, files)
 
 
@@ -414,9 +353,9 @@ def _calibration(path: Any, manifest: Mapping, files: Mapping[str, bytes], progr
 
 
 def card(path: str | os.PathLike[str]) -> str:
-    """What the predictor in the folder `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every
-    file."""
-    manifest, _ = _checked(Path(path))
+    """What the predictor at `path` is, in words: outcome, inputs, verdict, provenance, files. Checks every file."""
+    path = open_place(path)  # read once, so that it is the same throughout
+    manifest, _ = _checked(path)
     if "model" in manifest:
         from probinfer.predict.point_artifact import point_card
 
@@ -519,31 +458,30 @@ def origin_lines(manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def sections(path: str | os.PathLike[str]) -> set[str]:
-    """What the manifest of the folder has: "model" for a point model, "parts" for several outcomes, "series" for a
-    forecaster. Reads the manifest only; nothing where there is no folder."""
-    return set(_manifest(Path(path))) if Path(path).is_dir() else set()
+def sections(path: Any) -> set[str]:
+    """What the manifest has: "model" for a point model, "parts" for several outcomes, "series" for a forecaster. Reads
+    the manifest only."""
+    return set(_manifest(open_place(path)))
 
 
-def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _checked(path: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest, and every file it declares with its content, after all checks."""
-    if not path.is_dir():
-        raise ArtifactError(f"{path} is no folder; a saved predictor is one.")
-    manifest = _manifest(path)
+    place = open_place(path)
+    manifest = _manifest(place)
     files: dict[str, bytes] = {}
     for name, declared in manifest["files"].items():
-        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+        if not is_file_name(name):
             raise ArtifactError(f"{path}: the manifest declares {name!r}, which is no name of a file in this folder.")
         with _malformed(path):
             size, digest = declared["size"], declared["sha256"]
-        content = _content(path, name, size)
+        content = place.content(name, size)
         if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
             raise ArtifactError(
-                f"{path / name} is damaged or was changed: {len(content)} bytes, declared {size}, and SHA-256 "
+                f"{Path(path) / name} is damaged or was changed: {len(content)} bytes, declared {size}, and SHA-256 "
                 f"{'differs' if len(content) == size else 'is not compared'}. Copy the folder again, or save it again."
             )
         files[name] = content
-    strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in files and entry.name != MANIFEST)
+    strangers = sorted(name for name in place.names() if name not in files and name != MANIFEST)
     if strangers:
         raise ArtifactError(
             f"{path} holds {', '.join(strangers)}, which its manifest does not declare; remove what was added."
@@ -559,12 +497,14 @@ def _checked(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     return manifest, files
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    content = _content(path, MANIFEST, None)
+def _manifest(path: Place) -> dict[str, Any]:
+    content = path.content(MANIFEST, None)
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path / MANIFEST} is no JSON ({error}); the folder is damaged or no predictor.") from None
+        raise ArtifactError(
+            f"{Path(path) / MANIFEST} is no JSON ({error}); the folder is damaged or no predictor."
+        ) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is no saved predictor: its manifest does not say {FORMAT!r}.")
     number = manifest.get("format_version")
@@ -582,44 +522,25 @@ def _manifest(path: Path) -> dict[str, Any]:
         )
     if SEAL in manifest and manifest[SEAL] != seal_of(manifest):
         raise ArtifactError(
-            f"{path / MANIFEST} is damaged or was changed: its content has another SHA-256 than it declares. Copy the "
-            "folder again, or save the predictor again."
+            f"{Path(path) / MANIFEST} is damaged or was changed: its content has another SHA-256 than it declares. "
+            "Copy the folder again, or save the predictor again."
         )
     _check_sections(path, manifest, _JOINT_SECTIONS if "parts" in manifest else _SECTIONS)
     if manifest.get("parts") == []:
         raise ArtifactError(f"{path}: the manifest describes no outcome.")
     for part in manifest.get("parts", ()):
         if not isinstance(part, dict):
-            raise ArtifactError(f"{path / MANIFEST} is malformed: a part of it is {part!r}.")
+            raise ArtifactError(f"{Path(path) / MANIFEST} is malformed: a part of it is {part!r}.")
         _check_sections(
             path, part, {name: kind for name, kind in _SECTIONS.items() if name not in ("versions", "files")}
         )
     return manifest
 
 
-def _check_sections(path: Path, words: Mapping[str, Any], sections: Mapping[str, type]) -> None:
+def _check_sections(path: Any, words: Mapping[str, Any], sections: Mapping[str, type]) -> None:
     for name, kind in sections.items():
         if not isinstance(words.get(name), kind):
-            raise ArtifactError(f"{path / MANIFEST} is incomplete: {name!r} is missing or no {kind.__name__}.")
-
-
-def _content(path: Path, name: str, size: Any) -> bytes:
-    """A file's content; of a file that is longer than declared only so much that this shows."""
-    file = path / name
-    try:
-        found = file.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ArtifactError(f"{file} is a link or no file; a predictor is a folder of plain files.")
-        if size is None and found.st_size > _LONGEST_MANIFEST:
-            raise ArtifactError(f"{file} has {found.st_size} bytes; a manifest has at most {_LONGEST_MANIFEST}.")
-        if size is not None and found.st_size != size:
-            raise ArtifactError(
-                f"{file} is damaged or was changed: {found.st_size} bytes, declared {size}. "
-                "Copy the folder again, or save it again."
-            )
-        return file.read_bytes()
-    except FileNotFoundError:
-        raise ArtifactError(f"{file} is missing; the copy is incomplete, or {path} is no saved predictor.") from None
+            raise ArtifactError(f"{Path(path) / MANIFEST} is incomplete: {name!r} is missing or no {kind.__name__}.")
 
 
 def _array(path: Any, name: str, files: Mapping[str, bytes]) -> np.ndarray:
@@ -658,6 +579,7 @@ def _exported(path: Any, content: bytes, manifest: Mapping[str, Any]) -> Any:
     import jax
     import jax.export
 
+    before_jax()
     try:
         exported = jax.export.deserialize(bytearray(content))
         foreign = sorted(set(_CALLED.findall(exported.mlir_module())) - {""})

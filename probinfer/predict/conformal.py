@@ -5,6 +5,7 @@ least k / (n + 1), and below it with probability at most k / (n + 1). So a bound
 rank ceil((n + 1) p) from above, floor((n + 1) p) from below.
 """
 
+import decimal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -226,7 +227,7 @@ def calibration_lines(words: Any) -> list[str]:
 def read_groups(groups: Any, what: str = "groups", first_row: int = 0) -> np.ndarray:
     """Groups as text. Whole numbers, texts and booleans are groups; 3, 3.0 and "3" are the same one. first_row: number
     of the first row, for errors."""
-    values = np.atleast_1d(np.asarray(groups.to_numpy(zero_copy_only=False) if _arrow(groups) else groups))
+    values = np.atleast_1d(np.asarray(groups.to_pandas() if _arrow(groups) else groups))
     if values.ndim > 1:
         raise PredictionError(f"{what} has the shape {values.shape}; wanted one entry for each row.")
     return np.array([_label(value, what, row) for row, value in enumerate(values.tolist(), first_row)], object)
@@ -241,7 +242,7 @@ def _label(value: Any, what: str, row: int) -> str:
         return value
     if isinstance(value, bool | int | np.integer | np.bool_):
         return str(value)
-    if isinstance(value, float) and value == np.floor(value) and np.isfinite(value):
+    if isinstance(value, float | decimal.Decimal) and np.isfinite(float(value)) and value == int(value):
         return str(int(value))
     raise PredictionError(f"{what} is {value!r} in row {row}; wanted a whole number or a text for each row.")
 

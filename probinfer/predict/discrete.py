@@ -26,13 +26,34 @@ def _bernoulli_log_density(y: Array, logits: Array) -> Array:
     return jnp.where((y == 0) | (y == 1), log_p, -jnp.inf)
 
 
+def rarer_odds(logits: Array) -> Array:
+    """Odds of the less probable of the two. Chances, variance and entropy are all made of them, so that there is one
+    exponential for all: it is what takes the time."""
+    return jnp.exp(-jnp.abs(logits))
+
+
+def _chance(logits: Array) -> Array:
+    odds = rarer_odds(logits)
+    return jnp.where(logits >= 0.0, 1.0, odds) / (1.0 + odds)
+
+
+def _chance_of_none(logits: Array) -> Array:
+    odds = rarer_odds(logits)
+    return jnp.where(logits >= 0.0, odds, 1.0) / (1.0 + odds)
+
+
+def _bernoulli_variance(logits: Array) -> Array:
+    odds = rarer_odds(logits)
+    return odds / ((1.0 + odds) * (1.0 + odds))
+
+
 BERNOULLI = Family(
     "Bernoulli",
     ("logits",),
     Support.BINARY,
-    mean=sigmoid,
-    variance=lambda logits: sigmoid(logits) * sigmoid(-logits),
-    cdf=lambda y, logits: jnp.where(y < 0, 0.0, jnp.where(y < 1, sigmoid(-logits), 1.0)),
+    mean=_chance,
+    variance=_bernoulli_variance,
+    cdf=lambda y, logits: jnp.where(y < 0, 0.0, jnp.where(y < 1, _chance_of_none(logits), 1.0)),
     log_density=_bernoulli_log_density,
     sample=lambda key, logits: (
         jax.random.uniform(key, jnp.shape(logits), jnp.result_type(float, logits)) < sigmoid(logits)

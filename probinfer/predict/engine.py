@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 
 from probinfer.errors import PredictionError
+from probinfer.model.forks import before_jax
 from probinfer.model.program_cache import kept_programs
 from probinfer.predict import mixture
 from probinfer.predict.family import Family
@@ -135,6 +136,7 @@ class Engine:
         """Summaries of every row; quantiles at `levels`, (levels,) or every number's own, (rows, *event, levels).
         `hashes`: content of each row, for laws answered from draws. `copies`: of a law of a family, how many versions
         of every row there are, all equally probable; columns are (rows, copies, *shape) if there are several."""
+        before_jax()
         program, event = self.program, self.program.event
         own = levels.ndim > 1
         question = (len(hashes), levels.shape if own else levels.tobytes()) if copies == 1 else None
@@ -275,6 +277,7 @@ class Engine:
         self, work: Callable[["_Block"], Any], columns: Mapping[str, np.ndarray], along: np.ndarray, draws: int
     ) -> list[Any]:
         """`work` on every block, several at a time on a CPU: a block hardly uses more than one core."""
+        before_jax()
 
         def in_float64(block: _Block) -> Any:
             with jax.enable_x64(True):
@@ -334,18 +337,30 @@ class Engine:
                     traced = (
                         lowered(function, arguments, self.identity) if kept else jax.jit(function).lower(*arguments)
                     )
-                    compiled = self._compiled[key] = traced.compile(compiler_options=_plain_sums())
+                    compiled = self._compiled[key] = traced.compile(compiler_options=_options(name))
         return compiled
 
 
-def _plain_sums() -> dict[str, str]:
-    """On a CPU, XLA splits every sum into two levels for the accuracy of single precision, which makes the search of
-    quantiles a quarter slower: its sums in single precision only say where the one in double precision begins."""
-    return {"xla_disable_hlo_passes": "tree_reduction_rewriter"} if jax.default_backend() == "cpu" else {}
+def _options(name: str) -> dict[str, str | bool]:
+    """How the program of this name is compiled for a CPU. Two of XLA's passes are left out: one splits every sum into
+    two levels for the accuracy of single precision, which makes the search of quantiles a quarter slower, and its sums
+    in single precision only say where the one in double precision begins; one hands loops of a few thousand numbers to
+    several threads, which takes longer than to run them, and blocks are what runs side by side here.
+
+    Sums of a summary may be taken in another order than written, in a vector's lanes side by side; one number after the
+    other they took half the time of a row. (What is infinite or no number stays so: XLA honours these unless told
+    otherwise.) Draws are the same to the last bit however many are made at once, and keep the order."""
+    if jax.default_backend() != "cpu":
+        return {}
+    left_out = "tree_reduction_rewriter,cpu-parallel-task-assigner"
+    fast = name == _packed_summary.__name__
+    return {"xla_cpu_enable_fast_math": fast, "xla_disable_hlo_passes": left_out}
 
 
 def _first_last(values: np.ndarray) -> np.ndarray:
     """The first axis as the last one."""
+    if values.ndim == 2:
+        return values.T
     return values.transpose(*range(1, values.ndim), 0)
 
 

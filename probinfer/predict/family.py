@@ -37,9 +37,9 @@ class Family:
     """A parametric law of the outcome as functions of its parameters: what predictions are computed from.
 
     Each function takes the parameters by position in the order of `parameters`, as arrays that broadcast with each
-    other and with the value, and is elementwise; CLASSES has one parameter, log probabilities, with the classes on
-    the last axis. They run in float64 or float32, under jit and vmap, and never touch NumPyro, so that a saved
-    predictor needs no model code.
+    other and with the value, and is elementwise; BINARY has one parameter, the log odds of 1, and CLASSES one, log
+    probabilities, with the classes on the last axis. They run in float64 or float32, under jit and vmap, and never
+    touch NumPyro, so that a saved predictor needs no model code.
 
     mean, variance   moments; inf where they are infinite, nan where they do not exist (Student's t with df <= 1)
     cdf              P(Y <= y)

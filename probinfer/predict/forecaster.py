@@ -1,6 +1,7 @@
 """Forecaster: a state-space posterior's answers for times to come, which goes on with what is observed. Imports jax,
 not numpyro."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from probinfer.predict.interval import probabilities, probability
 from probinfer.predict.kind import Interval
 from probinfer.predict.motion import Motion
 from probinfer.predict.outlook import look_ahead, no_numbers, paths_for
-from probinfer.predict.predictor import check_posterior, provenance, refuse_unreliable
+from probinfer.predict.predictor import check_posterior, provenance, refuse_unreliable, restored
 from probinfer.predict.series_answer import answer
 from probinfer.predict.series_calibration import SeriesCalibration, law_of
 from probinfer.predict.series_prediction import SeriesPrediction
@@ -334,7 +335,8 @@ class Forecaster:
         return values.astype(np.int64) if motion.discrete else values
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as a folder of plain files that `load_predictor` reads without the model's code, and goes on from.
+        """Save as a folder of plain files that `load_predictor` reads without the model's code, and goes on from; where
+        `path` ends in .zip, as one uncompressed zip of them.
 
         An older predictor at `path` is replaced once the new one is complete; anything else there is left alone, with
         an ArtifactError.
@@ -342,6 +344,19 @@ class Forecaster:
         from probinfer.predict.series_artifact import write_forecaster
 
         write_forecaster(self, path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As `Predictor`'s: the bytes of the artifact."""
+        from probinfer.predict.plain_files import as_zip
+        from probinfer.predict.series_artifact import contents
+
+        return restored, (as_zip(contents(self)),)
+
+    def __copy__(self) -> "Forecaster":
+        return self.standing_at(self.standing)
+
+    def __deepcopy__(self, memo: Any) -> "Forecaster":
+        return copy.copy(self)
 
     def __repr__(self) -> str:
         law = self.motion.family.name if self.motion.family else "a law without closed form"

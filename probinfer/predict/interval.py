@@ -4,12 +4,14 @@ numpy.
 Calibrating is here too, since it is the same question asked backwards: where did the outcomes lie?
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.model.tables import as_table
 from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import all_class_scores, class_scores, outcome_scores, summarise_at
 from probinfer.predict.engine import Answer, Engine
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 TIE = 1e-12
 _FEW_CLASSES = 4
+_DIGITS = 16  # after the point, of one less a level
 
 
 class Answered(NamedTuple):
@@ -93,8 +96,7 @@ def answer_with_interval(
             + (", LOWER or UPPER." if not is_classes(engine.program) else ".")
         )
     if calibration is None or numbers is None or is_classes(engine.program):
-        levels = np.array([*probabilities_of(kind, level), *quantiles])
-        answer = engine.summarise(columns, hashes, levels)
+        answer = engine.summarise(columns, hashes, _levels(kind, level, tuple(quantiles)))
         hdi = kind is Interval.HDI and not isinstance(engine, Marginal)
         ends = engine.shortest(columns, hashes, level) if hdi else None
         return modelled(answer, calibration, numbers, level, kind, engine.program, ends)
@@ -186,11 +188,21 @@ def probability(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_tolerance(value: Any) -> float:
+    """`value` as the largest error of a summary. Raises PredictionError for what is none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
+        raise PredictionError(f"tolerance is {value!r}; wanted a part of the row's sd between 0 and 1, such as 0.01.")
+    return float(value)
+
+
 def probabilities(name: str, values: Any) -> tuple[float, ...]:
     """Several probabilities, or none of them for None. Raises PredictionError for anything else."""
     if values is None:
         return ()
-    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping) or np.ndim(values) == 0:
+    plain = type(values) in (tuple, list)  # what nearly all callers give; the other questions take as long as all else
+    if not plain and (
+        not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping) or np.ndim(values) == 0
+    ):
         raise PredictionError(f"{name} came as {values!r}; wanted a list of probabilities, such as (0.05, 0.5, 0.95).")
     return tuple(probability(name, value) for value in values)
 
@@ -223,7 +235,7 @@ def _largest(columns: Mapping[str, np.ndarray], row: int) -> str:
 
 def calibrate(engine: Engine, training: Mapping[str, Any] | None, rows: Any, y: Any, groups: Any) -> Calibration:
     """The calibration of `Predictor.calibrate`."""
-    program = engine.program
+    program, rows = engine.program, as_table(rows)
     by = groups if isinstance(groups, str) else None
     if by is not None:
         groups, rows = take_column(rows, by, program)
@@ -271,6 +283,7 @@ def take_groups(
     rows: Any, groups: Any, calibration: Calibration | None, program: Program, first_row: int = 0
 ) -> tuple[Any, np.ndarray | None]:
     """The rows as the model knows them, and their groups as text. first_row: number of the first row, for errors."""
+    rows = as_table(rows)
     if groups is not None:
         if calibration is None:
             raise PredictionError("groups came, but the predictor is not calibrated: leave it out.")
@@ -309,11 +322,24 @@ def likely_set(chances: np.ndarray, level: Any) -> np.ndarray:
     return inside
 
 
+@functools.lru_cache(256)
+def _levels(kind: Interval, level: float, quantiles: tuple[float, ...]) -> np.ndarray:
+    """Of all quantiles that are asked for; to be read only. Made once: a caller asks the same again and again."""
+    found = np.array([*probabilities_of(kind, level), *quantiles])
+    found.flags.writeable = False
+    return found
+
+
 def probabilities_of(kind: Interval, level: float) -> tuple[float, float]:
-    """Of which quantiles the interval is made; twice the same one where an end is open."""
-    if kind in (Interval.LOWER, Interval.UPPER):
-        return (1.0 - level, 1.0 - level) if kind is Interval.LOWER else (level, level)
-    return (1.0 - level) / 2.0, (1.0 + level) / 2.0
+    """Of which quantiles the interval is made; twice the same one where an end is open. As far as 1 - level has digits:
+    of 0.9 the 0.05 that a caller may ask for besides, and not the number next to it, which is one more to find."""
+    if kind is Interval.UPPER:
+        return level, level
+    if kind is Interval.LOWER:
+        below = round(1.0 - level, _DIGITS)
+        return below, below
+    below = round((1.0 - level) / 2.0, _DIGITS)
+    return below, 1.0 - below
 
 
 def _open_ended(found: Answered, kind: Interval, program: Program) -> Answered:

@@ -1,5 +1,6 @@
 """JointPredictor: several outcomes of a model at once, from the same posterior draws. Imports jax, not numpyro."""
 
+import copy
 import os
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,20 @@ import numpy as np
 
 from probinfer.errors import ExportError, ModelError, PredictionError
 from probinfer.model.pipeline.steps import Unseen
+from probinfer.model.tables import as_table
 from probinfer.posterior.verdict import Verdict
-from probinfer.predict.interval import probability
+from probinfer.predict.interval import check_tolerance
 from probinfer.predict.joint_prediction import JointPrediction, of_outcomes
 from probinfer.predict.kind import Interval
 from probinfer.predict.population import refuse_mixed_levels
-from probinfer.predict.predictor import Predictor, check_posterior, check_unseen, provenance, refuse_unreliable
+from probinfer.predict.predictor import (
+    Predictor,
+    check_posterior,
+    check_unseen,
+    provenance,
+    refuse_unreliable,
+    restored,
+)
 from probinfer.predict.program import Input, Program
 from probinfer.predict.rows import content_hashes, read_rows
 from probinfer.predict.sampling import check_draws, sample_rows
@@ -249,7 +258,7 @@ class JointPredictor:
         """
         from probinfer.predict.compress import Asked, compress_together
 
-        tolerance, rows_of, asked = probability("tolerance", tolerance), self.rows_of(rows), []
+        tolerance, rows_of, asked = check_tolerance(tolerance), self.rows_of(rows), []
         for name, part in self.parts.items():
             part.refuse_calibrated("compress")
             known = replace(part.program, population=None)
@@ -269,13 +278,26 @@ class JointPredictor:
         return self.of({name: part.round(rows_of(name), tolerance) for name, part in self.parts.items()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as one folder of plain files that `load_predictor` reads without the model's code.
+        """Save as one folder of plain files, or one zip, that `load_predictor` reads without the model's code.
 
         Draws that outcomes have in common are stored once. See `Predictor.save`.
         """
         from probinfer.predict.joint_artifact import write_joint
 
         write_joint(self, path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As `Predictor`'s: the bytes of the artifact."""
+        from probinfer.predict.joint_artifact import contents
+        from probinfer.predict.plain_files import as_zip
+
+        return restored, (as_zip(contents(self)),)
+
+    def __copy__(self) -> "JointPredictor":
+        return self.of({name: copy.copy(part) for name, part in self.parts.items()})
+
+    def __deepcopy__(self, memo: Any) -> "JointPredictor":
+        return copy.copy(self)
 
     def export_onnx(self, path: str | os.PathLike[str], *_: Any, **__: Any) -> NoReturn:
         """Not offered for several outcomes in one file: raises ExportError. Export each of them,
@@ -326,6 +348,7 @@ class _RowsOf:
     """The rows of each outcome. One that needs no inputs has as many as the others, if these agree."""
 
     def __init__(self, predictor: JointPredictor, rows: Any) -> None:
+        rows = as_table(rows)
         self._rows, self._parts, self._bare = rows, predictor.parts, rows
         if isinstance(rows, Mapping) and predictor.inputs:
             counts = {

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from probinfer.errors import ArtifactError, PredictionError
@@ -11,15 +10,17 @@ from probinfer.model.pipeline.prepared import outcome_lines
 from probinfer.predict import artifact, population_file
 from probinfer.predict.conformal import calibration_lines
 from probinfer.predict.joint import OWN, JointPredictor
+from probinfer.predict.plain_files import write_plain_files
 from probinfer.predict.predictor import Predictor
 
 
 def write_joint(predictor: JointPredictor, path: str | os.PathLike[str]) -> None:
-    """Write the predictor to the folder `path`; see `artifact.write`."""
-    artifact.write_folder(partial(_contents, predictor), path)
+    """Write the predictor to `path`; see `write_plain_files`."""
+    write_plain_files(partial(contents, predictor), path)
 
 
-def _contents(predictor: JointPredictor) -> dict[str, bytes]:
+def contents(predictor: JointPredictor) -> dict[str, bytes]:
+    """The files of a predictor, by name."""
     files: dict[str, bytes] = {}
     names: dict[bytes, str] = {}
 
@@ -46,8 +47,8 @@ def _contents(predictor: JointPredictor) -> dict[str, bytes]:
 
 
 def read_joint(path: str | os.PathLike[str]) -> JointPredictor:
-    """The predictor in the folder `path`. Raises ArtifactError for anything out of order."""
-    manifest, files = artifact._checked(Path(path))
+    """The predictor at `path`. Raises ArtifactError for anything out of order."""
+    manifest, files = artifact._checked(path)
     parts: dict[str, Predictor] = {}
     for words in manifest["parts"]:
         part = {**words, "versions": manifest["versions"], "about": {**manifest["about"], **words["about"]}}

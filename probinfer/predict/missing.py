@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.model.tables import as_frame
 from probinfer.predict.engine import Answer, Engine
 from probinfer.predict.program import Program
 from probinfer.predict.rows import available_columns, have_words, read_rows
@@ -100,7 +101,7 @@ def _standing(missing: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], int]:
 
 def _by_column(rows: Any, standing: Mapping[str, np.ndarray]) -> Any:
     """Rows as something that has columns by name: a dict, or a DataFrame."""
-    frame = rows.to_pandas() if hasattr(rows, "to_pandas") else rows
+    frame = as_frame(rows)
     available = available_columns(frame)
     unknown = [name for name in standing if name not in available]
     if unknown:

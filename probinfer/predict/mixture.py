@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from probinfer.predict.discrete import rarer_odds
 from probinfer.predict.family import Family, Support
 from probinfer.predict.inversion import continuous_quantiles, to_value
 from probinfer.predict.series import normal_quantiles
@@ -198,8 +199,8 @@ def entropies(
     chance = family.mean(*parameters)
     if copies > 1:
         chance = jnp.mean(chance.reshape(chance.shape[0], copies, -1), axis=1)
-    whole, apart = (_entropy_of_two(p) for p in (average(chance, weights), chance))
-    return jnp.stack([whole, average(apart, weights)], axis=1)
+    apart = _entropy_of_two(chance) if copies > 1 else _entropy_of_odds(parameters[0])
+    return jnp.stack([_entropy_of_two(average(chance, weights)), average(apart, weights)], axis=1)
 
 
 def _entropy(chances: Array) -> Array:
@@ -212,11 +213,18 @@ def _surprise(p: Array) -> Array:
 
 
 def _entropy_of_two(p: Array) -> Array:
-    """-p log p - (1 - p) log(1 - p), within 1e-14. In p alone: whatever else a loop over draws reads makes it twice as
-    long."""
+    """-p log p - (1 - p) log(1 - p), within 1e-14."""
     p = jnp.clip(p, 1e-300, 1.0 - 1e-16)
     q = 1.0 - p
     return -(p * jnp.log(p / q) + jnp.log(q))
+
+
+def _entropy_of_odds(logits: Array) -> Array:
+    """The same of p = 1 / (1 + exp(-logits)), within 1e-15: an exponential and a logarithm, not two and one more for p.
+    In the odds alone: whatever else a loop over draws reads makes it twice as long."""
+    odds = rarer_odds(logits)
+    size = jnp.where(odds > 0.0, jnp.abs(logits), 0.0)
+    return jnp.log(1.0 + odds) + size * odds / (1.0 + odds)
 
 
 # quantiles -----------------------------------------------------------------------------------------------------------

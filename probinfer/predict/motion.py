@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from probinfer.model.forks import before_jax
 from probinfer.model.program_cache import kept_programs
 from probinfer.predict.family import Family
 
@@ -72,6 +73,7 @@ class Motion:
     def call(self, function: Callable, *arguments: Any, **fixed: Any) -> Any:
         """`function(self, *arguments, **fixed)` compiled for arguments of these shapes and kept, in double precision.
         NumPy arrays in, NumPy arrays out. fixed: whole numbers that shapes come from."""
+        before_jax()
         with jax.enable_x64(True):
             arguments = jax.tree.map(jax.numpy.asarray, arguments)
             leaves, structure = jax.tree.flatten(arguments)

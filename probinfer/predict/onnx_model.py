@@ -34,6 +34,10 @@ class OnnxModel:
         _ = model.session
         return model
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In a pickle there is the file, and not what runs it."""
+        return type(self), (self.content, self.threads)
+
     @cached_property
     def session(self) -> Any:
         """The running model, checked."""

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.errors import DataError, ModelError, ProbinferError
+from probinfer.model.forks import before_jax
 from probinfer.model.pipeline.raw import Place
 from probinfer.model.pipeline.steps import Unseen
 from probinfer.model.statespace import StateSpace
@@ -126,6 +127,7 @@ def row_program(
     Raises ModelError where the posterior has no model or no such outcome, where rows of the outcome are not independent
     of one another given the parameters, and where new levels cannot be answered that are wanted.
     """
+    before_jax()
     bound = bound_model(posterior)
     site = _outcome_site(bound, outcome)
     latents = {site.name: np.asarray(posterior.latents[site.name]) for site in bound.latents}

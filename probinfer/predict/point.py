@@ -12,6 +12,7 @@ import numpy as np
 from probinfer.errors import ExportError, ModelError, PredictionError
 from probinfer.model.pipeline.prepared import class_codes
 from probinfer.model.pipeline.raw import Place, labels
+from probinfer.model.tables import as_table
 from probinfer.predict.conformal import Calibration, read_groups
 from probinfer.predict.conformity import class_scores
 from probinfer.predict.interval import probabilities, probability, take_groups, without_groups
@@ -153,7 +154,7 @@ class PointPredictor:
                 "The predictor is calibrated with all rows that it was fitted to, by CV+. To calibrate with others, "
                 "fit one model: PointPredictor(model).calibrate(rows, y)."
             )
-        by = groups if isinstance(groups, str) else None
+        rows, by = as_table(rows), groups if isinstance(groups, str) else None
         if by is not None:
             groups, rows = take_column(rows, by, self.program)
         which = read_groups(groups, by or "groups") if groups is not None else None
@@ -329,7 +330,7 @@ class PointPredictor:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as a folder of plain files, which `load_predictor`, `probinfer score` and `inspect` read.
+        """Save as a folder of plain files, or one zip, which `load_predictor`, `probinfer score` and `inspect` read.
 
         The model is stored as ONNX, what prepares raw columns as data. A model that is no ONNX file is converted, an
         estimator by skl2onnx and a module of PyTorch by its own export, and what is stored has to agree with it on

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from probinfer.errors import ArtifactError, ModelError, PredictionError
@@ -15,6 +14,7 @@ from probinfer.model.pipeline.prepared import Prepared, input_lines
 from probinfer.predict import artifact
 from probinfer.predict.conformal import calibration_lines
 from probinfer.predict.onnx_model import OnnxModel
+from probinfer.predict.plain_files import check_path, write_plain_files
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.point_conversion import as_onnx
 from probinfer.predict.point_folds import FoldModels
@@ -25,13 +25,14 @@ _POINT_VERSION = 5
 
 
 def write_point(predictor: PointPredictor, path: str | os.PathLike[str]) -> None:
-    """Write the predictor to the folder `path`; see `artifact.write`. Raises ModelError and MissingExtra as `as_onnx`
+    """Write the predictor to `path`; see `write_plain_files`. Raises ModelError and MissingExtra as `as_onnx`
     does."""
-    artifact.check_path(path)
-    artifact.write_folder(partial(_contents, as_onnx(predictor)), path)
+    check_path(path)
+    write_plain_files(partial(contents, as_onnx(predictor)), path)
 
 
-def _contents(predictor: PointPredictor) -> dict[str, bytes]:
+def contents(predictor: PointPredictor) -> dict[str, bytes]:
+    """The files of a predictor, by name."""
     asked, places = predictor.asked, {}
     names = [MODEL.replace(".", f"-{number}.") for number in range(len(asked.parts))]
     if isinstance(asked, FoldModels):
@@ -64,8 +65,8 @@ def _contents(predictor: PointPredictor) -> dict[str, bytes]:
 
 
 def read_point(path: str | os.PathLike[str]) -> PointPredictor:
-    """The point model in the folder `path`. Raises ArtifactError for anything out of order."""
-    manifest, files = artifact._checked(Path(path))
+    """The point model at `path`. Raises ArtifactError for anything out of order."""
+    manifest, files = artifact._checked(path)
     with artifact._malformed(path):
         names, classes = list(map(str, manifest["inputs"])), manifest["outcome"]["classes"]
         prepared = artifact._prepared(path, manifest)

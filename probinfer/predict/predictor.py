@@ -1,5 +1,6 @@
 """Predictor: a posterior's answers for new rows, exact where the outcome's law allows. Imports jax, not numpyro."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy as np
 
 from probinfer.errors import PredictionError, UnreliablePosterior
+from probinfer.model.forks import before_jax, is_forked
 from probinfer.model.pipeline.steps import Unseen
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.conformal import Calibration
@@ -16,6 +18,7 @@ from probinfer.predict.family import Support
 from probinfer.predict.interval import (
     answer_with_interval,
     calibrate,
+    check_tolerance,
     entropy_parts,
     probabilities,
     probability,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from probinfer.posterior.posterior import Posterior
     from probinfer.predict.compress import Compression
     from probinfer.predict.joint import JointPredictor
+    from probinfer.predict.plain_files import Place
     from probinfer.predict.single import Rounding
 
 _FINDINGS_SHOWN = 3
@@ -191,10 +195,11 @@ class Predictor:
         """Predict the outcome of each row.
 
         Args:
-            rows: dict of arrays by the model's argument names, pandas DataFrame, or pyarrow Table. A vector-valued
-                argument X is an array (rows, k), or the table columns X[0], …, X[k-1]. A table's columns come in any
-                order, and further ones are ignored; a dict may also hold what the model knows and the outcome does
-                not need, the outcome itself for one. Without inputs, `{}` is one row.
+            rows: dict of arrays by the model's argument names, or a table: of pandas, polars, pyarrow, or anything else
+                that hands out its columns as an Arrow stream (`__arrow_c_stream__`). A vector-valued argument
+                X is an array (rows, k), or the table columns X[0], …, X[k-1]. A table's columns come in any order, and
+                further ones are ignored; a dict may also hold what the model knows and the outcome does not need, the
+                outcome itself for one. Without inputs, `{}` is one row.
             level: probability of the interval `lower` to `upper`.
             quantiles: further quantiles wanted, probabilities between 0 and 1.
             interval: which interval: equal-tailed, the shortest, or a bound from one side; see `Interval`.
@@ -309,7 +314,7 @@ class Predictor:
         """
         return self.calibrated_by(calibrate(self._engine, self.about.get("training"), rows, y, groups))
 
-    def calibrated_by(self, calibration: Calibration) -> "Predictor":
+    def calibrated_by(self, calibration: Calibration | None) -> "Predictor":
         """A new predictor with a calibration that was made elsewhere: how `CrossValidation.calibrate` makes it."""
         predictor = self.from_program(self.program, self.about, calibration)
         predictor._engine = self._engine  # what is compiled stays compiled
@@ -362,7 +367,7 @@ class Predictor:
         """
         from probinfer.predict.compress import compress
 
-        tolerance = probability("tolerance", tolerance)
+        tolerance = check_tolerance(tolerance)
         self.refuse_calibrated("compress")
         known = replace(self.program, population=None)
         columns, count = read_rows(rows, known)
@@ -407,7 +412,7 @@ class Predictor:
         """
         from probinfer.predict.single import rounded
 
-        tolerance = probability("tolerance", tolerance)
+        tolerance = check_tolerance(tolerance)
         self.refuse_calibrated("round")
         columns, count = read_rows(rows, replace(self.program, population=None))
         program, rounding = rounded(self.program, columns, count, tolerance)
@@ -460,14 +465,28 @@ class Predictor:
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save as a folder of plain files that `load_predictor` reads without the model's code.
+        """Save as a folder of plain files that `load_predictor` reads without the model's code; where `path` ends in
+        .zip, as one uncompressed zip of them.
 
         An older predictor at `path` is replaced once the new one is complete; anything else there is left alone, with
-        an ArtifactError.
+        an ArtifactError. OSError where it cannot be written: the text says why, and what is there now.
         """
         from probinfer.predict.artifact import write
 
         write(self, path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In a pickle that somebody makes, such as joblib's, there are the bytes of the artifact and nothing else."""
+        from probinfer.predict.artifact import contents
+        from probinfer.predict.plain_files import as_zip
+
+        return restored, (as_zip(contents(self)),)
+
+    def __copy__(self) -> "Predictor":
+        return self.calibrated_by(self.calibration)
+
+    def __deepcopy__(self, memo: Any) -> "Predictor":
+        return copy.copy(self)  # nothing ever writes to its arrays
 
     def export_onnx(
         self, path: str | os.PathLike[str], level: float = 0.9, quantiles: Sequence[float] | None = None
@@ -508,15 +527,53 @@ class Predictor:
 
 
 def load_predictor(path: str | os.PathLike[str]) -> Any:
-    """Load the `Predictor`, `JointPredictor`, `PointPredictor` or `Forecaster` that `save` wrote. Runs no code from the
-    folder, and needs neither the model nor its data.
+    """Load the `Predictor`, `JointPredictor`, `PointPredictor` or `Forecaster` that `save` wrote, as a folder or as one
+    zip. Runs no code from it, and needs neither the model nor its data.
 
     Raises ArtifactError if a file is missing, changed, not declared or a link, or if the format is one of a later
-    version.
+    version; ForkedProcess in a process that was forked from one in which probinfer had run JAX.
     """
-    from probinfer.predict.artifact import check_path, read, sections
+    from probinfer.predict.plain_files import open_place
 
-    check_path(path)
+    return _read(open_place(path))
+
+
+def load_row_predictor(path: str | os.PathLike[str]) -> Any:
+    """As `load_predictor`, for what answers rows. Raises PredictionError for a forecaster, which answers times."""
+    from probinfer.predict.artifact import sections
+    from probinfer.predict.plain_files import open_place
+
+    place = open_place(path)
+    if "series" in sections(place):
+        raise PredictionError(
+            f"{path} holds a forecaster, which predicts times, not rows, and so cannot be used here. For a table of "
+            f"what comes, probinfer score {path} INPUT OUTPUT --steps 12, or pi.load_predictor(path).predict(steps=12)"
+            f".to_frame(); over HTTP, probinfer serve {path}."
+        )
+    return _read(place)
+
+
+def restored(content: bytes) -> Any:
+    """What was pickled as the bytes of an artifact, with all the checks of `load_predictor`."""
+    from probinfer.predict.plain_files import OneFile
+
+    if is_forked():  # an error here would be lost: multiprocessing's worker ends, and who waits for it waits for ever
+        return _InForkedProcess()
+    return _read(OneFile(content, "a pickled predictor"))
+
+
+class _InForkedProcess:
+    """A predictor that came by pickle to a process that cannot run it: each call of it says so."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_, **__: before_jax()
+
+
+def _read(path: "Place") -> Any:
+    from probinfer.predict.artifact import read, sections
+
     found = sections(path)
     if "parts" in found:
         from probinfer.predict.joint_artifact import read_joint
@@ -533,20 +590,6 @@ def load_predictor(path: str | os.PathLike[str]) -> Any:
     return Predictor.from_program(*read(path)).of_file()
 
 
-def load_row_predictor(path: str | os.PathLike[str]) -> Any:
-    """As `load_predictor`, for what answers rows. Raises PredictionError for a forecaster, which answers times."""
-    from probinfer.predict.artifact import check_path, sections
-
-    check_path(path)
-    if "series" in sections(path):
-        raise PredictionError(
-            f"{path} holds a forecaster, which predicts times, not rows, and so cannot be used here. For a table of "
-            f"what comes, probinfer score {path} INPUT OUTPUT --steps 12, or pi.load_predictor(path).predict(steps=12)"
-            f".to_frame(); over HTTP, probinfer serve {path}."
-        )
-    return load_predictor(path)
-
-
 def check_unseen(unseen: Any) -> None:
     """Raise PredictionError for what says of no level what it is."""
     given = unseen.values() if isinstance(unseen, Mapping) else [unseen]
@@ -559,8 +602,14 @@ def check_unseen(unseen: Any) -> None:
 def check_posterior(posterior: Any) -> None:
     """Raise PredictionError for what is no posterior."""
     if not hasattr(posterior, "latents") or not hasattr(posterior, "report"):
+        hint = ""
+        if isinstance(posterior, str | os.PathLike):
+            hint = f" A predictor that was saved is loaded: pi.load_predictor({os.fspath(posterior)!r})."
+        elif callable(posterior):
+            hint = " A model is fitted first: pi.infer(model, data)."
         raise PredictionError(
             f"posterior came as {type(posterior).__name__}; wanted the Posterior that infer or load_posterior returned."
+            f"{hint}"
         )
 
 

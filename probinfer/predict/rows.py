@@ -2,22 +2,27 @@
 
 Of a model with preprocessing, raw rows become the model's inputs first.
 
-Rows are a dict of arrays, a pandas DataFrame or a pyarrow Table or RecordBatch. A vector-valued input X of k entries
+Rows are a dict of arrays, a pandas DataFrame, a pyarrow Table or RecordBatch, or any table that hands out its columns
+as an Arrow stream, such as that of polars. A vector-valued input X of k entries
 is an array (rows, k), or the columns X[0], …, X[k-1] of a table. A dict of single values is one row.
 """
 
+import decimal
 import itertools
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.model.data import in_floats
 from probinfer.model.pipeline.raw import Place, one_column
+from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, is_of, only_column, stacked
 from probinfer.predict.program import Input, Program
 
+_NUMBERS = (bool, int, float, decimal.Decimal, np.number, np.bool_)
+_GAP = " For a gap, missing={input: values} says what may stand there."
 _LONGEST = 60  # characters of a name or text in an error
 _KINDS = {"U": "text", "S": "bytes", "T": "text", "M": "dates", "m": "time spans", "c": "complex numbers"}
 
@@ -34,6 +39,7 @@ def read_rows(rows: Any, program: Program, *, first_row: int = 0) -> tuple[dict[
     ready = _ready(rows, program)
     if ready is not None:
         return ready
+    rows = as_table(rows)
     raw = program.prepared is not None
     if program.prepared is not None:
         rows, raw_count = program.prepared.apply(rows, Place(PredictionError, first_row))
@@ -109,8 +115,12 @@ def column_names(entry: Input) -> list[str]:
 
 
 def locate_columns(available: Sequence[Any], inputs: Sequence[Input]) -> dict[str, list[str]]:
-    """Which columns hold each input. Raises PredictionError naming all that are missing."""
+    """Which columns hold each input. Raises PredictionError naming all that are missing, or there twice."""
     present = set(available)
+    if len(present) < len(available):
+        twice = [part for entry in inputs for part in (entry.name, *column_names(entry)) if available.count(part) > 1]
+        if twice:
+            raise PredictionError(f"The rows have more than one column called {twice[0]}; wanted one.")
     found, missing = {}, []
     for entry in inputs:
         found[entry.name] = [entry.name] if entry.name in present else column_names(entry)
@@ -149,7 +159,9 @@ def plain_numbers(name: str, value: Any) -> np.ndarray:
 
 def read_outcomes(y: Any, program: Program, count: int) -> np.ndarray:
     """Outcomes (rows, *event) of `count` rows. Raises PredictionError for another shape, text, NaN and infinity."""
-    outcome = program.prepared.outcome if program.prepared else None
+    if isinstance(y, str):
+        raise PredictionError(f"y came as {y!r}; wanted the outcomes themselves, such as table[{y!r}].")
+    outcome, y = program.prepared.outcome if program.prepared else None, y if program.event else only_column(y)
     if outcome is not None:
         y = outcome.own(one_column(outcome.column.name, y, Place(PredictionError)), Place(PredictionError))
     values = plain_numbers(program.outcome, y).astype(float)
@@ -168,7 +180,8 @@ def read_outcomes(y: Any, program: Program, count: int) -> np.ndarray:
 
 def available_columns(rows: Any) -> list[Any]:
     """Names of the columns of rows; none of what has no columns."""
-    if _is(rows, "pyarrow", "Table", "RecordBatch"):
+    rows = as_table(rows)
+    if is_arrow(rows):
         return list(rows.schema.names)
     return list(rows) if isinstance(rows, Mapping) else list(getattr(rows, "columns", ()))
 
@@ -185,10 +198,11 @@ def _listed(names: Sequence[Any]) -> str:
 
 def take_column(rows: Any, name: str, program: Program) -> tuple[Any, Any]:
     """One column of the rows, and the rows without it where a dict holds it beside what the model knows."""
+    rows = as_table(rows)
     available = available_columns(rows)
     if name not in available:
         raise PredictionError(f"The rows lack {name}, which holds their groups; they have {have_words(available)}.")
-    values = rows[name] if not _is(rows, "pyarrow", "Table", "RecordBatch") else rows.column(name)
+    values = rows[name] if not is_arrow(rows) else rows.column(name)
     if isinstance(rows, Mapping) and name not in program.known:
         rows = {key: value for key, value in rows.items() if key != name}
     return values, rows
@@ -205,20 +219,14 @@ def _columns(rows: Any, program: Program) -> tuple[Any, dict[str, list[str]], in
             wanted = ", ".join(entry.name for entry in program.inputs) or "nothing"
             raise PredictionError(f"The model knows nothing called {_listed(unknown)}; rows need {wanted}.")
         return rows, names, 1
-    if _is(rows, "pandas", "DataFrame"):
+    if is_of(rows, "pandas", "DataFrame"):
         return rows, locate_columns(list(rows.columns), program.inputs), len(rows)
-    if _is(rows, "pyarrow", "Table", "RecordBatch"):
+    if is_arrow(rows):
         return rows, locate_columns(rows.schema.names, program.inputs), rows.num_rows
     raise PredictionError(
-        f"rows came as {type(rows).__name__}; wanted a dict of arrays, such as {{'x': x}}, a pandas "
-        "DataFrame or a pyarrow Table."
+        f"rows came as {type(rows).__name__}; wanted a dict of arrays, such as {{'x': x}}, or a table "
+        f"(pandas, polars, pyarrow).{how_to_make_a_table(rows)}"
     )
-
-
-def _is(rows: Any, module: str, *types: str) -> bool:
-    """Whether rows are of one of a library's types, without importing the library: who passes one has imported it."""
-    library = sys.modules.get(module)
-    return library is not None and isinstance(rows, tuple(getattr(library, name) for name in types))
 
 
 def _check_fixed(rows: Mapping, program: Program, count: int, known: bool) -> int:
@@ -276,20 +284,21 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
         )
     try:
         array = np.asarray(
-            value.to_numpy(zero_copy_only=False) if _is(value, "pyarrow", "Array", "ChunkedArray") else value
+            value.to_numpy(zero_copy_only=False) if is_of(value, "pyarrow", "Array", "ChunkedArray") else value
         )
+        array = stacked(array) if array.dtype.kind == "O" else array
     except (ValueError, TypeError):
         raise PredictionError(
             f"{name} cannot be read as one array of numbers; are its rows of different lengths?"
         ) from None
     if array.dtype.kind == "O":
-        numbers = np.vectorize(lambda v: isinstance(v, bool | int | float | np.number | np.bool_), otypes=[bool])(array)
+        numbers = np.vectorize(lambda v: isinstance(v, _NUMBERS), otypes=[bool])(array)
         if not numbers.all():
             bad = array[~numbers].flat[0]
             missing = bad is None or "NA" in type(bad).__name__
             came = "is missing" if missing else f"is {bad!r}, not a number,"
             raise PredictionError(f"{name} {came} {_at(~numbers, first_row)}; every row needs a number.")
-        array = np.asarray(array.tolist()) if array.size else array.astype(float)
+        array = np.asarray(in_floats(array).tolist()) if array.size else array.astype(float)
         if array.dtype.kind == "O":
             huge = np.vectorize(lambda v: isinstance(v, int) and abs(v) > 2**63, otypes=[bool])(array)
             raise PredictionError(
@@ -324,7 +333,8 @@ def _typed(entry: Input, name: str, array: np.ndarray, first_row: int) -> np.nda
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
         if bad.any():
-            raise PredictionError(f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; wanted finite numbers.")
+            more = _GAP if np.isnan(array[bad].flat[0]) else ""
+            raise PredictionError(f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; wanted finite numbers.{more}")
     if entry.dtype == "float64":
         return array.astype(np.float64, copy=False)
     if entry.dtype == "bool":

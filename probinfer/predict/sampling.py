@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probinfer.errors import PredictionError
+from probinfer.model.forks import before_jax
 from probinfer.predict.engine import Engine, bucket
 from probinfer.predict.interval import refuse_undefined
 from probinfer.predict.program import Program
@@ -36,6 +37,7 @@ def sample_rows(
     hashes (rows,): content of each row. noise_of: whose noise it is; the same posterior draws are taken whoever it is.
     Raises PredictionError for a seed that is none.
     """
+    before_jax()
     with jax.enable_x64(True):
         order, noise = jax.random.split(_key(seed))
         if noise_of is not None:

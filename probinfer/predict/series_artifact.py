@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from probinfer.predict.families import FAMILIES
 from probinfer.predict.family import Support
 from probinfer.predict.forecaster import Forecaster
 from probinfer.predict.motion import MATRICES, MOVE, WEIGH, Motion
+from probinfer.predict.plain_files import write_plain_files
 from probinfer.predict.program import PARAMETERS, SAMPLE
 from probinfer.predict.series_answer import OUTCOME
 from probinfer.predict.series_calibration import SeriesCalibration, series_calibration_lines
@@ -26,11 +26,12 @@ _KINDS = ("float64", "int64")
 
 
 def write_forecaster(forecaster: Forecaster, path: str | os.PathLike[str]) -> None:
-    """Write the forecaster to the folder `path`; see `artifact.write`."""
-    artifact.write_folder(partial(_contents, forecaster), path)
+    """Write the forecaster to `path`; see `write_plain_files`."""
+    write_plain_files(partial(contents, forecaster), path)
 
 
-def _contents(forecaster: Forecaster) -> dict[str, bytes]:
+def contents(forecaster: Forecaster) -> dict[str, bytes]:
+    """The files of a forecaster, by name."""
     motion, standing = forecaster.motion, forecaster.standing
     files: dict[str, bytes] = {}
 
@@ -86,8 +87,8 @@ def _contents(forecaster: Forecaster) -> dict[str, bytes]:
 
 
 def read_forecaster(path: str | os.PathLike[str]) -> Forecaster:
-    """The forecaster in the folder `path`. Raises ArtifactError for anything out of order."""
-    manifest, files = artifact._checked(Path(path))
+    """The forecaster at `path`. Raises ArtifactError for anything out of order."""
+    manifest, files = artifact._checked(path)
     with artifact._malformed(path):
         outcome, words, size = manifest["outcome"], manifest["series"], manifest["size"]
         check_outcome(path, outcome, size, manifest["chains"])

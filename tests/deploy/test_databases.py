@@ -1,5 +1,6 @@
 """Databases in and out: the rows of a query, predictions as a table, in one transaction or resumable by key."""
 
+import gzip
 import json
 import sqlite3
 import subprocess
@@ -10,6 +11,8 @@ import time
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.ipc
 import pytest
 
 import probinfer as pi
@@ -488,7 +491,22 @@ def test_a_query_without_rows_makes_a_table_of_the_same_types(quick, url):
     assert list(scored(url)["id"]) == [100, 103, 106]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_sql_over_a_stream_of_arrow_says_what_is_wanted(quick, tmp_path):
+    table = pa.table({"id": [1, 2]})
+    with pa.ipc.new_stream(tmp_path / "in.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(pi.DataError, match="no streams"):
+        score(quick, tmp_path / "in.arrow", tmp_path / "out.csv", query="SELECT * FROM input")
+
+
+def test_sql_over_compressed_text(quick, tmp_path):
+    plain = write(rows(5), tmp_path / "in.csv")
+    (tmp_path / "in.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    score(quick, tmp_path / "in.csv.gz", tmp_path / "out.csv", query="SELECT * FROM input WHERE id > 103", keep=["id"])
+    assert list(read(tmp_path / "out.csv")["id"]) == [106, 109, 112]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".arrow"])
 def test_sql_over_a_folder_of_any_format(quick, tmp_path, suffix):
     for number in range(2):
         write(rows(5), tmp_path / f"in/day={number}/a{suffix}")

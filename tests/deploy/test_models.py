@@ -20,8 +20,9 @@ def save(path, shift):
     return version_of(path)
 
 
-def test_a_version_that_is_replaced_while_it_loads_is_served_until_the_next_look(tmp_path):
-    path = tmp_path / "line"
+@pytest.mark.parametrize("name", ["line", "line.zip"])
+def test_a_version_that_is_replaced_while_it_loads_is_served_until_the_next_look(tmp_path, name):
+    path = tmp_path / name
     save(path, 0.0)
     models = Models({"line": Slot(load("line", path), Batcher(Worker("test")))}, Meter(["line"]), 1)
     second, third = save(path, 1.0), ""

@@ -796,6 +796,46 @@ def test_a_client_that_goes_away_leaves_nothing_behind(folder, shared, monkeypat
         until(lambda: service.models.slots["line"].batcher.idle)
 
 
+PAGE = "https://page.example"
+
+
+@pytest.mark.parametrize(("allowed", "said"), [((PAGE, "http://b.example"), PAGE), (("*",), "*")])
+def test_pages_of_other_origins_may_ask_if_they_are_named(folder, shared, allowed, said):
+    """On both ways, in one piece and through ASGI, in answers and refusals; a preflight needs no key."""
+    key = {"X-API-Key": "0123456789"}
+    with running(settings(folder, cors_origin=allowed, api_key="0123456789")) as (client, _):
+        asks = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+        leave = client.options("/predict", headers=asks)
+        assert leave.status_code == 200
+        assert "x-api-key" in leave.headers["access-control-allow-headers"].lower()
+        body = {"records": [{"x": 1}]}
+        for answer, status in (
+            (leave, 200),
+            (client.post("/predict", json=body, headers={"Origin": PAGE, **key}), 200),
+            (client.post("/predict?a=b", json=body, headers={"Origin": PAGE, **key}), 200),
+            (client.post("/predict", json={}, headers={"Origin": PAGE, **key}), 400),
+            (client.post("/predict", json=body, headers={"Origin": PAGE}), 401),
+            (client.get("/v2", headers={"Origin": PAGE, **key}), 200),
+        ):
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, said)
+        other = client.post("/predict", json=body, headers={"Origin": "https://other.example", **key})
+        assert other.headers.get("access-control-allow-origin") == (None if said == PAGE else "*")
+        assert said == "*" or other.headers["vary"] == "Origin"
+
+
+def test_no_other_origin_may_ask_unless_it_is_named(client, folder):
+    answer = client.post("/predict", json={"records": [{"x": 1}]}, headers={"Origin": PAGE})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    with pytest.raises(pi.MethodError, match="wanted a scheme and a host"):
+        settings(folder, cors_origin=("page.example/",))
+
+
+def test_a_mark_of_unicode_before_the_json_is_passed_over(client):
+    sent = b"\xef\xbb\xbf" + json.dumps({"records": [{"x": 1}]}).encode()
+    for path in ("/predict", "/predict?a=b"):
+        assert client.post(path, content=sent).status_code == 200
+
+
 def test_a_full_queue_is_429_with_retry_after(folder, shared, server, monkeypatch):
     with running(settings(folder, max_queue=1)) as (client, service):
         served = service.models.slots["line"].served
@@ -932,5 +972,5 @@ def test_settings_are_checked(more, text):
 
 
 def test_a_folder_that_is_no_predictor_stops_the_server_before_it_listens(tmp_path):
-    with pytest.raises(pi.ArtifactError, match=r"cannot be read .*; is .* a saved predictor"):
+    with pytest.raises(pi.ArtifactError, match=r"missing; .* is no saved predictor"):
         app.Service(ServeSettings((("a", tmp_path),)))

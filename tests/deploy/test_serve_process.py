@@ -204,7 +204,7 @@ def test_what_cannot_be_served_is_said_in_one_line(artifact, tmp_path, capsys):
     from probinfer import cli
 
     assert cli.main(["serve", f"a={tmp_path}", "--port", "0"]) == 2
-    assert "is it a saved predictor" in capsys.readouterr().err.replace(str(tmp_path), "it")
+    assert "it is no saved predictor" in capsys.readouterr().err.replace(str(tmp_path), "it")
     assert cli.main(["serve", f"a={artifact}", f"a={artifact}"]) == 2
     assert "Two predictors are called a" in capsys.readouterr().err
     assert cli.main(["serve", str(artifact), "--api-key-file", str(tmp_path / "none")]) == 1

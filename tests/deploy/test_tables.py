@@ -1,6 +1,7 @@
 """Files, folders and pipes, in and out: the same numbers as predicting the rows, bad rows apart with their reasons."""
 
 import decimal
+import gzip
 import io
 import json
 import math
@@ -108,6 +109,21 @@ def test_a_folder_is_read_file_by_file_and_its_partitions_are_columns(quick, tmp
     order = pd.concat([part.iloc[half::2] for _, part in table.groupby("group") for half in (0, 1)], ignore_index=True)
     assert_predicted(quick, found, order)
     assert found["group"].astype(int).tolist() == order["group"].tolist()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_compressed_text_is_read_and_not_written(quick, tmp_path, suffix):
+    plain = write(rows(50), tmp_path / f"in{suffix}")
+    packed = tmp_path / f"in{suffix}.gz"
+    packed.write_bytes(gzip.compress(b"\xef\xbb\xbf" + plain.read_bytes()))
+    for source, target in ((plain, "a.csv"), (packed, "b.csv")):
+        score(quick, source, tmp_path / target)
+    pd.testing.assert_frame_equal(read(tmp_path / "a.csv"), read(tmp_path / "b.csv"))
+    with pytest.raises(pi.DataError, match="gzip afterwards"):
+        score(quick, packed, tmp_path / "c.csv.gz")
+    packed.write_bytes(packed.read_bytes()[:-30])
+    with pytest.raises(pi.DataError, match="damaged or not complete"):
+        score(quick, packed, tmp_path / "d.csv")
 
 
 def test_a_folder_of_parts_has_the_format_of_its_name(quick, tmp_path, monkeypatch):

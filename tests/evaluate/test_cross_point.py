@@ -322,7 +322,7 @@ RARE = HOUSES.assign(town=["Bonn", *HOUSES.town[1:]], sold=["maybe", *HOUSES.sol
         (lambda: plus(lambda X: X, FEW, FEW.y), pi.ModelError, "wanted an estimator of scikit-learn"),
         (lambda: plus(Ridge, FEW, FEW.y), pi.ModelError, "came as the class Ridge"),
         (lambda: plus(LinearSVC(), FEW, FEW.kind), pi.ModelError, "LinearSVC gives no probabilities"),
-        (lambda: plus(Ridge(), FEW.to_numpy(), FEW.y), pi.DataError, "rows came as ndarray; wanted a pan"),
+        (lambda: plus(Ridge(), FEW.to_numpy(), FEW.y), pi.DataError, "rows came as ndarray; wanted a table"),
         (lambda: plus(Ridge(), FEW, FEW.y), pi.DataError, "the Ridge cannot be fitted: could not convert"),
         (lambda: plus(Odd(), FEW, FEW.y), pi.DataError, r"\(6 of 60 rows\) the Odd cannot be fitted: thr"),
         (lambda: plus(Ridge(), FEW[["a"]], FEW.y[:5]), pi.DataError, r"y has the shape \(5,\); wanted \(60"),

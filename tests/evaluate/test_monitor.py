@@ -282,6 +282,25 @@ def test_bad_input(predictor):
         pi.Monitor.from_state(predictor, "not json")
 
 
+def test_the_state_of_another_predictor_is_refused(predictor, tmp_path):
+    """One of the same outcome and inputs, but of other draws or another calibration."""
+    monitor = pi.Monitor(predictor, KNOWN)
+    state = monitor.state()
+    predictor.save(tmp_path / "one")
+    assert pi.Monitor.from_state(pi.load_predictor(tmp_path / "one"), state).state() == state
+    inputs, y = rows(60, 8)
+    program = predictor.program
+    moved = program.with_draws(lambda name, values: values + 1e-9)
+    for other in (predictor.calibrate(inputs, y), predictor.from_program(moved, predictor.about)):
+        with pytest.raises(pi.ArtifactError, match=r"another predictor of the same outcome .* Watch it anew"):
+            pi.Monitor.from_state(other, state)
+        other = other.from_program(other.program, {**other.about, "monitor": state}, other.calibration)
+        with pytest.raises(pi.ArtifactError, match="another predictor"):
+            pi.Monitor.of(other)
+    del state["predictor"]  # as an earlier release wrote it
+    assert pi.Monitor.from_state(predictor.calibrate(inputs, y), state).status.rows == 0
+
+
 @pytest.mark.long
 def test_of_a_predictor_with_preprocessing_the_models_inputs_are_watched():
     def model(z, y=None):

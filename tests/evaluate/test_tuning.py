@@ -185,7 +185,7 @@ def test_wrong_spaces():
 
 
 def test_a_missing_library_names_the_extra(monkeypatch):
-    real = builtins.__import__
+    real, error = builtins.__import__, pi.MissingExtra  # imported before imports are another function
     import importlib
 
     def absent(name, *rest):
@@ -194,5 +194,5 @@ def test_a_missing_library_names_the_extra(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(pi.MissingExtra, match=r"needs optuna, .* pip install 'probinfer\[tune\]'"):
+    with pytest.raises(error, match=r"needs optuna, .* pip install 'probinfer\[tune\]'"):
         next(iter(pi.BayesianSearch({"scale": [1.0]}).points(0)))

@@ -68,7 +68,7 @@ def short():
 
 
 def test_too_few_steps_are_told_and_more_of_them_come_nearer_to_the_evidence_from_below(short):
-    posterior, longer = short, infer(pi.Flow(layers=2, width=16, starts=1, max_steps=600))
+    posterior, longer = short, infer(pi.Flow(layers=2, width=16, starts=1, max_steps=2000))
     assert posterior.tree.attrs["steps"] == 100
     assert posterior.report.verdict is not pi.Verdict.GOOD
     assert "still rising" in str(posterior.report)

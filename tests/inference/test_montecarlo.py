@@ -140,6 +140,16 @@ def test_mean_of_a_distribution(law, mean):
     assert_close(pi.expect(lambda x: x, law), mean, resolution=0.02)
 
 
+@pytest.mark.parametrize("edge", [3.0, 6.0])
+def test_a_nearly_certain_event_is_one_less_its_contrary(edge):
+    """Most values are the same: weights that vary do not make noise of them."""
+    estimate = pi.expect(lambda x: x < edge, stats.norm(), pi.Importance())
+    rare = stats.norm.sf(edge)
+    assert estimate.verdict is pi.Verdict.GOOD
+    assert abs(estimate.value - (1 - rare)) < 6 * estimate.mcse + 1e-15
+    assert estimate.mcse < 0.1 * rare, "the error is that of the contrary event"
+
+
 @pytest.mark.long
 def test_importance_over_a_law_with_a_bounded_support():
     for law in (stats.beta(2.0, 5.0), dist.Beta(2.0, 5.0)):

@@ -50,7 +50,7 @@ def test_what_no_inference_can_use_is_refused_by_name(value, text):
 
 
 def test_data_of_another_kind_are_refused():
-    with pytest.raises(DataError, match="data came as list; wanted a dict of arrays or a data frame"):
+    with pytest.raises(DataError, match="data came as list; wanted a dict of arrays or a table"):
         check_data([1, 2, 3])
     with pytest.raises(DataError, match="data has the key 0; wanted strings"):
         check_data({0: [1.0]})

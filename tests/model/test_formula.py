@@ -1,6 +1,7 @@
 """Formulas: what is read, the columns that come of it, the density against one written by hand, and what is refused."""
 
 from decimal import Decimal
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from scipy import optimize, special, stats
@@ -16,6 +18,7 @@ from scipy import optimize, special, stats
 import probinfer as pi
 from probinfer.errors import DataError, ModelError
 from probinfer.inference.draw import draw_update
+from probinfer.model.formula import families
 from probinfer.model.formula.columns import TRAINING
 from probinfer.model.formula.terms import read_formula
 from probinfer.model.target import Target
@@ -519,6 +522,48 @@ def test_ordered_classes_have_thresholds():
     assert log_density(bound, values, "grade") == pytest.approx(expected, rel=1e-9)
     assert np.allclose(at(bound, values)["threshold"].value, thresholds)
     assert list(bound.coords["grade_threshold"]) == ["low|mid", "mid|high"]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "polars, labels that no row has"])
+def test_the_order_of_ordered_categories_is_that_of_the_classes(kind):
+    grades = GRADES["grade"] if kind == "pandas" or "," not in kind else ["none", *GRADES["grade"]]
+    column = pd.Categorical(FRAME.grade, categories=grades, ordered=True)
+    frame = FRAME[["x"]].assign(grade=column)
+    if kind != "pandas":
+        frame = pl.DataFrame({"x": FRAME.x.to_numpy(), "grade": pl.Series(list(FRAME.grade), dtype=pl.Enum(grades))})
+    bound = settled("grade ~ x", pi.Family.CUMULATIVE, frame)
+    assert list(bound.coords["grade_threshold"]) == [f"{a}|{b}" for a, b in pairwise(grades)]
+    given = settled("grade ~ x", pi.Family.CUMULATIVE, frame, levels={"grade": ["high", "mid", "low", "none"]})
+    assert list(given.coords["grade_threshold"])[:2] == ["high|mid", "mid|low"]
+    unordered = FRAME[["x"]].assign(grade=pd.Categorical(FRAME.grade, categories=grades))
+    with pytest.raises(DataError, match=r"levels=\{'grade': .* or make grade a column of ordered categories"):
+        settled("grade ~ x", pi.Family.CUMULATIVE, unordered)
+
+
+def test_the_order_of_categories_is_kept_with_the_posterior(tmp_path):
+    """A posterior keeps raw columns without their types: what is made of it, and of its file, knows the order still."""
+    frame = FRAME[["x"]].assign(grade=pd.Categorical(FRAME.grade, GRADES["grade"], ordered=True))
+    model = pi.formula("grade ~ x", pi.Family.CUMULATIVE)
+    posterior = pi.infer(model, frame, pi.Laplace(), progress=False)
+    posterior.save(tmp_path / "posterior.nc")
+    loaded = pi.load_posterior(tmp_path / "posterior.nc", model, frame)
+    for each in (posterior, loaded):
+        predictor = pi.Predictor(each, accept=pi.Verdict.BAD)
+        assert predictor.predict({"x": [3.0]}).classes.tolist() == GRADES["grade"]
+
+
+def test_the_cloglog_link_loses_no_digits():
+    """logit(1 - exp(-t)) is log(exp(t) - 1), t = exp(eta): next to eta where t is small. By log1p it was -inf."""
+    eta = np.concatenate([np.linspace(-700.0, 6.5, 3001), [-10.0 - 1e-9, -10.0, -10.0 + 1e-9]])
+    exact = np.log(np.expm1(np.exp(eta)))
+    slope = np.exp(eta) / -np.expm1(-np.exp(eta))
+    with jax.enable_x64(True), np.errstate(divide="ignore"):
+        link = families._LOGITS[pi.Link.CLOGLOG]
+        assert np.allclose(link(jnp.asarray(eta)), exact, rtol=1e-13, atol=1e-13)
+        assert np.allclose(jax.vmap(jax.grad(link))(jnp.asarray(eta)), slope, rtol=1e-12)
+        twin = np.exp(eta) + np.log1p(-np.exp(-np.exp(eta)))
+        assert not np.isfinite(twin[eta < -38]).any()
+    assert np.allclose(link(jnp.float32(-80.0)), -80.0)
 
 
 def test_the_design_is_not_made_again_in_a_gradient():

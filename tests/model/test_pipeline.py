@@ -276,7 +276,7 @@ def with_value(name, value, row=7):
         ({**{n: FRAME[n] for n in ("income", "town", "grade", "day")}, "age": 3.0}, "age is a single value"),
         ({**{n: FRAME[n] for n in ("income", "town", "grade", "day")}, "age": [3.0]}, "age has 1, income has 60"),
         (pd.concat([FRAME, FRAME[["age"]]], axis=1), "more than one column called age"),
-        ([1, 2], "rows came as list; wanted a pandas DataFrame"),
+        ([1, 2], "rows came as list; wanted a table (pandas, polars, pyarrow), or a dict of columns"),
     ],
 )
 def test_rows_that_do_not_fit_are_named(frame, text):

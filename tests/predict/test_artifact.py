@@ -288,7 +288,7 @@ def test_a_manifest_that_is_none(folder, content):
 
 
 def test_no_folder(tmp_path):
-    refused(tmp_path / "nothing", "is no folder; a saved predictor is one")
+    refused(tmp_path / "nothing", "is no folder and no zip; a saved predictor is one of them")
     refused(tmp_path, "manifest.json is missing")
 
 
@@ -463,9 +463,9 @@ def test_a_save_that_is_killed_leaves_the_older_predictor(folder):
     """The process ends in the middle of writing, as by kill -9: what stood there still loads."""
     code = f"""
 import os, probinfer as pi
-from probinfer.predict import artifact
+from probinfer.predict import plain_files
 predictor = pi.load_predictor({str(folder)!r})
-artifact._put_in_place = lambda *_: os._exit(9)
+plain_files._put_in_place = lambda *_: os._exit(9)
 predictor.save({str(folder)!r})
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 9

@@ -204,7 +204,7 @@ def test_it_is_saved_with_what_it_cost(small, tmp_path):
 
 def test_refusals(line, small):
     for tolerance in (0, 1, "0.01", float("nan")):
-        with pytest.raises(pi.PredictionError, match="tolerance has"):
+        with pytest.raises(pi.PredictionError, match="tolerance is"):
             line.compress({"x": X}, tolerance)
     with pytest.raises(pi.PredictionError, match="There are 2 different rows; wanted 30 or more"):
         line.compress({"x": np.tile([1.0, 2.0], 50)})

@@ -28,15 +28,17 @@ ROWS = {"x": np.array([-1.0, 0.0, 0.3, 2.0])}
 
 
 def predictor_of(name, draws=60):
-    """A predictor of a family, without a model: x scales the last parameter where that is possible."""
+    """A predictor of a family, without a model: x scales the last parameter where that is possible, of a truncated law
+    the scale, since its last is a bound that has to stay above the other."""
     known = KNOWN[name]
     values = [np.asarray(v, float) for v in known.draw(np.random.default_rng(1), (draws,))]
     names = [f"p{i}" for i in range(len(values))]
+    scaled = known.family.parameters.index("scale") if "high" in known.family.parameters else -1
 
     def one(draws, row):
         found = [draws[n] for n in names]
         if known.family.support is not Support.CLASSES:
-            found[-1] = found[-1] * jnp.exp(0.1 * row["x"])
+            found[scaled] = found[scaled] * jnp.exp(0.1 * row["x"])
         return tuple(found)
 
     def call(draws, fixed, rows):

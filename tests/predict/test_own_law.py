@@ -122,7 +122,8 @@ def test_a_law_by_its_own_functions(name):
         np.testing.assert_allclose(float(mean), law.mean(), rtol=rtol, atol=1e-6)
         np.testing.assert_allclose(float(variance), law.var(), rtol=10 * rtol)
         ends = np.array([-1e6, 1e6])
-        assert np.allclose(cdf(ends), [0.0, 1.0] if scipys is None else law.cdf(ends), atol=1e-5)
+        with np.errstate(over="ignore"):  # SciPy computes both branches of a law
+            assert np.allclose(cdf(ends), [0.0, 1.0] if scipys is None else law.cdf(ends), atol=1e-5)
 
 
 class FromDensity:

@@ -71,7 +71,7 @@ def test_numbers_that_cancel_are_refused():
 
 
 def test_wrong_calls(line, small):
-    with pytest.raises(pi.PredictionError, match="tolerance has 0"):
+    with pytest.raises(pi.PredictionError, match="tolerance is 0"):
         line.round(ROWS, tolerance=0)
     with pytest.raises(pi.PredictionError, match="There are no rows"):
         line.round({"x": []})

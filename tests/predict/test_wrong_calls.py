@@ -5,6 +5,8 @@ import re
 import numpy as np
 import numpyro
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from numpyro import distributions as dist
 from sklearn.linear_model import LinearRegression, RidgeClassifier
@@ -158,3 +160,70 @@ def test_time_series_are_shown_the_way():
 
     predictor = fitted(lagged, {"before": m.y[:-1], "y": m.y[1:]}, {"a": m.draws()})
     assert predictor.predict({"before": [2.0]}).mean[0] == pytest.approx(2.0 * m.draws().mean())
+
+
+# what newcomers try --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([{"x": 0.1}, {"x": 0.2}], "Of records make a table: pandas.DataFrame(rows)"),
+        (pd.Series([0.1], name="x"), "table.iloc[[0]]"),
+        ("rows.csv", "Read the file first, as by pandas.read_csv"),
+        (np.zeros((3, 1)), "Say which column is which: {'name': rows[:, 0]}"),
+        (np.array([(0.1,)], [("x", float)]), "Of a structured array make a table"),
+        (pl.LazyFrame({"x": [0.1]}), "rows.collect()"),
+        (3, "or a table (pandas, polars, pyarrow)."),
+    ],
+)
+def test_rows_that_are_no_table_say_how_to_make_one(line, rows, text):
+    refuses(pi.PredictionError, text, line.predict, rows)
+
+
+def test_a_column_that_is_there_twice_and_a_gap(line):
+    twice = pd.DataFrame([[0.0, 1.0]], columns=["x", "x"])
+    refuses(pi.PredictionError, "more than one column called x", line.predict, twice)
+    refuses(pi.PredictionError, "finite numbers. For a gap, missing={input: values}", line.predict, {"x": [np.nan]})
+    with pytest.raises(pi.PredictionError, match=r"x is inf .* wanted finite numbers\.$"):
+        line.predict({"x": [np.inf]})
+
+
+def test_outcomes_may_be_a_table_of_one_column_and_are_no_name(line):
+    rows, y = {"x": m.x[:5] + 0.1}, m.y[:5]
+    for table in (pd.DataFrame({"y": y}), pl.DataFrame({"y": y}), pa.table({"y": y})):
+        assert np.array_equal(line.log_score(rows, table), line.log_score(rows, y))
+        assert pi.metrics(line, rows, table)["mae"] == pi.metrics(line, rows, y)["mae"]
+        assert line.calibrate(rows, table).calibration is not None
+    refuses(pi.PredictionError, "y came as 'y'; wanted the outcomes themselves", line.calibrate, rows, "y")
+    refuses(pi.PredictionError, "y has the shape (5, 1)", line.log_score, rows, y[:, None])
+
+
+def test_what_is_no_posterior_and_no_artifact_says_what_to_do(line, tmp_path):
+    refuses(pi.PredictionError, "pi.load_predictor('p')", pi.Predictor, "p")
+    refuses(pi.PredictionError, "A model is fitted first: pi.infer(model, data)", pi.Predictor, m.line)
+    line.save(tmp_path / "p")
+    line.save(tmp_path / "q.zip")
+    refuses(pi.ArtifactError, "There are predictors in it: p, q.zip.", pi.load_predictor, tmp_path)
+    (tmp_path / "post.nc").write_bytes(b"\x89HDF")
+    refuses(pi.ArtifactError, "pi.load_posterior(path, model, data)", pi.load_predictor, tmp_path / "post.nc")
+    refuses(pi.ArtifactError, "Path(path).expanduser()", line.save, "~/nowhere/p")
+    with pytest.raises(pi.ArtifactError) as error:
+        pi.load_predictor((tmp_path / "q.zip").read_bytes())
+    assert len(str(error.value)) < 150
+    refuses(pi.PredictionError, "tolerance is 2; wanted a part of the row's sd", line.compress, {"x": m.x}, tolerance=2)
+
+
+def test_a_column_that_the_model_does_not_take_is_named_before_its_content(line):
+    refuses(pi.DataError, "it has no argument 't'", pi.infer, m.line, pd.DataFrame({"x": m.x, "y": m.y, "t": "text"}))
+    refuses(pi.DataError, "Of records make a table", pi.infer, m.line, [{"x": 1.0, "y": 2.0}])
+
+
+def test_groups_by_the_name_of_a_column():
+    data = {"x": m.x, "y": m.y, "who": np.resize(["a", "b", "c", "d"], len(m.x))}
+    for given in (data, pd.DataFrame(data), pl.DataFrame(data)):
+        one, two = (pi.split(given, (0.5, 0.5), groups=by) for by in (data["who"], "who"))
+        assert all(np.array_equal(a["y"], b["y"]) for a, b in zip(one, two, strict=True))
+        parts = pi.split(given, (0.5, 0.5), stratify="who")
+        assert set(np.asarray(parts[0]["who"])) == set("abcd")
+    refuses(pi.DataError, "groups names 'whom', which is no column of the data; they", pi.split, data, groups="whom")

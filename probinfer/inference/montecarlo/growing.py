@@ -9,6 +9,7 @@ import numpy as np
 
 from probinfer.errors import DataError, ModelError
 from probinfer.inference.undefined import Undefined
+from probinfer.model.tables import as_frame
 from probinfer.model.target import Target
 from probinfer.model.trace import is_discrete, site_transform
 
@@ -18,6 +19,7 @@ def appended(before: Mapping[str, Any], new: Any) -> dict[str, Any]:
 
     Raises DataError for names that the data do not have, and shapes that do not go together.
     """
+    new = as_frame(new)
     new = {str(name): new[name] for name in new} if hasattr(new, "columns") else new
     if not isinstance(new, Mapping):
         raise DataError(f"new_data came as {type(new).__name__}; wanted a dict of arrays, or a data frame.")

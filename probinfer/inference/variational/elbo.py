@@ -28,6 +28,7 @@ _ITERATIONS = 1000  # of L-BFGS for one set of points
 _CLOSE = 1e-5  # nats that an iteration gains, below which it is the last
 _HALVINGS = 30  # of a start that is too wide
 _FRESH = 4000  # draws that the bound is measured with
+_LONGEST = 200.0  # half the squared length that no normal draw has, with 5 for each dimension
 _BETTER = 0.5  # nats, by which the bound of another law has to be higher for it to be taken
 _REFUSED = 1e100  # value beyond the edge of the support: the line search turns back
 
@@ -80,8 +81,9 @@ def fit_normal[Law: NormalLaw](
     fitted = settle(_start(family, target, gradients, generator), points)
     others = _others(family, fitted.law, gradients, generator.spawn(1)[0], points)
     if others and others[0].elbo > fitted.elbo + _BETTER:
-        best, others = others[0].law, [Other(fitted.law, fitted.elbo), *others[1:]]
-        fitted = settle(best, points)
+        settled = settle(others[0].law, points)
+        fitted, left = (settled, fitted) if settled.elbo > fitted.elbo else (fitted, settled)
+        others = [Other(left.law, left.elbo), *others[1:]]
     return fitted._replace(others=tuple(elsewhere(fitted.law, others, generator.spawn(1)[0])))
 
 
@@ -109,9 +111,15 @@ def _ready[Law: NormalLaw](
 
 
 def _bound(law: NormalLaw, gradients: Gradients, generator: np.random.Generator) -> tuple[float, float]:
-    """The evidence lower bound, with its standard error, from fresh draws."""
+    """The evidence lower bound, with its standard error, from fresh draws; -inf of a law that has collapsed to less
+    than floating point tells apart, whose density at its own draws is anything."""
     fresh = law.draw(generator, _FRESH)
-    return mean_and_error(gradients(fresh)[0] - law.log_density(fresh))
+    own = law.log_density(fresh)
+    with np.errstate(all="ignore"):
+        lower = law.log_density(law.mean[None]) - own  # half the squared length of what was drawn
+    if not np.all(lower < _LONGEST + 5.0 * len(law.mean)):
+        return -np.inf, np.inf
+    return mean_and_error(gradients(fresh)[0] - own)
 
 
 def apart(law: NormalLaw, before: NormalLaw) -> float:

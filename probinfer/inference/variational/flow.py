@@ -1,19 +1,30 @@
 """Normalising flows: a normal law, bent by coupling layers until the bound no longer rises."""
 
 import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from threading import Event
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from probinfer.inference.draws import Draws
+from probinfer.inference.mcmc.chains import workers
 from probinfer.inference.method import Control, Need, Run
 from probinfer.inference.montecarlo.space import space_of_target
 from probinfer.inference.settings import check_whole, settings_of
 from probinfer.inference.variational.approximation import weighted_draws
-from probinfer.inference.variational.coupling import WIDE, WIDE_SHARE, forward, identity, inverse, log_base
+from probinfer.inference.variational.coupling import (
+    WIDE,
+    WIDE_SHARE,
+    Layers,
+    forward,
+    identity,
+    inverse,
+    log_base,
+)
 from probinfer.inference.variational.elbo import fit_normal
 from probinfer.inference.variational.families import Family, FewDirections, NormalLaw, Triangular
 from probinfer.inference.variational.minibatch import fit_from_rows
@@ -22,10 +33,14 @@ from probinfer.inference.variational.sampled_rows import SampledRows
 from probinfer.model.rows import Rows
 from probinfer.model.target import Target
 
+if TYPE_CHECKING:
+    from probinfer.inference.variational.ascent import Ascended
+
 _FULL = 100  # dimensions up to which the normal law to begin with has all correlations
 _FLAT = 1e-9  # the least width of a direction of that law, of its widest, in units of each coordinate
 _CHUNK = 1000  # points of a call of the compiled flow
 _FRESH = 4000  # draws that the bound is measured with
+_LOOK = 0.1  # seconds between looks at how far the starts are
 _FRESH_ALL_ROWS = 400  # and where each is a pass over more rows than a step sees
 
 
@@ -61,7 +76,7 @@ class Flow:
 
     Fails where modes are far apart: it covers the one that a start fell into, and the weights do not show the others.
     A look from other places does, as for `MeanField`, unless no climb leads there. Elsewhere the Pareto shape shows
-    what is left. Costs 128 gradients a step, some thousands of steps, and seconds of compilation.
+    what is left. Costs 256 gradients a step, some thousands of steps, and seconds of compilation.
 
     Rezende & Mohamed (2015), ICML; Dinh, Sohl-Dickstein & Bengio (2017), ICLR; Agrawal & Domke (2024), NeurIPS.
 
@@ -92,32 +107,15 @@ class Flow:
 
     def run(self, target: Target, run: Run) -> Draws:
         """Draw from the target; see `probinfer.infer`."""
-        from probinfer.inference.variational.ascent import ascend  # optax takes a while to import
-
         began = time.perf_counter()
         rows = None if self.minibatch is None else Rows(target, self.minibatch, "Flow", "minibatch")
         seen = None if rows is None else SampledRows(rows, target, np.random.default_rng([*run.key.tolist(), 1]))
-        found, others = [], []
-        for start, seed in enumerate(np.random.SeedSequence(run.key.tolist()).spawn(self.starts)):
-            generator = np.random.default_rng(seed)
-            mean, root, elsewhere = _base(target, generator, seen)
-            others += elsewhere
-            masks, layers = identity(generator, target.dim, self.layers, self.width)
-            key = jax.random.key(int(generator.integers(2**31)))
-            label = f"start {start + 1} of {self.starts}, bound"
-
-            def show(done: int, bound: float, label: str = label) -> None:
-                run.progress.update(done, self.max_steps, f"{label} {bound:.2f}")
-
-            ascended = ascend(target, mean, root, masks, layers, key, self.max_steps, show, seen)
-            law = FlowLaw(target, mean, root, masks, ascended.layers)
-            terms = _bounds(law, target, generator, seen)
-            found.append((float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(len(terms))), ascended, law))
+        found, others = self._fits(target, run, seen)
         fitted = time.perf_counter() - began
-        bound, error, ascended, law = max(found, key=lambda one: one[0])
+        bound, error, ascended, law = best = max(found, key=lambda one: one.bound)
         generator = np.random.default_rng(run.key)
         others = [Other(each.law, each.elbo + (0.0 if seen is None else bound)) for each in others]
-        others += [Other(each[3], each[0]) for each in found if each[3] is not law]
+        others += [Other(each.law, each.bound) for each in found if each is not best]
         draws = weighted_draws(
             law,
             target,
@@ -126,7 +124,7 @@ class Flow:
             settings=settings_of(self),
             facts={
                 **({"elbo": bound, "elbo_mcse": error} if seen is None else {}),
-                "elbo_of_starts": ", ".join(f"{each[0]:.3f}" for each in found),
+                "elbo_of_starts": ", ".join(f"{each.bound:.3f}" for each in found),
                 "steps": ascended.steps,
                 "still_rising": 0.0 if ascended.arrived else ascended.rise,
                 "mass_elsewhere": mass_elsewhere(law, bound, others, generator.spawn(1)[0]),
@@ -135,6 +133,56 @@ class Flow:
         )
         facts = draws.facts if seen is None else {**draws.facts, "passes": seen.passes}
         return replace(draws, facts=facts, seconds={"fit": fitted, "sampling": time.perf_counter() - began - fitted})
+
+    def _fits(self, target: Target, run: Run, seen: SampledRows | None) -> "tuple[list[_Fit], list[Other]]":
+        """The fit of every start, and laws at other modes, as `_base` has them. The fits run side by side, but those of
+        a minibatch, which draw their rows in turn."""
+        from probinfer.inference.variational.ascent import ascend, steps_program  # optax takes a while to import
+
+        reached = [(0, -np.inf)] * self.starts  # steps of each, and the bound after them
+        over = Event()
+
+        def fit(start: int, generator: np.random.Generator, mean: np.ndarray, root: np.ndarray) -> _Fit:
+            masks, layers = identity(generator, target.dim, self.layers, self.width)
+
+            def tell(done: int, bound: float) -> None:
+                reached[start] = done, bound
+                if over.is_set():
+                    raise CancelledError
+
+            ascended = ascend(steps.result(), target, mean, root, masks, layers, generator, self.max_steps, tell, seen)
+            law = FlowLaw(target, mean, root, masks, ascended.layers)
+            maps.result()
+            terms = _bounds(law, target, generator, seen)
+            return _Fit(float(terms.mean()), float(terms.std(ddof=1) / np.sqrt(len(terms))), ascended, law)
+
+        like = identity(np.random.default_rng(0), target.dim, self.layers, self.width)
+        seeds = np.random.SeedSequence(run.key.tolist()).spawn(self.starts)
+        threads = workers(self.starts) if seen is None else 1
+        with ThreadPoolExecutor(2) as compiling, ThreadPoolExecutor(threads, "probinfer") as pool:
+            steps = compiling.submit(steps_program, target, *like, seen)
+            maps = compiling.submit(_compile_maps, target, *like)
+            generators = [np.random.default_rng(seed) for seed in seeds]
+            bases = [_base(target, generator, seen) for generator in generators]  # one by one: the first compiles
+            fits = [pool.submit(fit, n, generators[n], mean, root) for n, (mean, root, _) in enumerate(bases)]
+            try:
+                while wait(fits, timeout=_LOOK, return_when=FIRST_EXCEPTION).not_done:
+                    if any(each.done() and each.exception() for each in fits):
+                        break
+                    done, bounds = zip(*reached, strict=True)
+                    run.progress.update(sum(done), self.starts * self.max_steps, f"bound {max(bounds):.2f}")
+                return [each.result() for each in fits], [other for *_, others in bases for other in others]
+            finally:
+                over.set()
+
+
+class _Fit(NamedTuple):
+    """A start's fit: its bound with the Monte Carlo error, how it came about, and the law."""
+
+    bound: float
+    error: float
+    ascended: "Ascended"
+    law: "FlowLaw"
 
 
 class FlowLaw(NamedTuple):
@@ -149,35 +197,51 @@ class FlowLaw(NamedTuple):
     def draw(self, generator: np.random.Generator, n: int) -> np.ndarray:
         """Points (n, d)."""
         scale = np.where(generator.random((n, 1)) < WIDE_SHARE, WIDE, 1.0)
-        x, _ = self._map("forward", scale * generator.standard_normal((n, len(self.mean))))
+        x = self._map("forward", scale * generator.standard_normal((n, len(self.mean))))
         return self.mean + x @ self.root.T
 
     def log_density(self, z: np.ndarray) -> np.ndarray:
         """Log density (n,) at points (n, d)."""
         x = np.linalg.solve(self.root, (z - self.mean).T).T
-        white, log_det = self._map("inverse", x)
-        with self.target.precision():
-            base = np.asarray(log_base(jnp.asarray(white)), float)
-        return base + log_det - np.linalg.slogdet(self.root)[1]
+        return self._map("density", x) - np.linalg.slogdet(self.root)[1]
 
-    def _map(self, way: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images of points (n, d) and log |det| of the Jacobian (n,), in chunks of one size."""
-        images, log_dets = np.empty(points.shape), np.empty(len(points))
+    def _map(self, way: str, points: np.ndarray) -> np.ndarray:
+        """What `_WAYS` makes of points (n, d), in chunks of one size."""
+        found = []
         with self.target.precision():
-            dtype = self.target.dtype
-            layers, masks = jax.tree.map(lambda a: jnp.asarray(a, dtype), (self.layers, self.masks))
-            shapes = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, dtype), (layers, masks, np.empty((_CHUNK, points.shape[1])))
-            )
-            size = " ".join(map(str, layers["inner"].shape))
-            program = self.target.compile(f"flow {way} {size}", {"forward": forward, "inverse": inverse}[way], *shapes)
+            layers, masks = jax.tree.map(lambda a: np.asarray(a, self.target.dtype), (self.layers, self.masks))
+            program = _map_program(self.target, way, self.masks, self.layers)
             for start in range(0, len(points), _CHUNK):
                 part = points[start : start + _CHUNK]
                 padded = np.concatenate([part, np.zeros((_CHUNK - len(part), points.shape[1]))])
-                image, log_det = program(layers, masks, padded.astype(dtype))
-                images[start : start + len(part)] = np.asarray(image)[: len(part)]
-                log_dets[start : start + len(part)] = np.asarray(log_det)[: len(part)]
-        return images, log_dets
+                found.append(np.asarray(program(layers, masks, padded.astype(self.target.dtype)), float)[: len(part)])
+        return np.concatenate(found)
+
+
+def _log_density(layers: Layers, masks: jax.Array, x: jax.Array) -> jax.Array:
+    """Log density (n,) of f(e), e from the base law, at x (n, d)."""
+    white, log_det = inverse(layers, masks, x)
+    return log_base(white) + log_det
+
+
+_WAYS: dict[str, Callable[[Layers, jax.Array, jax.Array], jax.Array]] = {
+    "forward": lambda *arguments: forward(*arguments)[0],
+    "density": _log_density,
+}
+
+
+def _map_program(target: Target, way: str, masks: np.ndarray, layers: dict[str, np.ndarray]) -> Callable:
+    """The compiled program of one of `_WAYS`, for layers of this kind and chunks of points."""
+    arrays = layers, masks, np.empty((_CHUNK, target.dim))
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, target.dtype), arrays)
+    size = " ".join(map(str, layers["inner"].shape))
+    return target.compile(f"flow {way} {size}", _WAYS[way], *shapes)
+
+
+def _compile_maps(target: Target, masks: np.ndarray, layers: dict[str, np.ndarray]) -> None:
+    """Both ways, while layers are trained."""
+    for way in _WAYS:
+        _map_program(target, way, masks, layers)
 
 
 def _base(

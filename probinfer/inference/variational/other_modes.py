@@ -41,7 +41,8 @@ def far_ends(law: NormalLaw, level: float, gradients: Gradients, generator: np.r
     """
     d = len(law.mean)
     starts = [generator.uniform(-_NEAR, _NEAR, d) for _ in range(CLIMBS // 2)]
-    starts += [law.mean + law.sd * generator.uniform(-_FAR, _FAR, d) for _ in range(CLIMBS - len(starts))]
+    with np.errstate(over="ignore", invalid="ignore"):  # of a law that runs away; no climb begins there
+        starts += [law.mean + law.sd * generator.uniform(-_FAR, _FAR, d) for _ in range(CLIMBS - len(starts))]
 
     def negative(z: np.ndarray) -> tuple[float, np.ndarray]:
         values, slopes = gradients(z[None])
@@ -52,7 +53,7 @@ def far_ends(law: NormalLaw, level: float, gradients: Gradients, generator: np.r
     ends = []
     with np.errstate(all="ignore"), one_blas_thread():
         for start in starts:
-            if negative(start)[0] == _REFUSED:
+            if not np.isfinite(start).all() or negative(start)[0] == _REFUSED:
                 continue
             found = scipy.optimize.minimize(
                 negative, start, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS}

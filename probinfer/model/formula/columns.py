@@ -1,7 +1,6 @@
 """The columns that a formula reads: which hold numbers and which labels, and how they are coded."""
 
 import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from probinfer.model.formula.terms import Formula
 from probinfer.model.pipeline.fitted import Codes
 from probinfer.model.pipeline.raw import Place, column_names, labels, take_columns
 from probinfer.model.pipeline.steps import Ordinal
+from probinfer.model.tables import as_table, is_of
 
 TRAINING = Place(DataError)
 
@@ -45,6 +45,7 @@ def take_raw(data: Any, names: Sequence[Name | str], source: Source) -> dict[str
 
     Raises DataError, in words of the formula, for a column that is not there.
     """
+    data = as_table(data)
     have = [str(name) for name in column_names(data, TRAINING)]
     wanted: dict[str, int | None] = {}
     for name in names:
@@ -75,16 +76,35 @@ def take_raw(data: Any, names: Sequence[Name | str], source: Source) -> dict[str
 def categories_of(data: Any, name: str) -> list[Any] | None:
     """The categories of a column of pandas' or Arrow's own type for them, in pandas' order; None for another column.
 
-    Arrow's order is the one they came in, which says nothing: it is left out.
+    Arrow's order, where it is none by its type, is the one they came in, which says nothing: it is left out.
     """
+    found = _categories(data, name)
+    return found and found[0]
+
+
+def ordered_labels(data: Any, name: str) -> tuple[str, ...] | None:
+    """The labels of a column whose type says that its categories have an order, in that order and whether rows have
+    them all or not; None for another column, or none."""
+    data = as_table(data)
+    found = _categories(data, name) if name in column_names(data, TRAINING) else None
+    if not found or not found[1]:
+        return None
+    return tuple(map(str, labels(name, np.array(found[0], object), TRAINING)))
+
+
+def _categories(data: Any, name: str) -> tuple[list[Any], bool] | None:
+    """The categories of a column, and whether its type says that they have an order."""
+    data = as_table(data)
     column = data[name] if not isinstance(data, Mapping) else data.get(name)
     dtype: Any = getattr(column, "dtype", None)
     if str(dtype) == "category":
-        return list(dtype.categories)
-    arrow = sys.modules.get("pyarrow")
-    if arrow is not None and isinstance(column, arrow.ChunkedArray | arrow.Array):
-        if arrow.types.is_dictionary(column.type):
-            return []
+        return list(dtype.categories), bool(dtype.ordered)
+    if is_of(column, "pyarrow", "ChunkedArray", "Array"):
+        import pyarrow as pa
+
+        if pa.types.is_dictionary(column.type):
+            kept = list(column.to_pandas().cat.categories) if column.type.ordered else []
+            return kept, bool(column.type.ordered)
     return None
 
 

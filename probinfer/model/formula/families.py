@@ -81,11 +81,20 @@ class Law:
     law: Callable[..., Any]
 
 
+def _cloglog(eta: Any) -> Any:
+    """logit of P = 1 - exp(-t), t = exp(eta): log(exp(t) - 1) = log t + log((exp(t) - 1) / t), whose last term is the
+    series t / 2 + t^2 / 24 where t is small, to the last digit, and t + log(1 - exp(-t)) in all else."""
+    few = eta < -10.0
+    t = jnp.exp(eta)
+    middle = jnp.where(few, 1.0, t)  # so that no gradient comes from the side that is not taken
+    return jnp.where(few, eta + t / 2.0 + t * t / 24.0, middle + jnp.log(-jnp.expm1(-middle)))
+
+
 _MEANS: dict[Link, Callable[[Any], Any]] = {Link.IDENTITY: lambda eta: eta, Link.LOG: jnp.exp}
 _LOGITS: dict[Link, Callable[[Any], Any]] = {
     Link.LOGIT: lambda eta: eta,
     Link.PROBIT: lambda eta: log_ndtr(eta) - log_ndtr(-eta),
-    Link.CLOGLOG: lambda eta: jnp.exp(eta) + jnp.log1p(-jnp.exp(-jnp.exp(eta))),  # of P = 1 - exp(-exp(eta))
+    Link.CLOGLOG: _cloglog,
 }
 _BINARY = (Link.LOGIT, Link.PROBIT, Link.CLOGLOG)
 

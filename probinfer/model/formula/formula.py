@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import DataError, ModelError
-from probinfer.model.formula.columns import TRAINING, fit_levels, roles_of, take_raw
+from probinfer.model.formula.columns import TRAINING, fit_levels, ordered_labels, roles_of, take_raw
 from probinfer.model.formula.design import Design, fit_design, refuse_collinear
 from probinfer.model.formula.expressions import check_calls, fit_expression, names_in, refuse_not_finite
 from probinfer.model.formula.families import LAWS, Family, Law, Link, check_family, own_priors, scale_of
@@ -23,6 +23,7 @@ from probinfer.model.model import BoundModel, Model
 from probinfer.model.pipeline.pipeline import FittedPipeline
 from probinfer.model.pipeline.prepared import FittedColumn, FittedInput
 from probinfer.model.pipeline.raw import Kind, gaps
+from probinfer.model.tables import as_table
 
 _MOST_LOG = float(np.log(np.finfo(float).max))
 
@@ -147,6 +148,7 @@ class FormulaModel(Model):
 
     def bind(self, data: Any = None) -> BoundModel:
         """Fit constants, levels and default priors to the rows `data`, and bind the model to them."""
+        data = as_table(data)
         return self.settle(data).bind(data)
 
     def take(self, data: Any) -> dict[str, np.ndarray]:
@@ -155,7 +157,17 @@ class FormulaModel(Model):
 
     def settle(self, data: Any) -> "SettledFormula":
         """The model as a function, with constants, levels and default priors of the rows `data`."""
-        return _Settling(self, data).settled()
+        data = as_table(data)
+        return _Settling(self.with_order_of(data), data).settled()
+
+    def with_order_of(self, data: Any) -> "FormulaModel":
+        """The same with the labels of the outcome in their order, where the column's type says it and the family wants
+        one: the raw columns that a posterior keeps do not say it any more."""
+        name = self.response.column.name
+        if self.family is not Family.CUMULATIVE or name in self.levels:
+            return self
+        order = ordered_labels(data, name)
+        return self if order is None else self.with_classes(name, order)
 
     def with_classes(self, outcome: str, labels: Sequence[str]) -> "FormulaModel":
         """The same with these labels for the outcome, whether its rows have them all or not."""

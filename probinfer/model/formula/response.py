@@ -177,7 +177,8 @@ def _check_classes(name: str, values: np.ndarray, law: Law, family: Family, leve
         shown = sorted({str(value) for value in values.tolist()})
         raise DataError(
             f"{name} holds the labels {', '.join(shown[:8])}, whose order {family} has to know: "
-            f"levels={{{name!r}: [lowest, …, highest]}}."
+            f"levels={{{name!r}: [lowest, …, highest]}}; or make {name} a column of ordered categories, such as "
+            "pandas.Categorical(…, ordered=True)."
         )
 
 

@@ -15,6 +15,7 @@ from probinfer.model.pipeline.prepared import FittedColumn, FittedInput, FittedO
 from probinfer.model.pipeline.raw import READERS, Kind, Place, take_columns
 from probinfer.model.pipeline.sklearn_steps import check_against, columns_of, is_column_transformer
 from probinfer.model.pipeline.steps import BoxCox, Column, DateParts, Impute, OneHot, Ordinal, YeoJohnson
+from probinfer.model.tables import as_frame, as_table
 
 _TRAINING = Place(DataError)
 
@@ -99,10 +100,12 @@ class Pipeline(Model):
 
     def bind(self, data: Any = None) -> BoundModel:
         """Fit the steps on `data`, raw rows of training, and bind the model to what they make of them."""
+        data = as_table(data)
         return self.settle(data).bind(data)
 
     def settle(self, data: Any) -> "SettledPipeline":
         """The model with its steps fitted on the raw rows `data`: what it is bound to later is only transformed."""
+        data = as_table(data)
         declared = [column for columns in self.inputs.values() for column in _columns(columns)]
         declared += self.outcomes.values()
         names = [column.name for column in declared]
@@ -247,7 +250,7 @@ def _frame(data: Any) -> Any:
         import pandas as pd
 
         return pd.DataFrame(dict(data))
-    return data.to_pandas() if type(data).__module__.partition(".")[0] == "pyarrow" else data
+    return as_frame(data)
 
 
 def _fit(column: Column, values: np.ndarray) -> FittedColumn:

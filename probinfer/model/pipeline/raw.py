@@ -1,13 +1,13 @@
 """Raw rows in; columns of numbers, labels or dates out, with what is missing marked. Imports numpy; pandas where
 used.
 
-Rows are a dict of columns (or of single values: one row), a pandas DataFrame, or a pyarrow Table or RecordBatch.
+Rows are a dict of columns (or of single values: one row), a pandas DataFrame, a pyarrow Table or RecordBatch, or any
+table that hands out its columns as an Arrow stream, such as that of polars.
 """
 
 import datetime
 import decimal
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from probinfer.errors import ProbinferError
+from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, is_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,15 +53,16 @@ class Place:
 
 def column_names(rows: Any, place: Place) -> list[str]:
     """Names of the columns of raw rows, in their order."""
+    rows = as_table(rows)
     if isinstance(rows, Mapping):
         return list(rows)
-    if _is(rows, "pandas", "DataFrame"):
+    if is_of(rows, "pandas", "DataFrame"):
         return list(rows.columns)
-    if _is(rows, "pyarrow", "Table", "RecordBatch"):
+    if is_arrow(rows):
         return list(rows.schema.names)
     place.fail(
-        f"rows came as {type(rows).__name__}; wanted a pandas DataFrame, a pyarrow Table, or a dict of columns, such "
-        "as {'age': [41, 28], 'region': ['north', 'west']}."
+        f"rows came as {type(rows).__name__}; wanted a table (pandas, polars, pyarrow), or a dict of columns, such "
+        f"as {{'age': [41, 28], 'region': ['north', 'west']}}.{how_to_make_a_table(rows)}"
     )
 
 
@@ -70,6 +72,7 @@ def take_columns(rows: Any, names: Iterable[str], known: Iterable[str], place: P
     Columns of a table that nobody asked for are ignored; keys of a dict that are not among `known` either are a
     mistake. Raises the place's error for missing, repeated or unknown names, and columns of different lengths.
     """
+    rows = as_table(rows)
     have, names = column_names(rows, place), list(dict.fromkeys(names))
     missing = [name for name in names if name not in have]
     if missing:
@@ -82,7 +85,7 @@ def take_columns(rows: Any, names: Iterable[str], known: Iterable[str], place: P
         unknown = [name for name in have if name not in {*names, *known}]
         if unknown:
             place.fail(f"Nothing is known of {', '.join(map(repr, unknown))}; rows need {', '.join(names)}.")
-    taken = {name: _column(rows[name] if not _arrow(rows) else rows.column(name)) for name in names}
+    taken = {name: _column(rows[name] if not is_arrow(rows) else rows.column(name)) for name in names}
     lengths = {}
     for name, values in taken.items():
         if values.ndim > 1:
@@ -93,7 +96,7 @@ def take_columns(rows: Any, names: Iterable[str], known: Iterable[str], place: P
         place.fail(f"The columns disagree about the number of rows: {listed}. Each needs one entry for every row.")
     count = max(next(iter(lengths.values()), -1), -1)
     if not names and not isinstance(rows, Mapping):
-        count = rows.num_rows if _arrow(rows) else len(rows)
+        count = rows.num_rows if is_arrow(rows) else len(rows)
     return {name: np.atleast_1d(values) for name, values in taken.items()}, 1 if count < 0 else count
 
 
@@ -102,11 +105,12 @@ def frame_of(rows: Any, names: Iterable[str], known: Iterable[str], place: Place
     `take_columns` does."""
     import pandas as pd
 
+    rows = as_table(rows)
     names = list(dict.fromkeys(names))
     taken, _ = take_columns(rows, names, known, place)
     if isinstance(rows, Mapping):
         return pd.DataFrame(taken).infer_objects()
-    return (rows.to_pandas() if _arrow(rows) else rows)[names]
+    return (rows.to_pandas() if is_arrow(rows) else rows)[names]
 
 
 def one_column(name: str, values: Any, place: Place) -> np.ndarray:
@@ -221,7 +225,7 @@ def gaps(values: np.ndarray) -> np.ndarray:
 def _column(values: Any) -> np.ndarray:
     """An array with an entry for each row, from whatever a table or dict holds; () for a single value."""
     if type(values).__module__.partition(".")[0] == "pyarrow":
-        values = values.to_pandas() if hasattr(values, "to_pandas") else values.as_py()
+        values = values.to_pandas(date_as_object=False) if hasattr(values, "to_pandas") else values.as_py()
     if isinstance(values, np.ma.MaskedArray):
         values = np.where(np.ma.getmaskarray(values), None, values.astype(object).filled(None))
     if isinstance(values, list | tuple):  # np.asarray would make text of [1, "a"], and of [None, "a"]
@@ -236,7 +240,7 @@ def _absent(value: Any) -> bool:
         return True
     if isinstance(value, np.datetime64):
         return bool(np.isnat(value))
-    return isinstance(value, float | np.floating) and bool(np.isnan(value))
+    return isinstance(value, float | np.floating | decimal.Decimal) and bool(value != value)
 
 
 def _number(value: Any) -> bool:
@@ -253,16 +257,6 @@ def _label(value: Any) -> str | None:
         return str(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if isinstance(value, float | np.floating) and np.isfinite(value):
+    if isinstance(value, float | np.floating | decimal.Decimal) and np.isfinite(float(value)):
         return str(int(value)) if value == int(value) else repr(float(value))
     raise TypeError
-
-
-def _arrow(rows: Any) -> bool:
-    return _is(rows, "pyarrow", "Table", "RecordBatch")
-
-
-def _is(rows: Any, module: str, *types: str) -> bool:
-    """Whether rows are of one of a library's types, without importing it: who passes one has imported it."""
-    library = sys.modules.get(module)
-    return library is not None and isinstance(rows, tuple(getattr(library, name) for name in types))
