@@ -68,8 +68,8 @@ class Recentred(Target):
         kept = plain._results  # copies of a target have it in common, and nothing is traced anew for them
         if "recentred" not in kept:
             with self.precision():
-                kept["recentred"] = self._trace(gradient=True), {}, self._noise, self.mixed
-        self._all, self._results, self._noise, self.mixed = kept["recentred"]
+                kept["recentred"] = self._trace(gradient=True), {}, self._noise
+        self._all, self._results, self._noise = kept["recentred"]
         self._flipped = np.isin(self.coordinate_names(), self._noise).astype(float)
         self.fingerprint = self._all.fingerprint
 
@@ -157,7 +157,7 @@ class Recentred(Target):
         """The trace of the model at z, and the laws of the sites that are moved."""
         data = {name: value for name, value in inputs.items() if name != _CENTRING}
         values, centring = self.split(z), self.split(inputs[_CENTRING])
-        laws, noise, mixed = {}, [], []
+        laws, noise = {}, []
 
         def fix(site: Mapping[str, Any]) -> Any:
             name = site["name"]
@@ -168,12 +168,11 @@ class Recentred(Target):
             law = location_scale(site)
             assert law is not None
             noise.extend([name] if law.unit else [])
-            mixed.extend([name] if law.root is not None else [])
             laws[name], x = _recentre(values[name], centring[name], law)
             return site_transform(site)(x)
 
         trace = self.bound.simulate_by(fix, data)
-        self._noise, self.mixed = tuple(noise), tuple(mixed)
+        self._noise = tuple(noise)
         return trace, laws
 
 

@@ -49,12 +49,6 @@ def best_centring(target: Recentred, draws: np.ndarray, gradients: np.ndarray, u
         own = names == name
         shared = losses[:, own].mean(axis=1, keepdims=True)
         loss = losses[:, own] + _SHRINK / use.sum() * shared
-        if name in target.mixed:
-            import os
-            least = float(os.environ.get("LEAST", "0"))
-            best = np.maximum(_GRID[np.argmin(loss, axis=0)], least)
-            centring[chosen[own]] = np.where(loss[-1] - loss.min(axis=0) <= _TOLERANCE, 1.0, best)
-            continue
         centring[chosen[own]] = _picked(loss, centring[chosen[own]], float(shared[0, 0] - shared[-1, 0]))
     return centring
 
