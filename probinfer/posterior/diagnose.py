@@ -204,12 +204,22 @@ def _step_bias(evidence: Evidence) -> list[Finding]:
     if bias is None:
         return []
     method = evidence.attrs.get("method", "the method")
+    if not np.isfinite(bias):
+        return [
+            Finding(
+                "The chains ran off to where the log density is no number: nothing is known of the step's bias",
+                "all parameters",
+                Verdict.BAD,
+                "The curvature at the mode says little of this posterior; use NUTS, or tighter priors.",
+                float(bias),
+            )
+        ]
     severity = Verdict.GOOD if bias <= BIAS_DOUBTFUL else Verdict.DOUBTFUL if bias <= BIAS_BAD else Verdict.BAD
     return [
         Finding(
             f"The finite step makes variances too large, by {float(bias):.1%} in the worst direction",
             "all parameters",
-            severity if np.isfinite(bias) else Verdict.BAD,
+            severity,
             f"For less, give {method} a smaller bias or a larger minibatch; with bias=0 in mind, use NUTS.",
             float(bias),
         )
