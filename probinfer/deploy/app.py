@@ -135,17 +135,17 @@ class Service:
         request = _Request(scope["method"], path, headers, found or _OTHER)
         try:
             crowded = CROWDED in scope.get("extensions", ())
-            preflight = self._origins.preflight(request.method, headers) if self._origins and not crowded else None
-            if preflight is None:  # it has no key, and shows nothing
+            made = self._origins.preflight(request.method, headers) if self._origins and not crowded else None
+            if made is None:  # a preflight has no key, and shows nothing
                 self._admit(path, headers, crowded=crowded)
-            if preflight is not None:
-                request.status = preflight.status
-                await reply(send, preflight)
-            elif found is None:
+                if found is not None:
+                    body = await read_body(headers, receive, self.settings.max_body, self.settings.body_timeout)
+                    made = await self._made(request, body)
+            if made is None:
                 request.status = await self._through_starlette(request, scope, receive, send)
             else:
-                body = await read_body(headers, receive, self.settings.max_body, self.settings.body_timeout)
-                await reply(send, await self._made(request, body))
+                request.status = made.status
+                await reply(send, made)
         except Gone:
             return
         except Exception as error:  # noqa: BLE001 - the last line of defence: every error has an answer
@@ -165,7 +165,7 @@ class Service:
         self._count(request)
         return made
 
-    async def _made(self, request: "_Request", body: bytes) -> Made:
+    async def _made(self, request: _Request, body: bytes) -> Made:
         model, _, work = request.found
         assert work is not None
         deadline = self._deadline(request.headers, asyncio.get_running_loop().time())
@@ -173,7 +173,7 @@ class Service:
         request.status = 200
         return Made(200, self._headers(request, JSON), content)
 
-    def _count(self, request: "_Request") -> None:
+    def _count(self, request: _Request) -> None:
         """An answer, in the metrics, and in the log if it is a refusal or all are wanted there."""
         seconds = time.perf_counter() - request.began
         model, route, _ = request.found
@@ -216,7 +216,7 @@ class Service:
         seconds = int(digits) / 1000.0 if len(digits) < _MOST_DIGITS else math.inf
         return now + min(self.settings.timeout, seconds)
 
-    def _refusal(self, request: "_Request", error: Exception) -> Made:
+    def _refusal(self, request: _Request, error: Exception) -> Made:
         status, headers, text = status_of(error), self._headers(request, JSON), str(error)
         request.status, request.told = status, {"error": type(error).__name__}
         if status == INTERNAL:
@@ -231,11 +231,11 @@ class Service:
             headers = [*headers, CLOSE]
         return Made(status, headers, open_inference.encode({"error": _cut(text)}))
 
-    def _headers(self, request: "_Request", *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    def _headers(self, request: _Request, *headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         found = [*headers, CLOSE] if self.draining else [*headers]
         return found + self._origins.headers(request.headers) if self._origins else found
 
-    async def _through_starlette(self, request: "_Request", scope: Scope, receive: Receive, send: Send) -> int:
+    async def _through_starlette(self, request: _Request, scope: Scope, receive: Receive, send: Send) -> int:
         status = INTERNAL
 
         async def noting(message: Any) -> None:
@@ -250,7 +250,7 @@ class Service:
 
     # questions -------------------------------------------------------------------------------------------------------
 
-    def _questions(self) -> Mapping[str, "_Found"]:
+    def _questions(self) -> Mapping[str, _Found]:
         routes: dict[str, Any] = {}
         for name in reversed(self.models.slots):  # the first comes last: it has the routes without a name
             routes[f"/v2/models/{name}/infer"] = (name, "infer", self._infer)
@@ -260,7 +260,7 @@ class Service:
                 routes[path] = (name, "feedback", self._feedback)
         return routes
 
-    def _versioned(self, path: str) -> "_Found | None":
+    def _versioned(self, path: str) -> _Found | None:
         """The route of `/v2/models/NAME/versions/VERSION/infer`."""
         parts = path.split("/")
         if len(parts) != 7 or parts[1:3] != ["v2", "models"] or parts[4] != "versions" or parts[6] != "infer":

@@ -154,7 +154,7 @@ def read_chunks(
             read = _csv_lenient if lenient else _csv_rows
             yield from read(path, types, rows, skip, own if own is not None else csv_types([path], _free(types)))
         elif kind == ".jsonl":
-            yield from (_json_lines if lenient else _json_lines_strict)(path, types, rows, skip)
+            yield from _json_lines(path, types, rows, skip, lenient)
         else:
             yield from (_parquet if kind == ".parquet" else _arrow)(path, types, rows, skip)
 
@@ -290,14 +290,9 @@ def cut(whole: Chunk, rows: int, skip: int) -> Iterator[Chunk]:
         begin = end
 
 
-def _json_lines(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
+def _json_lines(path: Path, types: Types, rows: int, skip: int, lenient: bool) -> Iterator[Chunk]:
     with _open(path) as file:
-        yield from chunks_of_lines(lines_of(_blocks(file)), types, rows, skip, lenient=True)
-
-
-def _json_lines_strict(path: Path, types: Types, rows: int, skip: int) -> Iterator[Chunk]:
-    with _open(path) as file:
-        yield from chunks_of_lines(lines_of(_blocks(file)), types, rows, skip, lenient=False)
+        yield from chunks_of_lines(lines_of(_blocks(file)), types, rows, skip, lenient=lenient)
 
 
 def chunks_of_lines(

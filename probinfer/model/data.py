@@ -9,6 +9,8 @@ import numpy as np
 from probinfer.errors import DataError
 from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, stacked
 
+NUMBERS = (bool, int, float, decimal.Decimal, np.number, np.bool_)  # what an array of objects may hold as numbers
+
 
 class CheckedData(NamedTuple):
     """Data that passed every check: `arrays` become arguments of the compiled program, `constants` are part of it."""
@@ -105,7 +107,7 @@ def _to_array(name: str, value: Any) -> np.ndarray:
 
 def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
     for index, entry in np.ndenumerate(array):
-        if not isinstance(entry, bool | int | float | decimal.Decimal | np.number | np.bool_):
+        if not isinstance(entry, NUMBERS):
             missing = entry is None or "NA" in type(entry).__name__
             came = "a missing value" if missing else f"{_KINDS.get(np.asarray(entry).dtype.kind, 'an object')}"
             todo = "drop or impute those rows" if missing else "code levels as integers (pandas.factorize) "

@@ -183,16 +183,21 @@ def probability(name: str, value: Any) -> float:
     """`value` as a probability. Raises PredictionError for what is none."""
     if type(value) is float and 0.0 < value < 1.0:
         return value
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
+    if not _is_share(value):
         raise PredictionError(f"{name} has {value!r}; wanted probabilities between 0 and 1, such as 0.9.")
     return float(value)
 
 
 def check_tolerance(value: Any) -> float:
     """`value` as the largest error of a summary. Raises PredictionError for what is none."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
+    if not _is_share(value):
         raise PredictionError(f"tolerance is {value!r}; wanted a part of the row's sd between 0 and 1, such as 0.01.")
     return float(value)
+
+
+def _is_share(value: Any) -> bool:
+    """A number between 0 and 1."""
+    return not isinstance(value, bool | np.bool_) and isinstance(value, int | float | np.number) and 0.0 < value < 1.0
 
 
 def probabilities(name: str, values: Any) -> tuple[float, ...]:

@@ -7,7 +7,6 @@ as an Arrow stream, such as that of polars. A vector-valued input X of k entries
 is an array (rows, k), or the columns X[0], …, X[k-1] of a table. A dict of single values is one row.
 """
 
-import decimal
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import PredictionError
-from probinfer.model.data import in_floats
+from probinfer.model.data import NUMBERS, in_floats
 from probinfer.model.pipeline.raw import Place, one_column
 from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, is_of, only_column, stacked
 from probinfer.predict.program import Input, Program
 
-_NUMBERS = (bool, int, float, decimal.Decimal, np.number, np.bool_)
 _GAP = " For a gap, missing={input: values} says what may stand there."
 _LONGEST = 60  # characters of a name or text in an error
 _KINDS = {"U": "text", "S": "bytes", "T": "text", "M": "dates", "m": "time spans", "c": "complex numbers"}
@@ -292,7 +290,7 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
             f"{name} cannot be read as one array of numbers; are its rows of different lengths?"
         ) from None
     if array.dtype.kind == "O":
-        numbers = np.vectorize(lambda v: isinstance(v, _NUMBERS), otypes=[bool])(array)
+        numbers = np.vectorize(lambda v: isinstance(v, NUMBERS), otypes=[bool])(array)
         if not numbers.all():
             bad = array[~numbers].flat[0]
             missing = bad is None or "NA" in type(bad).__name__

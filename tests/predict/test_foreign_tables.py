@@ -33,6 +33,11 @@ def line():
     return fitted(m.line, {"x": m.x, "y": m.y}, m.LINE)
 
 
+def a_slope(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 1))
+    numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_predictions_are_those_of_the_data_frame(line, kind):
     """Each call reads once: a stream is gone after it."""
@@ -55,12 +60,8 @@ def test_calibration_in_groups_of_a_column(line, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_data_are_inferred_from(kind):
-    def model(x, y=None):
-        slope = numpyro.sample("slope", dist.Normal(0, 1))
-        numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
-
     frame = pd.DataFrame({"x": m.x, "y": m.y})
-    one, two = (pi.infer(model, data, pi.Exact(draws=50), progress=False) for data in (frame, KINDS[kind](frame)))
+    one, two = (pi.infer(a_slope, data, pi.Exact(draws=50), progress=False) for data in (frame, KINDS[kind](frame)))
     assert np.array_equal(one.latents["slope"], two.latents["slope"])
 
 
@@ -177,12 +178,8 @@ def test_what_is_no_table_is_refused_as_before(line):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_rows_for_a_posterior(kind):
-    def model(x, y=None):
-        slope = numpyro.sample("slope", dist.Normal(0, 1))
-        numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
-
     frame = pd.DataFrame({"x": m.x, "y": m.y})
-    posterior = pi.infer(model, frame, pi.Exact(draws=200), progress=False)
+    posterior = pi.infer(a_slope, frame, pi.Exact(draws=200), progress=False)
     more = KINDS[kind](frame.head(5))
     assert np.array_equal(*(posterior.update(rows, seed=1).latents["slope"] for rows in (frame.head(5), more)))
 
