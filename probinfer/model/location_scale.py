@@ -15,7 +15,7 @@ _WRAPPED = (dist.Independent, dist.ExpandedDistribution)
 # constant factor, the unit of the effect's coordinates, may be left out of it.
 UNIT_OF = "unit_of"
 # The same where the entries of its last axis are mixed: the lower triangular root that the model multiplies them by,
-# and what it adds to each of them.
+# and what it adds to each of them, from which a constant may be left out too.
 ROOT_OF = "root_of"
 
 

@@ -41,8 +41,8 @@ RESTARTS_DOUBTFUL = 20
 NOISE_DOUBTFUL = 2.0
 NOISE_BAD = 3.0
 
-# Log density of a place where no chain has been, less the median of the chains: for a mode of their shape the log of
-# its share over theirs. From a twentieth on, it moves means by more than the usual Monte Carlo error.
+# Logarithm of the mass around a place where no chain has been, less that of where the chains are, as far as a normal
+# law around each tells it. From a twentieth on, it moves means by more than the usual Monte Carlo error.
 ELSEWHERE_HIGH = -3.0
 
 # Pareto shape of the importance weights between an approximation and the posterior: Vehtari, Simpson, Gelman, Yao,
@@ -241,7 +241,7 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
         Finding(
             f"{scouts:.0f} of {of:.0f} short runs from other starting points stayed where no chain has been: there "
             f"{evidence.label(furthest)} is {at[furthest]:.3g}, the chains have {low[furthest]:.3g} to "
-            f"{high[furthest]:.3g}; the log density is {abs(gain):.1f} {'higher' if gain > 0 else 'lower'}",
+            f"{high[furthest]:.3g}; its mass is {_times(gain)} theirs, roughly",
             evidence.label(furthest),
             Verdict.BAD if gain > ELSEWHERE_HIGH else Verdict.DOUBTFUL,
             "The posterior has another mode, and these draws are from one alone. pi.Tempering() and pi.SMC() find the "
@@ -249,6 +249,11 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
             gain,
         )
     ]
+
+
+def _times(log_ratio: float) -> str:
+    """A ratio in words."""
+    return f"{np.exp(log_ratio):.2g} times" if abs(log_ratio) < 20 else f"exp({log_ratio:.0f}) times"
 
 
 def _exchangeable(evidence: Evidence) -> list[Finding]:

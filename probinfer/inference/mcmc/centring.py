@@ -9,6 +9,7 @@ from probinfer.inference.mcmc.compiled import compiled_density
 from probinfer.inference.mcmc.metric import pooled
 from probinfer.inference.method import Warm
 from probinfer.model.recentred import Recentred
+from probinfer.model.target import Target
 
 UNTIL = 0.6  # of the warm-up: the latest that the centring changes
 _GRID = np.linspace(0, 1, 11)
@@ -107,6 +108,13 @@ def as_the_model_has_them(target: Recentred, rows: Row) -> Row:
     plain = target.move(rows.q.reshape(-1, target.dim), np.ones(target.dim))
     surplus = plain.surplus.reshape(rows.log_density.shape)
     return rows._replace(q=plain.to.reshape(rows.q.shape), log_density=rows.log_density - surplus)
+
+
+def from_the_model(target: Target, positions: np.ndarray) -> np.ndarray:
+    """Positions (n, d) as the model has them, in the coordinates of the target."""
+    if not isinstance(target, Recentred):
+        return positions
+    return target.centred(np.ones(target.dim)).move(positions, target.centring).to
 
 
 def centred_nearby(target: Recentred, warm: Warm, key: np.ndarray) -> tuple[Recentred, Warm]:

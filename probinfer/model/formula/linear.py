@@ -150,11 +150,12 @@ class LinearModel:
         return f"{name}_centred" if name == "threshold" and self.moved else name
 
     def _fixed(self, known: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-        """The fixed part, what it is at the means of the predictors without the intercept, and its coefficients."""
+        """The fixed part, what it is at the means of the predictors without the intercept, and its coefficients; the
+        intercept without where its coordinates begin, which may be so far off that effects next to it lose digits."""
         eta, shift, found = jnp.zeros(()), jnp.zeros(()), {}
         if self.intercept is not None:
             eta = alpha = self.intercept.draw("Intercept_centred" if self.moved else "Intercept")
-            found["Intercept"] = alpha
+            found["Intercept"] = alpha - (self.intercept.units or (0.0,))[0]
         if not self.coefficients:
             return eta, shift, found
         parts = []
@@ -165,7 +166,8 @@ class LinearModel:
         if self.moved:
             shift = self.means @ beta
             if self.intercept is not None:
-                found["Intercept"] = numpyro.deterministic("Intercept", alpha - shift)
+                numpyro.deterministic("Intercept", alpha - shift)
+                found["Intercept"] = found["Intercept"] - shift
         found |= {label: beta[i] for i, label in enumerate(self.design.labels)}
         return eta + known["(design)"] @ beta, shift, found
 
@@ -185,7 +187,7 @@ class LinearModel:
 
 
 def _effect(group: Group, sd: Any, fixed: Mapping[str, Any]) -> Any:
-    """The coefficients of every level, (levels, *shape of sd); `fixed` are those of all levels."""
+    """The coefficients of every level, (levels, *shape of sd); `fixed` are those of all levels, but for constants."""
     shape = (len(group.levels), *sd.shape)
     if group.centred:
         units = {UNITS: (0.0, group.spread)}
