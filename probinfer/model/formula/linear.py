@@ -195,15 +195,24 @@ def _effect(group: Group, sd: Any, fixed: Mapping[str, Any]) -> Any:
     unit = {UNIT_OF: sd / group.spread}
     root = None
     if group.correlated:
-        root = jnp.eye(group.coefficients)
-        for block in group.correlated:
-            inside = slice(block.first, block.last)
-            root = root.at[inside, inside].set(_root_of_correlations(block))
+        root = _root(group)
         assert group.design is not None
         mean = jnp.stack([jnp.asarray(fixed.get(label, 0.0), sd.dtype) for label in group.design.labels])
         unit = {ROOT_OF: ((sd / group.spread)[:, None] * root, mean / group.spread)}
     z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape), infer=unit)
     return numpyro.deterministic(f"{group.name}_effect", (z if root is None else z @ root.T) * sd)
+
+
+def _root(group: Group) -> Any:
+    """That of the correlations of all coefficients of a group; those that are in no block have none. No entry is set in
+    place: ONNX has no such operation."""
+    rows, done, width = [], 0, group.coefficients
+    for block in group.correlated:
+        rows.append(jnp.eye(block.first - done, width, done))
+        before, after = (jnp.zeros((block.size, count)) for count in (block.first, width - block.last))
+        rows.append(jnp.concatenate([before, _root_of_correlations(block), after], axis=1))
+        done = block.last
+    return jnp.concatenate([*rows, jnp.eye(width - done, width, done)])
 
 
 def _root_of_correlations(block: Correlated) -> Any:
