@@ -8,7 +8,7 @@ of their correlations. With centred columns alpha and beta are nearly independen
 alpha - means @ beta.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,7 +195,7 @@ def _effect(group: Group, sd: Any, fixed: Mapping[str, Any]) -> Any:
     unit = {UNIT_OF: sd / group.spread}
     root = None
     if group.correlated:
-        root = _root(group)
+        root = _root(group, sd.dtype)
         assert group.design is not None
         mean = jnp.stack([jnp.asarray(fixed.get(label, 0.0), sd.dtype) for label in group.design.labels])
         unit = {ROOT_OF: ((sd / group.spread)[:, None] * root, mean / group.spread)}
@@ -203,16 +203,22 @@ def _effect(group: Group, sd: Any, fixed: Mapping[str, Any]) -> Any:
     return numpyro.deterministic(f"{group.name}_effect", (z if root is None else z @ root.T) * sd)
 
 
-def _root(group: Group) -> Any:
-    """That of the correlations of all coefficients of a group; those that are in no block have none. No entry is set in
-    place: ONNX has no such operation."""
+def _root(group: Group, dtype: Any) -> Any:
+    """That of the correlations of all coefficients of a group; those that are in no block have none. It is put together
+    without an entry set in place or an empty part: ONNX has neither."""
     rows, done, width = [], 0, group.coefficients
     for block in group.correlated:
-        rows.append(jnp.eye(block.first - done, width, done))
-        before, after = (jnp.zeros((block.size, count)) for count in (block.first, width - block.last))
-        rows.append(jnp.concatenate([before, _root_of_correlations(block), after], axis=1))
+        before, after = (np.zeros((block.size, count), dtype) for count in (block.first, width - block.last))
+        inside = _joined([before, _root_of_correlations(block), after], axis=1)
+        rows += [np.eye(block.first - done, width, done, dtype), inside]
         done = block.last
-    return jnp.concatenate([*rows, jnp.eye(width - done, width, done)])
+    return _joined([*rows, np.eye(width - done, width, done, dtype)], axis=0)
+
+
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    """Matrices next to one another, without those that are empty."""
+    there = [part for part in parts if part.size]
+    return there[0] if len(there) == 1 else jnp.concatenate(there, axis=axis)
 
 
 def _root_of_correlations(block: Correlated) -> Any:
