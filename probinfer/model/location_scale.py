@@ -14,26 +14,32 @@ _WRAPPED = (dist.Independent, dist.ExpandedDistribution)
 # What `infer` of a site of standard noise calls the scale that the model multiplies it by. Only its changes matter: a
 # constant factor, the unit of the effect's coordinates, may be left out of it.
 UNIT_OF = "unit_of"
+# The same where the entries of its last axis are mixed: the lower triangular root that the model multiplies them by,
+# and what it adds to each of them, from which a constant may be left out too.
+ROOT_OF = "root_of"
 
 
 class LocationScale(NamedTuple):
     """A law under which the unconstrained value, in the site's units, is loc + scale * noise.
 
     loc, scale: of the shape of the site, or one that is broadcast to it. noise: its law, which has neither in it.
-    unit: the value is the noise itself, which the model divides by `scale` afterwards; loc is 0.
+    unit: the value is the noise itself, which the model divides by `scale` afterwards, and adds loc.
+    root: of such noise, what it is multiplied by instead, (k, k) lower triangular; `scale` is one over its diagonal.
     """
 
     loc: Any
     scale: Any
     noise: dist.Distribution
     unit: bool = False
+    root: Any = None
 
 
 def location_scale(site: Mapping[str, Any]) -> LocationScale | None:
     """The law of a site as a location and a scale; None for any that is not of such a family."""
-    if UNIT_OF in site["infer"]:
-        law = _inner(site["fn"])
-        return LocationScale(jnp.zeros(()), 1.0 / site["infer"][UNIT_OF], law, unit=True) if law is not None else None
+    if UNIT_OF in site["infer"] or ROOT_OF in site["infer"]:
+        law, (root, loc) = _inner(site["fn"]), site["infer"].get(ROOT_OF, (None, jnp.zeros(())))
+        scale = site["infer"][UNIT_OF] if root is None else jnp.diagonal(root)
+        return None if law is None else LocationScale(loc, 1.0 / scale, law, unit=True, root=root)
     found = location_scale_of(site["fn"])
     if found is None or UNITS not in site["infer"]:
         return found

@@ -25,7 +25,7 @@ class Moved(NamedTuple):
     to: (n, d) in the other coordinates.
     gradient: (n, d) here, of the log density whose gradients in the other coordinates were given.
     surplus: (n,) log density here less that there.
-    loc, log_scale: (n, d) of the entries that can be moved; 0 for others.
+    loc, log_scale: (n, d) of the entries that can be moved; 0 for others. loc counts `Recentred.share` of a centring.
     """
 
     to: Any
@@ -44,8 +44,12 @@ class Recentred(Target):
 
     so that z has the same law but for its location c loc and its scale scale^c: c = 1 is the latent as the model has
     it (centred), c = 0 the noise that makes it (non-centred). Noise that the model says it multiplies by a scale
-    (`UNIT_OF`) is the other way round: c = 0 is the effect. Other entries of c are 1 and stay so. c is among the
-    `inputs` of a program, which serves all of them.
+    (`UNIT_OF`) is the other way round: c = 0 is the effect. Where it multiplies by a root R, so that effects are
+    correlated, and adds a mean b (`ROOT_OF`),
+
+        z_j = R_jj^(1 - c_j) e_j + (1 - c_j) (b_j + sum over i < j of R_ji e_i)
+
+    Other entries of c are 1 and stay so. c is among the `inputs` of a program, which serves all of them.
 
     Args:
         plain: the target; its coordinates are those of c = 1. It has a gradient and `hierarchical` sites.
@@ -59,12 +63,14 @@ class Recentred(Target):
         self._plain = plain
         self.centring = np.ones(self.dim)
         self._many = int(np.clip(_CALL_BYTES // (7 * 8 * self.dim), 1, _MANY))
+        self._noise: tuple[str, ...] = ()  # sites that are the noise itself where the model has them
         self.movable = np.isin(self.coordinate_names(), plain.hierarchical)
         kept = plain._results  # copies of a target have it in common, and nothing is traced anew for them
         if "recentred" not in kept:
             with self.precision():
-                kept["recentred"] = self._trace(gradient=True), {}
-        self._all, self._results = kept["recentred"]
+                kept["recentred"] = self._trace(gradient=True), {}, self._noise
+        self._all, self._results, self._noise = kept["recentred"]
+        self._flipped = np.isin(self.coordinate_names(), self._noise).astype(float)
         self.fingerprint = self._all.fingerprint
 
     @functools.cached_property
@@ -79,6 +85,10 @@ class Recentred(Target):
         other.__dict__.pop("inputs", None)
         other.centring = np.where(self.movable, centring, 1.0)
         return other
+
+    def share(self, centring: Any) -> Any:
+        """The part of its location that each entry (d,) has at a centring: that, or of noise what is left of it."""
+        return self._flipped + (1 - 2 * self._flipped) * centring
 
     def move(self, z: np.ndarray, centring: np.ndarray, gradients: np.ndarray | None = None) -> Moved:
         """Points (n, d) in the coordinates of another centring (d,), where the log density has these gradients."""
@@ -121,7 +131,7 @@ class Recentred(Target):
         def moved(z: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
             laws = self._locate(z, inputs)
             loc, log_scale = (jnp.where(other == here, 0, part) for part in laws)
-            to = other * loc + jnp.exp((other - here) * log_scale) * (z - here * loc)
+            to = self.share(other) * loc + jnp.exp((other - here) * log_scale) * (z - self.share(here) * loc)
             return (to, jnp.sum((other - here) * log_scale)), laws
 
         (to, surplus), back, laws = jax.vjp(moved, z, has_aux=True)
@@ -147,7 +157,7 @@ class Recentred(Target):
         """The trace of the model at z, and the laws of the sites that are moved."""
         data = {name: value for name, value in inputs.items() if name != _CENTRING}
         values, centring = self.split(z), self.split(inputs[_CENTRING])
-        laws = {}
+        laws, noise = {}, []
 
         def fix(site: Mapping[str, Any]) -> Any:
             name = site["name"]
@@ -157,10 +167,13 @@ class Recentred(Target):
                 return constrain_with_jacobian(site, values[name])
             law = location_scale(site)
             assert law is not None
+            noise.extend([name] if law.unit else [])
             laws[name], x = _recentre(values[name], centring[name], law)
             return site_transform(site)(x)
 
-        return self.bound.simulate_by(fix, data), laws
+        trace = self.bound.simulate_by(fix, data)
+        self._noise = tuple(noise)
+        return trace, laws
 
 
 class _Law(NamedTuple):
@@ -177,12 +190,31 @@ def _recentre(z: jax.Array, c: jax.Array, law: LocationScale) -> tuple[_Law, jax
     The density is that of the noise, and not that of x times the Jacobian: where the scale is tiny, x - loc lost it.
     """
     loc, log_scale = (jnp.broadcast_to(part, z.shape) for part in (law.loc, jnp.log(law.scale)))
+    if law.root is not None:
+        return _mixed(z, c, law, loc, log_scale)
     if law.unit:
         x = jnp.where(c == 1, z, z * jnp.exp((1 - c) * log_scale))
         return _Law(loc, log_scale, jnp.asarray(law.noise.log_prob(x)) + (1 - c) * log_scale), x
     noise = (z - c * loc) * jnp.exp(-c * log_scale)
     x = jnp.where(c == 1, z, loc + law.scale * noise)
     return _Law(loc, log_scale, jnp.asarray(law.noise.log_prob(noise)) - c * log_scale), x
+
+
+def _mixed(
+    z: jax.Array, c: jax.Array, law: LocationScale, mean: jax.Array, log_scale: jax.Array
+) -> tuple[_Law, jax.Array]:
+    """As `_recentre`, of noise whose last axis is multiplied by a root: one entry of it after the other."""
+    entries: list[jax.Array] = []
+    locs: list[jax.Array] = []
+    for j in range(z.shape[-1]):
+        moved = 1 - c[..., j]
+        loc = sum((law.root[j, i] * entries[i] for i in range(j)), start=mean[..., j])
+        x = (z[..., j] - moved * loc) * jnp.exp(moved * log_scale[..., j])
+        entries.append(jnp.where(moved == 0, z[..., j], x))
+        locs.append(loc)
+    x = jnp.stack(entries, axis=-1)
+    log_density = jnp.asarray(law.noise.log_prob(x)) + (1 - c) * log_scale
+    return _Law(jnp.stack(locs, axis=-1), log_scale, log_density), x
 
 
 def _filled(rows: np.ndarray, many: int, dtype: np.dtype) -> np.ndarray:

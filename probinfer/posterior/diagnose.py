@@ -41,8 +41,8 @@ RESTARTS_DOUBTFUL = 20
 NOISE_DOUBTFUL = 2.0
 NOISE_BAD = 3.0
 
-# Log density of a place where no chain has been, less the median of the chains: for a mode of their shape the log of
-# its share over theirs. From a twentieth on, it moves means by more than the usual Monte Carlo error.
+# Logarithm of the mass around a place where no chain has been, less that of where the chains are, as far as a normal
+# law around each tells it. From a twentieth on, it moves means by more than the usual Monte Carlo error.
 ELSEWHERE_HIGH = -3.0
 
 # Pareto shape of the importance weights between an approximation and the posterior: Vehtari, Simpson, Gelman, Yao,
@@ -204,12 +204,22 @@ def _step_bias(evidence: Evidence) -> list[Finding]:
     if bias is None:
         return []
     method = evidence.attrs.get("method", "the method")
+    if not np.isfinite(bias):
+        return [
+            Finding(
+                "The chains ran off to where the log density is no number: nothing is known of the step's bias",
+                "all parameters",
+                Verdict.BAD,
+                "The curvature at the mode says little of this posterior; use NUTS, or tighter priors.",
+                float(bias),
+            )
+        ]
     severity = Verdict.GOOD if bias <= BIAS_DOUBTFUL else Verdict.DOUBTFUL if bias <= BIAS_BAD else Verdict.BAD
     return [
         Finding(
             f"The finite step makes variances too large, by {float(bias):.1%} in the worst direction",
             "all parameters",
-            severity if np.isfinite(bias) else Verdict.BAD,
+            severity,
             f"For less, give {method} a smaller bias or a larger minibatch; with bias=0 in mind, use NUTS.",
             float(bias),
         )
@@ -231,7 +241,7 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
         Finding(
             f"{scouts:.0f} of {of:.0f} short runs from other starting points stayed where no chain has been: there "
             f"{evidence.label(furthest)} is {at[furthest]:.3g}, the chains have {low[furthest]:.3g} to "
-            f"{high[furthest]:.3g}; the log density is {abs(gain):.1f} {'higher' if gain > 0 else 'lower'}",
+            f"{high[furthest]:.3g}; its mass is {_times(gain)} theirs, roughly",
             evidence.label(furthest),
             Verdict.BAD if gain > ELSEWHERE_HIGH else Verdict.DOUBTFUL,
             "The posterior has another mode, and these draws are from one alone. pi.Tempering() and pi.SMC() find the "
@@ -239,6 +249,11 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
             gain,
         )
     ]
+
+
+def _times(log_ratio: float) -> str:
+    """A ratio in words."""
+    return f"{np.exp(log_ratio):.2g} times" if abs(log_ratio) < 20 else f"exp({log_ratio:.0f}) times"
 
 
 def _exchangeable(evidence: Evidence) -> list[Finding]:

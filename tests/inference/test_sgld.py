@@ -5,6 +5,8 @@ Each assertion about random numbers has a false-alarm rate of 1e-6.
 
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
@@ -95,3 +97,17 @@ def test_a_plain_log_density_has_no_rows():
 def test_settings_out_of_range(make, text):
     with pytest.raises(pi.MethodError, match=text):
         make()
+
+
+@pytest.mark.parametrize("method", [pi.SGLD(), pi.SGHMC()], ids=lambda method: type(method).__name__)
+def test_one_row_that_makes_no_peak_is_refused_in_words(method):
+    """A line and its noise from one row: the scale runs to zero, and the step's bias was nan%."""
+
+    def line(x, y=None):
+        b = numpyro.sample("b", dist.Normal(0, 1).expand([2]))
+        s = numpyro.sample("s", dist.HalfNormal(1))
+        with numpyro.plate("row", len(y)):
+            numpyro.sample("y", dist.Normal(b[0] + b[1] * x, s), obs=y)
+
+    with pytest.raises(pi.MethodError, match=r"no step is small enough.*pi\.NUTS"):
+        pi.infer(line, {"x": np.array([0.5]), "y": np.array([1.0])}, method, progress=False)

@@ -9,7 +9,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 from probinfer.inference.mcmc.compiled import compiled_density
-from probinfer.model.location_scale import UNIT_OF
+from probinfer.model.location_scale import ROOT_OF, UNIT_OF
 from probinfer.model.model import LogDensity, Model
 from probinfer.model.recentred import Recentred
 from probinfer.model.target import Target
@@ -56,6 +56,16 @@ def in_units(y):
     numpyro.sample("y", dist.Normal(tau * unit, 1), obs=y)
 
 
+def mixed(y):
+    """Pairs of correlated effects around means, in units of the root of their covariance."""
+    mean = numpyro.sample("mean", dist.Normal(0, 2).expand([2]))
+    sd = numpyro.sample("sd", dist.HalfNormal(1).expand([2]))
+    r = numpyro.sample("r", dist.Uniform(-1, 1))
+    root = sd[:, None] * jnp.stack([jnp.stack([1.0, 0 * r]), jnp.stack([r, jnp.sqrt(1 - r**2)])])
+    unit = numpyro.sample("unit", dist.Normal(0, 1).expand([2, 2]), infer={ROOT_OF: (root, mean)})
+    numpyro.sample("y", dist.Normal(jnp.ravel(mean + unit @ root.T), 1), obs=y)
+
+
 def target_of(model, data=None):
     return Target(Model(model).bind({"y": Y} if data is None else data))
 
@@ -78,6 +88,7 @@ def points_of(target, seed=0):
         *(pytest.param(groups(law), id=law, marks=() if law in QUICK else pytest.mark.long) for law in LAWS),
         nested,
         in_units,
+        mixed,
     ],
 )
 def test_the_density_is_that_of_the_model_less_the_jacobian(model):
@@ -103,6 +114,22 @@ def test_the_density_is_that_of_the_model_less_the_jacobian(model):
     np.testing.assert_allclose(to.to, x, rtol=0, atol=1e-12)
     np.testing.assert_allclose(to.gradient, own, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(to.surplus, determinants, rtol=0, atol=1e-10)
+
+
+def test_mixed_units_become_the_correlated_effects_with_their_means():
+    """At c = 0; and with the root's mixing left out, that would be seen."""
+    plain = target_of(mixed)
+    effects = Recentred(plain).centred(np.zeros(plain.dim))
+    z, _ = points_of(plain)
+    to = effects.move(z, np.ones(plain.dim)).to
+    values = plain.constrain(to)
+    own = np.array(plain.coordinate_names()) == "unit"
+    seen = z[:, own].reshape(-1, 2, 2)
+    sd, r, mean, unit = (values[name] for name in ("sd", "r", "mean", "unit"))
+    second = r[:, None] * unit[..., 0] + np.sqrt(1 - r[:, None] ** 2) * unit[..., 1]
+    made = mean[:, None] + sd[:, None] * np.stack([unit[..., 0], second], axis=-1)
+    np.testing.assert_allclose(seen, made, atol=1e-10)
+    assert np.abs(seen - (mean[:, None] + sd[:, None] * unit)).max() > 0.01
 
 
 def test_units_become_the_effects_that_they_are_of():

@@ -5,6 +5,7 @@ import numpyro.distributions as dist
 import pytest
 
 import probinfer as pi
+from probinfer.model.recentred import Recentred
 from probinfer.model.target import Target
 from probinfer.model.trace import UNITS
 
@@ -73,6 +74,22 @@ def test_coefficients_of_groups_have_units_too(centred):
     plain = slopes(text, pi.Family.GAUSSIAN, table(NUMBERS), centred=centred)
     other = slopes(text, pi.Family.GAUSSIAN, table(NUMBERS, 1e12, 0.0, 1e-6), centred=centred)
     assert np.allclose(other, plain, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("move", [{"offset": 1e9}, {"scale": 1e12, "x_scale": 1e-6}], ids=str)
+def test_correlated_effects_have_units_in_the_coordinates_of_the_chains(move):
+    """With the intercept of 1e9 added to each level's, energies would be right to 1e-4 only."""
+    plain, other = (
+        Recentred(target("y ~ x + (x | g)", pi.Family.GAUSSIAN, frame))
+        for frame in (table(NUMBERS), table(NUMBERS, **move))
+    )
+    points = np.random.default_rng(1).uniform(-2, 2, (3, plain.dim))
+    for centring in (0.0, 0.5):
+        found = [
+            np.stack([made.centred(np.full(made.dim, centring)).gradient_at(z) for z in points])
+            for made in (plain, other)
+        ]
+        assert np.allclose(*found, rtol=1e-5, atol=1e-5)
 
 
 def test_the_evidence_counts_the_unit():

@@ -9,6 +9,7 @@ from probinfer.inference.mcmc.compiled import compiled_density
 from probinfer.inference.mcmc.metric import pooled
 from probinfer.inference.method import Warm
 from probinfer.model.recentred import Recentred
+from probinfer.model.target import Target
 
 UNTIL = 0.6  # of the warm-up: the latest that the centring changes
 _GRID = np.linspace(0, 1, 11)
@@ -27,8 +28,9 @@ def best_centring(target: Recentred, draws: np.ndarray, gradients: np.ndarray, u
 
         z(c') = c' loc + scale^(c' - c) (z - c loc),        gradient(c') = scale^(c - c') gradient
 
-    so one set of draws judges every centring. Where an end, 0 or 1, is nearly as good as the best, it is taken: with
-    fewer draws, what is in between is noise, and a neck that they did not go down is no trouble at 0.
+    (of noise that is mixed, with 1 - c' and 1 - c before loc), so one set of draws judges every centring. Where an end,
+    0 or 1, is nearly as good as the best, it is taken: with fewer draws, what is in between is noise, and a neck that
+    they did not go down is no trouble at 0.
 
     Args:
         draws, gradients: (chain, n, d) in the coordinates of `target`.
@@ -60,12 +62,14 @@ def _losses(
     there = target.move(draws.reshape(-1, target.dim), target.centring)
     loc, log_scale = (part[:, chosen].reshape(shape) for part in (there.loc, there.log_scale))
     here = target.centring[chosen]
-    noise, gradients = draws[..., chosen] - here * loc, gradients[..., chosen]
+    share = np.asarray(target.share(target.centring))[chosen]
+    noise, gradients = draws[..., chosen] - share * loc, gradients[..., chosen]
     losses = np.empty((len(_GRID), len(chosen)))
     with np.errstate(all="ignore"):
         for k, c in enumerate(_GRID):
             stretch = np.exp((c - here) * log_scale)
-            spreads = [pooled(part, use).var(axis=0) for part in (c * loc + stretch * noise, gradients / stretch)]
+            share = np.asarray(target.share(np.full(target.dim, c)))[chosen]
+            spreads = [pooled(part, use).var(axis=0) for part in (share * loc + stretch * noise, gradients / stretch)]
             losses[k] = np.log(spreads[0]) + np.log(spreads[1])
     return np.where(np.isfinite(losses), losses, np.inf)
 
@@ -104,6 +108,13 @@ def as_the_model_has_them(target: Recentred, rows: Row) -> Row:
     plain = target.move(rows.q.reshape(-1, target.dim), np.ones(target.dim))
     surplus = plain.surplus.reshape(rows.log_density.shape)
     return rows._replace(q=plain.to.reshape(rows.q.shape), log_density=rows.log_density - surplus)
+
+
+def from_the_model(target: Target, positions: np.ndarray) -> np.ndarray:
+    """Positions (n, d) as the model has them, in the coordinates of the target."""
+    if not isinstance(target, Recentred):
+        return positions
+    return target.centred(np.ones(target.dim)).move(positions, target.centring).to
 
 
 def centred_nearby(target: Recentred, warm: Warm, key: np.ndarray) -> tuple[Recentred, Warm]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from probinfer.errors import MethodError
 from probinfer.inference.draws import Draws
 from probinfer.inference.mcmc.stochastic import AllRows, Anchor, find_anchor, gradient_from
 from probinfer.inference.method import Run
@@ -22,6 +23,8 @@ _POINTS, _BATCHES = 8, 32  # where, and from how many minibatches each, the nois
 _BYTES = 2**25  # of the rows of one call
 _TOGETHER = 20  # draws of one call, at most
 _WARMUP = 100
+_MOST_NOISE = 1e6  # variance of the gradient from a minibatch, over its own in the posterior: more is no noise of rows
+_MOST_BETWEEN = 100_000  # steps between two draws: with more a run does not end
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,12 @@ def run_scheme(method: Any, scheme: Scheme, target: Target, run: Run) -> Draws:
     found = time.perf_counter() - began
     noise = gradient_noise(rows, target, anchor, generator)
     size = float(scheme.size(noise))
+    if not (noise <= _MOST_NOISE and size * _MOST_BETWEEN >= 2):
+        raise MethodError(
+            f"{name}: around the mode the gradient from {rows.batch} of {rows.count} rows has a noise of {noise:.2g} "
+            f"times its own variance, for which no step is small enough: the posterior is no peak there, or the rows "
+            "are too few to say what it is. Use pi.NUTS(), or tighter priors."
+        )
     between = int(np.ceil(2 / size))
     place = _Place(rows, target, anchor, scheme, size, between)
     label = f"step size {size:.2g}"

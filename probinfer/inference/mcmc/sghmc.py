@@ -107,7 +107,7 @@ def bias_of(told: np.ndarray, size: float) -> np.ndarray:
     chains, draws = told.shape[:2]
     many = draws // _STRETCH
     square = told[:, :, 0].mean(axis=(0, 1))
-    if chains * many >= _FEWEST:
+    if chains * many >= _FEWEST and np.isfinite(told).all():
         parts = told[:, : many * _STRETCH].reshape(chains * many, _STRETCH, *told.shape[2:]).mean(axis=1)
         for j in range(len(square)):
             design = np.column_stack([np.ones(len(parts)), parts[:, 1:, j]])

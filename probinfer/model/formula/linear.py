@@ -8,7 +8,7 @@ of their correlations. With centred columns alpha and beta are nearly independen
 alpha - means @ beta.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from probinfer.model.formula.design import Design
 from probinfer.model.formula.expressions import Expression
 from probinfer.model.formula.families import LAWS, Family, Link
 from probinfer.model.formula.priors import Prior
-from probinfer.model.location_scale import UNIT_OF
+from probinfer.model.location_scale import ROOT_OF, UNIT_OF
 from probinfer.model.trace import UNITS
 
 
@@ -129,11 +129,11 @@ class LinearModel:
         given = {name: columns.pop(name) for name in [*columns] if name in self.names_of_derived}
         columns = {name: values for name, values in columns.items() if values is not None}
         known = {name: value for name, value in given.items() if value is not None} or self.derived(columns, jnp)
-        eta, shift = self._fixed(known)
+        eta, shift, fixed = self._fixed(known)
         if self.offsets:
             eta = eta + (known["(offset)"][:, None] if self.many else known["(offset)"])
         for group in self.groups:
-            eta = eta + self._of_group(group, columns, known)
+            eta = eta + self._of_group(group, columns, known, fixed)
         own = {name: prior.draw(self._own_name(name)) for name, prior in self.own.items()}
         if "threshold" in own and self.moved:
             numpyro.deterministic("threshold", own["threshold"] + shift)
@@ -149,13 +149,15 @@ class LinearModel:
     def _own_name(self, name: str) -> str:
         return f"{name}_centred" if name == "threshold" and self.moved else name
 
-    def _fixed(self, known: Mapping[str, Any]) -> tuple[Any, Any]:
-        """The fixed part, and what it is at the means of the predictors without the intercept."""
-        eta, shift = jnp.zeros(()), jnp.zeros(())
+    def _fixed(self, known: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """The fixed part, what it is at the means of the predictors without the intercept, and its coefficients; the
+        intercept without where its coordinates begin, which may be so far off that effects next to it lose digits."""
+        eta, shift, found = jnp.zeros(()), jnp.zeros(()), {}
         if self.intercept is not None:
             eta = alpha = self.intercept.draw("Intercept_centred" if self.moved else "Intercept")
+            found["Intercept"] = alpha - (self.intercept.units or (0.0,))[0]
         if not self.coefficients:
-            return eta, shift
+            return eta, shift, found
         parts = []
         for one in self.coefficients:
             values = one.prior.draw(one.name)
@@ -165,13 +167,17 @@ class LinearModel:
             shift = self.means @ beta
             if self.intercept is not None:
                 numpyro.deterministic("Intercept", alpha - shift)
-        return eta + known["(design)"] @ beta, shift
+                found["Intercept"] = found["Intercept"] - shift
+        found |= {label: beta[i] for i, label in enumerate(self.design.labels)}
+        return eta + known["(design)"] @ beta, shift, found
 
-    def _of_group(self, group: Group, columns: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
+    def _of_group(
+        self, group: Group, columns: Mapping[str, Any], known: Mapping[str, Any], fixed: Mapping[str, Any]
+    ) -> Any:
         count = group.coefficients
         sd = group.sd.draw(f"{group.name}_sd")
         each = sd.shape[: sd.ndim - self.many]
-        effect = _effect(group, sd)
+        effect = _effect(group, sd, fixed)
         picked = effect[columns[group.codes]]
         if not each:
             return picked
@@ -180,30 +186,46 @@ class LinearModel:
         return (picked * (matrix[..., None] if self.many else matrix)).sum(axis=1)
 
 
-def _effect(group: Group, sd: Any) -> Any:
-    """The coefficients of every level, (levels, *shape of sd)."""
+def _effect(group: Group, sd: Any, fixed: Mapping[str, Any]) -> Any:
+    """The coefficients of every level, (levels, *shape of sd); `fixed` are those of all levels, but for constants."""
     shape = (len(group.levels), *sd.shape)
     if group.centred:
         units = {UNITS: (0.0, group.spread)}
         return numpyro.sample(f"{group.name}_effect", dist.Normal(0.0, sd).expand(shape), infer=units)
-    relative = {UNIT_OF: sd / group.spread}
-    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape), infer=relative)
+    unit = {UNIT_OF: sd / group.spread}
+    root = None
+    if group.correlated:
+        root = _root(group, sd.dtype)
+        assert group.design is not None
+        mean = jnp.stack([jnp.asarray(fixed.get(label, 0.0), sd.dtype) for label in group.design.labels])
+        unit = {ROOT_OF: ((sd / group.spread)[:, None] * root, mean / group.spread)}
+    z: Any = numpyro.sample(f"{group.name}_z", dist.Normal(0.0, 1.0).expand(shape), infer=unit)
+    return numpyro.deterministic(f"{group.name}_effect", (z if root is None else z @ root.T) * sd)
+
+
+def _root(group: Group, dtype: Any) -> Any:
+    """That of the correlations of all coefficients of a group; those that are in no block have none. It is put together
+    without an entry set in place or an empty part: ONNX has neither."""
+    rows, done, width = [], 0, group.coefficients
     for block in group.correlated:
-        z = _correlate(z, block)
-    return numpyro.deterministic(f"{group.name}_effect", z * sd)
+        before, after = (np.zeros((block.size, count), dtype) for count in (block.first, width - block.last))
+        inside = _joined([before, _root_of_correlations(block), after], axis=1)
+        rows += [np.eye(block.first - done, width, done, dtype), inside]
+        done = block.last
+    return _joined([*rows, np.eye(width - done, width, done, dtype)], axis=0)
 
 
-def _correlate(z: Any, block: Correlated) -> Any:
-    """z (levels, coefficients) with those of the block correlated."""
-    inside = z[:, block.first : block.last]
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    """Matrices next to one another, without those that are empty."""
+    there = [part for part in parts if part.size]
+    return there[0] if len(there) == 1 else jnp.concatenate(there, axis=axis)
+
+
+def _root_of_correlations(block: Correlated) -> Any:
+    """The lower triangular root of the correlation matrix of a block."""
     if block.size == 2:
         r: Any = numpyro.sample(block.name, block.prior)
-        mixed = jnp.stack([inside[:, 0], r * inside[:, 0] + jnp.sqrt(1.0 - r**2) * inside[:, 1]], axis=1)
-    else:
-        root: Any = numpyro.sample(f"{block.name}_cholesky", block.prior)
-        lower = np.tril_indices(block.size, -1)
-        numpyro.deterministic(block.name, (root @ root.T)[lower])
-        mixed = inside @ root.T
-    if block.size == z.shape[1]:
-        return mixed
-    return jnp.concatenate([z[:, : block.first], mixed, z[:, block.last :]], axis=1)
+        return jnp.stack([jnp.stack([1.0, 0.0 * r]), jnp.stack([r, jnp.sqrt(1.0 - r**2)])])
+    root: Any = numpyro.sample(f"{block.name}_cholesky", block.prior)
+    numpyro.deterministic(block.name, (root @ root.T)[np.tril_indices(block.size, -1)])
+    return root
