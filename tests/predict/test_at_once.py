@@ -9,15 +9,12 @@ import pytest
 
 from probinfer.predict.at_once import compile_at_once
 
-X = np.random.default_rng(0).normal(size=4_000_000).astype(np.float32)
+X = np.random.default_rng(0).normal(size=500_000).astype(np.float32)
 
 
 def polynomial(x):
-    """Some hundredths of a second, and operations that JAX counts."""
-    total = x
-    for _ in range(20):
-        total = total * x + 0.5
-    return total
+    """Some hundredths of a second, in operations that JAX counts."""
+    return jax.lax.fori_loop(0, 60, lambda _, total: total * x + 0.5, x)
 
 
 def lowered():
@@ -25,9 +22,9 @@ def lowered():
 
 
 def is_there_at_once(program):
-    x = jax.device_put(X)
-    program(x).block_until_ready()
-    return program(x).is_ready()
+    """Whenever it is asked: this thread may be held up until another has answered."""
+    x = jax.device_put(X).block_until_ready()
+    return all(program(x).is_ready() for _ in range(8))
 
 
 def test_the_answer_is_there_when_the_call_returns():
@@ -41,7 +38,7 @@ def test_it_is_the_same_answer():
 
 
 def test_other_threads_run_meanwhile():
-    program, x = compile_at_once(lowered()), jax.device_put(X)
+    program, x = compile_at_once(lowered()), jax.device_put(X).block_until_ready()
     program(x)
     ran, over = [], threading.Event()
 
@@ -52,13 +49,14 @@ def test_other_threads_run_meanwhile():
 
     thread = threading.Thread(target=other)
     thread.start()
+    while len(ran) < 3:
+        time.sleep(0.001)
     began = time.perf_counter()
-    for _ in range(5):
-        program(x)
+    program(x)
     ended = time.perf_counter()
     over.set()
     thread.join()
-    assert sum(began < at < ended for at in ran) > 5  # the GIL is given up only inside
+    assert sum(began < at < ended for at in ran) > 2
 
 
 def test_a_program_that_does_call_back_still_does():
