@@ -97,7 +97,9 @@ def column_names(path: Path) -> list[str] | None:
             skip = {"invalid_row_handler": lambda row: "skip"}  # only the names matter here
             any_row = pyarrow.csv.ParseOptions(newlines_in_values=True, **skip)
             with pyarrow.csv.open_csv(path, read_options=blocks, parse_options=any_row) as reader:
-                return reader.schema.names
+                names = reader.schema.names
+            _refuse_other_separators(path, names)
+            return names
         with _open(path) as file:
             return names_of(lines_of(_blocks(file)))
 
@@ -357,6 +359,16 @@ def _refuse_bytes(path: Path, schema: pa.Schema) -> None:
     odd = [field.name for field in schema if pa.types.is_binary(field.type)]
     if odd:
         raise DataError(_encoded(path, f"the column {odd[0]} of "))
+
+
+def _refuse_other_separators(path: Path, names: Sequence[str]) -> None:
+    """Raises DataError where the line of names is one cell that semicolons or tabs divide."""
+    for sign, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and sign in names[0]:
+            raise DataError(
+                f"{path} is separated by {word}; wanted commas, and a point in numbers. Convert it, as with pandas: "
+                f"read_csv(…, sep={sign!r}).to_csv(…, index=False)."
+            )
 
 
 def _encoded(path: Path, part: str = "") -> str:

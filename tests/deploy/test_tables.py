@@ -570,6 +570,21 @@ def test_columns_that_cannot_both_be_written_and_options_without_effect(quick, t
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+@pytest.mark.parametrize(("sign", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_csv_with_other_separators_is_told_how_to_convert_it(quick, tmp_path, sign, word):
+    rows(3).to_csv(tmp_path / "in.csv", index=False, sep=sign)
+    with pytest.raises(pi.DataError, match=f"is separated by {word}; wanted commas") as refused:
+        score(quick, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert f"sep={sign!r}" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [" x", "X"])
+def test_a_name_that_differs_in_spaces_or_capitals_is_pointed_out(quick, tmp_path, name):
+    source = write(rows(3).rename(columns={"x": name}), tmp_path / "in.csv")
+    with pytest.raises(pi.PredictionError, match=f"The rows lack x; .* letter: '{name}' is not 'x'"):
+        score(quick, source, tmp_path / "out.csv")
+
+
 @pytest.mark.parametrize("lenient", [False, True])
 def test_text_that_is_not_utf_8_is_named_with_what_to_do(quick, tmp_path, lenient):
     table, source = rows(3).assign(name="Zürich"), tmp_path / "in.csv"
