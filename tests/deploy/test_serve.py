@@ -594,6 +594,12 @@ def test_tls(folder, shared, tmp_path):
     trusted = ssl.create_default_context(cafile=str(certificate))
     with running(settings(folder, certificate=certificate, key=key), verify=trusted) as (client, _):
         assert client.post("/predict", json={"records": [{"x": 1}]}).status_code == 200
+        idle = trusted.wrap_socket(connect(client), server_hostname="127.0.0.1")
+        idle.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+    assert time.monotonic() - began < 10.0  # a client that does not read on does not hold up the end
+    idle.close()
 
 
 def connect(client):
