@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument(
         "output", metavar="OUTPUT", help="file, folder (ending in a slash), database, or - for standard output"
     )
-    score.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
+    score.add_argument("--level", type=_level, metavar="P", help="probability of the interval (0.9)")
     score.add_argument("--quantiles", type=_levels, metavar="P,P", help="further quantiles, such as 0.05,0.5,0.95")
     score.add_argument("--keep", type=_names, metavar="NAME,NAME", help="columns of INPUT to copy, such as an id")
     score.add_argument(
@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME,NAME",
         help="columns whose values are subfolders of OUTPUT",
     )
-    score.add_argument("--chunk-rows", type=_positive, metavar="N", help="most rows in a chunk")
+    score.add_argument("--chunk-rows", type=_positive, metavar="N", help="most rows in a chunk (16384)")
     score.add_argument(
         "--query", metavar="SQL", help="rows to read from a database, or by DuckDB from a file, which it calls input"
     )
@@ -135,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     )
     export.add_argument("path", type=Path, metavar="PATH", help="predictor folder or .zip")
     export.add_argument("--onnx", type=Path, metavar="FILE", required=True, help="ONNX file to write")
-    export.add_argument("--level", type=_level, metavar="P", help="probability of the interval, such as 0.9")
+    export.add_argument("--level", type=_level, metavar="P", help="probability of the interval (0.9)")
     export.add_argument("--quantiles", type=_levels, metavar="P,P", help="further quantiles, such as 0.05,0.5,0.95")
     export.set_defaults(command=_export)
     _add_serve(commands)

@@ -18,6 +18,7 @@ from probinfer.deploy.transfer import CLOSE, CROWDED, Headers, Made
 
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 32_768
 _SECONDS_IF_CROWDED = 1.0  # in which a connection too many has to bring its request
+_SECONDS_OF_GOODBYE = 1.0
 
 
 class _TooManyHeaders(Exception):
@@ -81,6 +82,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """Nothing to wait for."""
         self._unguard()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server stops: let go of a connection on which nothing is asked. TLS would wait half a minute for a client
+        that does not look at its idle connections to say goodbye as well."""
+        super().shutdown()
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.loop.call_later(_SECONDS_OF_GOODBYE, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Read on, within the limits."""

@@ -42,7 +42,7 @@ def csv_types(files: Sequence[Path], names: Sequence[str]) -> Mapping[str, pa.Da
 def _cells(file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The columns as text, in pieces."""
     read = pyarrow.csv.ReadOptions(block_size=_BLOCK)
-    parse = pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip")
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda row: "skip")
     with pyarrow.csv.open_csv(file, read_options=read, parse_options=parse) as reader:
         present = [name for name in names if name in reader.schema.names]
     if not present:

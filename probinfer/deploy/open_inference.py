@@ -36,7 +36,7 @@ class Tensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: Any
+    data: Any = None  # absent where it follows in binary, which is refused in words of its own
     parameters: dict[str, Any] | None = None
 
 
@@ -68,6 +68,8 @@ def decode(decoder: msgspec.json.Decoder[Any], body: bytes | bytearray) -> Any:
         raise Malformed(f"The body does not have the form that is wanted: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = " JSON has no NaN and no Infinity." if b"NaN" in body or b"Infinity" in body else ""
+        if b"binary_data_size" in body:  # the tensors follow the JSON
+            hint = " Tensors came as binary data; wanted JSON alone, each input with its `data` (binary_data=False)."
         raise Malformed(f"The body cannot be read as JSON: {error}.{hint}") from None
     except RecursionError:
         raise Malformed("The body is nested too deeply; wanted an object with lists of numbers.") from None
@@ -116,7 +118,9 @@ def array_of(tensor: Tensor, field: Field | None) -> Any:
             f"{tensor.name} has the datatype {tensor.datatype!r}; wanted one of {', '.join(sorted(_READ))}."
         )
     if tensor.parameters and tensor.parameters.get("binary_data_size"):
-        raise Malformed(f"{tensor.name} came as binary data; wanted JSON: send `data` with the numbers.")
+        raise Malformed(
+            f"{tensor.name} came as binary data; wanted JSON: send `data` with the numbers (binary_data=False)."
+        )
     size = math.prod(tensor.shape)
     if not tensor.shape or min(tensor.shape) < 0:
         raise Malformed(f"{tensor.name} has the shape {tensor.shape}; wanted the number of rows first.")
@@ -142,7 +146,7 @@ def array_of(tensor: Tensor, field: Field | None) -> Any:
         raise Malformed(f"{tensor.name} holds {array.size} numbers; its shape {tensor.shape} needs {size}.")
     if array.dtype.kind not in "fiubO" or (array.dtype.kind == "O" and size):
         raise Malformed(f"{tensor.name} holds something else than numbers; wanted {size} of {tensor.datatype}.")
-    if tensor.datatype in _WHOLE and array.dtype.kind == "f":
+    if tensor.datatype in _WHOLE and array.dtype.kind == "f" and size:
         raise Malformed(f"{tensor.name} is {tensor.datatype} and holds fractions; wanted whole numbers, or FP64.")
     _check_values(tensor, array)
     array = array.reshape(tensor.shape)

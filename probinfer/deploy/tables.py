@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import itertools
 import zlib
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,12 @@ def column_names(path: Path) -> list[str] | None:
                 return schema.names
         if kind == ".csv":
             blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK)
-            any_row = pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip")  # only the names matter here
+            skip = {"invalid_row_handler": lambda row: "skip"}  # only the names matter here
+            any_row = pyarrow.csv.ParseOptions(newlines_in_values=True, **skip)
             with pyarrow.csv.open_csv(path, read_options=blocks, parse_options=any_row) as reader:
-                return reader.schema.names
+                names = reader.schema.names
+            _refuse_other_separators(path, names)
+            return names
         with _open(path) as file:
             return names_of(lines_of(_blocks(file)))
 
@@ -235,9 +239,11 @@ def _csv_rows(path: Path, types: Types, rows: int, skip: int, own: Types) -> Ite
     """Rows with the columns as numbers, as fast as they can be read; from where that fails on, number by number, which
     takes 2.0 for the whole number that it is, and names the row of what is none."""
     blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK)
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)  # else a block may end within a quoted cell
+    convert = _csv_options(types, False, own)
     passed = 0
     try:
-        with pyarrow.csv.open_csv(path, read_options=blocks, convert_options=_csv_options(types, False, own)) as reader:
+        with pyarrow.csv.open_csv(path, read_options=blocks, parse_options=parse, convert_options=convert) as reader:
             _refuse_bytes(path, reader.schema)
             for chunk in _without_first((piece for batch in reader for piece in in_pieces(batch, rows)), 0, skip):
                 yield chunk
@@ -253,7 +259,7 @@ def _csv_rows(path: Path, types: Types, rows: int, skip: int, own: Types) -> Ite
 
 def _csv_lenient(path: Path, types: Types, rows: int, skip: int, own: Types) -> Iterator[Chunk]:
     """As `_csv_rows`, with the numbers still as text, and lines with too few or too many cells as faults."""
-    seen: list[Fault] = []
+    seen: deque[Fault] = deque()
 
     def too_long(row: Any) -> str:
         place = row.number - 2  # the reader counts from 1, the line of names included
@@ -261,21 +267,24 @@ def _csv_lenient(path: Path, types: Types, rows: int, skip: int, own: Types) -> 
         seen.append(Fault(place, reason, row.text))
         return "skip"
 
-    # Without threads a block is parsed when it is asked for, and its lines are numbered.
-    blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK, use_threads=False)
-    parse = pyarrow.csv.ParseOptions(invalid_row_handler=too_long)
+    blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK, use_threads=False)  # with threads lines have no numbers
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=too_long)
     first = 0
     with pyarrow.csv.open_csv(
         path, read_options=blocks, parse_options=parse, convert_options=_csv_options(types, True, own)
     ) as reader:
         _refuse_bytes(path, reader.schema)
         for batch in reader:
-            faults, seen[:] = list(seen), []
+            # The reader may have parsed blocks ahead of this batch: their faults wait for the batches they stand in.
+            faults: list[Fault] = []
+            while seen and seen[0].row < first + batch.num_rows + len(faults):
+                faults.append(seen.popleft())
             whole = Chunk(first, batch, tuple(faults), text=True)
             first += whole.count
             yield from cut(whole, rows, skip)
+        none = pa.RecordBatch.from_pylist([], reader.schema)
     if seen:
-        yield from cut(Chunk(first, batch.slice(0, 0), tuple(seen), text=True), rows, skip)
+        yield from cut(Chunk(first, none, tuple(seen), text=True), rows, skip)
 
 
 def cut(whole: Chunk, rows: int, skip: int) -> Iterator[Chunk]:
@@ -327,6 +336,11 @@ def _read_errors(path: Path) -> Generator[None]:
         first = str(error).splitlines()[0]
         if "UTF8" in first:
             raise DataError(_encoded(path)) from None
+        if "straddling" in first:
+            raise DataError(
+                f"{path} has a row of more than {_BLOCK // 2**20} MB. Either a quotation mark is opened and never "
+                "closed, or the table is too wide for text: write it as .parquet."
+            ) from None
         raise DataError(f"{path} cannot be read as the table it should be: {first}") from None
     except UnicodeDecodeError:
         raise DataError(_encoded(path)) from None
@@ -345,6 +359,16 @@ def _refuse_bytes(path: Path, schema: pa.Schema) -> None:
     odd = [field.name for field in schema if pa.types.is_binary(field.type)]
     if odd:
         raise DataError(_encoded(path, f"the column {odd[0]} of "))
+
+
+def _refuse_other_separators(path: Path, names: Sequence[str]) -> None:
+    """Raises DataError where the line of names is one cell that semicolons or tabs divide."""
+    for sign, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and sign in names[0]:
+            raise DataError(
+                f"{path} is separated by {word}; wanted commas, and a point in numbers. Convert it, as with pandas: "
+                f"read_csv(…, sep={sign!r}).to_csv(…, index=False)."
+            )
 
 
 def _encoded(path: Path, part: str = "") -> str:

@@ -126,8 +126,18 @@ def locate_columns(available: Sequence[Any], inputs: Sequence[Input]) -> dict[st
         missing += [part for part in found[entry.name] if part not in present]
     if missing:
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        raise PredictionError(f"The rows lack {shown}; they have {have_words(available)}.")
+        raise PredictionError(f"The rows lack {shown}; they have {have_words(available)}.{_nearly(missing, available)}")
     return found
+
+
+def _nearly(missing: Sequence[str], available: Sequence[Any]) -> str:
+    """Names that differ from wanted ones in spaces around them or in capitals, for an error; else nothing."""
+    there = {str(name).strip().casefold(): name for name in available}
+    pairs = [(name, there[name.casefold()]) for name in missing if name.casefold() in there]
+    if not pairs:
+        return ""
+    wanted, name = pairs[0]
+    return f" Names have to be the same to the letter: {str(name)[:_LONGEST]!r} is not {wanted!r}."
 
 
 def content_hashes(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:

@@ -361,6 +361,13 @@ TENSORS = {
     "lengths": ([tensor("x", [1.0]), tensor("z", [1.0, 2.0])], 400, "x has 1, z has 2"),
     "none": ([], 422, "The rows lack x"),
     "no rows": ([tensor("x", [], shape=[0])], 400, "No rows came"),
+    "no whole rows": ([tensor("x", [], "INT64", shape=[0])], 400, "No rows came"),
+    "binary apart": (
+        [{"name": "x", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}],
+        400,
+        "came as binary data",
+    ),
+    "no data": ([{"name": "x", "shape": [1], "datatype": "FP64"}], 400, "The data of x are no list"),
     "binary": ([{**tensor("x", [1.0]), "parameters": {"binary_data_size": 8}}], 400, "came as binary data"),
 }
 
@@ -392,6 +399,14 @@ def test_parameters_of_other_servers_are_ignored_and_unknown_ones_refused(client
     assert "no parameter 'levle'; there are level" in refused.json()["error"]
     fine = client.post("/v2/models/line/infer", json={**body, "parameters": {"binary_data_output": True}})
     assert isinstance(fine.json()["outputs"][0]["data"], list)
+
+
+def test_binary_tensors_behind_the_json_are_named(client):
+    head = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}]}'
+    headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}
+    answer = client.post("/v2/models/line/infer", content=head + np.ones(1).tobytes(), headers=headers)
+    assert answer.status_code == 400
+    assert "Tensors came as binary data; wanted JSON alone" in answer.json()["error"]
 
 
 def test_bodies_are_bounded(client):
@@ -583,6 +598,12 @@ def test_tls(folder, shared, tmp_path):
     trusted = ssl.create_default_context(cafile=str(certificate))
     with running(settings(folder, certificate=certificate, key=key), verify=trusted) as (client, _):
         assert client.post("/predict", json={"records": [{"x": 1}]}).status_code == 200
+        idle = trusted.wrap_socket(connect(client), server_hostname="127.0.0.1")
+        idle.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+    assert time.monotonic() - began < 10.0  # a client that does not read on does not hold up the end
+    idle.close()
 
 
 def connect(client):

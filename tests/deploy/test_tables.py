@@ -21,6 +21,7 @@ import pytest
 import probinfer as pi
 from probinfer import cli
 from probinfer.deploy import score as scoring
+from probinfer.deploy import tables
 from probinfer.deploy.ahead import ahead
 from probinfer.deploy.csv_types import csv_types
 from probinfer.deploy.outputs import Writer
@@ -257,6 +258,57 @@ def test_a_failed_run_leaves_no_rejects(quick, tmp_path):
         )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "in.jsonl"]
     assert (tmp_path / "bad.jsonl").read_text() == "what was here before"
+
+
+@pytest.mark.parametrize("block", [100, 200, 4000])
+def test_lines_with_too_many_cells_are_counted_where_they_stand_whatever_the_blocks(tmp_path, monkeypatch, block):
+    """The reader parses blocks ahead of the rows that it gives: a fault must not be lost, nor move other rows."""
+    monkeypatch.setattr(tables, "_BLOCK", block)
+    path, odd = tmp_path / "rows.csv", [0, 1, 50, 51, 99]
+    path.write_text("id,x\n" + "".join(f"{row},0.5{',9' if row in odd else ''}\n" for row in range(100)))
+    types = {"id": pa.int64(), "x": pa.float64()}
+    chunks = list(read_chunks(path, types, 7, lenient=True))
+    good = [row for row in range(100) if row not in odd]
+    assert [number for each in chunks for number in each.numbers] == good
+    assert [int(held) for each in chunks for held in each.rows["id"].to_pylist()] == good
+    assert [fault.row for each in chunks for fault in each.faults] == odd
+    resumed = [fault.row for each in read_chunks(path, types, 7, skip=51, lenient=True) for fault in each.faults]
+    assert resumed == [51, 99]
+
+
+@pytest.mark.parametrize("row", [0, 20, 50, 99])
+def test_a_line_with_too_many_cells_ends_a_run_without_rejects_wherever_it_stands(tmp_path, monkeypatch, row):
+    monkeypatch.setattr(tables, "_BLOCK", 200)
+    path = tmp_path / "rows.csv"
+    path.write_text("id,x\n" + "".join(f"{each},0.5{',9' if each == row else ''}\n" for each in range(100)))
+    with pytest.raises(pi.DataError, match=f"Row {row} .* has 3 cells; wanted 2"):
+        list(read_chunks(path, {"id": pa.int64(), "x": pa.float64()}, 1000))
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_quoted_cell_may_hold_lines_that_look_like_rows_whatever_the_blocks(tmp_path, monkeypatch, lenient):
+    monkeypatch.setattr(tables, "_BLOCK", 200)
+    path = tmp_path / "rows.csv"
+    path.write_text("id,note,x\n" + "".join(f'{row},"first\n7,second,7\nthird",0.5\n' for row in range(100)))
+    types = {"id": None, "x": pa.float64()}
+    chunks = list(read_chunks(path, types, 7, lenient=lenient))
+    assert [held for each in chunks for held in each.rows["id"].to_pylist()] == list(range(100))
+    assert not any(each.faults for each in chunks)
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_quotation_mark_that_is_never_closed_is_told(quick, tmp_path, monkeypatch, lenient):
+    path, rejects = tmp_path / "rows.csv", tmp_path / "rejects.jsonl"
+    path.write_text('x,note,group\n1,"never closed,0\n' + "1,b,0\n" * 100)
+    if lenient:  # what follows is one cell
+        done = score(quick, path, tmp_path / "out.csv", rejects=rejects)
+        assert (done.rows, done.rejected) == (0, 1)
+    else:
+        with pytest.raises(pi.DataError, match=r"Row 0 .* has 2 cells; wanted 3"):
+            score(quick, path, tmp_path / "out.csv")
+    monkeypatch.setattr(tables, "_BLOCK", 200)
+    with pytest.raises(pi.DataError, match="a quotation mark is opened and never closed"):
+        score(quick, path, tmp_path / "out.csv", rejects=rejects if lenient else None)
 
 
 @pytest.mark.parametrize("lenient", [False, True])
@@ -516,6 +568,21 @@ def test_columns_that_cannot_both_be_written_and_options_without_effect(quick, t
     assert cli.main(call) == cli.WRONG
     assert "--if-exists is nothing for a file" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize(("sign", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_csv_with_other_separators_is_told_how_to_convert_it(quick, tmp_path, sign, word):
+    rows(3).to_csv(tmp_path / "in.csv", index=False, sep=sign)
+    with pytest.raises(pi.DataError, match=f"is separated by {word}; wanted commas") as refused:
+        score(quick, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert f"sep={sign!r}" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [" x", "X"])
+def test_a_name_that_differs_in_spaces_or_capitals_is_pointed_out(quick, tmp_path, name):
+    source = write(rows(3).rename(columns={"x": name}), tmp_path / "in.csv")
+    with pytest.raises(pi.PredictionError, match=f"The rows lack x; .* letter: '{name}' is not 'x'"):
+        score(quick, source, tmp_path / "out.csv")
 
 
 @pytest.mark.parametrize("lenient", [False, True])
