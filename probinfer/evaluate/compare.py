@@ -277,5 +277,6 @@ def _check_same_outcomes(found: Mapping[str, LOO | CrossValidation]) -> None:
         if not np.array_equal(here, there):
             raise PredictionError(
                 f"{first!r} and {other!r} have observed different outcomes (shapes {here.shape} and {there.shape}): "
-                "densities of other data, or of transformed data, cannot be compared."
+                "densities of other data, or of transformed data, cannot be compared. Where a formula or a pipeline "
+                "transforms the outcome, compare what cross_validate finds: its scores are in the outcome's own units."
             )

@@ -367,7 +367,10 @@ class Monitor:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, ArtifactError):
                 raise
-            raise ArtifactError(f"This is no state of a monitor ({type(error).__name__}: {error}).") from error
+            raise ArtifactError(
+                f"This is no state of a monitor ({type(error).__name__}: {error}); wanted what monitor.state() "
+                "gave, or its JSON."
+            ) from error
         if point and not (self._places or OutcomePlaces({})).fits(predictor.calibration):
             raise ArtifactError("The state is of another calibration of the point model: watch it anew, pi.Monitor(…).")
         names = names_of(predictor) if point else {e.name: column_names(e) for e in predictor.program.inputs}

@@ -122,7 +122,9 @@ def test_shap_and_lime_of_raw_rows(predictor):
     assert found["at"].tolist()[1] == NEW.town[1]
     totals = found.groupby("row")["value"].sum() + found.groupby("row")["base"].first()
     np.testing.assert_allclose(totals, predictor.predict(NEW.iloc[1:3]).mean, rtol=1e-9)
-    with pytest.raises(pi.PredictionError, match=r"size is -.* a logarithm wants"):  # near the row there are such
+    with pytest.raises(
+        pi.PredictionError, match=r"LIME asks about random rows .* size is -.* a logarithm wants"
+    ):  # near the row there are such
         pi.lime_weights(predictor, NEW.iloc[1:2], whole, of=pi.Quantity.MEAN, repeats=2, samples=200)
     large = whole.assign(size=whole["size"] + 1000.0)
     near = pi.lime_weights(predictor, large.iloc[1:2], large, of=pi.Quantity.MEAN, repeats=2, samples=200).table

@@ -278,7 +278,7 @@ def test_bad_input(predictor):
     ]:
         with pytest.raises(pi.ArtifactError, match=text):
             pi.Monitor.from_state(predictor, {**before, **spoil})
-    with pytest.raises(pi.ArtifactError, match="no state of a monitor"):
+    with pytest.raises(pi.ArtifactError, match=r"no state of a monitor .*; wanted what monitor\.state\(\) gave"):
         pi.Monitor.from_state(predictor, "not json")
 
 
