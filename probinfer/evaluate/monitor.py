@@ -311,6 +311,12 @@ class Monitor:
         with self._lock:
             return self._status()
 
+    def __repr__(self) -> str:
+        return repr(self.status)
+
+    def _repr_html_(self) -> str:
+        return self.status._repr_html_()
+
     def state(self) -> dict[str, Any]:
         """Everything, as plain data for JSON; `Monitor.from_state` goes on from there."""
         with self._lock:

@@ -51,7 +51,9 @@ def test_dependence_on_a_label_is_the_mean_with_all_rows_set_to_it(predictor):
     for town, value in zip("ABC", found.table["value"], strict=True):
         assert value == pytest.approx(predictor.predict(RAW.assign(town=town)).mean.mean())
     assert found.curves["at"].tolist()[:3] == ["A", "B", "C"]
-    assert len(found.plot().axes) == 1
+    (axes,) = found.plot().axes
+    assert all(line.get_linestyle() == "None" for line in axes.lines)  # nothing lies between two labels
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["A", "B", "C"]
     chosen = pi.partial_dependence(predictor, RAW, "county", of=pi.Quantity.MEAN, at=["Y"])
     assert chosen.table["value"].tolist() == pytest.approx([predictor.predict(RAW.assign(county="Y")).mean.mean()])
     dates = ["2024-02-03", "2024-02-04"]

@@ -247,6 +247,12 @@ def test_no_rows_change_nothing(predictor):
     assert json.dumps(monitor.state()) == before
 
 
+def test_a_monitor_shows_what_it_found(predictor):
+    monitor = pi.Monitor(predictor, KNOWN)
+    assert repr(monitor) == repr(monitor.status)
+    assert "<table" in monitor._repr_html_()
+
+
 def test_bad_input(predictor):
     for call, text in [
         ({"level": 1.0}, "level is 1.0"),
