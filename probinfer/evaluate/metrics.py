@@ -102,6 +102,8 @@ def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: 
     if prediction.classes is not None and prediction.classes.dtype.kind == "O":  # labels: scored by their codes
         outcomes = class_codes(list(prediction.classes), outcomes, "outcomes")
         prediction = classes.by_codes(prediction)
+    elif isinstance(source, PointPredictor) and prediction.classes is not None:  # 0, 1, … or the same as text
+        outcomes = source.outcomes(outcomes, len(prediction))
     y = plain_numbers("outcomes", outcomes).astype(float)
     check_outcomes(prediction, y)
     if prediction.classes is not None:

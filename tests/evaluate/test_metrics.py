@@ -200,6 +200,15 @@ def test_what_resampling_cannot_tell_has_no_error():
         assert scores["accuracy"].lower < 0.85  # exact binomial, as ever
 
 
+def test_classes_that_are_called_by_numbers_are_read_as_calibrate_reads_them():
+    said = pi.PointPredictor(lambda X: np.stack([1 - X[:, 0], X[:, 0]], axis=1), inputs=["p"], classes=["0", "1"])
+    rows, y = {"p": [0.2, 0.9, 0.6, 0.3]}, np.array([0, 1, 0, 1])
+    for came in (y, y.astype(float), y.astype(str), y.astype(str).tolist()):
+        assert pi.metrics(said, rows, came)["accuracy"].value == 0.5
+    with pytest.raises(pi.PredictionError, match="wanted"):
+        pi.metrics(said, rows, y[:3])
+
+
 def test_exact_share():
     score = intervals.of_share("coverage", 90, 100, 0.95)
     np.testing.assert_allclose([score.lower, score.upper], [0.8237774, 0.9509953], atol=1e-6)  # R's binom.test
