@@ -14,6 +14,7 @@ from probinfer.evaluate.loo import LOO, MOST_REFITS, loo
 from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.stacking import stacking_weights
 from probinfer.evaluate.validate import CrossValidation, cross_validate
+from probinfer.inference.settings import check_whole
 from probinfer.posterior.posterior import Posterior
 from probinfer.posterior.verdict import Verdict
 
@@ -147,7 +148,8 @@ def compare(
         progress: show a line of progress while fitting.
 
     Raises:
-        PredictionError: fewer than two models, other things than those, or models of different outcomes.
+        PredictionError: fewer than two models, other things than those, or models of different outcomes or rows.
+        MethodError: `most_refits` is no whole number.
 
     Fails where models differ little (below about 4), or points are few (below about 100): the normal law behind
     `p_worse` is then a poor one. Choosing the best of many models makes it look better than it is.
@@ -155,6 +157,7 @@ def compare(
     """
     _check(models)
     refuse_several(outcome, "compare(models, name)")
+    check_whole("compare", "most_refits", most_refits, 0)
     told = {name: model for name, model in models.items() if isinstance(model, CrossValidation)}
     if told:
         found: dict[str, LOO | CrossValidation] = dict(told)

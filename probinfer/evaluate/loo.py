@@ -14,6 +14,7 @@ from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.refits import Refits
 from probinfer.evaluate.replicate import observed_value
 from probinfer.evaluate.tails import FEWEST_DRAWS, without_tail
+from probinfer.inference.settings import check_whole
 from probinfer.posterior.layout import tree_name
 from probinfer.posterior.posterior import Posterior
 from probinfer.posterior.verdict import Verdict
@@ -127,6 +128,7 @@ def loo(
 
     Raises:
         PredictionError: there is no such outcome, nothing to compute its log likelihood from, or fewer than 25 draws.
+        MethodError: `most_refits` is no whole number.
 
     Fails where one point is no unit of its own: time series, rows of one person (leave the group out instead, by
     `cross_validate(groups=)`). The standard error is too small for fewer than about 100 points.
@@ -147,6 +149,7 @@ def loo(
 
     check_posterior(posterior)
     refuse_several(outcome, "loo(posterior, name)")
+    check_whole("loo", "most_refits", most_refits, 0)
     draws = _draws(posterior)
     if draws < FEWEST_DRAWS:
         raise PredictionError(

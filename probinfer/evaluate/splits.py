@@ -168,7 +168,7 @@ def _labels(name: str, labels: Any, count: int) -> np.ndarray:
         raise DataError(f"{name} has the shape {values.shape}; wanted one label for each of {count} rows.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError(f"{name} has labels that are not finite; give every row one.")
-    if values.dtype.kind == "O":
+    if values.dtype.kind in "OM":
         import pandas as pd
 
         missing = pd.isna(values)

@@ -213,6 +213,10 @@ def test_bad_input(posterior):
         pi.compare({"logs": transformed, "plain": plain}, refit=False)
     with pytest.raises(pi.PredictionError, match="there is no outcome 'z'; the posterior has log likelihoods of y"):
         pi.loo(posterior, "z")
+    two = {"one": posterior, "two": posterior}
+    for call in (lambda: pi.loo(posterior, most_refits=-1), lambda: pi.compare(two, most_refits=None)):
+        with pytest.raises(pi.MethodError, match=r"most_refits is (-1|None); wanted a whole number, 0 or more"):
+            call()
 
 
 def test_what_was_found_of_other_outcomes_or_rows_is_not_compared():
