@@ -279,7 +279,8 @@ def _usable(model: Any) -> Any:
             f"model came as the class {model.__name__}; wanted a fitted estimator of it, such as "
             f"{model.__name__}().fit(X, y)."
         )
-    if not (callable(model) or hasattr(model, "predict") or hasattr(model, "predict_proba")):
+    known = isinstance(model, OnnxModel) or callable(model)
+    if not (known or hasattr(model, "predict") or hasattr(model, "predict_proba")):
         raise _no_model(model)
     if type(model).__module__.startswith("sklearn.model_selection."):
         model = getattr(model, "best_estimator_", model)  # of a search, which predicts by it
