@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from scipy.special import logsumexp
 
 from probinfer.errors import MissingExtra, ModelError, PredictionError
 from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.replicate import observed_value, prior_draws, replicate
 from probinfer.evaluate.shown import Shown
+from probinfer.evaluate.tails import FEWEST_DRAWS, without_tail
 from probinfer.inference.draw import key_words
 from probinfer.model.model import BoundModel, Model
 from probinfer.posterior.layout import lay_out, tree_name
@@ -260,10 +262,13 @@ def _loo_pit(
         return None, None
     values = group[tree_name(name)].transpose(*posterior.report.evidence.sample_dims, ...).to_numpy()
     ratios = -values.reshape(-1, *values.shape[len(posterior.report.evidence.sample_dims) :])[take]
-    if ratios.shape[1:] != observed.shape or not np.isfinite(ratios).all() or len(take) < 20:
+    if ratios.shape[1:] != observed.shape or not np.isfinite(ratios).all() or len(take) < FEWEST_DRAWS:
         return None, None
     ratios, made = (np.reshape(array, (len(take), -1)).T for array in (ratios, made))
-    weights, _ = array_stats.psislw(ratios, axis=-1)
+    flat = without_tail(ratios.T)
+    weights = ratios - logsumexp(ratios, axis=-1, keepdims=True)
+    if not flat.all():
+        weights[~flat] = array_stats.psislw(ratios[~flat], axis=-1)[0]
     random = np.random.default_rng(key_words(seed))
     pit = array_stats.loo_pit(made[:, None], observed.ravel(), weights[:, None], random_state=random)
     pit = np.clip(np.asarray(pit, float), 0.5 / len(take), 1 - 0.5 / len(take))

@@ -75,6 +75,8 @@ def _delong(value: float, y: np.ndarray, chance: np.ndarray, level: float) -> Sc
     if min(len(ones), len(zeros)) < 2:
         return Score("roc_auc", value, *[float("nan")] * 3, "no error: one row of a class")
     se = float(np.sqrt(above.var(ddof=1) / len(ones) + below.var(ddof=1) / len(zeros)))
+    if se == 0:
+        return Score("roc_auc", value, *[float("nan")] * 3, "no error: every pair of rows alike")
     half = float(scipy.stats.norm.ppf((1 + level) / 2)) * se
     return Score("roc_auc", value, se, max(0.0, value - half), min(1.0, value + half), "DeLong")
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,9 @@ import scipy
 from probinfer.errors import PredictionError
 from probinfer.evaluate.loo import LOO, MOST_REFITS, loo
 from probinfer.evaluate.one_outcome import refuse_several
-from probinfer.evaluate.replicate import observed_value
 from probinfer.evaluate.stacking import stacking_weights
 from probinfer.evaluate.validate import CrossValidation, cross_validate
-from probinfer.posterior.layout import tree_name
+from probinfer.inference.settings import check_whole
 from probinfer.posterior.posterior import Posterior
 from probinfer.posterior.verdict import Verdict
 
@@ -83,7 +83,7 @@ class Comparison:
         for model in self.models:
             if model.name == name:
                 return model
-        raise KeyError(f"no model {name!r}; there are {', '.join(model.name for model in self.models)}")
+        raise KeyError(f"no model {name!r}; there are {', '.join(str(model.name) for model in self.models)}")
 
     def __len__(self) -> int:
         return len(self.models)
@@ -148,7 +148,8 @@ def compare(
         progress: show a line of progress while fitting.
 
     Raises:
-        PredictionError: fewer than two models, other things than those, or models of different outcomes.
+        PredictionError: fewer than two models, other things than those, or models of different outcomes or rows.
+        MethodError: `most_refits` is no whole number.
 
     Fails where models differ little (below about 4), or points are few (below about 100): the normal law behind
     `p_worse` is then a poor one. Choosing the best of many models makes it look better than it is.
@@ -156,6 +157,7 @@ def compare(
     """
     _check(models)
     refuse_several(outcome, "compare(models, name)")
+    check_whole("compare", "most_refits", most_refits, 0)
     told = {name: model for name, model in models.items() if isinstance(model, CrossValidation)}
     if told:
         found: dict[str, LOO | CrossValidation] = dict(told)
@@ -170,7 +172,8 @@ def compare(
         found = {
             name: model if isinstance(model, LOO) else loo(model, outcome, **given) for name, model in models.items()
         }
-        _check_same_outcomes(models, found)
+    _check_same_outcomes(found)
+    if not told:
         hopeless = [
             name for name, result in found.items() if isinstance(result, LOO) and result.bad.sum() > most_refits
         ]
@@ -239,7 +242,7 @@ def _notes(models: list[Compared], count: int, found: Mapping[str, LOO | CrossVa
             notes.append(f"✗ {model.name}: {model.bad} points cannot be trusted; {result.note}")
         if model.verdict is not Verdict.GOOD:
             notes.append(f"{model.verdict.symbol} {model.name}: a fit behind it is {model.verdict.name}")
-    close = [model.name for model in models[1:] if abs(model.diff) < SMALL]
+    close = [str(model.name) for model in models[1:] if abs(model.diff) < SMALL]
     if close:
         notes.append(
             f"! {', '.join(close)} and {models[0].name} predict about equally well: they differ by less than {SMALL:g}"
@@ -262,23 +265,21 @@ def _check(models: Any) -> None:
             )
 
 
-def _check_same_outcomes(models: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Models of posteriors must have observed the same numbers."""
-    seen: dict[str, np.ndarray] = {}
-    for name, model in models.items():
-        if not isinstance(model, Posterior):
-            continue
-        wanted = found[name].outcome
-        if model.model is not None:
-            bound = model.model.bind(model.data)
-            site = next(site.name for site in bound.observed if tree_name(site.name) == wanted)
-            seen[name] = observed_value(bound, site)
-        elif "observed_data" in model.tree.children and wanted in model.tree["observed_data"].data_vars:
-            seen[name] = model.tree["observed_data"][wanted].to_numpy()
-    names = list(seen)
-    for name in names[1:]:
-        if seen[name].shape != seen[names[0]].shape or not np.array_equal(seen[name], seen[names[0]]):
+def _check_same_outcomes(found: Mapping[str, LOO | CrossValidation]) -> None:
+    """The models must have predicted the same rows, in which the same came."""
+    came = {name: result.observed if isinstance(result, LOO) else result.outcomes for name, result in found.items()}
+    known = [(name, array) for name, array in came.items() if array is not None]
+    for (first, here), (other, there) in pairwise(known):
+        one, two = found[first], found[other]
+        if isinstance(one, CrossValidation) and isinstance(two, CrossValidation):
+            if not np.array_equal(one.rows, two.rows):
+                raise PredictionError(
+                    f"{first!r} and {other!r} were cross-validated on different rows ({len(one.rows)} and "
+                    f"{len(two.rows)}); pass the same cv= to both."
+                )
+        if not np.array_equal(here, there):
             raise PredictionError(
-                f"{names[0]!r} and {name!r} have observed different outcomes (shapes {seen[names[0]].shape} and "
-                f"{seen[name].shape}): densities of other data, or of transformed data, cannot be compared."
+                f"{first!r} and {other!r} have observed different outcomes (shapes {here.shape} and {there.shape}): "
+                "densities of other data, or of transformed data, cannot be compared. Where a formula or a pipeline "
+                "transforms the outcome, compare what cross_validate finds: its scores are in the outcome's own units."
             )

@@ -62,8 +62,8 @@ def partial_dependence(
     place = box.names.index(name)
     points = _points(box, place, at, grid)
     found = inspection.partial_dependence(
-        estimator(box), box.table, [place], kind="both", method="brute", custom_values={place: points}
-    )
+        estimator(box), box.table.astype(float), [place], kind="both", method="brute", custom_values={place: points}
+    )  # as floats: scikit-learn refuses whole numbers, which some models have alone
     curves = np.moveaxis(np.asarray(found["individual"]), 0, -1)  # (rows, points, outputs)
     value, mcse = box.parted(curves.mean(axis=0))
     each, _ = box.parted(curves)

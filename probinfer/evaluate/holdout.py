@@ -54,8 +54,8 @@ def split_rows(
     kept = np.setdiff1d(np.arange(count), held_out)
     if not len(kept) or not len(held_out):
         raise MethodError(
-            f"validation={validation!r} of {count} rows leaves {len(kept)} to train and {len(held_out)} to hold out; "
-            "wanted some of both."
+            f"validation={_brief(validation)} of {count} rows leaves {len(kept)} to train and {len(held_out)} to hold "
+            "out; wanted some of both."
         )
     training = {name: arrays[name][kept] if name in names else value for name, value in data.items()}
     new = {name: arrays[name][held_out] for name in names if name != argument}
@@ -70,7 +70,16 @@ def _held_out(validation: Any, count: int, seed: int) -> np.ndarray:
         return np.sort(np.random.default_rng(seed).permutation(count)[:size])
     chosen = np.asarray(validation)
     if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
-        raise MethodError(f"validation is {validation!r}; wanted a share between 0 and 1, or a list of row numbers.")
+        raise MethodError(
+            f"validation is {_brief(validation)}; wanted a share between 0 and 1, or a list of row numbers, such as "
+            "numpy.flatnonzero(mask)."
+        )
     if len(chosen) and not (0 <= chosen.min() and chosen.max() < count):
         raise MethodError(f"validation names row {chosen.max()} or {chosen.min()}; there are rows 0 to {count - 1}.")
     return np.unique(chosen)
+
+
+def _brief(validation: Any) -> str:
+    """A value as it came; of many its type."""
+    many = isinstance(validation, Mapping) or np.ndim(validation) > 0
+    return type(validation).__name__ if many else repr(validation)

@@ -12,7 +12,8 @@ RESAMPLES = 1000
 
 def of_mean(name: str, values: np.ndarray, level: float) -> Score:
     """Mean of independent numbers: se = sd / sqrt(n), interval by Student's t with n - 1 degrees of freedom."""
-    return of_influence(name, float(np.mean(values)), values - np.mean(values), level, "mean ± t se")
+    with np.errstate(invalid="ignore", over="ignore"):  # a term that is infinite is said to be
+        return of_influence(name, float(np.mean(values)), values - np.mean(values), level, "mean ± t se")
 
 
 def of_influence(name: str, value: float, influence: np.ndarray, level: float, how: str = "delta method") -> Score:
@@ -71,12 +72,15 @@ def of_resamples(
 ) -> Score:
     """Bootstrap over rows: `again(rows drawn with replacement)`; percentile interval, se the resamples' sd.
 
-    A resample in which the metric does not exist (nan) is left out. Efron (1979).
+    A resample in which the metric does not exist (nan) is left out. If it is the same in all of them (one row, every
+    row right), resampling says nothing of its error. Efron (1979).
     """
     rng = np.random.default_rng(seed)
     values = np.array([again(rng.integers(count, size=count)) for _ in range(resamples)])
     values = values[np.isfinite(values)]
     if len(values) < resamples / 2:
         return Score(name, value, float("nan"), float("nan"), float("nan"), "no error: undefined in most resamples")
+    if np.ptp(values) == 0:
+        return Score(name, value, float("nan"), float("nan"), float("nan"), "no error: the same in every resample")
     lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Score(name, value, float(np.std(values, ddof=1)), float(lower), float(upper), f"bootstrap, {resamples}")

@@ -76,7 +76,13 @@ def lime_weights(
             def answers(table: np.ndarray, asked: dict[bytes, np.ndarray] = asked) -> np.ndarray:
                 key = np.ascontiguousarray(table).tobytes()
                 if key not in asked:
-                    asked[key] = box(table)
+                    try:
+                        asked[key] = box(table)
+                    except PredictionError as error:
+                        raise PredictionError(
+                            "LIME asks about random rows near yours, and the model has no answer for one of them: "
+                            f"{error} shap_values asks about values of the background alone."
+                        ) from error
                 return asked[key]
 
             for k in range(outputs):

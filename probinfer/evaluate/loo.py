@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from scipy.special import logsumexp
 
 from probinfer.errors import ModelError, PredictionError
 from probinfer.evaluate.one_outcome import refuse_several
 from probinfer.evaluate.refits import Refits
 from probinfer.evaluate.replicate import observed_value
+from probinfer.evaluate.tails import FEWEST_DRAWS, without_tail
+from probinfer.inference.settings import check_whole
 from probinfer.posterior.layout import tree_name
 from probinfer.posterior.posterior import Posterior
 from probinfer.posterior.verdict import Verdict
@@ -33,12 +36,13 @@ class LOO:
 
     outcome      name of the outcome
     pointwise    (n,) log p(y_i | all others), in the order of the outcome's entries
-    khat         (n,) Pareto shape of the importance weights
+    khat         (n,) Pareto shape of the importance weights; 0 where they have no tail
     good_k       the shape up to which they can be trusted with so many draws, min(1 - 1 / log10(draws), 0.7)
     refitted     (n,) the point was left out by a fit of its own: `pointwise` is that fit's, and `khat` does not matter
     lppd         sum of log p(y_i | all), the same points included
     verdict      on the posterior
     note         why points of bad shape were not refitted; None if they were, or there are none
+    observed     the outcomes that came, by which `compare` knows that models are of the same; None where unknown
     """
 
     outcome: str
@@ -49,6 +53,7 @@ class LOO:
     lppd: float
     verdict: Verdict
     note: str | None = None
+    observed: np.ndarray | None = None
 
     @property
     def elpd(self) -> float:
@@ -122,7 +127,8 @@ def loo(
         progress: show a line of progress while fitting.
 
     Raises:
-        PredictionError: there is no such outcome, or nothing to compute its log likelihood from.
+        PredictionError: there is no such outcome, nothing to compute its log likelihood from, or fewer than 25 draws.
+        MethodError: `most_refits` is no whole number.
 
     Fails where one point is no unit of its own: time series, rows of one person (leave the group out instead, by
     `cross_validate(groups=)`). The standard error is too small for fewer than about 100 points.
@@ -143,25 +149,45 @@ def loo(
 
     check_posterior(posterior)
     refuse_several(outcome, "loo(posterior, name)")
-    r_eff = _relative_efficiency(posterior)
-    found = [
-        array_stats.loo(block[None], chain_axis=0, draw_axis=1, r_eff=r_eff)
-        for block in _finite(log_likelihoods(posterior, outcome))
-    ]
+    check_whole("loo", "most_refits", most_refits, 0)
     draws = _draws(posterior)
-    pointwise, khat, excess = (np.concatenate([np.atleast_1d(part[i]) for part in found]) for i in range(3))
+    if draws < FEWEST_DRAWS:
+        raise PredictionError(
+            f"The posterior has {draws} draws, too few for importance sampling; wanted {FEWEST_DRAWS} or more, and "
+            "some hundreds are good. Infer with more, or use cross_validate."
+        )
+    r_eff = _relative_efficiency(posterior)
+    found = []
+    for block in _finite(log_likelihoods(posterior, outcome)):
+        flat = without_tail(-block, r_eff)
+        part = np.empty((3, block.shape[1]))
+        if flat.any():
+            part[:, flat] = _plain(block[:, flat])
+        if not flat.all():
+            part[:, ~flat] = array_stats.loo(block[None, :, ~flat], chain_axis=0, draw_axis=1, r_eff=r_eff)
+        found.append(part)
+    pointwise, khat, excess = np.concatenate(found, axis=1)
     lost = ~np.isfinite(pointwise) | ~np.isfinite(excess)
     pointwise, khat = np.where(lost, -np.inf, pointwise), np.where(lost | np.isnan(khat), np.inf, khat)
+    name = outcome_name(posterior, outcome)
     result = LOO(
-        outcome=outcome_name(posterior, outcome),
+        outcome=name,
         pointwise=pointwise,
         khat=khat,
         good_k=float(min(1 - 1 / np.log10(max(draws, 11)), 0.7)),
         refitted=np.zeros(len(pointwise), bool),
         lppd=float(np.sum(np.where(lost, -np.inf, pointwise + excess))),
         verdict=posterior.report.verdict,
+        observed=_observed(posterior, name),
     )
     return _refitted(result, posterior, refit, most_refits, seed, progress) if result.bad.any() else result
+
+
+def _plain(block: np.ndarray) -> np.ndarray:
+    """(3, points): elpd, shape 0 and lppd - elpd of points whose weights have no tail, with the weights as they are."""
+    draws = len(block)
+    elpd, lppd = np.log(draws) - logsumexp(-block, axis=0), logsumexp(block, axis=0) - np.log(draws)
+    return np.stack([elpd, np.zeros(block.shape[1]), lppd - elpd])
 
 
 def outcome_name(posterior: Posterior, outcome: str | None) -> str:
@@ -176,6 +202,15 @@ def outcome_name(posterior: Posterior, outcome: str | None) -> str:
         came = "no outcome was named" if outcome is None else f"there is no outcome {outcome!r}"
         raise PredictionError(f"{came}; the posterior has log likelihoods of {', '.join(names) or 'none'}.")
     return tree_name(outcome)
+
+
+def _observed(posterior: Posterior, name: str) -> np.ndarray | None:
+    """What came of the outcome, as the model saw it; of a posterior without its model what its tree has."""
+    if posterior.model is not None and posterior.data is not None:
+        bound = posterior.model.bind(posterior.data)
+        return observed_value(bound, next(site.name for site in bound.observed if tree_name(site.name) == name))
+    group = posterior.tree.children.get("observed_data")
+    return None if group is None or name not in group.data_vars else group[name].to_numpy()
 
 
 def log_likelihoods(posterior: Posterior, outcome: str | None) -> Iterator[np.ndarray]:

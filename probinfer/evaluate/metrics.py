@@ -1,5 +1,6 @@
 """Metrics of predictions against what came: numbers and classes, each with its error. Imports numpy."""
 
+from collections.abc import Mapping
 from typing import Any, overload
 
 import numpy as np
@@ -92,10 +93,17 @@ def metrics(source: Any, rows: Any, outcomes: Any, *, level: float = 0.9, seed: 
         prediction = source.said(*said, level, None if source.classes is not None else numbers.PINBALL)
     else:
         prediction = source.predict(rows, level, quantiles=numbers.PINBALL)
+    if isinstance(outcomes, Mapping):
+        raise PredictionError(
+            f"outcomes came as a dict of {', '.join(map(str, outcomes)) or 'nothing'}; wanted the outcomes of "
+            f"{prediction.outcome} themselves, one for each row."
+        )
     outcomes = only_column(outcomes)
     if prediction.classes is not None and prediction.classes.dtype.kind == "O":  # labels: scored by their codes
         outcomes = class_codes(list(prediction.classes), outcomes, "outcomes")
         prediction = classes.by_codes(prediction)
+    elif isinstance(source, PointPredictor) and prediction.classes is not None:  # 0, 1, … or the same as text
+        outcomes = source.outcomes(outcomes, len(prediction))
     y = plain_numbers("outcomes", outcomes).astype(float)
     check_outcomes(prediction, y)
     if prediction.classes is not None:

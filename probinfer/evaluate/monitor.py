@@ -311,6 +311,12 @@ class Monitor:
         with self._lock:
             return self._status()
 
+    def __repr__(self) -> str:
+        return repr(self.status)
+
+    def _repr_html_(self) -> str:
+        return self.status._repr_html_()
+
     def state(self) -> dict[str, Any]:
         """Everything, as plain data for JSON; `Monitor.from_state` goes on from there."""
         with self._lock:
@@ -367,7 +373,10 @@ class Monitor:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, ArtifactError):
                 raise
-            raise ArtifactError(f"This is no state of a monitor ({type(error).__name__}: {error}).") from error
+            raise ArtifactError(
+                f"This is no state of a monitor ({type(error).__name__}: {error}); wanted what monitor.state() "
+                "gave, or its JSON."
+            ) from error
         if point and not (self._places or OutcomePlaces({})).fits(predictor.calibration):
             raise ArtifactError("The state is of another calibration of the point model: watch it anew, pi.Monitor(…).")
         names = names_of(predictor) if point else {e.name: column_names(e) for e in predictor.program.inputs}

@@ -10,6 +10,7 @@ import numpy as np
 
 from probinfer.errors import ModelError, PredictionError
 from probinfer.evaluate.shown import Shown
+from probinfer.evaluate.tails import FEWEST_DRAWS, without_tail
 from probinfer.model.model import BoundModel
 from probinfer.model.trace import log_densities, pointwise_log_density
 from probinfer.posterior.layout import Variable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.05
 _ALPHAS = (0.99, 1.01)
+_OF_TAIL = {"relative": True, "prob": 0.05}  # the efficiency by which arviz-stats finds the tail
 _CHUNK = 512
 
 
@@ -85,8 +87,8 @@ def prior_sensitivity(
         var_names: parameters shown; None shows all.
 
     Raises:
-        ModelError: the posterior came without its model. PredictionError: unknown names, or draws whose log prior or
-            log likelihood is not finite.
+        ModelError: the posterior came without its model. PredictionError: unknown names, fewer than 25 draws, or
+            draws whose log prior or log likelihood is not finite.
 
     A large prior sensitivity is no fault where the prior says what is known. It is defined by draws, so parameters
     that mix badly have a noisy one.
@@ -117,11 +119,16 @@ def prior_sensitivity(
     prior, likelihood = _log_terms(bound, latents, scaled)
     if not (np.isfinite(prior).all() and np.isfinite(likelihood).all()):
         raise PredictionError("Some draws have no finite log prior or log likelihood, so they cannot be weighted.")
+    if len(prior) < FEWEST_DRAWS:
+        raise PredictionError(
+            f"The posterior has {len(prior)} draws, too few to weight; wanted {FEWEST_DRAWS} or more, and some "
+            "hundreds are good. Infer with more."
+        )
     lead = (evidence.chains, evidence.draws)
     weights = {}
     for name, values in (("prior", prior), ("likelihood", likelihood)):
         for alpha in _ALPHAS:
-            log_weights = array_stats.power_scale_lw(values.reshape(lead), alpha=alpha, axis=(0, 1))
+            log_weights = _power_weights(array_stats, values, alpha).reshape(lead)
             both = np.exp(log_weights - np.max(log_weights)).reshape(lead)
             weights[name, alpha] = both / both.sum()
     labels, found = [], {"prior": [], "likelihood": []}
@@ -135,7 +142,17 @@ def prior_sensitivity(
     return Sensitivity(tuple(labels), np.array(found["prior"]), np.array(found["likelihood"]), tuple(scaled))
 
 
+def _power_weights(array_stats: Any, values: np.ndarray, alpha: float) -> np.ndarray:
+    """(draws,) log weights when a term of the log density is raised to alpha, smoothed where they have a tail."""
+    plain = (alpha - 1) * values
+    if np.ptp(values) == 0 or without_tail(plain, float(array_stats.ess(values[None], method="tail", **_OF_TAIL))):
+        return plain
+    return array_stats.power_scale_lw(values, alpha=alpha)
+
+
 def _sense(array_stats: Any, values: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    if np.ptp(values) == 0:  # draws that are all the same have no law to change
+        return float("nan")
     found = array_stats.power_scale_sense(values, lower, upper, lower_alpha=_ALPHAS[0], upper_alpha=_ALPHAS[1])
     return float(np.squeeze(found))
 

@@ -83,7 +83,10 @@ def labels_of(data: Any, what: str, labels: Any) -> Any:
     have = list(data) if isinstance(data, Mapping) else list(getattr(data, "columns", ()))
     if labels not in have:
         listed = ", ".join(map(str, have[:20])) or "no columns"
-        raise DataError(f"{what} names {labels!r}, which is no column of the data; they have {listed}.")
+        raise DataError(
+            f"{what} names {labels!r}, which is no column of the data; they have {listed}. Labels that the model does "
+            f"not take are passed themselves: {what}=frame[{labels!r}]."
+        )
     return data[labels]
 
 
@@ -99,6 +102,9 @@ def folds_of(
     labels = None if groups is None else _labels("groups", groups, count)
     if isinstance(cv, int | np.integer) and not isinstance(cv, bool):
         things = count if labels is None else len(np.unique(labels))
+        if things < 2:
+            kind = "row" if labels is None else "group"
+            raise DataError(f"There is only one {kind}, which cannot be trained on and left out; wanted two or more.")
         if not 2 <= cv <= things:
             raise DataError(
                 f"cv is {cv}; wanted from 2 to {things} folds, the number of {'rows' if labels is None else 'groups'}."
@@ -110,18 +116,18 @@ def folds_of(
             cv = known.StratifiedKFold(int(cv), shuffle=True, random_state=state)
         else:
             cv = known.KFold(int(cv), shuffle=True, random_state=state)
-    if callable(getattr(cv, "split", None)) and not isinstance(cv, str):
+    if callable(getattr(cv, "split", None)) and not isinstance(cv, str | type):
         try:
             pairs = list(cv.split(np.zeros((count, 1)), outcomes if outcomes.ndim == 1 else None, labels))
         except ValueError as error:
             raise DataError(f"{type(cv).__name__} cannot divide these rows: {error}") from error
-    elif isinstance(cv, Iterable) and not isinstance(cv, str | Mapping):
+    elif isinstance(cv, Iterable) and not isinstance(cv, str | Mapping | type):
         pairs = list(cv)
     else:
         raise DataError(
-            f"cv came as {cv!r}; wanted a number of folds, a splitter such as "
-            "sklearn.model_selection.TimeSeriesSplit(5), "
-            "or pairs (rows to train on, rows to leave out)."
+            f"cv came as {f'the class {cv.__name__}' if isinstance(cv, type) else repr(cv)}; wanted a number of folds, "
+            "a splitter such as sklearn.model_selection.TimeSeriesSplit(5), or pairs (rows to train on, rows to leave "
+            "out)."
         )
     if not pairs:
         raise DataError("cv gives no folds; wanted one at least.")
@@ -162,6 +168,14 @@ def _labels(name: str, labels: Any, count: int) -> np.ndarray:
         raise DataError(f"{name} has the shape {values.shape}; wanted one label for each of {count} rows.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError(f"{name} has labels that are not finite; give every row one.")
+    if values.dtype.kind in "OM":
+        import pandas as pd
+
+        missing = pd.isna(values)
+        if missing.any():
+            raise DataError(
+                f"{name} has no label in row {int(np.argmax(missing))} (the first row is row 0); give every row one."
+            )
     return values.astype(str) if values.dtype.kind == "O" else values
 
 

@@ -18,7 +18,9 @@ from probinfer.evaluate.shown import Shown
 from probinfer.evaluate.transform import transform
 from probinfer.inference.draws import Outcome
 from probinfer.inference.progress import Progress, make_progress
+from probinfer.model.formula.formula import FormulaModel, SettledFormula
 from probinfer.model.model import Model
+from probinfer.model.pipeline.pipeline import Pipeline, SettledPipeline
 from probinfer.model.tables import as_frame
 from probinfer.posterior.infer import infer
 from probinfer.posterior.verdict import Verdict
@@ -97,9 +99,10 @@ class Trials(Shown):
     def best(self) -> Trial:
         """The best score. Raises MethodError if no trial has one, with an accepted verdict."""
         if not self.eligible:
-            seen = "; ".join(t.failure or f"verdict {t.verdict.name if t.verdict else '?'}" for t in self.trials[:3])
+            seen = [t.failure or f"verdict {t.verdict.name if t.verdict else '?'}" for t in self.trials]
+            told = "; ".join(each.rstrip(".") for each in list(dict.fromkeys(seen))[:3])
             raise MethodError(
-                f"None of {len(self.trials)} trials has a score and a verdict of {self.accept.name} or better: {seen}."
+                f"None of {len(self.trials)} trials has a score and a verdict of {self.accept.name} or better: {told}."
             )
         return max(self.eligible, key=lambda trial: self.criterion.sign * trial.score)
 
@@ -198,7 +201,8 @@ def tune(
 
     Raises:
         DataError: data, rows and hyper-parameters do not fit the model.
-        MethodError: no search, an unknown criterion, no rows left to train or to hold out.
+        MethodError: no search, an unknown criterion, no rows left to train or to hold out, or a model without
+            arguments, which a formula and a `Pipeline` are.
         MissingExtra: the library of the search is not installed.
 
     A trial that fails (the log density is nowhere finite, …) is kept with its reason, and the search goes on.
@@ -331,6 +335,11 @@ def _split(
 ) -> tuple[Split, str]:
     """The rows, and the outcome's site; the model is traced with the first point that fits it."""
     model = model if isinstance(model, Model) else Model(model)
+    if isinstance(model, FormulaModel | SettledFormula | Pipeline | SettledPipeline):
+        raise MethodError(
+            "Hyper-parameters are arguments of a NumPyro function, and a formula or a pipeline has none. Infer each "
+            "variant by itself, and compare them: pi.compare({name: pi.cross_validate(variant, data, cv=5), ...})."
+        )
     twice = sorted(set(search.space) & set(data if isinstance(data, Mapping) else ()))
     if twice:
         raise DataError(f"{', '.join(twice)} came in the data and in the search; leave it out of the data.")

@@ -19,7 +19,7 @@ from probinfer.inference.method import Method
 from probinfer.model.tables import as_frame
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.conformal import read_groups
-from probinfer.predict.interval import calibrate_across, is_classes
+from probinfer.predict.interval import calibrate_across, is_classes, probability
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.predictor import Predictor
 
@@ -246,7 +246,7 @@ def cross_validate(
     Raises:
         ModelError: rows are not independent given the parameters; a parameter has an entry for each row; something else
             than the outcome's own terms depends on the rows.
-        DataError: `cv` or `groups` do not fit the rows.
+        DataError: `cv` or `groups` do not fit the rows. PredictionError: the level is none.
         MethodError, MissingExtra (scikit-learn).
 
     Fails where rows left out are not like new rows: rows of one person in several folds (pass `groups`), a time
@@ -264,6 +264,7 @@ def cross_validate(
     (3, True)
     """
     refuse_several(outcome, "cross_validate(source, data, outcome=name)")
+    level = probability("level", level)
     data = as_frame(data)
     refits = Refits(full_fit(source, data, method, outcome=outcome, seed=seed, progress=progress), outcome, method)
     program = refits.predictor.program

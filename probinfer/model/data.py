@@ -89,6 +89,7 @@ def _to_array(name: str, value: Any) -> np.ndarray:
         return array if array.dtype.kind == "b" else array.astype(np.int64)
     if array.dtype.kind != "f":
         example = array.flat[0] if array.size else array.dtype
+        example = example.item() if isinstance(example, np.str_ | np.bytes_) else example
         raise DataError(
             f"{name} holds {_KINDS.get(array.dtype.kind, str(array.dtype))}, for example {example!r}; wanted numbers. "
             "Code levels as integers first, for example with pandas.factorize."

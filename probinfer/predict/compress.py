@@ -173,8 +173,8 @@ def _subset(program: Program, chosen: np.ndarray, weights: np.ndarray, mean_erro
 
 def _distinct(columns: Mapping[str, np.ndarray], count: int) -> tuple[dict[str, np.ndarray], int]:
     """The rows without repetitions: a row held out must not be one that was looked at."""
-    if not columns:
-        return {}, count
+    if not columns or not count:
+        return dict(columns), count
     flat = np.concatenate([values.reshape(count, -1).astype(float) for values in columns.values()], axis=1)
     _, first = np.unique(flat, axis=0, return_index=True)
     return _some(columns, np.sort(first)), len(first)

@@ -213,6 +213,9 @@ def probabilities(name: str, values: Any) -> tuple[float, ...]:
     return tuple(probability(name, value) for value in values)
 
 
+_FAR = 1e6  # an input below is not why a number overflows
+
+
 def refuse_undefined(
     defined: np.ndarray, outcome: str, first_row: int = 0, columns: Mapping[str, np.ndarray] | None = None
 ) -> None:
@@ -229,13 +232,17 @@ def refuse_undefined(
 
 
 def _largest(columns: Mapping[str, np.ndarray], row: int) -> str:
-    """What the row's input farthest from zero is."""
+    """What the row's input farthest from zero is; where none is far, those of which there is no logarithm."""
     inputs = {name: values[row].astype(float).ravel() for name, values in columns.items() if values[row].size}
     if not inputs:
         return ""
     name = max(inputs, key=lambda name: np.max(np.abs(inputs[name])))
     place = int(np.argmax(np.abs(inputs[name])))
     entry = f"[{place}]" if inputs[name].size > 1 else ""
+    numbers = {key: inputs[key].min() for key in inputs if columns[key].dtype.kind == "f"}
+    low = [f"{key} = {value:.6g}" for key, value in numbers.items() if value <= 0]
+    if low and np.abs(inputs[name][place]) < _FAR:
+        return f" It has {', '.join(low[:5])}: does the model take a logarithm or a root of it?"
     return f" Its input farthest from zero is {name}{entry} = {inputs[name][place]:.6g}."
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from probinfer.errors import ExportError, ModelError, PredictionError
 from probinfer.model.pipeline.steps import Unseen
-from probinfer.model.tables import as_table
+from probinfer.model.tables import as_frame, as_table
 from probinfer.posterior.verdict import Verdict
 from probinfer.predict.interval import check_tolerance
 from probinfer.predict.joint_prediction import JointPrediction, of_outcomes
@@ -324,7 +324,8 @@ class JointPredictor:
 
     def _missing(self, name: str, missing: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """What may stand for the inputs of one outcome; what belongs to none is left for it to refuse."""
-        if not isinstance(missing, Mapping):
+        missing = as_frame(missing)
+        if not isinstance(missing, Mapping) and not hasattr(missing, "columns"):
             return missing
         others = {entry.name for entry in self.inputs} - {entry.name for entry in self.parts[name].inputs}
         return {key: values for key, values in missing.items() if key not in others} or None

@@ -46,7 +46,7 @@ class Marginal:
         return Answer(*(_merged(gaps, *parts) for parts in zip(complete, mixed, strict=True)))
 
 
-def fill(rows: Any, missing: Mapping[str, Any], program: Program, first_row: int) -> Filled:
+def fill(rows: Any, missing: Any, program: Program, first_row: int) -> Filled:
     """Rows with every gap filled. Raises PredictionError for values that do not fit and for all that `read_rows` does,
     gaps where nothing stands for them among it."""
     if program.family is None:
@@ -72,11 +72,13 @@ def fill(rows: Any, missing: Mapping[str, Any], program: Program, first_row: int
     return Filled(first, count, gaps, copies)
 
 
-def _standing(missing: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], int]:
-    if not isinstance(missing, Mapping) or not missing:
+def _standing(missing: Any) -> tuple[dict[str, np.ndarray], int]:
+    missing = as_frame(missing)
+    table = hasattr(missing, "iloc") and hasattr(missing, "columns")
+    if not (table or isinstance(missing, Mapping)) or not len(missing):
         raise PredictionError(
-            f"missing came as {missing!r}; wanted a dict of inputs and the values that may stand for each, such as "
-            "{'x': x_of_training}."
+            f"missing came as {type(missing).__name__ if table else repr(missing)}; wanted a dict of inputs and the "
+            "values that may stand for each, such as {'x': x_of_training}, or a table of such columns."
         )
     standing = {str(name): np.asarray(values) for name, values in missing.items()}
     for name, values in standing.items():
@@ -150,8 +152,20 @@ def _filled(
         mask = holes[name] if where is None or not holes[name].ndim else holes[name][where]
         array = np.asarray(taken[name])
         filled = np.where(mask, np.broadcast_to(values[number], array.shape), array)
-        taken[name] = filled.astype(values.dtype) if values.dtype.kind in "fiub" else filled
+        taken[name] = _as(filled, values.dtype)
     return taken
+
+
+def _as(filled: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Numbers as those that stand for gaps, so that whole ones can be codes; as they are where that would change one:
+    0.5 in a row without a gap, where whole numbers stand for the gaps of others."""
+    if dtype.kind not in "fiub":
+        return filled
+    try:
+        cast = filled.astype(dtype)
+    except (TypeError, ValueError):  # text, for what reads rows to refuse
+        return filled
+    return cast if np.array_equal(cast, filled) else filled
 
 
 def _taken(values: Any, where: np.ndarray | None, length: int) -> Any:

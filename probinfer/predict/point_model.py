@@ -134,7 +134,7 @@ class PointModel:
         else:
             parts = [self._named(given[start : start + _ROWS]) for start in range(0, len(given), _ROWS)]
         try:
-            return np.concatenate([np.asarray(ask(part), float) for part in parts])
+            return np.concatenate([_numbers(ask(part), len(part)) for part in parts])
         except (ValueError, AttributeError) as error:
             if type(error).__name__ != "NotFittedError":  # scikit-learn's, which need not be installed
                 raise
@@ -183,6 +183,10 @@ class PointModel:
             if found is not None:
                 return found
         names = inputs if inputs is not None else getattr(model, "feature_names_in_", None)
+        if names is None and _not_fitted(model):
+            raise ModelError(
+                f"The {type(model).__name__} is not fitted; wanted one after {type(model).__name__}().fit(X, y)."
+            )
         if names is None or isinstance(names, str) or not len(names) or len(set(names)) < len(names):
             raise ModelError(
                 f"inputs came as {inputs!r}; wanted the different names of the model's inputs, in their order, or how "
@@ -257,7 +261,11 @@ def callable_of(model: Any, *, probabilities: bool) -> Callable[[Any], Any]:
         return model.predict
     if callable(model):
         return model
-    raise ModelError(
+    raise _no_model(model)
+
+
+def _no_model(model: Any) -> ModelError:
+    return ModelError(
         f"model came as {type(model).__name__}; wanted the path of an ONNX file, a fitted estimator with predict, a "
         "module of PyTorch, or a function from the matrix of inputs to predictions."
     )
@@ -271,6 +279,9 @@ def _usable(model: Any) -> Any:
             f"model came as the class {model.__name__}; wanted a fitted estimator of it, such as "
             f"{model.__name__}().fit(X, y)."
         )
+    known = isinstance(model, OnnxModel) or callable(model)
+    if not (known or hasattr(model, "predict") or hasattr(model, "predict_proba")):
+        raise _no_model(model)
     if type(model).__module__.startswith("sklearn.model_selection."):
         model = getattr(model, "best_estimator_", model)  # of a search, which predicts by it
     _refuse_wordless(model)
@@ -278,6 +289,27 @@ def _usable(model: Any) -> Any:
     if not own and any(kind.__module__.startswith("torch.nn.") for kind in type(model).__mro__):
         return TorchModel.of(model)
     return model
+
+
+def _numbers(said: Any, count: int) -> np.ndarray:
+    """What a model said of some rows, as an array of numbers. Raises PredictionError for what is none."""
+    try:
+        values = np.asarray(said, float)
+    except (TypeError, ValueError):
+        raise PredictionError(
+            f"The model gave {type(said).__name__}, which is no array of numbers, for {count} rows; wanted a number or "
+            "the probabilities of the classes for each row. Of a model of labels wrap its predict_proba, with classes=."
+        ) from None
+    if not values.ndim:
+        raise PredictionError(f"The model gave the one number {values:g} for {count} rows; wanted a number for each.")
+    return values
+
+
+def _not_fitted(model: Any) -> bool:
+    """An estimator of scikit-learn before fit: it has set nothing whose name ends in an underscore."""
+    if not (hasattr(model, "get_params") and hasattr(model, "fit")) or not hasattr(model, "__dict__"):
+        return False
+    return not any(name.endswith("_") and not name.startswith("_") for name in vars(model))
 
 
 def _refuse_wordless(model: Any) -> None:

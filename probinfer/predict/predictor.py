@@ -204,10 +204,10 @@ class Predictor:
             quantiles: further quantiles wanted, probabilities between 0 and 1.
             interval: which interval: equal-tailed, the shortest, or a bound from one side; see `Interval`.
             groups: the group of each row, for a predictor calibrated with groups that are no column of the rows.
-            missing: what may stand where an input is missing (NaN, None), by the name of a column of the rows: an array
-                (k, *shape) of equally probable values, such as k training rows'. Of several, those of the same number
-                belong together. A row with gaps is predicted by the mixture over all k, whose spread is part of
-                `aleatoric_sd`. Without it a missing value is an error.
+            missing: what may stand where an input is missing (NaN, None), by the name of a column of the rows, or as a
+                table: an array (k, *shape) of equally probable values, such as k training rows'. Of several, those of
+                the same number belong together. A row with gaps is predicted by the mixture over all k, whose spread
+                is part of `aleatoric_sd`. Without it a missing value is an error.
             first_row: number of the first row, for errors that name rows of a larger table.
 
         Returns:

@@ -78,6 +78,15 @@ def test_loo_pit_against_the_closed_form(check):
     assert check.pit_p > 1e-4
 
 
+def test_the_pit_of_a_row_that_no_parameter_moves():
+    """A row of zeros has the same density at every draw: its weights are alike, and have no tail to smooth."""
+    with_zeros, came = x.copy(), y.copy()
+    with_zeros[0], came[0] = 0.0, 0.5
+    posterior = pi.infer(conjugate.line, {"x": with_zeros, "y": came}, pi.Exact(draws=DRAWS), progress=False)
+    check = pi.posterior_check(posterior, draws=DRAWS)
+    assert_p(check.pit[0], stats.norm.cdf(0.5 / conjugate.SIGMA))
+
+
 def test_a_model_without_the_slope_is_found_out():
     wide = {"x": x, "y": 3 * y}
     other = pi.infer(conjugate.line, wide, pi.Exact(draws=500), progress=False)

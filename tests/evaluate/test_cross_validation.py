@@ -195,6 +195,16 @@ def test_bad_input(posterior):
         (pi.DataError, {"cv": [*halves, halves[0]]}, "left out by 2 folds"),
         (pi.DataError, {"cv": [(np.arange(30), np.array([99]))]}, "whole numbers from 0 to 44"),
         (pi.DataError, {"groups": np.zeros(3)}, "wanted one label for each of 45 rows"),
+        (pi.DataError, {"groups": np.array(["a", None, "b"] * 15)}, "groups has no label in row 1"),
+        (
+            pi.DataError,
+            {"groups": pd.to_datetime(["2026-01-01", "2026-01-02", None] * 15)},
+            "groups has no label in row 2",
+        ),
+        (pi.DataError, {"groups": np.zeros(N)}, "There is only one group, which cannot be trained on and left out"),
+        (pi.DataError, {"groups": "where"}, r"no column of the data; .*: groups=frame\['where'\]"),
+        (pi.DataError, {"cv": model_selection.KFold}, "cv came as the class KFold"),
+        (pi.PredictionError, {"level": 90}, "level has 90"),
         (pi.DataError, {"data": DATA}, "data came with a Posterior"),
     ]:
         with pytest.raises(kind, match=text):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -219,3 +220,32 @@ def test_a_missing_library_names_the_extra(predictor, monkeypatch):
         pi.shap_values(predictor, ROWS, ROWS)
     with pytest.raises(pi.MissingExtra, match="needs lime"):
         pi.lime_weights(predictor, ROWS, ROWS)
+
+
+def test_a_model_of_whole_numbers_alone_has_partial_dependence():
+    def levels(group, y=None):
+        level = numpyro.sample("level", dist.Normal(0, 1).expand([5]).to_event(1))
+        with numpyro.plate("rows", group.shape[0]):
+            numpyro.sample("y", dist.Normal(level[group], 1.0), obs=y)
+
+    draws = {"level": m.draws(5)}
+    found = pi.partial_dependence(
+        fitted(levels, {"group": m.group, "y": m.y}, draws), {"group": m.group}, "group", of=pi.Quantity.MEAN
+    )
+    np.testing.assert_allclose(found.table["value"], draws["level"].mean(axis=0), rtol=1e-9)
+
+
+def test_the_rules_of_a_picture_can_be_read():
+    """Long rules are broken into lines, and the picture is as wide as they need."""
+    rule = (
+        "the size of the house > 47.8 and the size of the house <= 73.53 and the kind of building is a detached house"
+    )
+    table = pd.DataFrame(
+        {"quantity": "mean", "rule": [rule, "always"], "share": 0.5, "value": [1.0, 2.0], "se": 0.1, "mcse": 0.1}
+    )
+    figure = explanation.Explanation(explanation.Kind.SURROGATE, "price", 0.9, table).plot()
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_yticklabels()
+    assert any("\n" in label.get_text() for label in labels)
+    assert min(label.get_window_extent().x0 for label in labels) >= 0
+    assert figure.axes[0].get_xlabel() == "mean where the rule holds"

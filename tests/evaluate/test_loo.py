@@ -6,6 +6,8 @@ import arviz_base
 import arviz_stats
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
@@ -90,6 +92,52 @@ def test_log_likelihoods_that_are_too_many_to_keep_are_computed_in_blocks(monkey
     np.testing.assert_allclose(np.concatenate(blocks, axis=1), expected, rtol=1e-9)
 
 
+def test_a_point_that_no_parameter_moves_has_no_tail():
+    """A row of zeros: its density is the same at every draw, so that leaving it out changes nothing."""
+    with_zeros = x.copy()
+    with_zeros[3] = 0.0
+    posterior = pi.infer(conjugate.line, {"x": with_zeros, "y": y}, pi.Exact(draws=400), progress=False)
+    found = pi.loo(posterior, refit=False)
+    np.testing.assert_allclose(found.pointwise[3], stats.norm.logpdf(y[3], 0, conjugate.SIGMA))
+    assert found.khat[3] == 0.0
+    assert np.count_nonzero(found.khat == 0.0) == 1  # the others are smoothed as ever
+    nowhere = pi.infer(conjugate.line, {"x": np.zeros_like(x), "y": y}, pi.Exact(draws=100), progress=False)
+    found = pi.loo(nowhere)
+    np.testing.assert_allclose(found.pointwise, stats.norm.logpdf(y, 0, conjugate.SIGMA))
+    assert found.p == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_discrete_parameter_is_left_out_with_the_weights_as_they_are():
+    def either(x, y=None):
+        slope = numpyro.sample("slope", dist.Categorical(jnp.array([0.5, 0.5])))
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+
+    rng = np.random.default_rng(2)
+    small = rng.uniform(0.2, 0.6, size=12)
+    came = 0.5 * small + rng.normal(size=12)
+    logs = stats.norm.logpdf(came, np.array([[0.0], [1.0]]) * small, 1.0)  # (2, rows), of both slopes
+    others = logs.sum(axis=1, keepdims=True) - logs
+    weight = np.exp(others - others.max(axis=0))
+    expected = np.log((weight * np.exp(logs)).sum(axis=0) / weight.sum(axis=0))
+    posterior = pi.infer(either, {"x": small, "y": came}, pi.Exact(draws=4000), progress=False)
+    found = pi.loo(posterior)
+    chance = np.mean(posterior.latents["slope"])
+    assert 0.1 < chance < 0.9
+    inverse = np.exp(-logs)  # of -log mean_s 1 / p: two values, of which each draw has one
+    spread = np.sqrt(chance * (1 - chance)) * np.abs(inverse[1] - inverse[0])
+    error = LIMIT * spread / ((1 - chance) * inverse[0] + chance * inverse[1]) / np.sqrt(4000)
+    assert (np.abs(found.pointwise - expected) < error + 1e-12).all()
+    in_sample = np.log((1 - chance) * np.exp(logs[0]) + chance * np.exp(logs[1]))
+    assert (np.abs(in_sample - expected) > error).any()  # broken twin: nothing left out
+
+
+def test_too_few_draws():
+    few = pi.infer(conjugate.line, {"x": x, "y": y}, pi.Exact(draws=24), progress=False)
+    with pytest.raises(pi.PredictionError, match="has 24 draws, too few for importance sampling; wanted 25 or more"):
+        pi.loo(few)
+
+
 def test_comparison(posterior):
     other = pi.infer(conjugate.level, {"x": x, "y": y}, pi.Exact(draws=1000), progress=False)
     found = pi.compare({"level": other, "line": posterior}, progress=False)
@@ -165,6 +213,30 @@ def test_bad_input(posterior):
         pi.compare({"logs": transformed, "plain": plain}, refit=False)
     with pytest.raises(pi.PredictionError, match="there is no outcome 'z'; the posterior has log likelihoods of y"):
         pi.loo(posterior, "z")
+    two = {"one": posterior, "two": posterior}
+    for call in (lambda: pi.loo(posterior, most_refits=-1), lambda: pi.compare(two, most_refits=None)):
+        with pytest.raises(pi.MethodError, match=r"most_refits is (-1|None); wanted a whole number, 0 or more"):
+            call()
+
+
+def test_what_was_found_of_other_outcomes_or_rows_is_not_compared():
+    method = pi.Exact(draws=100)
+    one, other = (
+        pi.infer(conjugate.line, {"x": x[:20], "y": values}, method, progress=False) for values in (y[:20], 9 * y[:20])
+    )
+    for pair in (
+        {"one": pi.loo(one, refit=False), "other": pi.loo(other, refit=False)},
+        {"one": one, "other": pi.loo(other, refit=False)},
+        {"one": pi.cross_validate(one, cv=2, progress=False), "other": pi.cross_validate(other, cv=2, progress=False)},
+    ):
+        with pytest.raises(pi.PredictionError, match="'one' and 'other' have observed different outcomes"):
+            pi.compare(pair, refit=False, progress=False)
+    halves = np.split(np.arange(20), 2)
+    first, last = (pi.cross_validate(one, cv=[pair], progress=False) for pair in (halves, halves[::-1]))
+    with pytest.raises(pi.PredictionError, match=r"different rows \(10 and 10\); pass the same cv= to both"):
+        pi.compare({"first": first, "last": last})
+    numbered = pi.compare({1: first, 2: first})
+    assert "2 and 1 predict about equally well" in repr(numbered)
 
 
 def test_a_point_that_a_draw_thinks_impossible_is_reported():

@@ -182,6 +182,33 @@ def test_intervals_cover():
     assert covered(lambda seed: auc(seed, 0.7), area) < few  # broken twin: intervals a third too short
 
 
+def test_what_resampling_cannot_tell_has_no_error():
+    """All rows right, or one row: every resample is the same, which says nothing of other rows."""
+    for count, names in ((3, ("precision", "recall", "f1", "roc_auc")), (2, ("f1", "roc_auc"))):
+        y = np.repeat(np.arange(count), 4)
+        labels = np.array(["a", "b", "c"][:count])
+        right = pi.PointPredictor(
+            lambda X, count=count: np.eye(count)[X[:, 0].astype(int)] * 0.7 + 0.3 / count,
+            inputs=["y"],
+            classes=labels.tolist(),
+        )
+        scores = pi.metrics(right, {"y": y}, labels[y])
+        for name in names:
+            assert scores[name].value == 1.0
+            assert np.isnan([scores[name].se, scores[name].lower, scores[name].upper]).all()
+            assert scores[name].how.startswith("no error")
+        assert scores["accuracy"].lower < 0.85  # exact binomial, as ever
+
+
+def test_classes_that_are_called_by_numbers_are_read_as_calibrate_reads_them():
+    said = pi.PointPredictor(lambda X: np.stack([1 - X[:, 0], X[:, 0]], axis=1), inputs=["p"], classes=["0", "1"])
+    rows, y = {"p": [0.2, 0.9, 0.6, 0.3]}, np.array([0, 1, 0, 1])
+    for came in (y, y.astype(float), y.astype(str), y.astype(str).tolist()):
+        assert pi.metrics(said, rows, came)["accuracy"].value == 0.5
+    with pytest.raises(pi.PredictionError, match="wanted"):
+        pi.metrics(said, rows, y[:3])
+
+
 def test_exact_share():
     score = intervals.of_share("coverage", 90, 100, 0.95)
     np.testing.assert_allclose([score.lower, score.upper], [0.8237774, 0.9509953], atol=1e-6)  # R's binom.test
@@ -194,6 +221,7 @@ def test_bad_input(normal):
         (normal, {"x": x}, np.where(np.arange(N) == 7, np.nan, y_line), "not finite in row 7"),
         (prediction, {"x": x}, y_line, "pass rows=None"),
         ("predictor", None, y_line, "wanted a Predictor"),
+        (normal, {"x": x}, {"y": y_line}, "outcomes came as a dict of y; wanted the outcomes of y themselves"),
     ]:
         with pytest.raises(pi.PredictionError, match=text):
             pi.metrics(source, rows, y)

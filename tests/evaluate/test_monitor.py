@@ -247,6 +247,12 @@ def test_no_rows_change_nothing(predictor):
     assert json.dumps(monitor.state()) == before
 
 
+def test_a_monitor_shows_what_it_found(predictor):
+    monitor = pi.Monitor(predictor, KNOWN)
+    assert repr(monitor) == repr(monitor.status)
+    assert "<table" in monitor._repr_html_()
+
+
 def test_bad_input(predictor):
     for call, text in [
         ({"level": 1.0}, "level is 1.0"),
@@ -278,7 +284,7 @@ def test_bad_input(predictor):
     ]:
         with pytest.raises(pi.ArtifactError, match=text):
             pi.Monitor.from_state(predictor, {**before, **spoil})
-    with pytest.raises(pi.ArtifactError, match="no state of a monitor"):
+    with pytest.raises(pi.ArtifactError, match=r"no state of a monitor .*; wanted what monitor\.state\(\) gave"):
         pi.Monitor.from_state(predictor, "not json")
 
 

@@ -75,3 +75,21 @@ def test_levels_of_a_hierarchy_are_not_scaled():
     assert "<table" in found._repr_html_()
     with pytest.raises(pi.PredictionError, match="priors has 'mu'; there are tau, level"):
         pi.prior_sensitivity(posterior, priors=["mu"])
+
+
+def test_a_flat_prior_and_a_parameter_that_never_changes():
+    def flat(y=None):
+        mu = numpyro.sample("mu", dist.Uniform(-20, 20))
+        numpyro.sample("y", dist.Normal(mu, 1), obs=y)
+
+    found = pi.prior_sensitivity(pi.infer(flat, {"y": Y}, pi.Laplace(draws=400), progress=False))
+    assert abs(found.prior[0]) < 1e-4  # a power of a constant is a constant
+    assert found.likelihood[0] > 0.05
+
+    def silent(y=None):
+        sign = numpyro.sample("sign", dist.Categorical(np.array([0.5, 0.5])))
+        numpyro.sample("y", dist.Normal(100.0 * sign, 1), obs=y)
+
+    assert np.isnan(pi.prior_sensitivity(pi.infer(silent, {"y": Y}, pi.Exact(draws=50), progress=False)).prior[0])
+    with pytest.raises(pi.PredictionError, match="has 20 draws, too few to weight; wanted 25 or more"):
+        pi.prior_sensitivity(pi.infer(silent, {"y": Y}, pi.Exact(draws=20), progress=False))

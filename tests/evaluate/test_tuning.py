@@ -5,6 +5,7 @@ import builtins
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -122,6 +123,10 @@ def test_a_trial_that_fails_is_kept_and_the_search_goes_on():
     hopeless = search(pi.GridSearch({"scale": [-1.0]}))
     with pytest.raises(pi.MethodError, match="None of 1 trials has a score and a verdict of DOUBTFUL or better"):
         _ = hopeless.best
+    twice = search(pi.GridSearch({"scale": [-1.0, -2.0]}))
+    with pytest.raises(pi.MethodError, match=r"None of 2 trials .*[^.]\.$") as told:
+        _ = twice.best
+    assert str(told.value).count("not finite") == 1  # a reason is said once
 
 
 def test_ctrl_c_keeps_the_finished_trials(monkeypatch):
@@ -151,7 +156,8 @@ def test_ctrl_c_keeps_the_finished_trials(monkeypatch):
         ({"criterion": "crps"}, pi.MethodError, "criterion is 'crps'"),
         ({"validation": 1.5}, pi.MethodError, "wanted a share between 0 and 1"),
         ({"validation": [99]}, pi.MethodError, "there are rows 0 to 59"),
-        ({"validation": np.arange(60)}, pi.MethodError, "leaves 0 to train and 60 to hold out"),
+        ({"validation": np.arange(60)}, pi.MethodError, "validation=ndarray of 60 rows leaves 0 to train and 60 to"),
+        ({"validation": np.arange(60) > 40}, pi.MethodError, "validation is ndarray; .* such as numpy.flatnonzero"),
         ({"data": {"y": Y, "scale": 1.0}}, pi.DataError, "scale came in the data and in the search"),
         ({"outcome": "z"}, pi.DataError, "outcome is 'z'; the model observes y"),
         ({"rows": ["x"]}, pi.DataError, "rows names x; arrays are y"),
@@ -164,6 +170,16 @@ def test_wrong_calls(change, error, text):
     arguments = {"data": {"y": Y}, "search": pi.GridSearch({"scale": [1.0]}), "progress": False, **change}
     with pytest.raises(error, match=text):
         pi.tune(level, arguments.pop("data"), arguments.pop("search"), **arguments)
+
+
+def test_a_model_without_arguments_is_refused():
+    frame = pd.DataFrame({"y": Y, "x": np.arange(60.0)})
+    pipeline = pi.Pipeline(lambda x, y=None: None, inputs={"x": pi.Column("x")}, outcome={"y": pi.Column("y")})
+    for model in (pi.formula("y ~ x"), pipeline):
+        with pytest.raises(
+            pi.MethodError, match="arguments of a NumPyro function, and a formula or a pipeline has none"
+        ):
+            pi.tune(model, frame, pi.GridSearch({"scale": [1.0]}), progress=False)
 
 
 def test_wrong_spaces():

@@ -216,7 +216,7 @@ def looks(x, t, params):
 
 NORMAL = lambda *a: dist.Normal(0.0, 1.0)  # noqa: E731
 BAD = {
-    "text": (lambda: pi.filter(scalar(), ["a"]), pi.DataError, "wanted an array of numbers"),
+    "text": (lambda: pi.filter(scalar(), ["a"]), pi.DataError, "hold text; wanted an array of numbers"),
     "infinite": (lambda: pi.filter(scalar(), [0.0, np.inf]), pi.DataError, "infinite at time 1"),
     "all missing": (lambda: pi.filter(scalar(), [np.nan]), pi.DataError, "all NaN"),
     "shape": (lambda: pi.filter(scalar(), np.zeros((4, 2))), pi.DataError, r"wanted \(4,\)"),

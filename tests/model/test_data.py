@@ -32,7 +32,7 @@ def test_a_data_frame_is_its_columns():
             np.array([1.0, np.nan, np.inf]),
             r"x has 2 of 3 entries that are NaN or infinite, the first at x\[1\] \(nan\)",
         ),
-        (np.array(["a", "b"]), "x holds text, for example .*wanted numbers"),
+        (np.array(["a", "b"]), "x holds text, for example 'a'; wanted numbers"),
         (np.array(["2020-01-01"], dtype="datetime64[D]"), "x holds dates"),
         (np.array([1 + 2j]), "x holds complex numbers"),
         ([[1, 2], [3]], "x cannot be read as one array .*different lengths"),

@@ -208,6 +208,8 @@ def test_refusals(line, small):
             line.compress({"x": X}, tolerance)
     with pytest.raises(pi.PredictionError, match="There are 2 different rows; wanted 30 or more"):
         line.compress({"x": np.tile([1.0, 2.0], 50)})
+    with pytest.raises(pi.PredictionError, match="There are 0 different rows; wanted 30 or more"):
+        line.compress({"x": []})
     with pytest.raises(pi.PredictionError, match="compressed already"):
         small.compress({"x": X})
     geometric = fitted(m.geometric, {"x": m.x, "y": m.counts}, {"rate": np.exp(m.draws())})

@@ -57,6 +57,22 @@ def test_both_gaps_are_alike_and_one_value_is_what_it_says(line, gappy):
     np.testing.assert_allclose(one.upper, line.predict({"x": 0.25}).upper, rtol=1e-12)
 
 
+def test_whole_numbers_that_may_stand_leave_other_rows_as_they_are(line):
+    alone = line.predict({"x": [0.5, 3.0]}).mean
+    for rows in ({"x": [0.5, np.nan]}, {"x": [0.5, None]}, pd.DataFrame({"x": [0.5, np.nan]})):
+        found = line.predict(rows, missing={"x": [3, 3]}).mean  # the 0.5 was once taken for 0
+        np.testing.assert_allclose(found, alone, rtol=1e-12)
+
+
+def test_what_may_stand_as_a_table(line):
+    rows = {"x": [np.nan, 1.0]}
+    expected = line.predict(rows, missing={"x": STANDING})
+    for table in (pd.DataFrame({"x": STANDING}, index=[7, 5, 9]), pa.table({"x": STANDING})):
+        np.testing.assert_array_equal(line.predict(rows, missing=table).upper, expected.upper)
+    with pytest.raises(PredictionError, match="missing came as DataFrame; wanted a dict of inputs"):
+        line.predict(rows, missing=pd.DataFrame({"x": []}))
+
+
 def test_values_of_several_inputs_belong_together():
     predictor = fitted(m.grouped, m.GROUPED_DATA, m.GROUPED)
     x, group = np.array([0.1, 3.0]), np.array([4, 2])

@@ -179,10 +179,12 @@ def test_wrong_calls_are_named(linear, ask, text):
 @pytest.mark.parametrize(
     ("model", "text"),
     [
+        (lambda X: 1.0, "gave the one number 1 for 4000 rows; wanted a number for each"),
+        (lambda X: ["low"] * len(X), "gave list, which is no array of numbers, for 4000 rows"),
         (lambda X: X, "shape \\(4000, 2\\) for 4000 rows"),
         (lambda X: X[:, 0] / 0.0, "prediction in row 0 is not a finite number"),
     ],
-    ids=["matrix", "infinite"],
+    ids=["one number", "text", "matrix", "infinite"],
 )
 def test_predictions_that_are_none_are_named(model, text):
     with pytest.raises(PredictionError, match=text), np.errstate(all="ignore"):
@@ -256,6 +258,16 @@ TWO = graph([helper.make_node("Identity", ["X"], ["y"])], [("y", ["n", 2])], kin
 def test_models_that_cannot_be_used_are_refused(model, text):
     with pytest.raises(ModelError, match=text):
         pi.PointPredictor(model, inputs=["a", "b"])
+
+
+def test_what_is_no_fitted_model_is_told_apart_from_inputs_without_names():
+    with pytest.raises(ModelError, match="The LogisticRegression is not fitted; wanted one after LogisticRegression"):
+        pi.PointPredictor(LogisticRegression())
+    with pytest.raises(ModelError, match="model came as NoneType; wanted the path of an ONNX file"):
+        pi.PointPredictor(None)
+    nameless = LogisticRegression().fit(TRAIN[["b", "a"]].to_numpy(), TRAIN.kind)
+    with pytest.raises(ModelError, match="wanted the different names"):
+        pi.PointPredictor(nameless)
 
 
 def test_inputs_have_to_be_known():

@@ -6,7 +6,10 @@ import sys
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
@@ -369,6 +372,17 @@ def test_a_chance_that_is_no_number_for_one_draw_is_told():
     broken = fitted(m.logistic, {"X": np.ones((4, 2)), "y": np.array([0, 1, 0, 1])}, {"beta": beta})
     with pytest.raises(pi.PredictionError, match=r"In row 0 .*parameters of y are not a number"):
         broken.predict({"X": np.ones((1, 2))})
+
+
+def test_an_input_of_which_there_is_no_logarithm_is_named():
+    def logs(dose, group, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0, 1))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(1))
+        numpyro.sample("y", dist.Normal(slope * jnp.log(dose) + 0 * group, sigma), obs=y)
+
+    data = {"dose": np.exp(m.x), "group": np.zeros(len(m.x), int), "y": m.y}
+    with pytest.raises(pi.PredictionError, match=r"In row 1 .* It has dose = 0: does the model take a logarithm"):
+        fitted(logs, data, m.LINE).predict({"dose": [1.0, 0.0], "group": [0, 0]})
 
 
 @pytest.mark.parametrize(("far", "told"), [(1e308, "1e[+]308"), (-1e200, "-1e[+]200")])
