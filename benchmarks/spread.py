@@ -137,8 +137,15 @@ def main() -> None:
         middle = statistics.median(times)
         every = ", ".join(f"{t:.1f}" for t in times)
         lines.append(f"| {name} | {middle:.1f} ({every}) | {options.rows / middle:,.0f} |")
-    about = f"{options.rows:,} rows x 20 features in {options.files} files, {options.draws} draws."
-    text = "\n".join([circumstances(), "", about, "", *lines])
+    command = f"`python -m benchmarks.spread --rows {options.rows} --files {options.files} --repeat {options.repeat}`"
+    code = "from importlib.metadata import version; print(version('ray'))"
+    ray = subprocess.run([RAY, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    about = (
+        f"{options.rows:,} rows x 20 features in {options.files} files, {options.draws} draws; two workers that have "
+        f"scored before. Ray Data {ray} in an environment of its own."
+    )
+    words = circumstances("probinfer", "jax", "distributed")
+    text = "\n".join([command, "", words, "", about, "", *lines])
     print(text)
     if not options.dry:
         write_section(TITLE, text)
