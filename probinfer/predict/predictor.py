@@ -30,7 +30,7 @@ from probinfer.predict.missing import Marginal, fill
 from probinfer.predict.population import engine_of
 from probinfer.predict.prediction import Prediction
 from probinfer.predict.program import Input, Program
-from probinfer.predict.rows import content_hashes, read_outcomes, read_rows
+from probinfer.predict.rows import Gap, content_hashes, read_outcomes, read_rows
 from probinfer.predict.sampling import check_draws, sample_rows
 
 if TYPE_CHECKING:
@@ -228,12 +228,15 @@ class Predictor:
             raise PredictionError(f"first_row is {first_row!r}; wanted the number of the first row, such as 0.")
         rows, groups = take_groups(rows, groups, self.calibration, self.program, first_row)
         engine: Engine | Marginal = self._engine
-        if missing is None:
-            columns, count = read_rows(rows, self.program, first_row=first_row)
-        else:
-            filled = fill(rows, missing, self.program, first_row)
-            columns, count = filled.columns, filled.count
-            engine = Marginal(engine, filled) if filled.gaps.any() else engine
+        try:
+            if missing is None:
+                columns, count = read_rows(rows, self.program, first_row=first_row)
+            else:
+                filled = fill(rows, missing, self.program, first_row)
+                columns, count = filled.columns, filled.count
+                engine = Marginal(engine, filled) if filled.gaps.any() else engine
+        except Gap as error:
+            raise PredictionError(f"{error} For a gap, missing={{input: values}} says what may stand there.") from None
         hashes = np.zeros(count, np.uint32) if self.program.family else content_hashes(columns, count)
         found = answer_with_interval(engine, self.calibration, columns, hashes, groups, level, wanted, interval)
         answer = found.answer

@@ -20,10 +20,13 @@ from probinfer.model.pipeline.raw import Place, one_column
 from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, is_of, only_column, stacked
 from probinfer.predict.program import Input, Program
 
-_GAP = " For a gap, missing={input: values} says what may stand there."
 _TYPES = {name: np.dtype(name) for name in ("float64", "int64", "bool")}  # NumPy takes longer over a name
 _LONGEST = 60  # characters of a name or text in an error
 _KINDS = {"U": "text", "S": "bytes", "T": "text", "M": "dates", "m": "time spans", "c": "complex numbers"}
+
+
+class Gap(PredictionError):
+    """A number is missing; who can say what may stand there is told how."""
 
 
 def read_rows(rows: Any, program: Program, *, first_row: int = 0) -> tuple[dict[str, np.ndarray], int]:
@@ -342,8 +345,8 @@ def _typed(entry: Input, name: str, array: np.ndarray, first_row: int) -> np.nda
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
         if bad.any():
-            more = _GAP if np.isnan(array[bad].flat[0]) else ""
-            raise PredictionError(f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; wanted finite numbers.{more}")
+            kind = Gap if np.isnan(array[bad].flat[0]) else PredictionError
+            raise kind(f"{name} is {array[bad].flat[0]} {_at(bad, first_row)}; wanted finite numbers.")
     if entry.dtype == "float64":
         return array.astype(np.float64, copy=False)
     if entry.dtype == "bool":

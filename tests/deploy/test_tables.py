@@ -225,6 +225,7 @@ def test_bad_rows_of_typed_tables(quick, tmp_path, suffix):
     bad = [json.loads(line) for line in (tmp_path / "bad").read_text().splitlines()]
     assert [fault["row"] for fault in bad] == [5, 6, 399, 400, 401]
     assert all(f"row {fault['row']}" in fault["reason"] for fault in bad)
+    assert not any("missing={" in fault["reason"] for fault in bad)  # an argument of predict, not of score
     assert_predicted(quick, read(tmp_path / "out.csv"), table.drop(index=[5, 6, 399, 400, 401]))
 
 
