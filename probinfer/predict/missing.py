@@ -131,7 +131,8 @@ def _empty(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind != "O":
         return np.zeros(array.shape, bool)
     absent = np.frompyfunc(lambda value: value is None or "NA" in type(value).__name__ or value != value, 1, 1)
-    return np.asarray(absent(array), bool)
+    with np.errstate(invalid="ignore"):  # Python compares a nan in a way that NumPy is told of, once it does so often
+        return np.asarray(absent(array), bool)
 
 
 def _filled(

@@ -14,7 +14,7 @@ X = np.random.default_rng(0).normal(size=500_000).astype(np.float32)
 
 def polynomial(x):
     """Some hundredths of a second, in operations that JAX counts."""
-    return jax.lax.fori_loop(0, 60, lambda _, total: total * x + 0.5, x)
+    return jax.lax.fori_loop(0, 200, lambda _, total: total * x + 0.5, x)
 
 
 def lowered():
@@ -56,7 +56,7 @@ def test_other_threads_run_meanwhile():
     ended = time.perf_counter()
     over.set()
     thread.join()
-    assert sum(began < at < ended for at in ran) > 2
+    assert sum(began < at < ended for at in ran) > 1  # one may be between a stamp and the call
 
 
 def test_a_program_that_does_call_back_still_does():

@@ -8,6 +8,7 @@ from scipy import optimize, stats
 
 import probinfer as pi
 from probinfer.errors import PredictionError
+from probinfer.predict import missing
 from tests.predict import models as m
 from tests.predict.fits import Fit, fitted
 
@@ -115,6 +116,13 @@ def test_weighted_draws(poisson):
     small = poisson.compress({"x": m.x}, tolerance=0.02)
     coarse = small.predict({"x": [np.nan]}, missing={"x": STANDING})
     assert np.isclose(coarse.mean[0], small.predict({"x": STANDING}).mean.mean(), rtol=1e-12)
+
+
+def test_many_gaps_among_labels_raise_no_warning():
+    """Python compares floats in another way once it has done so a few times."""
+    gaps = np.array([np.nan, "B"] * 500, object)
+    for _ in range(20):
+        assert missing._empty(gaps).sum() == 500
 
 
 @pytest.mark.long
