@@ -241,13 +241,13 @@ def _answered(question: TimesQuestion) -> Answered:
     levels = 2 + len(question.quantiles)
     quantiles = shaped("quantiles", levels)
     chances = shaped("probabilities", motion.probabilities) if motion.probabilities else shaped("mean")[..., :0]
-    entropies = 3 if found and found[0].entropies is not None else 0
+    of_classes = bool(found) and found[0].entropies is not None
     answer = Answer(
         **{name: shaped(name) for name in MOMENTS},
         quantiles=quantiles,
         probabilities=chances,
         defined=shaped("defined"),
-        entropies=shaped("entropies", 3) if entropies else np.zeros((len(found), *motion.event, 0)),
+        entropies=shaped("entropies", 3) if of_classes else np.zeros((len(found), *motion.event, 0)),
     )
     return Answered(
         answer=answer,

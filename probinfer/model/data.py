@@ -9,6 +9,16 @@ import numpy as np
 from probinfer.errors import DataError
 from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, stacked
 
+# Words for what an array of a kind of dtype holds that are no numbers.
+KINDS = {
+    "U": "text",
+    "T": "text",
+    "S": "bytes",
+    "M": "dates",
+    "m": "time spans",
+    "c": "complex numbers",
+    "O": "objects",
+}
 NUMBERS = (bool, int, float, decimal.Decimal, np.number, np.bool_)  # what an array of objects may hold as numbers
 
 
@@ -91,7 +101,7 @@ def _to_array(name: str, value: Any) -> np.ndarray:
         example = array.flat[0] if array.size else array.dtype
         example = example.item() if isinstance(example, np.str_ | np.bytes_) else example
         raise DataError(
-            f"{name} holds {_KINDS.get(array.dtype.kind, str(array.dtype))}, for example {example!r}; wanted numbers. "
+            f"{name} holds {KINDS.get(array.dtype.kind, str(array.dtype))}, for example {example!r}; wanted numbers. "
             "Code levels as integers first, for example with pandas.factorize."
         )
     array = array.astype(np.float64)
@@ -110,7 +120,7 @@ def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
     for index, entry in np.ndenumerate(array):
         if not isinstance(entry, NUMBERS):
             missing = entry is None or "NA" in type(entry).__name__
-            came = "a missing value" if missing else f"{_KINDS.get(np.asarray(entry).dtype.kind, 'an object')}"
+            came = "a missing value" if missing else f"{KINDS.get(np.asarray(entry).dtype.kind, 'an object')}"
             todo = "drop or impute those rows" if missing else "code levels as integers (pandas.factorize) "
             raise DataError(f"{name}{list(index)} is {entry!r}, {came}; wanted numbers: {todo.strip()} first.")
     return np.asarray(in_floats(array).tolist())
@@ -125,6 +135,3 @@ def _in_float(value: Any) -> Any:
     if not isinstance(value, decimal.Decimal):
         return value
     return np.nan if value.is_nan() else float(value)
-
-
-_KINDS = {"U": "text", "S": "bytes", "M": "dates", "m": "time spans", "c": "complex numbers", "O": "objects"}

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probinfer.errors import DataError
+from probinfer.model.data import KINDS
 
 
 class Series(NamedTuple):
@@ -43,6 +44,6 @@ def _numbers(given: Any) -> np.ndarray:
     except (TypeError, ValueError):
         raise DataError(f"observations came as {type(given).__name__}; wanted an array of numbers, (T, ...).") from None
     if array.dtype.kind not in "iufb":
-        what = {"U": "text", "S": "bytes", "M": "dates", "m": "time spans"}.get(array.dtype.kind, str(array.dtype))
+        what = KINDS.get(array.dtype.kind, str(array.dtype))
         raise DataError(f"observations hold {what}; wanted an array of numbers, (T, ...).")
     return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from probinfer.errors import PredictionError
-from probinfer.model.data import NUMBERS, in_floats
+from probinfer.model.data import KINDS, NUMBERS, in_floats
 from probinfer.model.pipeline.raw import Place, one_column
 from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, is_of, only_column, stacked
 from probinfer.predict.program import Input, Program
 
 _TYPES = {name: np.dtype(name) for name in ("float64", "int64", "bool")}  # NumPy takes longer over a name
 _LONGEST = 60  # characters of a name or text in an error
-_KINDS = {"U": "text", "S": "bytes", "T": "text", "M": "dates", "m": "time spans", "c": "complex numbers"}
 
 
 class Gap(PredictionError):
@@ -319,9 +318,7 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
             )
     if array.dtype.kind not in "fiub":
         example = f", for example {_example(value, array)!r}" if array.size else ""
-        raise PredictionError(
-            f"{name} holds {_KINDS.get(array.dtype.kind, str(array.dtype))}{example}; wanted numbers."
-        )
+        raise PredictionError(f"{name} holds {KINDS.get(array.dtype.kind, str(array.dtype))}{example}; wanted numbers.")
     return array
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from probinfer.errors import ProbinferError
+from probinfer.model.data import KINDS
 from probinfer.model.tables import as_table, how_to_make_a_table, is_arrow, is_of
 
 if TYPE_CHECKING:
@@ -132,9 +133,8 @@ def numbers(name: str, values: np.ndarray, place: Place) -> np.ndarray:
         values = np.array([np.nan if gone else float(v) for v, gone in zip(values, absent, strict=True)], float)
     if values.dtype.kind not in "fiub":
         example = f", {values[0]!s} for one" if len(values) else ""
-        what = {"U": "text", "S": "bytes", "M": "dates", "m": "time spans", "c": "complex numbers"}
         place.fail(
-            f"{name} holds {what.get(values.dtype.kind, values.dtype)}{example}; wanted numbers. Text is coded by "
+            f"{name} holds {KINDS.get(values.dtype.kind, values.dtype)}{example}; wanted numbers. Text is coded by "
             "OneHot() or Ordinal(), dates by DateParts()."
         )
     values = values.astype(float)
