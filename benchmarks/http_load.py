@@ -1,15 +1,18 @@
 """HTTP load on loopback from a process of its own: closed loops and open ones.
 
 Closed loops are made by wrk where it is installed (Debian's package of that name), since it takes a tenth of the
-processor time that one in Python takes from the server next to it; else, and for open loops, by uvloop's streams.
+processor time that one in Python takes from the server next to it; else by uvloop's streams.
 """
 
 import asyncio
 import gc
+import inspect
 import json
 import multiprocessing
 import re
+import select
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -30,12 +33,16 @@ def message(path: str, content: Any) -> bytes:
 
 
 async def answered(reader: asyncio.StreamReader) -> None:
-    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(_length(await reader.readuntil(b"\r\n\r\n")))
+
+
+def _length(head: bytes) -> int:
+    """Of the body behind an answer's head. Ends the program if it is a refusal."""
     if not head.startswith(b"HTTP/1.1 200"):
         raise SystemExit(f"refused: {head!r}")
     length = re.search(rb"content-length: (\d+)", head, re.I)
     assert length is not None, head
-    await reader.readexactly(int(length[1]))
+    return int(length[1])
 
 
 async def closed_loop(messages: Sequence[bytes], port: int, connections: int, seconds: float) -> list[float]:
@@ -57,30 +64,40 @@ async def closed_loop(messages: Sequence[bytes], port: int, connections: int, se
     return latencies
 
 
-async def open_loop(messages: Sequence[bytes], port: int, rate: float, seconds: float) -> list[float]:
-    """Requests at fixed times; latency counts from the time at which one was due."""
+def open_loop(messages: Sequence[bytes], port: int, rate: float, seconds: float) -> list[float]:
+    """Requests at fixed times, on any of 64 connections that is free; latency counts from the time at which one was
+    due. In plain system calls: with asyncio the load takes as long as the server, and its timers count milliseconds."""
+    free = [socket.create_connection(("127.0.0.1", port)) for _ in range(64)]
+    busy: dict[socket.socket, tuple[float, bytes]] = {}  # when what they wait for was due, and what has come of it
     latencies: list[float] = []
-    free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
-    for _ in range(64):
-        free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
-
-    async def one(number: int, due: float) -> None:
-        reader, writer = await free.get()
-        writer.write(messages[number % len(messages)])
-        await answered(reader)
-        latencies.append(time.perf_counter() - due)
-        free.put_nowait((reader, writer))
-
+    total, sent = int(rate * seconds), 0
     began = time.perf_counter()
-    tasks = []
-    for number in range(int(rate * seconds)):
-        due = began + number / rate
-        wait = due - time.perf_counter()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        tasks.append(asyncio.create_task(one(number, due)))
-    await asyncio.gather(*tasks)
+    while len(latencies) < total:
+        passed = time.perf_counter() - began
+        while free and sent < total and sent / rate <= passed:
+            connection = free.pop()
+            connection.sendall(messages[sent % len(messages)])
+            busy[connection] = sent / rate, b""
+            sent += 1
+        wait = max(0.0, sent / rate - passed) if free and sent < total else None
+        for connection in select.select([*busy], [], [], wait)[0]:
+            due, came = busy[connection]
+            came += connection.recv(65536)
+            if not came:
+                raise SystemExit("a connection was closed")
+            if _whole(came):
+                latencies.append(time.perf_counter() - began - due)
+                del busy[connection]
+                free.append(connection)
+            else:
+                busy[connection] = due, came
     return latencies
+
+
+def _whole(came: bytes) -> bool:
+    """Whether an answer is there. Ends the program if it is a refusal."""
+    head, end, body = came.partition(b"\r\n\r\n")
+    return bool(end) and len(body) == _length(head)
 
 
 class Loaded(NamedTuple):
@@ -157,4 +174,4 @@ def _run(queue: Any, loop: Any, *arguments: Any) -> None:
     end_with_parent()
     gc.collect()
     gc.freeze()  # a full collection of what was imported takes 70 ms, in which nothing is sent or read
-    queue.put(uvloop.run(loop(*arguments)))
+    queue.put(uvloop.run(loop(*arguments)) if inspect.iscoroutinefunction(loop) else loop(*arguments))

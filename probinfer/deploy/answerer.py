@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from probinfer.errors import PredictionError
-from probinfer.predict.interval import Answered
+from probinfer.predict.interval import Answered, Given
 from probinfer.predict.point import PointPredictor
 from probinfer.predict.point_together import answer_points
 from probinfer.predict.population import engine_of
@@ -30,11 +30,11 @@ class Answerer(Protocol):
         """Use what an older version of the model has compiled, where it serves this one."""
         ...
 
-    def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+    def answer(self, questions: Sequence[Question]) -> list[Given | PredictionError]:
         """All of them in one call."""
         ...
 
-    def join(self, parts: Sequence[Answered], question: Question) -> Answered:
+    def join(self, parts: Sequence[Given], question: Question) -> Answered:
         """One answer from those of the question's parts, in their order."""
         ...
 
@@ -59,11 +59,11 @@ class PosteriorAnswers:
         if isinstance(older, PosteriorAnswers) and older._few.engine.identity == self._few.engine.identity:
             self._few = FewShapes(older._few.engine.lend(self._few.engine))
 
-    def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+    def answer(self, questions: Sequence[Question]) -> list[Given | PredictionError]:
         """All of them in one call."""
         return answer_together(self._few, self._calibration, questions)
 
-    def join(self, parts: Sequence[Answered], question: Question) -> Answered:
+    def join(self, parts: Sequence[Given], question: Question) -> Answered:
         """One answer from those of the question's parts."""
         return join(parts, guarantee_of(question, self._calibration, self._program))
 
@@ -87,11 +87,11 @@ class PointAnswers:
     def share(self, older: object) -> None:
         """Nothing is compiled."""
 
-    def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+    def answer(self, questions: Sequence[Question]) -> list[Given | PredictionError]:
         """All of them in one call of the model."""
-        return answer_points(self._predictor, questions)
+        return [*answer_points(self._predictor, questions)]
 
-    def join(self, parts: Sequence[Answered], question: Question) -> Answered:
+    def join(self, parts: Sequence[Given], question: Question) -> Answered:
         """One answer from those of the question's parts."""
         return join(parts, self._predictor.guarantee(question.groups, len(question.hashes), question.level))
 

@@ -13,10 +13,10 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from starlette.applications import Starlette
@@ -31,7 +31,7 @@ from probinfer.deploy.batcher import Batcher
 from probinfer.deploy.calls import Calls
 from probinfer.deploy.cors import Origins
 from probinfer.deploy.forecasts import MOST_TIMES, ServedForecaster
-from probinfer.deploy.meter import STATUSES, Meter, labels, level_label
+from probinfer.deploy.meter import Meter, labels, level_label
 from probinfer.deploy.models import Models, Slot
 from probinfer.deploy.openapi import document
 from probinfer.deploy.readers import reader_of
@@ -70,18 +70,28 @@ _PROBES = ("/v2/health/live", "/v2/health/ready", "/health/live", "/health/ready
 _OPEN = (*_PROBES, *page.ASSETS)  # need no key
 _ALWAYS = (*_PROBES, "/metrics")  # answered on a connection too many: who watches must see why others are refused
 
-type _Found = tuple[str, str, Callable[[str, bytes, float], Awaitable[bytes]] | None]  # model, route, what answers it
-_OTHER: _Found = ("", "other", None)
+
+class _Route(NamedTuple):
+    """What has a body: the model's name, the route's, what reads the body, and of a question what writes the answer."""
+
+    model: str
+    name: str
+    read: Callable[..., Any]
+    write: Callable[[Any, Any], bytes] | None = None
+    version: str | None = None  # that has to answer
+
+
+_OTHER = "", "other"  # what is counted of all other requests
 
 
 class _Request:
     """What is counted of a request and told of it in the log. status: of its answer."""
 
-    __slots__ = ("began", "found", "headers", "method", "path", "status", "told")
+    __slots__ = ("began", "headers", "method", "path", "route", "status", "told")
 
-    def __init__(self, method: str, path: str, headers: Headers, found: _Found) -> None:
+    def __init__(self, method: str, path: str, headers: Headers, route: _Route | None) -> None:
         self.began = time.perf_counter()
-        self.method, self.path, self.headers, self.found = method, path, headers, found
+        self.method, self.path, self.headers, self.route = method, path, headers, route
         self.status = INTERNAL
         self.told: dict[str, Any] = {}
 
@@ -122,6 +132,7 @@ class Service:
         self.routes = self._questions()
         self._rest = self._starlette()
         self._documents: dict[tuple[str, ...], bytes] = {}
+        self._tasks: set[asyncio.Task] = set()  # held, as the event loop does not hold them
 
     # asgi ------------------------------------------------------------------------------------------------------------
 
@@ -131,16 +142,17 @@ class Service:
             await self._rest(scope, receive, send)
             return
         path, headers = scope["path"], scope["headers"]
-        found = self.routes.get(path) or self._versioned(path) if scope["method"] == "POST" else None
-        request = _Request(scope["method"], path, headers, found or _OTHER)
+        route = self.routes.get(path) or self._versioned(path) if scope["method"] == "POST" else None
+        request = _Request(scope["method"], path, headers, route)
         try:
             crowded = CROWDED in scope.get("extensions", ())
             made = self._origins.preflight(request.method, headers) if self._origins and not crowded else None
             if made is None:  # a preflight has no key, and shows nothing
                 self._admit(path, headers, crowded=crowded)
-                if found is not None:
+                if route is not None:
                     body = await read_body(headers, receive, self.settings.max_body, self.settings.body_timeout)
-                    made = await self._made(request, body)
+                    deadline = self._deadline(headers, asyncio.get_running_loop().time())
+                    made = self._made(request, await self._work(route, body.removeprefix(codecs.BOM_UTF8), deadline))
             if made is None:
                 request.status = await self._through_starlette(request, scope, receive, send)
             else:
@@ -152,34 +164,67 @@ class Service:
             await reply(send, self._refusal(request, error))
         self._count(request)
 
-    async def at_once(self, path: str, headers: Headers, body: bytes) -> Made:
-        """The answer to a POST to one of `routes` that is there as a whole, without the way through ASGI, which takes
-        as long as all the rest. Raises nothing."""
-        request = _Request("POST", path, headers, self.routes[path])
+    def at_once(self, path: str, headers: Headers, body: bytes, then: Callable[[Made], None]) -> None:
+        """Answer a POST to one of `routes` that is there as a whole, without the way through ASGI, which takes as long
+        as all the rest: `then` is called with the answer, in the event loop's thread. Raises nothing."""
+        route = self.routes[path]
+        request = _Request("POST", path, headers, route)
         try:
             self._admit(path, headers)
             check_body(headers, self.settings.max_body, len(body))
-            made = await self._made(request, body)
+            deadline = self._deadline(headers, asyncio.get_running_loop().time())
+            content = body.removeprefix(codecs.BOM_UTF8)
+            if route.write is None or len(content) >= _LARGE:
+                self._later(request, self._work(route, content, deadline), then)
+                return
+            slot = self.models.answering(route.model)
+            asked = route.read(slot.served, content, self.limits)
+            if asked.draws:
+                self._later(request, self._written(route, slot, asked, deadline), then)
+            else:
+                slot.batcher.put(asked.served, asked.question, deadline, partial(self._found, request, asked, then))
         except Exception as error:  # noqa: BLE001 - the last line of defence: every error has an answer
-            made = self._refusal(request, error)
-        self._count(request)
-        return made
+            self._tell(request, self._refusal(request, error), then)
 
-    async def _made(self, request: _Request, body: bytes) -> Made:
-        model, _, work = request.found
-        assert work is not None
-        deadline = self._deadline(request.headers, asyncio.get_running_loop().time())
-        content = await work(model, body.removeprefix(codecs.BOM_UTF8), deadline)
+    def _found(self, request: _Request, asked: Ask | AskSeveral, then: Callable[[Made], None], found: Any) -> None:
+        """What the batcher has found for a question that came at once, or why it has nothing."""
+        try:
+            if isinstance(found, Exception):
+                raise found
+            write = cast(_Route, request.route).write
+            assert write is not None
+            made = self._made(request, write(asked, _replied(asked, found, None)))
+        except Exception as error:  # noqa: BLE001 - as above
+            made = self._refusal(request, error)
+        self._tell(request, made, then)
+
+    def _later(self, request: _Request, work: Coroutine[Any, Any, bytes], then: Callable[[Made], None]) -> None:
+        """What takes more than a question to the batcher."""
+
+        async def answer() -> None:
+            try:
+                made = self._made(request, await work)
+            except Exception as error:  # noqa: BLE001 - as above
+                made = self._refusal(request, error)
+            self._tell(request, made, then)
+
+        task = asyncio.get_running_loop().create_task(answer())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _tell(self, request: _Request, made: Made, then: Callable[[Made], None]) -> None:
+        then(made)
+        self._count(request)
+
+    def _made(self, request: _Request, content: bytes) -> Made:
         request.status = 200
         return Made(200, self._headers(request, JSON), content)
 
     def _count(self, request: _Request) -> None:
         """An answer, in the metrics, and in the log if it is a refusal or all are wanted there."""
         seconds = time.perf_counter() - request.began
-        model, route, _ = request.found
-        status = str(request.status)
-        self.meter.add("probinfer_requests_total", model, route, status if status in STATUSES else "other")
-        self.meter.histogram("probinfer_request_seconds", model, route).observe(seconds)
+        model, route = request.route[:2] if request.route is not None else _OTHER
+        self.meter.answered(model, route, request.status, seconds)
         if self.settings.log_requests or (request.status >= 400 and request.path not in _PROBES):
             extra = {"method": request.method, "path": request.path[:200], "seconds": round(seconds, 6)}
             extra |= {"status": request.status, **request.told}
@@ -250,45 +295,45 @@ class Service:
 
     # questions -------------------------------------------------------------------------------------------------------
 
-    def _questions(self) -> Mapping[str, _Found]:
-        routes: dict[str, Any] = {}
+    def _questions(self) -> Mapping[str, _Route]:
+        routes: dict[str, _Route] = {}
         for name in reversed(self.models.slots):  # the first comes last: it has the routes without a name
-            routes[f"/v2/models/{name}/infer"] = (name, "infer", self._infer)
+            reader = reader_of(self.models.slots[name].served)
+            infer = _Route(name, "infer", reader.infer, open_inference.write_infer)
+            routes[f"/v2/models/{name}/infer"] = infer
             for path in ("/predict", f"/predict/{name}"):
-                routes[path] = (name, "predict", self._predict)
+                routes[path] = _Route(name, "predict", reader.predict, records.write_predictions)
             for path in ("/feedback", f"/feedback/{name}"):
-                routes[path] = (name, "feedback", self._feedback)
+                routes[path] = _Route(name, "feedback", reader.feedback)
         return routes
 
-    def _versioned(self, path: str) -> _Found | None:
+    def _versioned(self, path: str) -> _Route | None:
         """The route of `/v2/models/NAME/versions/VERSION/infer`."""
         parts = path.split("/")
         if len(parts) != 7 or parts[1:3] != ["v2", "models"] or parts[4] != "versions" or parts[6] != "infer":
             return None
-        if parts[3] not in self.models.slots:
-            return None
-        return parts[3], "infer", partial(self._infer, wanted=parts[5])
+        route = self.routes.get(f"/v2/models/{parts[3]}/infer")
+        return route._replace(version=parts[5]) if route is not None else None
 
-    async def _infer(self, model: str, body: bytes, deadline: float, wanted: str | None = None) -> bytes:
-        slot = self._answering(model, wanted)
-        asked = await self._beside(len(body), reader_of(slot.served).infer, slot.served, body, self.limits)
-        found = await self._reply(slot, asked, deadline)
-        return await self._beside(len(body), open_inference.write_infer, asked, found)
+    async def _work(self, route: _Route, body: bytes, deadline: float) -> bytes:
+        slot = self.models.answering(route.model, route.version)
+        read = await self._beside(len(body), route.read, slot.served, body, self.limits)
+        if route.write is None:
+            return await self._covered(route.model, slot, read, deadline)
+        return await self._written(route, slot, read, deadline, len(body))
 
-    async def _predict(self, model: str, body: bytes, deadline: float) -> bytes:
-        slot = self._answering(model)
-        asked = await self._beside(len(body), reader_of(slot.served).predict, slot.served, body, self.limits)
-        found = await self._reply(slot, asked, deadline)
-        return await self._beside(len(body), records.write_predictions, asked, found)
+    async def _written(
+        self, route: _Route, slot: Slot, asked: Ask | AskSeveral, deadline: float, size: int = 0
+    ) -> bytes:
+        assert route.write is not None
+        return await self._beside(size, route.write, asked, await self._reply(slot, asked, deadline))
 
-    async def _feedback(self, model: str, body: bytes, deadline: float) -> bytes:
+    async def _covered(self, model: str, slot: Slot, came: Sequence[records.Came], deadline: float) -> bytes:
         """Outcomes that came: compare them with the intervals of the version that answers now."""
-        slot = self._answering(model)
         served, insides = slot.served, []
-        came = await self._beside(len(body), reader_of(served).feedback, served, body, self.limits)
         answers = [await slot.batcher.ask(served, each.batched, deadline) for each in came]
         for each, answer in zip(came, answers, strict=True):
-            found = answer.parts[each.outcome] if isinstance(answer, Answers) else answer
+            found = (answer.parts[each.outcome] if isinstance(answer, Answers) else answer).own
             again = each.question._replace(again=True)
             if isinstance(again, Question):  # monitors are of rows
                 self._watches[model][each.outcome].came(again, found, each.values)
@@ -300,9 +345,6 @@ class Service:
                 self.meter.add(f"probinfer_feedback_{name}", *of, level_label(level), by=float(value))
             insides.append(inside)
         return records.write_covered(served, came, insides)
-
-    def _answering(self, model: str, wanted: str | None = None) -> Slot:
-        return self.models.answering(model, wanted)
 
     async def _beside(self, size: int, work: Callable[..., Any], *arguments: Any) -> Any:
         """Small bodies at once; large ones in a thread, since reading them takes longer than the loop may wait."""
@@ -316,8 +358,7 @@ class Service:
             sample = cast(Callable[..., Any], asked.served.answers.sample)
             lane = self._forecast_lane if isinstance(asked.served, ServedForecaster) else self._lane
             samples = await lane.run(partial(sample, asked.drawn, asked.draws, asked.seed), deadline)
-        made = ReplySeveral if isinstance(asked, AskSeveral) else Reply
-        return made(cast(Any, found), samples)
+        return _replied(asked, found, samples)
 
     # everything else -------------------------------------------------------------------------------------------------
 
@@ -458,6 +499,10 @@ class Service:
     async def _refused(self, request: Request, error: Exception) -> Response:
         retry = {"retry-after": str(error.retry_after)} if isinstance(error, Refusal) and error.retry_after else {}
         return _json({"error": _cut(str(error))}, status_of(error), retry)
+
+
+def _replied(asked: Ask | AskSeveral, found: Any, samples: Any) -> Reply | ReplySeveral:
+    return (ReplySeveral if isinstance(asked, AskSeveral) else Reply)(found, samples)
 
 
 def _cut(text: str) -> str:

@@ -11,7 +11,7 @@ from probinfer.deploy.named_outputs import QUANTILES_IF_NONE_NAMED, Output, unas
 from probinfer.deploy.refusals import Malformed, TooLarge
 from probinfer.deploy.served import Model, One, Served, Several
 from probinfer.deploy.several import Answers, Questions
-from probinfer.predict.interval import Answered, probability
+from probinfer.predict.interval import Answered, Given, probability
 from probinfer.predict.joint_prediction import SEPARATOR
 from probinfer.predict.together import Question
 
@@ -89,13 +89,18 @@ class AskSeveral(NamedTuple):
 class Reply(NamedTuple):
     """What came of it; None for the part that was not asked for. samples (draws, rows, *event)."""
 
-    found: Answered | None
+    given: Given | None
     samples: np.ndarray | None
+
+    @property
+    def found(self) -> Answered | None:
+        """The rows' answer alone."""
+        return self.given.own if self.given is not None else None
 
     @property
     def trust(self) -> dict[str, str]:
         """How far it can be trusted, as answers say it: of a forecast."""
-        report = self.found.report if self.found is not None else None
+        report = self.given.report if isinstance(self.given, Answered) else None
         return {"verdict": report.verdict.name, "report": str(report)} if report is not None else {}
 
 

@@ -1,8 +1,8 @@
 """Dynamic batching: what arrives while a call runs is answered by the next one. Imports numpy.
 
 While nothing runs, a call starts at the end of the event loop's tick, with all that the tick has read. No request
-waits for others to come unless `max_wait` says so. Everything here happens in the event loop's thread; only the call
-itself runs in the worker's, unless it is so short that handing it over would take as long.
+waits for others to come unless `max_wait` says so. Everything here happens in the event loop's thread, also a call that
+is short: to hand it over would take as long. A long one runs in the worker's.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from probinfer.deploy.refusals import Busy, TooLate
 from probinfer.deploy.several import Answer, Asked
@@ -37,12 +37,26 @@ class Answering(Protocol):
 class _Job:
     """A question on its way: `taken` rows were given to calls, `parts` are the answers so far."""
 
-    __slots__ = ("deadline", "future", "parts", "question", "rows", "served", "taken")
+    __slots__ = ("deadline", "parts", "question", "rows", "served", "settled", "taken", "then")
 
-    def __init__(self, served: Answering, question: Asked, future: asyncio.Future, deadline: float) -> None:
-        self.served, self.question, self.future, self.deadline = served, question, future, deadline
-        self.rows, self.taken = len(question.hashes), 0
+    def __init__(self, served: Answering, question: Asked, deadline: float, then: Callable[[Any], None]) -> None:
+        self.served, self.question, self.deadline, self.then = served, question, deadline, then
+        self.rows, self.taken, self.settled = len(question.hashes), 0, False
         self.parts: list[Answer] = []
+
+    def settle(self, result: Answer | Exception) -> None:
+        """Tell who asked, unless they were told."""
+        if not self.settled:
+            self.settled = True
+            self.then(result)
+
+
+class _Call(NamedTuple):
+    """A call that runs: for which jobs, which question of each, and since when."""
+
+    jobs: Sequence[_Job]
+    questions: Sequence[Asked]
+    began: float
 
 
 class Batcher:
@@ -80,10 +94,29 @@ class Batcher:
         self.rows = 0  # waiting
 
     def ask(self, served: Answering, question: Asked, deadline: float) -> asyncio.Future[Answer]:
-        """The answer to come. Raises Busy if the queue is full; the future raises TooLate once the event loop's clock
-        has passed `deadline`, and PredictionError where the question cannot be answered."""
+        """The answer to come, or the exception, as `put` has them."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def told(result: Answer | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        job = self.put(served, question, deadline, told)
+        future.add_done_callback(lambda _: setattr(job, "settled", True))  # also where it was given up
+        return future
+
+    def put(
+        self, served: Answering, question: Asked, deadline: float, then: Callable[[Answer | Exception], None]
+    ) -> _Job:
+        """Have a question answered: `then` is called with the answer, in the event loop's thread and not before this
+        returns, or with TooLate once the loop's clock has passed `deadline`, or with PredictionError where the question
+        cannot be answered. Raises Busy if the queue is full."""
         loop = asyncio.get_running_loop()
-        job = _Job(served, question, loop.create_future(), deadline)
+        job = _Job(served, question, deadline, then)
         if self.rows and self.rows + job.rows > self._max_queue:
             raise Busy(
                 f"{self.rows} rows are waiting and {job.rows} came; {self._max_queue} may wait. Nothing was done: try "
@@ -97,7 +130,7 @@ class Batcher:
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(_SWEEP, self._sweep)
-        return job.future
+        return job
 
     @property
     def retry_after(self) -> int:
@@ -128,24 +161,17 @@ class Batcher:
         if not batch:
             return
         self._running = True
-        began = time.perf_counter()
         served = batch[0][0].served
-        whole = [job.rows == stop - start for job, start, stop in batch]
         questions = [
-            job.question if all_of_it else job.question.part(start, stop)
-            for (job, start, stop), all_of_it in zip(batch, whole, strict=True)
+            job.question if job.rows == stop - start else job.question.part(start, stop) for job, start, stop in batch
         ]
-        jobs = [job for job, _, _ in batch]
-
-        def done(results: Sequence[Any]) -> None:
-            self._finish(jobs, questions, results, time.perf_counter() - began)
-
+        call = _Call([job for job, _, _ in batch], questions, time.perf_counter())
         if served is not self._latest:
             self._latest, self._longest = served, math.inf
         if self._longest < _SHORT and sum(stop - start for _, start, stop in batch) < _SHORT * self._rate:
-            done(_answers(served, questions))
+            self._finish(call, _answers(served, questions))
         else:
-            self._worker.do(lambda: _answers(served, questions), done)
+            self._worker.do(lambda: _answers(served, questions), lambda results: self._finish(call, results))
 
     def _take(self, now: float) -> list[tuple[_Job, int, int]]:
         """Jobs and the rows of each, the next call's: first come first served, and a long one leaves half the room."""
@@ -154,9 +180,9 @@ class Batcher:
         room = self._max_batch
         while self._queue and room:
             job = self._queue[0]
-            if not job.future.done() and job.deadline <= now:
-                job.future.set_exception(_too_late())
-            if job.future.done():  # answered with an error, too late, or nobody waits
+            if job.deadline <= now:
+                job.settle(_too_late())
+            if job.settled:  # answered with an error, too late, or nobody waits
                 self._drop(self._queue.popleft())
                 continue
             if batch and job.served is not batch[0][0].served:
@@ -177,33 +203,32 @@ class Batcher:
         self.rows -= job.rows - job.taken
         self._live.discard(job)
 
-    def _finish(self, jobs: Sequence[_Job], questions: Sequence[Asked], results: Sequence[Any], seconds: float) -> None:
+    def _finish(self, call: _Call, results: Sequence[Any]) -> None:
+        seconds = time.perf_counter() - call.began
         self._running = False
-        count = sum(len(question.hashes) for question in questions)
+        count = sum(len(question.hashes) for question in call.questions)
         self._longest = max(seconds, 0.8 * self._longest) if self._longest < math.inf else seconds
         rate = count / max(seconds, 1e-6)
         self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate
-        for job, result in zip(jobs, results, strict=True):
+        for job, result in zip(call.jobs, results, strict=True):
             if isinstance(result, Exception):
-                if not job.future.done():
-                    job.future.set_exception(result)
+                job.settle(result)
             else:
                 job.parts.append(result)
-                if job.taken == job.rows and not job.future.done():  # the last part, as they run one after the other
-                    one = len(job.parts) == 1
-                    job.future.set_result(result if one else job.served.join(job.parts, job.question))
-            if job.future.done() and job.taken == job.rows:
+                if job.taken == job.rows:  # the last part, as they run one after the other
+                    job.settle(result if len(job.parts) == 1 else job.served.join(job.parts, job.question))
+            if job.settled and job.taken == job.rows:
                 self._live.discard(job)
         self._plan(asyncio.get_running_loop())
         if self._observe is not None:
-            self._observe(questions, results, seconds)
+            self._observe(call.questions, results, seconds)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for job in self._live:
-            if job.deadline <= now and not job.future.done():
-                job.future.set_exception(_too_late())
+        for job in [*self._live]:
+            if job.deadline <= now:
+                job.settle(_too_late())
         self._sweeping = bool(self._live)
         if self._sweeping:
             loop.call_later(_SWEEP, self._sweep)

@@ -9,7 +9,7 @@ import numpy as np
 from probinfer.deploy.meter import Meter, labels
 from probinfer.deploy.several import Answers
 from probinfer.deploy.watch import Watch
-from probinfer.predict.interval import Answered
+from probinfer.predict.interval import Answered, Given, Share
 from probinfer.predict.together import Question
 
 
@@ -25,14 +25,17 @@ class Calls:
     def __call__(self, questions: Sequence[Any], results: Sequence[Any], seconds: float) -> None:
         """Count a call: the questions that it was for, what each was answered, and how long it took."""
         self._seconds.observe(seconds)
-        self._rows.observe(sum(len(question.hashes) for question in questions))
+        self._rows.observe(sum([len(question.hashes) for question in questions]))
         self._requests.observe(len(questions))
+        answered: dict[str, list[tuple[Question, Given]]] = {}
         for question, result in zip(questions, results, strict=True):
-            if isinstance(result, Answered):
-                self._doubts[""](question, result)
+            if isinstance(result, (Answered, Share)):  # a union would be made anew each time
+                answered.setdefault("", []).append((question, result))
             elif isinstance(result, Answers):
                 for outcome, found in result.parts.items():
-                    self._doubts[outcome](question.parts[outcome], found)
+                    answered.setdefault(outcome, []).append((question.parts[outcome], found))
+        for outcome, pairs in answered.items():
+            self._doubts[outcome](pairs)
 
 
 class _Doubt:
@@ -42,23 +45,40 @@ class _Doubt:
         self._meter, self._of, self._watch = meter, of, watch
         self._shares = meter.histogram("probinfer_epistemic_share", *of)
 
-    def __call__(self, question: Question, result: Answered) -> None:
-        self._count(result, question.level)
-        if self._watch.watches:
-            self._watch.answered(question, result)
+    def __call__(self, answered: Sequence[tuple[Question, Given]]) -> None:
+        known: dict[int, _Numbers] = {}  # of what several questions have a share in
+        shares: list[float] = []
+        by_level: dict[float, list[float]] = {}
+        for question, given in answered:
+            if isinstance(given, Share):
+                numbers = known.get(id(given.whole))
+                if numbers is None:
+                    numbers = known[id(given.whole)] = _numbers(given.whole)
+                each = numbers[2]
+                rows = slice(each * given.start, each * given.stop)
+                shares += numbers[0][rows]
+                widths = numbers[1][rows]
+            else:
+                numbers = _numbers(given)
+                shares += numbers[0]
+                widths = numbers[1]
+            by_level.setdefault(question.level, []).extend(widths)
+            if self._watch.watches:
+                self._watch.answered(question, given.own)
+        self._shares.observe_all(shares)
+        for level, widths in by_level.items():
+            finite = [width for width in widths if math.isfinite(width)]
+            self._meter.width(self._of, level, math.fsum(finite), len(finite))
 
-    def _count(self, result: Answered, level: float) -> None:
-        epistemic, aleatoric = result.answer.epistemic_sd, result.answer.aleatoric_sd  # or nan: unknown
-        if epistemic.size == 1:
-            part = epistemic.item() ** 2
-            whole = part + aleatoric.item() ** 2
-            self._shares.observe(0.0 if whole == 0.0 else part / whole)
-            width = result.upper.item() - result.lower.item()
-        else:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                sums = epistemic**2 + aleatoric**2
-                for share in np.where(sums == 0.0, 0.0, epistemic**2 / sums).ravel().tolist():
-                    self._shares.observe(share)
-            width = float(np.sum(result.upper - result.lower))
-        if math.isfinite(width):
-            self._meter.width(self._of, level, width, epistemic.size)
+
+type _Numbers = tuple[list[float], list[float], int]
+
+
+def _numbers(found: Answered) -> _Numbers:
+    """Epistemic shares, nan where they are not known, and widths of all outcomes, and how many of them a row has."""
+    epistemic, aleatoric = found.answer.epistemic_sd**2, found.answer.aleatoric_sd**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sums = epistemic + aleatoric
+        shares = np.where(sums == 0.0, 0.0, epistemic / sums)
+        widths = found.upper - found.lower
+    return shares.ravel().tolist(), widths.ravel().tolist(), shares.size // max(len(shares), 1)

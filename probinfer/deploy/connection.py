@@ -9,14 +9,17 @@ that way. Imports uvicorn.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from probinfer.deploy.transfer import CLOSE, CROWDED, Headers, Made
+from probinfer.deploy.transfer import CLOSE, CROWDED, Headers, Made, header
 
 MOST_HEADERS, MOST_HEADER_BYTES = 100, 32_768
+_MOST_HEADS, _LONGEST_HEAD = 8, 2048  # that a connection remembers, and bytes of each
+_END = b"\r\n\r\n"  # of a head
 _SECONDS_IF_CROWDED = 1.0  # in which a connection too many has to bring its request
 _SECONDS_OF_GOODBYE = 1.0
 
@@ -31,10 +34,26 @@ class _Whole:
     __slots__ = ("body", "disconnected", "keep_alive", "path", "response_complete")
     message_event = asyncio.Event()  # nobody waits for it
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.body = b""
+    def __init__(self, path: str, body: bytes = b"") -> None:
+        self.path, self.body = path, body
         self.keep_alive, self.disconnected, self.response_complete = True, False, False
+
+
+class _Head(NamedTuple):
+    """What was read in a request's head: of one that is the same to the last byte, it would be the same."""
+
+    path: str
+    headers: list[tuple[bytes, bytes]]
+    length: int  # of the body
+
+
+class _Start(NamedTuple):
+    """How an answer begins, up to its length, and what it was made of."""
+
+    status: int = 0
+    default: Any = None
+    headers: Any = None
+    content: bytes = b""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -45,14 +64,16 @@ class GuardedProtocol(HttpToolsProtocol):
     application refuses it. What cannot be read is refused here, and told to `refused` with its status.
 
     A POST to one of `routes`, which has paths by what they are on the wire, is answered by `at_once(path, headers,
-    body)` if all of it came in one piece and nothing before it on its connection waits for an answer.
+    body, then)` if all of it came in one piece and nothing before it on its connection waits for an answer. Clients
+    send the same heads again and again, to the last byte; those of such requests are parsed once.
     """
 
     seconds = 10.0
     most: int | None = None
     refused: Callable[[int], None] = staticmethod(lambda status: None)
     routes: Mapping[bytes, str] = {}
-    at_once: Callable[[str, Headers, bytes], Coroutine[Any, Any, Made]]
+    at_once: Callable[[str, Headers, bytes, Callable[[Made], None]], None]
+    _start = _Start()  # the last one's, of all connections
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,6 +82,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head, self._in_message, self._flooded, self._again = True, True, False, False
         self._extra = False
         self._whole: _Whole | None = None  # whose body is being read
+        self._heads: dict[bytes, _Head] = {}
+        self._piece = b""  # what is being read, if a message begins with it
+        self._idle_since = 0.0
 
     @property
     def asked(self) -> bool:
@@ -92,8 +116,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, within the limits."""
+        if not self._in_message:
+            if self._read_before(data):
+                return
+            self._piece = data
         self._in_message = True
         super().data_received(data)
+        self._piece = b""
         if self._whole is not None:  # not all of it is here
             self._through_asgi()
         if self._in_head:
@@ -106,6 +135,26 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._guard is None and not self.transport.is_closing():
             self._again = False
             self._guard = self.loop.call_later(self.seconds, self._overdue)
+
+    def _read_before(self, data: bytes) -> bool:
+        """Whether it is a whole request with a head that was read before; then it is answered."""
+        end = data.find(_END) + len(_END)
+        head = self._heads.get(data[:end])
+        if head is None or len(data) - end != head.length or not self._free:
+            return False
+        self._ask(_Whole(head.path, data[end:]), head.headers)
+        return True
+
+    def _remember(self, whole: _Whole) -> None:
+        end = self._piece.find(_END) + len(_END)
+        length = header(self.headers, b"content-length")
+        in_one_piece = length is not None and int(length) == len(whole.body) == len(self._piece) - end
+        if in_one_piece and whole.keep_alive and end <= _LONGEST_HEAD and len(self._heads) < _MOST_HEADS:
+            self._heads[self._piece[:end]] = _Head(whole.path, self.headers, len(whole.body))
+
+    def _ask(self, whole: _Whole, headers: Headers) -> None:
+        self.cycle = cast(Any, whole)
+        self.at_once(whole.path, headers, whole.body, partial(self._answer, whole))
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -166,36 +215,63 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         parser = self.parser
         whole.keep_alive = parser is not None and parser.should_keep_alive() and parser.get_http_version() != "1.0"
-        self.cycle = cast(Any, whole)
-        answering = self._answer(whole, self.headers)
-        task = asyncio.Task(answering, loop=self.loop, eager_start=True)  # begun now, not when the loop comes round
-        if not task.done():
+        if self._piece:
+            self._remember(whole)
+        self._ask(whole, self.headers)
+
+    def _answer(self, whole: _Whole, made: Made) -> None:
+        if self.flow.write_paused and not whole.disconnected:  # the client does not read what it was answered before
+            task = self.loop.create_task(self._drained(whole, made))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
+        elif not whole.disconnected:
+            self._write(whole, made)
 
-    async def _answer(self, whole: _Whole, headers: Headers) -> None:
+    async def _drained(self, whole: _Whole, made: Made) -> None:
         try:
-            made = await self.at_once(whole.path, headers, whole.body)
-            if self.flow.write_paused and not whole.disconnected:
-                await self.flow.drain()
+            await self.flow.drain()
         except BaseException:  # the server is told to stop waiting
             self.transport.close()
             raise
-        if whole.disconnected:
-            return
-        close = not whole.keep_alive or CLOSE in made.headers
-        parts = [STATUS_LINE[made.status]]
-        for name, value in (*self.server_state.default_headers, *made.headers):
-            parts += (name, b": ", value, b"\r\n")
-        if close and CLOSE not in made.headers:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"content-length: %d\r\n\r\n" % len(made.body))
-        parts.append(made.body)
-        self.transport.write(b"".join(parts))
+        self._answer(whole, made)
+
+    def _write(self, whole: _Whole, made: Made) -> None:
+        closes = CLOSE in made.headers
+        last = b"connection: close\r\n" if not (whole.keep_alive or closes) else b""
+        start = self._start
+        if start[:3] != (made.status, self.server_state.default_headers, made.headers):
+            start = type(self)._start = self._begun(made)
+        self.transport.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (start.content, last, len(made.body), made.body))
         whole.response_complete = True
-        if close:
+        if closes or not whole.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+    def _begun(self, made: Made) -> _Start:
+        default = self.server_state.default_headers
+        lines = [b"%b: %b\r\n" % header for header in (*default, *made.headers)]
+        return _Start(made.status, default, made.headers, b"".join([STATUS_LINE[made.status], *lines]))
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request. A timer that runs goes on running: to stop and start one for each request takes as
+        long as to read it."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None or self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection once nothing has come for so long."""
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        self.timeout_keep_alive_task = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            return
+        if left > 0.0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
         """In JSON, and 431 if it is the headers that are too many."""

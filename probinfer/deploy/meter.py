@@ -78,15 +78,22 @@ class Histogram:
     def __init__(self, meter: "Meter", first: int, bounds: Sequence[float]) -> None:
         self._meter, self._first, self._bounds = meter, first, bounds
 
-    def observe(self, value: float, times: float = 1.0) -> None:
+    def observe(self, value: float) -> None:
         """Count a value. What is no number is not counted."""
-        if value != value:
-            return
-        cells = self._meter.cells
-        cells[self._first + bisect.bisect_left(self._bounds, value)] += times
-        last = self._first + len(self._bounds) + 1
-        cells[last] += value * times
-        cells[last + 1] += times
+        self.observe_all((value,))
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count each of them."""
+        cells, first, bounds = self._meter.cells, self._first, self._bounds
+        total, count = 0.0, 0
+        for value in values:
+            if value == value:
+                cells[first + bisect.bisect_left(bounds, value)] += 1.0
+                total += value
+                count += 1
+        last = first + len(bounds) + 1
+        cells[last] += total
+        cells[last + 1] += count
 
 
 class Meter:
@@ -105,9 +112,12 @@ class Meter:
         self._places: dict[tuple[str, tuple[str, ...]], int] = {}
         self._histograms: dict[tuple[str, tuple[str, ...]], Histogram] = {}
         self._size, self._folder = 0, folder
+        self._answered: dict[tuple[str, str], dict[int, int]] = {}  # places of requests by status, 0 for the others
         for model in (*models, ""):
             for route in ROUTES:
+                places = self._answered[model, route] = {}
                 for status in STATUSES:
+                    places[int(status) if status.isdigit() else 0] = self._size
                     self._plan("probinfer_requests_total", model=model, route=route, status=status)
                 self._plan("probinfer_request_seconds", SECONDS, model=model, route=route)
         for model in models:
@@ -151,6 +161,12 @@ class Meter:
     def add(self, metric: str, *labels: str, by: float = 1.0) -> None:
         """Count up."""
         self.cells[self._places[metric, labels]] += by
+
+    def answered(self, model: str, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        places = self._answered[model, route]
+        self.cells[places.get(status, places[0])] += 1.0
+        self._histograms["probinfer_request_seconds", (model, route)].observe(seconds)
 
     def put(self, metric: str, *labels: str, value: float) -> None:
         """Set a gauge."""

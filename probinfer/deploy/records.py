@@ -18,6 +18,7 @@ from probinfer.deploy.refusals import Malformed
 from probinfer.deploy.served import Model, Served, Several
 from probinfer.deploy.several import Asked, Questions
 from probinfer.errors import PredictionError
+from probinfer.predict.interval import Answered, Share
 from probinfer.predict.rows import plain_numbers
 from probinfer.predict.together import Question
 
@@ -191,24 +192,23 @@ def _told(asked: Ask, reply: Reply) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if asked.served.form.labels and any(output in (Output.PROBABILITIES, Output.IN_SET) for output in asked.outputs):
         told["classes"] = list(asked.served.form.labels)
-    if reply.found is not None and reply.found.guarantee:
-        told["guarantee"] = reply.found.guarantee
+    if isinstance(reply.given, Answered) and reply.given.guarantee:
+        told["guarantee"] = reply.given.guarantee
     return told | reply.trust
 
 
 def _rows(asked: Ask, reply: Reply) -> list[dict[str, Any]]:
     """An object for each row. Of answers made in one call those of all rows are made at once: to list the numbers of
     one row takes as long as to list those of a hundred."""
-    among = reply.found.among if reply.found is not None else None
-    own = Output.QUANTILES in asked.outputs or Output.SAMPLES in asked.outputs
-    if among is None or own:
+    share = reply.given
+    if not isinstance(share, Share) or Output.QUANTILES in asked.outputs or Output.SAMPLES in asked.outputs:
         return _objects(asked, reply)
-    rows = among.kept.get(asked.outputs)
+    rows = share.kept.get(asked.outputs)
     if rows is None:
-        if len(among.kept) == _MOST_KEPT:
+        if len(share.kept) == _MOST_KEPT:
             return _objects(asked, reply)
-        rows = among.kept[asked.outputs] = _objects(asked, Reply(among.whole, None))
-    return rows[among.start : among.stop]
+        rows = share.kept[asked.outputs] = _objects(asked, Reply(share.whole, None))
+    return rows[share.start : share.stop]
 
 
 def _objects(asked: Ask, reply: Reply) -> list[dict[str, Any]]:

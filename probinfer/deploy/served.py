@@ -23,7 +23,7 @@ from probinfer.deploy.several import Answers, Questions, SeveralAnswers
 from probinfer.errors import ArtifactError, PredictionError
 from probinfer.predict.artifact import MANIFEST, card
 from probinfer.predict.forecaster import Forecaster
-from probinfer.predict.interval import Answered, probability, take_groups
+from probinfer.predict.interval import Answered, Given, probability, take_groups
 from probinfer.predict.joint import JointPredictor
 from probinfer.predict.plain_files import manifest_bytes
 from probinfer.predict.point import PointPredictor
@@ -105,11 +105,11 @@ class Served:
         asked = tuple(probability("quantiles", q) for q in quantiles)
         return Question(columns, hashes, labels, probability("level", level), asked)
 
-    def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+    def answer(self, questions: Sequence[Question]) -> list[Given | PredictionError]:
         """All of them in one call."""
         return self.answers.answer(questions)
 
-    def join(self, parts: Sequence[Answered], question: Question) -> Answered:
+    def join(self, parts: Sequence[Given], question: Question) -> Answered:
         """One answer from those of the question's parts, in their order."""
         return self.answers.join(parts, question)
 

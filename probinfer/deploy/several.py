@@ -11,7 +11,7 @@ import numpy as np
 from probinfer.deploy.answerer import PosteriorAnswers
 from probinfer.deploy.forecasts import TimesQuestion
 from probinfer.errors import PredictionError
-from probinfer.predict.interval import Answered
+from probinfer.predict.interval import Given
 from probinfer.predict.together import Question
 
 
@@ -38,16 +38,16 @@ class Questions(NamedTuple):
 class Answers(NamedTuple):
     """What each outcome's question was answered."""
 
-    parts: Mapping[str, Answered]
+    parts: Mapping[str, Given]
 
     @property
     def lower(self) -> np.ndarray:
         """Of the first outcome, rows first."""
-        return next(iter(self.parts.values())).lower
+        return next(iter(self.parts.values())).own.lower
 
 
 type Asked = Question | Questions | TimesQuestion
-type Answer = Answered | Answers
+type Answer = Given | Answers
 
 
 class SeveralAnswers:
@@ -71,7 +71,7 @@ class SeveralAnswers:
     def answer(self, questions: Sequence[Questions]) -> list[Answers | PredictionError]:
         """A call for each outcome, for all questions about it. What cannot be said of one outcome is that question's
         error."""
-        found: list[dict[str, Answered]] = [{} for _ in questions]
+        found: list[dict[str, Given]] = [{} for _ in questions]
         errors: dict[int, PredictionError] = {}
         for outcome, part in self._parts.items():
             asking = [number for number, question in enumerate(questions) if outcome in question.parts]

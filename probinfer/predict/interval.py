@@ -35,8 +35,7 @@ _DIGITS = 16  # after the point, of one less a level
 class Answered(NamedTuple):
     """The rows' summaries, with what else a prediction says; each array (rows, *event), quantiles (…, levels).
 
-    Of a forecast the rows are times: `times` are their numbers, and `report` says how far it can be trusted. `among`:
-    where the rows stand among those that were answered with them."""
+    Of a forecast the rows are times: `times` are their numbers, and `report` says how far it can be trusted."""
 
     answer: Answer
     lower: np.ndarray
@@ -47,17 +46,41 @@ class Answered(NamedTuple):
     guarantee: str | None = None
     times: np.ndarray | None = None
     report: "StatesReport | None" = None
-    among: "Among | None" = None
+
+    @property
+    def own(self) -> "Answered":
+        """Itself; see `Share`."""
+        return self
 
 
-class Among(NamedTuple):
-    """Rows `start` to `stop` of all that one call has answered. `kept`: what was made of all of them, by what it is, so
+class Share:
+    """The rows `start` to `stop` of all that one call has answered, with the first `further` of the further quantiles;
+    `own` cuts them out, which is not done before somebody looks. `kept`: what was made of all rows, by what it is, so
     that it is made once."""
 
-    whole: Answered
-    start: int
-    stop: int
-    kept: dict[Any, Any]
+    __slots__ = ("_own", "further", "kept", "start", "stop", "whole")
+
+    def __init__(self, whole: Answered, start: int, stop: int, further: int, kept: dict[Any, Any]) -> None:
+        self.whole, self.start, self.stop, self.further, self.kept = whole, start, stop, further, kept
+        self._own: Answered | None = None
+
+    @property
+    def own(self) -> Answered:
+        """The rows' answer alone."""
+        if self._own is None:
+            whole, rows = self.whole, slice(self.start, self.stop)
+            answer = Answer(*[values[rows] for values in whole.answer])
+            self._own = Answered(
+                answer._replace(quantiles=answer.quantiles[..., : 2 + self.further]),
+                whole.lower[rows],
+                whole.upper[rows],
+                whole.quantiles[rows][..., : self.further],
+                None if whole.sets is None else whole.sets[rows],
+            )
+        return self._own
+
+
+type Given = Answered | Share
 
 
 def answer_with_interval(
@@ -347,6 +370,7 @@ def _levels(kind: Interval, level: float, quantiles: tuple[float, ...]) -> np.nd
     return found
 
 
+@functools.lru_cache(1024)  # of every question of a batch, and rounding takes a microsecond
 def probabilities_of(kind: Interval, level: float) -> tuple[float, float]:
     """Of which quantiles the interval is made; twice the same one where an end is open. As far as 1 - level has digits:
     of 0.9 the 0.05 that a caller may ask for besides, and not the number next to it, which is one more to find."""

@@ -17,8 +17,9 @@ from probinfer.predict.conformal import Calibration
 from probinfer.predict.conformity import summarise_at
 from probinfer.predict.engine import Answer, Engine
 from probinfer.predict.interval import (
-    Among,
     Answered,
+    Given,
+    Share,
     calibrated,
     calibrated_scores,
     is_classes,
@@ -118,13 +119,13 @@ def _cut(count: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 def answer_together(
     few: FewShapes, calibration: Calibration | None, questions: Sequence[Question]
-) -> list[Answered | PredictionError]:
+) -> list[Given | PredictionError]:
     """Each question's answer, or the error of its own, in the order of the questions."""
     if calibration is None:
         return _in_turns(questions, [len(question.quantiles) for question in questions], partial(_modelled, few))
     program = few.program
     plain = is_classes(program)
-    results: list[Answered | PredictionError | None] = [None] * len(questions)
+    results: list[Given | PredictionError | None] = [None] * len(questions)
     plans: list[_Plan] = []
     for number, question in enumerate(questions):
         count = len(question.hashes)
@@ -148,21 +149,21 @@ def answer_together(
 
 
 def _in_turns[T](
-    asked: Sequence[T], quantiles: Sequence[int], answer: Callable[[Sequence[T]], list[Answered | PredictionError]]
-) -> list[Answered | PredictionError]:
+    asked: Sequence[T], quantiles: Sequence[int], answer: Callable[[Sequence[T]], list[Given | PredictionError]]
+) -> list[Given | PredictionError]:
     """One call for all of them, and one for each that needs several calls of the engine: nobody else waits for it."""
     wide = [number for number, count in enumerate(quantiles) if 2 + count > WIDTHS[-1]]
     if not wide:
         return answer(asked) if asked else []
     narrow = [number for number in range(len(asked)) if number not in set(wide)]
-    found: dict[int, Answered | PredictionError] = {}
+    found: dict[int, Given | PredictionError] = {}
     for turn in [narrow, *([number] for number in wide)]:
         if turn:
             found |= zip(turn, answer([asked[number] for number in turn]), strict=True)
     return [found[number] for number in range(len(asked))]
 
 
-def _modelled(few: FewShapes, questions: Sequence[Question]) -> list[Answered | PredictionError]:
+def _modelled(few: FewShapes, questions: Sequence[Question]) -> list[Given | PredictionError]:
     """The model's own intervals, in one call. All arrays are of all questions' rows and cut at the end: an operation on
     an array of one row takes as long as one on a hundred."""
     program = few.program
@@ -180,29 +181,17 @@ def _modelled(few: FewShapes, questions: Sequence[Question]) -> list[Answered | 
     if len(questions) == 1 and answer.defined.all():
         return [whole]
     kept: dict[Any, Any] = {}
-    results: list[Answered | PredictionError] = []
+    results: list[Given | PredictionError] = []
     defined, stop = bool(answer.defined.all()), 0
     for question, count in zip(questions, counts, strict=True):
         start, stop = stop, stop + count
         try:
             if not defined:
                 refuse_undefined(answer.defined[start:stop], program.outcome, question.first_row, question.columns)
-            results.append(_cut_out(Among(whole, start, stop, kept), len(question.quantiles)))
+            results.append(Share(whole, start, stop, len(question.quantiles), kept))
         except PredictionError as error:
             results.append(error)
     return results
-
-
-def _cut_out(among: Among, quantiles: int) -> Answered:
-    """The rows' own answer, with the first `quantiles` of the further ones."""
-    whole, rows = among.whole, slice(among.start, among.stop)
-    answer = Answer(*[values[rows] for values in whole.answer])
-    further = whole.quantiles[rows]
-    if quantiles != further.shape[-1]:
-        answer = answer._replace(quantiles=answer.quantiles[..., : 2 + quantiles])
-        further = further[..., :quantiles]
-    sets = whole.sets if whole.sets is None else whole.sets[rows]
-    return Answered(answer, whole.lower[rows], whole.upper[rows], further, sets, among=among)
 
 
 class _Plan(NamedTuple):
@@ -218,7 +207,7 @@ class _Plan(NamedTuple):
 
 def _calibrated(
     few: FewShapes, calibration: Calibration, plain: bool, plans: Sequence[_Plan]
-) -> list[Answered | PredictionError]:
+) -> list[Given | PredictionError]:
     """Calibrated intervals, or of classes (`plain`) calibrated sets, in one call."""
     program = few.program
     questions = [plan.question for plan in plans]
@@ -230,7 +219,7 @@ def _calibrated(
     else:
         upper = [np.broadcast_to(_wider(plan.sides, width), (*plan.at.shape[:-1], width)) for plan in plans]
         answer = summarise_at(few, _columns(questions), hashes, at, _joined(upper))
-    results: list[Answered | PredictionError] = []
+    results: list[Given | PredictionError] = []
     stop = 0
     for question, plan in zip(questions, plans, strict=True):
         start, stop = stop, stop + len(question.hashes)
@@ -258,8 +247,9 @@ def guarantee_of(question: Question, calibration: Calibration | None, program: P
     return calibration.guarantee(question.level, numbers, sides=sides, exact=exact)
 
 
-def join(parts: Sequence[Answered], guarantee: str | None) -> Answered:
+def join(given: Sequence[Given], guarantee: str | None) -> Answered:
     """One answer from those of a question's parts, in their order."""
+    parts = [part.own for part in given]
     if len(parts) == 1:
         return parts[0]
 

@@ -747,6 +747,75 @@ def noting(answer, ways):
     return noted
 
 
+def answer_on(connection):
+    """The next answer on a connection that stays open."""
+    came = b""
+    while b"\r\n\r\n" not in came:
+        came += connection.recv(1)
+    length = int(re.search(rb"content-length: (\d+)", came)[1])
+    while length:
+        piece = connection.recv(length)
+        came, length = came + piece, length - len(piece)
+    return without_date(came)
+
+
+def test_a_head_that_came_before_is_not_parsed_again_and_every_answer_is_as_ever(client, monkeypatch):
+    parsed = []
+    begin = GuardedProtocol.on_message_begin
+    monkeypatch.setattr(GuardedProtocol, "on_message_begin", lambda self: (parsed.append(1), begin(self))[1])
+    bodies = [b'{"records": [{"x": %d}]}' % x for x in (1, 2, 3)]
+    bodies += [b'{"records": [{"x": +}]}', b'{"records": [{"x": 10}]}', b'{"records": [{"y": 4}]}', bodies[0]]
+    sent = [posted(b"/predict", body) for body in bodies]
+    expected = []
+    for message in sent:
+        with connect(client) as fresh:
+            fresh.sendall(message)
+            expected.append(answer_on(fresh))
+    assert [status.split()[1] for status, _, _ in expected] == [b"200"] * 3 + [b"400", b"200", b"422", b"200"]
+    parsed.clear()
+    with connect(client) as kept:
+        kept.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for message, wanted in zip(sent * 2, expected * 2, strict=True):
+            kept.sendall(message)
+            assert answer_on(kept) == wanted
+        assert len(parsed) == 3  # the first, one of its length that is remembered, and the longer one
+        other = posted(b"/predict", bodies[1], b"X-Timeout-Ms: soon")
+        kept.sendall(other)
+        assert answer_on(kept)[0].split()[1] == b"400"  # another head
+        for cut in (len(sent[0]) - 4, sent[0].index(b"\r\n\r\n") + 2):
+            kept.sendall(sent[0][:cut])
+            time.sleep(0.05)
+            kept.sendall(sent[0][cut:] + sent[1] + sent[2])  # a rest, and two at once
+            for number in range(3):
+                assert answer_on(kept) == expected[number]
+        kept.sendall(sent[1] + sent[4])
+        assert answer_on(kept) == expected[1]
+        assert answer_on(kept) == expected[4]
+
+
+def test_an_idle_connection_is_closed_and_one_that_is_used_or_waits_is_not(folder, monkeypatch):
+    made = GuardedProtocol.connection_made
+
+    def impatient(self, transport):
+        self.timeout_keep_alive = 0.5
+        made(self, transport)
+
+    monkeypatch.setattr(GuardedProtocol, "connection_made", impatient)
+    message = posted(b"/predict", b'{"records": [{"x": 1}]}')
+    with running(settings(folder)) as (client, _), connect(client) as kept:
+        for _ in range(6):
+            kept.sendall(message)
+            assert answer_on(kept)[0].split()[1] == b"200"
+            time.sleep(0.2)
+        began = time.monotonic()
+        assert kept.recv(1) == b""
+        assert 0.1 < time.monotonic() - began < 5.0
+    with running(settings(folder, max_wait_ms=900.0)) as (client, _), connect(client) as kept:
+        for _ in range(2):  # a call waits for more, longer than a connection may be idle
+            kept.sendall(message)
+            assert answer_on(kept)[0].split()[1] == b"200"
+
+
 def test_requests_of_one_call_may_each_name_their_own_outputs(folder, shared, line):
     """Numbers of the rows of one call are listed once for those who ask the same."""
     names = ["mean", "sd", "lower", "upper", "epistemic_sd", "aleatoric_sd", "mcse"]

@@ -45,7 +45,7 @@ def together(predictor, questions):
 
 
 def assert_same(found, predictor, rows, level=0.9, quantiles=(), groups=None):
-    alone = predictor.predict(rows, level, quantiles or None, groups=groups)
+    found, alone = found.own, predictor.predict(rows, level, quantiles or None, groups=groups)
     for one, other in (
         (found.answer.mean, alone.mean),
         (found.answer.epistemic_sd, alone.epistemic_sd),
@@ -68,7 +68,7 @@ ASKED = [
 
 def test_each_question_keeps_its_level_quantiles_and_place(line):
     answers = together(line, [question(line, {"x": x}, level, q) for x, level, q in ASKED])
-    assert [len(answer.lower) for answer in answers] == [1, 3, 1, 1]
+    assert [len(answer.own.lower) for answer in answers] == [1, 3, 1, 1]
     for answer, (x, level, quantiles) in zip(answers, ASKED, strict=True):
         assert_same(answer, line, {"x": x}, level, quantiles)
 
