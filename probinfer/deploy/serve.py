@@ -4,7 +4,6 @@ Imports uvicorn where it is used; `serve` says which extra is missing.
 """
 
 import asyncio
-import contextlib
 import gc
 import importlib.util
 import shutil
@@ -13,7 +12,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -130,11 +129,10 @@ def _serve_here(settings: ServeSettings, listener: socket.socket) -> None:
     switch = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
     try:
-        with _computing_where_asked():
-            service = Service(settings, compiled=gc.freeze)  # else a full collection takes 70 ms
-            if settings.counts is None:
-                _tell_address(settings, listener)
-            _server(settings, service).run([listener])
+        service = Service(settings, compiled=gc.freeze)  # else a full collection takes 70 ms
+        if settings.counts is None:
+            _tell_address(settings, listener)
+        _server(settings, service).run([listener])
     except _Stopped:  # before the server ran, or raised again by uvicorn when it had finished
         pass
     finally:
@@ -142,24 +140,6 @@ def _serve_here(settings: ServeSettings, listener: socket.socket) -> None:
         gc.unfreeze()
         if main:
             signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _computing_where_asked() -> Generator[None]:
-    """JAX computes in the thread that makes a call: to hand a call for few rows to another takes a third of its time.
-    Heeded by a process that has not computed with JAX yet."""
-    import jax
-
-    option = "jax_cpu_enable_async_dispatch"
-    before = jax.config.values.get(option)  # None where JAX has it no more
-    if before is None:
-        yield
-        return
-    jax.config.update(option, False)
-    try:
-        yield
-    finally:
-        jax.config.update(option, before)
 
 
 def _tell_address(settings: ServeSettings, listener: socket.socket) -> None:

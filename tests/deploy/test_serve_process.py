@@ -14,12 +14,10 @@ import threading
 import time
 
 import httpx
-import jax
 import numpy as np
 import pytest
 
 import probinfer as pi
-from probinfer.deploy.serve import _computing_where_asked
 from tests.deploy.serving import metric, until_ready
 from tests.predict import models as m
 from tests.predict.fits import fitted
@@ -227,11 +225,3 @@ def test_what_cannot_be_served_is_said_in_one_line(artifact, tmp_path, capsys):
         taken.listen()
         assert cli.main(["serve", str(artifact), "--port", str(taken.getsockname()[1])]) == 2
     assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
-
-
-def test_a_server_computes_in_the_thread_that_asks_and_gives_the_setting_back():
-    option = "jax_cpu_enable_async_dispatch"
-    before = jax.config.values[option]
-    with _computing_where_asked():
-        assert jax.config.values[option] is False
-    assert jax.config.values[option] is before
