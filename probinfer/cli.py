@@ -38,8 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit needs somewhere to go
         return REFUSED
     except OSError as error:
-        return _fail(str(error), REFUSED)
+        return _fail(_of_system(error), REFUSED)
     return status or DONE
+
+
+def _of_system(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    if error.strerror is None or error.filename is None:
+        return str(error)
+    text = f"{error.filename}: {error.strerror}."
+    if isinstance(error, FileNotFoundError) and set("*?[") & set(str(error.filename)):
+        text += " The name is taken as it stands: give a folder to have all of its files read."
+    return text
 
 
 def _fail(text: str, status: int) -> int:

@@ -67,7 +67,13 @@ def test_an_error_of_ours_is_one_line_and_status_2(kind, monkeypatch, capsys):
 
 def test_a_refusal_of_the_system_is_one_line_and_status_1(monkeypatch, capsys):
     assert failing(monkeypatch, PermissionError(13, "Permission denied", "there")) == 1
-    assert capsys.readouterr() == ("", "probinfer: [Errno 13] Permission denied: 'there'\n")
+    assert capsys.readouterr() == ("", "probinfer: there: Permission denied.\n")
+
+
+def test_a_pattern_that_nothing_expanded_is_told_as_one(monkeypatch, capsys):
+    assert failing(monkeypatch, FileNotFoundError(2, "No such file or directory", "rows/*.csv")) == 1
+    text = "probinfer: rows/*.csv: No such file or directory. The name is taken as it stands: give a folder to have "
+    assert capsys.readouterr() == ("", text + "all of its files read.\n")
 
 
 def test_an_interrupt_is_status_130(monkeypatch, capsys):

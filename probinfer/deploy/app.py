@@ -213,7 +213,10 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
     def _tell(self, request: _Request, made: Made, then: Callable[[Made], None]) -> None:
-        then(made)
+        try:
+            then(made)
+        except Exception:  # the connection's own; others of the same call have their answers to come
+            logger.exception("an answer could not be written")
         self._count(request)
 
     def _made(self, request: _Request, content: bytes) -> Made:

@@ -220,11 +220,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._ask(whole, self.headers)
 
     def _answer(self, whole: _Whole, made: Made) -> None:
-        if self.flow.write_paused and not whole.disconnected:  # the client does not read what it was answered before
+        if whole.disconnected or self.transport.is_closing():
+            return
+        if self.flow.write_paused:  # the client does not read what it was answered before
             task = self.loop.create_task(self._drained(whole, made))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
-        elif not whole.disconnected:
+        else:
             self._write(whole, made)
 
     async def _drained(self, whole: _Whole, made: Made) -> None:

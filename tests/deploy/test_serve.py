@@ -793,6 +793,34 @@ def test_a_head_that_came_before_is_not_parsed_again_and_every_answer_is_as_ever
         assert answer_on(kept) == expected[4]
 
 
+def test_a_connection_that_breaks_takes_no_other_answer_with_it(folder, monkeypatch):
+    """All in one call: one client sends what is no request after its own, one is gone, and to one nothing can be
+    written."""
+    write, broken = GuardedProtocol._write, []
+
+    def writing(self, whole, made):
+        if b"22" in whole.body:
+            broken.append(1)
+            raise OSError("nothing can be written")
+        write(self, whole, made)
+
+    monkeypatch.setattr(GuardedProtocol, "_write", writing)
+    fine = posted(b"/predict", b'{"records": [{"x": 1}]}')
+    with running(settings(folder, max_wait_ms=300.0)) as (client, _), contextlib.ExitStack() as opened:
+        others = [opened.enter_context(connect(client)) for _ in range(4)]
+        others[0].sendall(fine + b"\0\0 no request\r\n\r\n")
+        others[1].sendall(fine)
+        others[1].close()
+        others[2].sendall(posted(b"/predict", b'{"records": [{"x": 22}]}'))
+        others[3].sendall(fine)
+        with connect(client) as kept:
+            kept.sendall(fine)
+            assert answer_on(kept)[0].split()[1] == b"200"
+        assert answer_on(others[3])[0].split()[1] == b"200"
+        assert broken
+        assert client.get("/v2/health/ready").status_code == 200
+
+
 def test_an_idle_connection_is_closed_and_one_that_is_used_or_waits_is_not(folder, monkeypatch):
     made = GuardedProtocol.connection_made
 
