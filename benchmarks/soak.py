@@ -7,9 +7,11 @@ malformed, in one of five ways, and must be refused with 400 or 422. All others 
 levels; every number of every answer is compared with what the predictor of the version that it names says. Evenly over
 the run, new versions with other predictions replace the artifact, and the younger worker is killed (SIGKILL), so that
 the older one lives from beginning to end. A request whose connection breaks, or that is told to come again (503 with
-Retry-After, from a worker that starts), is sent again; lost is one that is not answered within 20 attempts. Resident
-memory of the supervising process and of the older worker: after the first 1%, after 10% and a first reload, and at the
-end. Exits with status 1 if anything is wrong or lost, or memory grows by more than 5% after 10%. Writes a section of
+Retry-After, from a worker that starts), is sent again; lost is one that is not answered within 20 attempts. The load
+goes on until the last of all this has happened and the last version has answered, for twice the requests at most: a
+worker that is killed again and again is started after a pause, which a quick server does not wait for. Resident memory
+of the supervising process and of the older worker: after the first 1%, after 10% and a first reload, and at the end.
+Exits with status 1 if anything is wrong or lost, or memory grows by more than 5% after 10%. Writes a section of
 RESULTS.md unless --dry.
 """
 
@@ -144,6 +146,7 @@ class Soak:
         self.by_version: Counter[str] = Counter()
         self.memory: list[tuple[float, float]] = []
         self.over = asyncio.Event()
+        self.settled = False  # all that was to happen beside the requests has
 
     async def run(self) -> float:
         await self._until_ready()
@@ -172,7 +175,7 @@ class Soak:
 
     async def _client(self) -> None:
         connection, used = None, 0
-        while self.begun < self.requests:
+        while self.begun < (self.requests if self.settled else 2 * self.requests):
             number = self.begun
             self.begun += 1
             if number % MALFORMED_EVERY == 3:
@@ -246,6 +249,9 @@ class Soak:
                 print(f"{self.done} requests: version {what}", flush=True)
             else:
                 await what()
+        while self.reloads and not self.by_version[self.versions.names[-1]] and not self.over.is_set():
+            await asyncio.sleep(0.02)
+        self.settled = True
 
     async def _look(self) -> None:
         self.memory.append(self.server.memory())
@@ -292,7 +298,7 @@ def told(soak: Soak, seconds: float) -> tuple[str, list[str]]:
     trouble = [*soak.wrong[:5]]
     if seen["lost"]:
         trouble.append(f"{seen['lost']} requests lost")
-    if seen["right"] + seen["malformed"] + seen["lost"] + len(soak.wrong) < soak.requests:
+    if seen["right"] + seen["malformed"] + seen["lost"] + len(soak.wrong) < soak.begun:
         trouble.append("requests without a verdict")
     if broken > CLIENTS * seen["kills"]:
         trouble.append(f"{broken} connections broke, more than {CLIENTS} for each kill")
@@ -310,7 +316,7 @@ def told(soak: Soak, seconds: float) -> tuple[str, list[str]]:
         sizes = " | ".join(f"{each[place]:.0f}" for each in soak.memory)
         rows.append(f"| {who} | {sizes} | {growth[place]:.3f} |")
     facts = [
-        f"- {soak.requests} requests from {CLIENTS} clients in {seconds:.0f} s ({soak.requests / seconds:.0f} a "
+        f"- {soak.begun} requests from {CLIENTS} clients in {seconds:.0f} s ({soak.begun / seconds:.0f} a "
         "second; the clients and their comparisons share the cores)",
         f"- {seen['right']} answers right, {len(soak.wrong)} wrong, {seen['malformed']} malformed bodies refused, "
         f"{seen['lost']} requests lost",
