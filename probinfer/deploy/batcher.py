@@ -215,7 +215,7 @@ class Batcher:
                 job.settle(result)
             else:
                 job.parts.append(result)
-                if job.taken == job.rows:  # the last part, as they run one after the other
+                if job.taken == job.rows and not job.settled:  # the last part, as they run one after the other
                     job.settle(result if len(job.parts) == 1 else job.served.join(job.parts, job.question))
             if job.settled and job.taken == job.rows:
                 self._live.discard(job)
