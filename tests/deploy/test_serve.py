@@ -793,6 +793,43 @@ def test_a_head_that_came_before_is_not_parsed_again_and_every_answer_is_as_ever
         assert answer_on(kept) == expected[4]
 
 
+H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA")
+
+
+def test_an_offer_of_another_protocol_is_not_taken_and_the_request_is_answered(client):
+    """As Java's HttpClient makes one with every request, and curl with `--http2`."""
+    bodies = [b'{"records": [{"x": %d}]}' % x for x in (1, 2, 3)]
+    plain = [posted(b"/predict", body) for body in bodies]
+    offering = [posted(b"/predict", body, *H2C) for body in bodies]
+    pieces = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (bodies[0][:5], bodies[0][5:], b""))
+    chunked = b"\r\n".join([b"POST /predict HTTP/1.1", b"Host: x", b"Transfer-Encoding: chunked", *H2C]) + b"\r\n\r\n"
+    with connect(client) as kept:
+        kept.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        expected = []
+        for message in plain:
+            kept.sendall(message)
+            expected.append(answer_on(kept))
+        for message, wanted in zip(offering * 2, expected * 2, strict=True):  # the later ones have a head that is known
+            kept.sendall(message)
+            assert answer_on(kept) == wanted
+        for cut in (3, offering[0].index(b"h2c"), offering[0].index(b"\r\n\r\n") + 2, offering[0].index(b"{"), -4):
+            kept.sendall(offering[0][:cut])
+            time.sleep(0.02)
+            kept.sendall(offering[0][cut:] + plain[1] + offering[2])
+            for wanted in expected:
+                assert answer_on(kept) == wanted
+        kept.sendall(chunked)
+        time.sleep(0.02)
+        kept.sendall(pieces + offering[1])
+        assert answer_on(kept)[2] == expected[0][2]
+        assert answer_on(kept)[2] == expected[1][2]
+        kept.sendall(b"\r\n".join([b"GET /v2/health/live HTTP/1.1", b"Host: x", *H2C]) + b"\r\n\r\n")
+        assert answer_on(kept)[2] == b'{"live":true}'
+    with connect(client) as last:
+        last.sendall(posted(b"/predict", bodies[0], b"Connection: Upgrade, close", b"Upgrade: websocket"))
+        assert without_date(everything(last))[2] == expected[0][2]
+
+
 def test_a_connection_that_breaks_takes_no_other_answer_with_it(folder, monkeypatch):
     """All in one call: one client sends what is no request after its own, one is gone, and to one nothing can be
     written."""
