@@ -82,6 +82,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes, self._head_count = 0, 0
         self._in_head, self._in_message, self._flooded, self._again = True, True, False, False
         self._offered = False  # another protocol, by the head just read
+        self._late = False  # a head that ends the piece which is read began after something else in it
         self._extra = False
         self._whole: _Whole | None = None  # whose body is being read
         self._heads: dict[bytes, _Head] = {}
@@ -122,12 +123,13 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._read_before(data):
                 return
             self._piece = data
+        self._late = self._in_message and not self._in_head
         self._in_message = True
         self._parse(data)
         self._piece = b""
         if self._whole is not None:  # not all of it is here
             self._through_asgi()
-        if self._in_head:
+        if self._in_head and not self._late:
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEADER_BYTES and not self._flooded:
                 self._flooded = True
@@ -243,7 +245,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """The request is there."""
         if self._offered:
             return
-        self._in_message = False
+        self._in_message, self._late = False, True
         whole, self._whole = self._whole, None
         if whole is None:
             super().on_message_complete()

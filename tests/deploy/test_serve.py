@@ -675,6 +675,26 @@ def test_floods_of_headers_are_refused(client):
     assert client.get("/v2/health/live").status_code == 200
 
 
+def test_what_comes_before_a_head_in_its_piece_is_not_counted_as_head(client):
+    """The rest of a body that was refused before it was read, and requests that came before."""
+    asked = posted(b"/predict", b'{"records": [{"x": 1}]}')
+    with connect(client) as kept:
+        kept.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        kept.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (2 * MOST_BODY))
+        assert answer_on(kept)[0].split()[1] == b"413"
+        kept.sendall(b" " * (2 * MOST_BODY) + asked[:20])
+        time.sleep(0.05)
+        kept.sendall(asked[20:])
+        assert answer_on(kept)[0].split()[1] == b"200"
+    probe = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (b"a" * 10_000)
+    with connect(client) as pipelined:
+        pipelined.sendall(probe * 5 + probe[:-1])
+        time.sleep(0.05)
+        pipelined.sendall(probe[-1:])
+        for _ in range(6):
+            assert answer_on(pipelined)[0].split()[1] == b"200"
+
+
 def test_pipelined_requests_are_answered_in_order(client):
     bodies = [json.dumps({"inputs": [tensor("x", [float(i)])], "id": f"n{i}"}).encode() for i in range(5)]
     head = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n"
@@ -828,6 +848,15 @@ def test_an_offer_of_another_protocol_is_not_taken_and_the_request_is_answered(c
     with connect(client) as last:
         last.sendall(posted(b"/predict", bodies[0], b"Connection: Upgrade, close", b"Upgrade: websocket"))
         assert without_date(everything(last))[2] == expected[0][2]
+
+
+def test_blanks_around_a_value_are_none_of_it(client):
+    body = b'{"records": [{"x": 1}]}'
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Timeout-Ms:\t9000 \t\r\nContent-Length:  %d  \r\n\r\n"
+    with connect(client) as kept:
+        for _ in range(3):
+            kept.sendall(head % len(body) + body)
+            assert answer_on(kept)[0].split()[1] == b"200"
 
 
 def test_a_connection_that_breaks_takes_no_other_answer_with_it(folder, monkeypatch):
