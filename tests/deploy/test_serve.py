@@ -393,7 +393,8 @@ def test_the_ends_of_a_datatype_are_taken(client, value, datatype):
 
 def test_parameters_of_other_servers_are_ignored_and_unknown_ones_refused(client):
     body = {"inputs": [tensor("x", [[1.0]], shape=[1, 1])]}
-    fine = client.post("/v2/models/line/infer", json={**body, "parameters": {"binary_data_output": False}})
+    others = {"binary_data_output": False, "content_type": "np", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    fine = client.post("/v2/models/line/infer", json={**body, "parameters": others})
     assert fine.status_code == 200
     refused = client.post("/v2/models/line/infer", json={**body, "parameters": {"levle": 0.9}})
     assert "no parameter 'levle'; there are level" in refused.json()["error"]
