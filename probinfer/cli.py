@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--key", metavar="NAME", help="column that orders a query's rows; --resume needs it")
     score.add_argument(
-        "--rejects", type=Path, metavar="FILE", help="write rows that cannot be predicted here, and go on"
+        "--rejects", type=Path, metavar="FILE", help="write rows that cannot be predicted here as JSON lines, and go on"
     )
     score.add_argument(
         "--resume",

@@ -5,7 +5,7 @@ uvicorn bounds neither of the first two; a client that sends a byte a second wou
 that sends headers without end would fill the memory. Its limit of connections answers past the application, probes
 too, so that a flood would have the server restarted. Its way through ASGI (a scope, a cycle of messages, two of them
 for the answer) takes two thirds of the time between the socket and the question; all that is not a small question goes
-that way. Imports uvicorn.
+that way. Imports httptools and uvicorn.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from probinfer.deploy.transfer import CLOSE, CROWDED, Headers, Made, header
@@ -80,6 +81,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._guard: asyncio.TimerHandle | None = None
         self._head_bytes, self._head_count = 0, 0
         self._in_head, self._in_message, self._flooded, self._again = True, True, False, False
+        self._offered = False  # another protocol, by the head just read
+        self._late = False  # a head that ends the piece which is read began after something else in it
         self._extra = False
         self._whole: _Whole | None = None  # whose body is being read
         self._heads: dict[bytes, _Head] = {}
@@ -120,12 +123,13 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._read_before(data):
                 return
             self._piece = data
+        self._late = self._in_message and not self._in_head
         self._in_message = True
-        super().data_received(data)
+        self._parse(data)
         self._piece = b""
         if self._whole is not None:  # not all of it is here
             self._through_asgi()
-        if self._in_head:
+        if self._in_head and not self._late:
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEADER_BYTES and not self._flooded:
                 self._flooded = True
@@ -135,6 +139,33 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._guard is None and not self.transport.is_closing():
             self._again = False
             self._guard = self.loop.call_later(self.seconds, self._overdue)
+
+    def _parse(self, data: bytes) -> None:
+        """As uvicorn does, but an offer to go on in another protocol is not taken. Java's client makes one with every
+        request (`Upgrade: h2c`). The parser takes such a head for the whole request and leaves its body unread."""
+        self._unset_keepalive_if_required()
+        parser, rest = self.parser, memoryview(data)
+        try:
+            while parser is not None:
+                try:
+                    parser.feed_data(rest)
+                    break
+                except httptools.HttpParserUpgrade as ended:
+                    if not self._offered:  # CONNECT
+                        break
+                    head, rest = self._without_offer(parser), rest[ended.args[0] :]
+                    parser = self.parser = httptools.HttpRequestParser(self)
+                    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+                    parser.feed_data(head)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _without_offer(self, parser: httptools.HttpRequestParser) -> bytes:
+        """The head just read, as if nothing had been offered."""
+        self._offered = False
+        first = b"%b %b HTTP/%b\r\n" % (parser.get_method(), self.url, parser.get_http_version().encode())
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"".join([first, *lines, b"\r\n"])
 
     def _read_before(self, data: bytes) -> bool:
         """Whether it is a whole request with a head that was read before; then it is answered."""
@@ -173,8 +204,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Bodies are bounded by the application."""
         self._in_head = False
+        parser = self.parser
+        self._offered = parser is not None and parser.should_upgrade() and parser.get_method() != b"CONNECT"
+        if self._offered:  # it is read again, without that
+            return
         path = self.routes.get(self.url)
-        if path is not None and self.parser is not None and self._free and self.parser.get_method() == b"POST":
+        if path is not None and parser is not None and self._free and parser.get_method() == b"POST":
             self._whole = _Whole(path)
         else:
             self._through_asgi()
@@ -208,7 +243,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is there."""
-        self._in_message = False
+        if self._offered:
+            return
+        self._in_message, self._late = False, True
         whole, self._whole = self._whole, None
         if whole is None:
             super().on_message_complete()

@@ -192,21 +192,22 @@ def _takes(columns: Sequence[FittedColumn], value: Any) -> bool:
 
 
 def _example(columns: Sequence[FittedColumn], choices: Sequence[str]) -> Any:
-    """A value that is taken: a label that is known, or of numbers the one in the middle of those of training."""
+    """A value that is taken: a label that is known, or of numbers the one in the middle of those of training; where
+    nothing is known of those 1, which a model may take a logarithm of, or divide by."""
     kind = columns[0].kind
     if kind is Kind.DATE:
         return DAY
     if kind is Kind.LABEL:
         return choices[0] if choices else ""
-    for value in (*(_middle(column) for column in columns), 0.0, 1.0):
-        rounded = float(f"{value:.3g}")
-        if _takes(columns, rounded):
+    for value in (*(_middle(column) for column in columns), 1.0, 0.0):
+        if value is not None and _takes(columns, rounded := float(f"{value:.3g}")):
             return rounded
     return 1.0
 
 
-def _middle(column: FittedColumn) -> float:
-    """The raw number that a column's first linear step takes to zero, or that stands for a missing one."""
+def _middle(column: FittedColumn) -> float | None:
+    """The raw number that a column's first linear step takes to zero, or that stands for a missing one; None if there
+    is neither."""
     undo: list[Any] = []
     for stage in column.stages:
         step = stage[0]
@@ -220,4 +221,4 @@ def _middle(column: FittedColumn) -> float:
         if not isinstance(step, Logarithm):
             break
         undo.append(step)
-    return 0.0
+    return None

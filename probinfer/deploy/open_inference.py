@@ -26,7 +26,7 @@ _OURS = ("level", "num_samples", "seed", "quantiles")
 # what clients of other servers send along, and means nothing here; whoever asks for binary tensors is answered in JSON
 _IGNORED = frozenset(
     ("binary_data", "binary_data_output", "classification", "content_type", "headers", "priority", "timeout",
-     "sequence_id", "sequence_start", "sequence_end")
+     "sequence_id", "sequence_start", "sequence_end", "traceparent", "tracestate", "baggage")
 )  # fmt: skip
 
 

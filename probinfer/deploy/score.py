@@ -4,9 +4,9 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -197,7 +197,8 @@ def _run(
             stack.callback(source.stop)  # before the threads are waited for
             for chunk, table, faults in predictions:
                 if table.num_rows:
-                    sink.write(columns.fitted(table))
+                    with _naming(sink):
+                        sink.write(columns.fitted(table))
                 else:
                     none = table  # has the columns' types, where the source knows them
                 if refused is not None:
@@ -211,15 +212,18 @@ def _run(
                 )
                 if sink.lasting and pace.due(position.rows - committed.rows):
                     position = _counted(position, refused)
-                    sink.commit(position)
+                    with _naming(sink):
+                        sink.commit(position)
                     committed = position
                 pace.show(position.rows)
         if position.written == 0:
-            sink.write(columns.fitted(none))
+            with _naming(sink):
+                sink.write(columns.fitted(none))
         position = _counted(position, refused)
         if refused is not None and sink.lasting:
             refused.finish()
-        sink.finish(position)
+        with _naming(sink):
+            sink.finish(position)
         if refused is not None and not sink.lasting:
             refused.finish()
     except BaseException:
@@ -228,6 +232,17 @@ def _run(
         sink.abandon()
         raise
     return start, position
+
+
+@contextmanager
+def _naming(sink: Sink) -> Generator[None]:
+    """Errors of the system say where it could not write; of a full disk it does not say so itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(sink.label)
+        raise
 
 
 def _predictions(job: Job, chunks: Iterator[Chunk]) -> Iterator[tuple[Chunk, pa.Table, list[Fault]]]:

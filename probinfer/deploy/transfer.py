@@ -29,10 +29,10 @@ class Made(NamedTuple):
 
 
 def header(headers: Headers, wanted: bytes) -> bytes | None:
-    """The first header of a name, in lower case."""
+    """The first header of a name, in lower case; blanks around its value are none of it, and the parser leaves some."""
     for name, value in headers:
         if name == wanted:
-            return value
+            return value.strip()
     return None
 
 

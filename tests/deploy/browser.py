@@ -58,6 +58,10 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, **_ENTER)
 
+    def narrow(self, width):
+        """Look at the page on a telephone."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=True)
+
     def evaluate(self, expression):
         """The value of an expression in the page."""
         found = self._call("Runtime.evaluate", expression=expression, returnByValue=True)

@@ -164,6 +164,7 @@ def test_a_disk_that_fills_leaves_nothing_that_looks_finished(predictor, table, 
     )
     out, err = process.communicate(timeout=300)
     assert out.startswith("refused:"), err
+    assert f"out{suffix}" in out  # the system does not say itself where it could not write
     assert not (tmp_path / f"out{suffix}").exists()
 
 

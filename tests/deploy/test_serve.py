@@ -393,7 +393,8 @@ def test_the_ends_of_a_datatype_are_taken(client, value, datatype):
 
 def test_parameters_of_other_servers_are_ignored_and_unknown_ones_refused(client):
     body = {"inputs": [tensor("x", [[1.0]], shape=[1, 1])]}
-    fine = client.post("/v2/models/line/infer", json={**body, "parameters": {"binary_data_output": False}})
+    others = {"binary_data_output": False, "content_type": "np", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    fine = client.post("/v2/models/line/infer", json={**body, "parameters": others})
     assert fine.status_code == 200
     refused = client.post("/v2/models/line/infer", json={**body, "parameters": {"levle": 0.9}})
     assert "no parameter 'levle'; there are level" in refused.json()["error"]
@@ -675,6 +676,26 @@ def test_floods_of_headers_are_refused(client):
     assert client.get("/v2/health/live").status_code == 200
 
 
+def test_what_comes_before_a_head_in_its_piece_is_not_counted_as_head(client):
+    """The rest of a body that was refused before it was read, and requests that came before."""
+    asked = posted(b"/predict", b'{"records": [{"x": 1}]}')
+    with connect(client) as kept:
+        kept.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        kept.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (2 * MOST_BODY))
+        assert answer_on(kept)[0].split()[1] == b"413"
+        kept.sendall(b" " * (2 * MOST_BODY) + asked[:20])
+        time.sleep(0.05)
+        kept.sendall(asked[20:])
+        assert answer_on(kept)[0].split()[1] == b"200"
+    probe = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (b"a" * 10_000)
+    with connect(client) as pipelined:
+        pipelined.sendall(probe * 5 + probe[:-1])
+        time.sleep(0.05)
+        pipelined.sendall(probe[-1:])
+        for _ in range(6):
+            assert answer_on(pipelined)[0].split()[1] == b"200"
+
+
 def test_pipelined_requests_are_answered_in_order(client):
     bodies = [json.dumps({"inputs": [tensor("x", [float(i)])], "id": f"n{i}"}).encode() for i in range(5)]
     head = b"POST /v2/models/line/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n"
@@ -791,6 +812,52 @@ def test_a_head_that_came_before_is_not_parsed_again_and_every_answer_is_as_ever
         kept.sendall(sent[1] + sent[4])
         assert answer_on(kept) == expected[1]
         assert answer_on(kept) == expected[4]
+
+
+H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA")
+
+
+def test_an_offer_of_another_protocol_is_not_taken_and_the_request_is_answered(client):
+    """As Java's HttpClient makes one with every request, and curl with `--http2`."""
+    bodies = [b'{"records": [{"x": %d}]}' % x for x in (1, 2, 3)]
+    plain = [posted(b"/predict", body) for body in bodies]
+    offering = [posted(b"/predict", body, *H2C) for body in bodies]
+    pieces = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (bodies[0][:5], bodies[0][5:], b""))
+    chunked = b"\r\n".join([b"POST /predict HTTP/1.1", b"Host: x", b"Transfer-Encoding: chunked", *H2C]) + b"\r\n\r\n"
+    with connect(client) as kept:
+        kept.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        expected = []
+        for message in plain:
+            kept.sendall(message)
+            expected.append(answer_on(kept))
+        for message, wanted in zip(offering * 2, expected * 2, strict=True):  # the later ones have a head that is known
+            kept.sendall(message)
+            assert answer_on(kept) == wanted
+        for cut in (3, offering[0].index(b"h2c"), offering[0].index(b"\r\n\r\n") + 2, offering[0].index(b"{"), -4):
+            kept.sendall(offering[0][:cut])
+            time.sleep(0.02)
+            kept.sendall(offering[0][cut:] + plain[1] + offering[2])
+            for wanted in expected:
+                assert answer_on(kept) == wanted
+        kept.sendall(chunked)
+        time.sleep(0.02)
+        kept.sendall(pieces + offering[1])
+        assert answer_on(kept)[2] == expected[0][2]
+        assert answer_on(kept)[2] == expected[1][2]
+        kept.sendall(b"\r\n".join([b"GET /v2/health/live HTTP/1.1", b"Host: x", *H2C]) + b"\r\n\r\n")
+        assert answer_on(kept)[2] == b'{"live":true}'
+    with connect(client) as last:
+        last.sendall(posted(b"/predict", bodies[0], b"Connection: Upgrade, close", b"Upgrade: websocket"))
+        assert without_date(everything(last))[2] == expected[0][2]
+
+
+def test_blanks_around_a_value_are_none_of_it(client):
+    body = b'{"records": [{"x": 1}]}'
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Timeout-Ms:\t9000 \t\r\nContent-Length:  %d  \r\n\r\n"
+    with connect(client) as kept:
+        for _ in range(3):
+            kept.sendall(head % len(body) + body)
+            assert answer_on(kept)[0].split()[1] == b"200"
 
 
 def test_a_connection_that_breaks_takes_no_other_answer_with_it(folder, monkeypatch):

@@ -567,6 +567,12 @@ def test_a_browser_draws_the_intervals_over_time(client, sales, tmp_path):
         page.evaluate("document.querySelector('#observed').value = '1.0, many'")
         page.type("#level", "0.6")
         assert "observed holds text, for example 'many'" in page.until("document.querySelector('#problem').innerText")
+        assert page.evaluate("document.querySelector('#answer').innerText") == ""  # not what came before
+        page.evaluate("document.querySelector('#observed').value = ''")
+        page.narrow(360)
+        page.type("#level", "0.7")
+        page.until(rows)
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 def test_a_calibrated_forecaster_is_served_with_its_intervals(tmp_path):

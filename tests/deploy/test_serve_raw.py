@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import probinfer as pi
+from probinfer.deploy.fields import fields_of
 from probinfer.deploy.named_outputs import Output
 from probinfer.deploy.served import load
 from probinfer.deploy.settings import ServeSettings
@@ -16,7 +17,7 @@ from tests.deploy.browser import PROGRAM
 from tests.deploy.conftest import LOADED
 from tests.deploy.raw_rows import HOUSES, RECORDS
 from tests.deploy.serving import metric, running, tensor
-from tests.predict.test_point import KEPT, LINEAR, SOFTMAX
+from tests.predict.test_point import KEPT, LINEAR, SOFTMAX, graph, helper
 
 ROWS = {name: [record[name] for record in RECORDS] for name in RECORDS[0]}
 TENSORS = [
@@ -272,6 +273,14 @@ def test_a_point_model_without_calibration_stops_the_server_before_it_listens(fo
     with pytest.raises(pi.ArtifactError, match=re.escape("a point model that is not calibrated")):
         load("unsure", folder / "unsure")
     assert Output.QUANTILES not in load("kind", folder / "kind").outputs
+
+
+def test_the_example_of_a_number_of_which_nothing_is_known_is_one():
+    """What a formula takes the logarithm of would be refused at 0, and the page would begin with an error."""
+    prepared = pi.Pipeline(lambda X: None, inputs={"X": [pi.Column("size")]}).settle(HOUSES)
+    line = graph([helper.make_node("MatMul", ["X", "W"], ["y"])], [("y", ["n", 1])], ("W", np.ones((1, 1))), width=1)
+    (field,) = fields_of(pi.PointPredictor(line.SerializeToString(), inputs=prepared, outcome="price"))
+    assert field.example == 1.0
 
 
 # clients that others wrote -------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ const BANDS = [["0.005", "0.995", 0.15], ["0.025", "0.975", 0.25], ["0.1", "0.9"
 const at = (id) => document.getElementById(id);
 let models = [];
 let model = null;
+let turn = 0;  // of the latest question: an answer to one before it is not drawn
 
 function element(tag, attributes = {}, ...children) {
   const svg = ["svg", "rect", "line", "text", "circle", "g", "title"].includes(tag);
@@ -14,6 +15,11 @@ function element(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   made.append(...children);
   return made;
+}
+
+// How wide a picture is: of what is narrow, so that its letters are not.
+function room() {
+  return Math.max(280, Math.min(560, at("answer").clientWidth - 42));
 }
 
 function short(number) {
@@ -112,6 +118,7 @@ function show(name) {
   at("inputs").replaceChildren(...(forecasts ? times()
     : model.inputs.flatMap((input) => places(input.shape).map((place) => field(input, place)))));
   if (!model.inputs.length) at("inputs").append("The model's rows need no inputs.");
+  at("answer").replaceChildren();
   ask();
 }
 
@@ -138,7 +145,8 @@ function record() {
 // the answer ----------------------------------------------------------------------------------------------------------
 
 function bars(outcome, chances, inside) {
-  const step = 26, width = 560, from = 70;
+  const longest = Math.max(...chances.map((_, code) => (outcome.labels[code] ?? `class ${code}`).length));
+  const step = 26, width = room(), from = Math.min(Math.max(70, 18 + 7 * longest), width / 2);
   const svg = element("svg", { viewBox: `0 0 ${width} ${step * chances.length + 8}`, role: "img" });
   svg.append(element("title", {}, "probability of each class"));
   chances.forEach((chance, code) => {
@@ -153,7 +161,7 @@ function bars(outcome, chances, inside) {
 }
 
 function interval(parts) {
-  const width = 560, edge = 30, step = 84;
+  const width = room(), edge = 30, step = 84;
   const ends = parts.flatMap((part) => [part.lower, part.upper, part.mean, ...Object.values(part.quantiles)]);
   const known = ends.filter((value) => typeof value === "number");
   let low = Math.min(...known), high = Math.max(...known);
@@ -172,13 +180,13 @@ function interval(parts) {
     for (const [value, anchor] of [[part.lower, "end"], [part.upper, "start"]]) {
       if (typeof value !== "number") continue;
       svg.append(element("line", { x1: x(value), x2: x(value), y1: y - 15, y2: y + 15, class: "end" }));
-      const room = anchor === "end" ? Math.max(x(value), 46) : Math.min(x(value), width - 46);
-      svg.append(element("text", { x: room, y: y - 20, "text-anchor": anchor }, short(value)));
+      const beside = anchor === "end" ? Math.max(x(value), 46) : Math.min(x(value), width - 46);
+      svg.append(element("text", { x: beside, y: y - 20, "text-anchor": anchor }, short(value)));
     }
     if (typeof part.mean === "number") {
       svg.append(element("circle", { cx: x(part.mean), cy: y, r: 4.5, class: "mean" }));
-      const room = Math.min(Math.max(x(part.mean), 60), width - 60);
-      svg.append(element("text", { x: room, y: y + 32, "text-anchor": "middle" }, `mean ${short(part.mean)}`));
+      const beside = Math.min(Math.max(x(part.mean), 60), width - 60);
+      svg.append(element("text", { x: beside, y: y + 32, "text-anchor": "middle" }, `mean ${short(part.mean)}`));
     }
   });
   return svg;
@@ -186,7 +194,7 @@ function interval(parts) {
 
 // A column for each time: the bands of its quantiles, the ends of its interval, its mean.
 function columns(rows, place, level) {
-  const width = 560, height = 240, left = 56, right = 8, top = 10, bottom = 24;
+  const width = room(), height = 240, left = 76, right = 8, top = 10, bottom = 24;
   const parts = rows.map((row) => split(model, row).find((part) => String(part.place) === String(place)));
   const ends = parts.flatMap((part) => [part.lower, part.upper, part.mean, ...Object.values(part.quantiles)]);
   const known = ends.filter((value) => typeof value === "number");
@@ -201,7 +209,7 @@ function columns(rows, place, level) {
     svg.append(element("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "axis" }));
     svg.append(element("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end", class: "faint" }, short(value)));
   }
-  const every = Math.ceil(rows.length / 12);
+  const every = Math.ceil(rows.length * 40 / width);
   parts.forEach((part, column) => {
     for (const [from, to, opacity] of BANDS) {
       const [a, b] = [part.quantiles[from], part.quantiles[to]];
@@ -292,6 +300,8 @@ function wanted(outcome) {
 
 async function ask() {
   if (!model || !at("form").reportValidity()) return;
+  const mine = ++turn;
+  const asking = (path, body) => asked(path, body).then((content) => { if (mine === turn) draw(content); });
   at("ask").disabled = true;
   at("problem").textContent = "";
   try {
@@ -303,15 +313,17 @@ async function ask() {
     const path = `/predict/${encodeURIComponent(model.name)}`;
     const plain = outputs.filter((output) => !output.endsWith("quantiles"));
     try {
-      draw(await asked(path, { ...body, outputs, ...(plain.length < outputs.length ? { quantiles: QUANTILES } : {}) }));
+      await asking(path, { ...body, outputs, ...(plain.length < outputs.length ? { quantiles: QUANTILES } : {}) });
     } catch (error) {  // few calibration rows have no quantiles so far out, and an interval all the same
       if (error.status !== 422 || plain.length === outputs.length) throw error;
-      draw(await asked(path, { ...body, outputs: plain }));
+      await asking(path, { ...body, outputs: plain });
     }
   } catch (error) {
+    if (mine !== turn) return;
     at("problem").textContent = error.message;
+    at("answer").replaceChildren();  // what is there was answered to something else
   } finally {
-    at("ask").disabled = false;
+    if (mine === turn) at("ask").disabled = false;
   }
 }
 
