@@ -207,8 +207,8 @@ def test_questions_of_a_server_are_answered_alike(predictor):
         questions.append(Question(columns, content_hashes(columns, count), level=0.8))
     for found, each in zip(PosteriorAnswers(predictor).answer(questions), rows, strict=True):
         plain = predictor.predict(each, level=0.8)
-        np.testing.assert_allclose(found.answer.mean, plain.mean, rtol=1e-12)
-        np.testing.assert_allclose(found.lower, plain.lower, rtol=1e-9)
+        np.testing.assert_allclose(found.own.answer.mean, plain.mean, rtol=1e-12)
+        np.testing.assert_allclose(found.own.lower, plain.lower, rtol=1e-9)
 
 
 # several factors -----------------------------------------------------------------------------------------------------
