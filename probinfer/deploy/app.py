@@ -443,7 +443,7 @@ class Service:
         for name, slot in self.models.slots.items():
             models[name] = {"ready": slot.ready, "version": slot.served.version}
             if slot.problem is not None:
-                models[name]["problem"] = "the folder's present content was refused; the version before it answers"
+                models[name]["problem"] = "what the path holds now was refused; the version before it answers"
         ready = self.models.ready and not self.draining
         told = {"ready": ready, "draining": self.draining, "models": models}
         return _json(told, 200 if ready else 503, {} if ready else {"retry-after": "1"})

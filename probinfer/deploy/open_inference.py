@@ -7,6 +7,7 @@ them.
 
 import math
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -23,11 +24,7 @@ _WHOLE = {f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in (
 _FLOATS = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
 _READ = {*_WHOLE, *_FLOATS, "BOOL", "BYTES"}
 _OURS = ("level", "num_samples", "seed", "quantiles")
-# what clients of other servers send along, and means nothing here; whoever asks for binary tensors is answered in JSON
-_IGNORED = frozenset(
-    ("binary_data", "binary_data_output", "classification", "content_type", "headers", "priority", "timeout",
-     "sequence_id", "sequence_start", "sequence_end", "traceparent", "tracestate", "baggage")
-)  # fmt: skip
+_NEARLY = 0.75  # of difflib's likeness: such a name is a slip of the pen, where others are other servers' and proxies'
 
 
 class Tensor(msgspec.Struct):
@@ -106,8 +103,11 @@ def _wishes(request: InferRequest) -> Wishes:
                 if name in found and found[name] != value:
                     raise Malformed(f"The parameter {name} came twice, as {found[name]!r} and {value!r}.")
                 found[name] = value
-            elif name not in _IGNORED:
-                raise Malformed(f"There is no parameter {name!r}; there are {', '.join(_OURS)}.")
+            elif meant := get_close_matches(name.lower(), _OURS, 1, _NEARLY):
+                raise Malformed(
+                    f"There is no parameter {name[:40]!r}; did you mean {meant[0]}? There are {', '.join(_OURS)}; "
+                    "names that are like none of these are passed over."
+                )
     return Wishes([output.name for output in request.outputs] if request.outputs is not None else None, **found)
 
 

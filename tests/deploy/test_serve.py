@@ -391,13 +391,16 @@ def test_the_ends_of_a_datatype_are_taken(client, value, datatype):
     assert client.post("/v2/models/line/infer", json={"inputs": [tensor("x", [value], datatype)]}).status_code == 200
 
 
-def test_parameters_of_other_servers_are_ignored_and_unknown_ones_refused(client):
+def test_parameters_of_other_servers_are_ignored_and_slips_of_the_pen_refused(client):
     body = {"inputs": [tensor("x", [[1.0]], shape=[1, 1])]}
     others = {"binary_data_output": False, "content_type": "np", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    others |= {"sequence_id": 3, "timeout": 5, "x-tenant": "north", "headers": {}, "priority": 1, "request-source": ""}
     fine = client.post("/v2/models/line/infer", json={**body, "parameters": others})
     assert fine.status_code == 200
-    refused = client.post("/v2/models/line/infer", json={**body, "parameters": {"levle": 0.9}})
-    assert "no parameter 'levle'; there are level" in refused.json()["error"]
+    for name, meant in {"levle": "level", "Level": "level", "samples": "num_samples", "quantile": "quantiles"}.items():
+        refused = client.post("/v2/models/line/infer", json={**body, "parameters": {name: 0.9}})
+        assert refused.status_code == 400
+        assert f"no parameter '{name}'; did you mean {meant}? There are level" in refused.json()["error"]
     fine = client.post("/v2/models/line/infer", json={**body, "parameters": {"binary_data_output": True}})
     assert isinstance(fine.json()["outputs"][0]["data"], list)
 

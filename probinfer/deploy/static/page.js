@@ -111,7 +111,7 @@ function came(text) {
 function show(name) {
   model = models.find((one) => one.name === name);
   at("about").textContent = `${model.name} · ${(model.outcomes ?? [model]).map((one) => one.outcome).join(", ")} · ${model.verdict.startsWith("none") ? "a point model" : `verdict ${model.verdict}`} · version ${model.version}`
-    + (model.refused ? " · the folder's present content was refused" : "");
+    + (model.refused ? " · what the path holds now was refused" : "");
   at("card").textContent = model.card;
   const forecasts = model.time !== undefined;
   at("what").textContent = forecasts ? "Times to come" : "A row";
