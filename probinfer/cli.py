@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME,NAME",
         help="columns whose values are subfolders of OUTPUT",
     )
-    score.add_argument("--chunk-rows", type=_positive, metavar="N", help="most rows in a chunk (16384)")
+    score.add_argument("--chunk-rows", type=_positive, metavar="N", help="most rows in a chunk (32768)")
     score.add_argument(
         "--query", metavar="SQL", help="rows to read from a database, or by DuckDB from a file, which it calls input"
     )

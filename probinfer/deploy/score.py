@@ -32,7 +32,7 @@ from probinfer.inference.progress import Progress, make_progress
 from probinfer.predict.plain_files import manifest_bytes
 from probinfer.predict.predictor import load_row_predictor as load_predictor
 
-CHUNK_ROWS = 16_384
+CHUNK_ROWS = 32_768
 PART_ROWS = 2**18  # of a part, after which it is committed
 _PART_SECONDS = 30.0  # or after this long
 
