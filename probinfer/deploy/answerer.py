@@ -30,7 +30,7 @@ class Answerer(Protocol):
         """Use what an older version of the model has compiled, where it serves this one."""
         ...
 
-    def answer(self, questions: Sequence[Question]) -> list[Given | PredictionError]:
+    def answer(self, questions: Sequence[Question]) -> Sequence[Given | PredictionError]:
         """All of them in one call."""
         ...
 
@@ -87,9 +87,9 @@ class PointAnswers:
     def share(self, older: object) -> None:
         """Nothing is compiled."""
 
-    def answer(self, questions: Sequence[Question]) -> list[Given | PredictionError]:
+    def answer(self, questions: Sequence[Question]) -> list[Answered | PredictionError]:
         """All of them in one call of the model."""
-        return [*answer_points(self._predictor, questions)]
+        return answer_points(self._predictor, questions)
 
     def join(self, parts: Sequence[Given], question: Question) -> Answered:
         """One answer from those of the question's parts."""

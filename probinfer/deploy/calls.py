@@ -50,19 +50,15 @@ class _Doubt:
         shares: list[float] = []
         by_level: dict[float, list[float]] = {}
         for question, given in answered:
-            if isinstance(given, Share):
-                numbers = known.get(id(given.whole))
-                if numbers is None:
-                    numbers = known[id(given.whole)] = _numbers(given.whole)
-                each = numbers[2]
-                rows = slice(each * given.start, each * given.stop)
-                shares += numbers[0][rows]
-                widths = numbers[1][rows]
-            else:
-                numbers = _numbers(given)
-                shares += numbers[0]
-                widths = numbers[1]
-            by_level.setdefault(question.level, []).extend(widths)
+            cut = isinstance(given, Share)
+            whole, start, stop = (given.whole, given.start, given.stop) if cut else (given, 0, len(given.lower))
+            numbers = known.get(id(whole))
+            if numbers is None:
+                numbers = known[id(whole)] = _numbers(whole)
+            all_shares, all_widths, each = numbers
+            rows = slice(each * start, each * stop)
+            shares += all_shares[rows]
+            by_level.setdefault(question.level, []).extend(all_widths[rows])
             if self._watch.watches:
                 self._watch.answered(question, given.own)
         self._shares.observe_all(shares)

@@ -105,7 +105,7 @@ class Served:
         asked = tuple(probability("quantiles", q) for q in quantiles)
         return Question(columns, hashes, labels, probability("level", level), asked)
 
-    def answer(self, questions: Sequence[Question]) -> list[Given | PredictionError]:
+    def answer(self, questions: Sequence[Question]) -> Sequence[Given | PredictionError]:
         """All of them in one call."""
         return self.answers.answer(questions)
 
