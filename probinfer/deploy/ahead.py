@@ -1,69 +1,69 @@
-"""Work ahead: an iterator run in a thread, so that reading, predicting and writing overlap. Knows no tables."""
+"""Work ahead: items are made in a thread and worked on in others, so that reading, predicting and writing overlap.
+Knows no tables."""
 
 import contextlib
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 _LOOK = 0.1  # seconds after which a thread that waits looks whether it is still wanted
-
-
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
+_WORKERS = 2  # while one prepares its item, or puts its answer together, the cores have the other's to compute
+_DEPTH = 4  # items between being made and being asked for
 
 _END = object()
 
 
 @contextlib.contextmanager
-def ahead[T](items: Iterator[T], depth: int = 2) -> Generator[Iterator[T]]:
-    """The same items in the same order, made in a thread up to `depth` before they are asked for.
+def ahead[T, R](items: Iterator[T], work: Callable[[T], R]) -> Generator[Iterator[R]]:
+    """`work` of each item, in the order of the items, some of them before they are asked for.
 
-    An error in `items` is raised where its item would have come. On leaving, the thread is told to stop, and `items` is
-    closed in it.
+    An error in `items` or `work` is raised where its item would have come. On leaving, the threads are told to stop,
+    and `items` is closed in its own.
 
-    >>> with ahead(iter(range(3))) as numbers:
+    >>> with ahead(iter(range(3)), lambda number: number + 1) as numbers:
     ...     list(numbers)
-    [0, 1, 2]
+    [1, 2, 3]
     """
-    waiting: queue.Queue[Any] = queue.Queue(depth)
+    waiting: queue.Queue[Any] = queue.Queue(_DEPTH)
     stop = threading.Event()
 
-    def put(item: Any) -> bool:
+    def put(future: Any) -> bool:
         while not stop.is_set():
             try:
-                waiting.put(item, timeout=_LOOK)
+                waiting.put(future, timeout=_LOOK)
                 return True
             except queue.Full:
                 continue
         return False
 
-    def work() -> None:
+    def make() -> None:
         try:
             for item in items:
-                if not put(item):
+                if not put(workers.submit(work, item)):
                     break
             else:
                 put(_END)
         except BaseException as error:  # noqa: BLE001 - raised again where the items are used
-            put(_Failure(error))
+            failed: Future[R] = Future()
+            failed.set_exception(error)
+            put(failed)
         finally:
             close = getattr(items, "close", None)
             if close is not None:
                 close()
 
-    def taken() -> Iterator[T]:
-        while (item := waiting.get()) is not _END:
-            if isinstance(item, _Failure):
-                raise item.error
-            yield item
+    def taken() -> Iterator[R]:
+        while (future := waiting.get()) is not _END:
+            yield future.result()
 
-    thread = threading.Thread(target=work, name="probinfer-ahead", daemon=True)
+    workers = ThreadPoolExecutor(_WORKERS, "probinfer-ahead")
+    thread = threading.Thread(target=make, name="probinfer-ahead", daemon=True)
     thread.start()
     try:
         yield taken()
     finally:
         stop.set()
         thread.join()
+        workers.shutdown(cancel_futures=True)

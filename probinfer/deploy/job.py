@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from probinfer.deploy.chunk import Chunk, Fault, plain_columns
+from probinfer.deploy.columns import column_of
 from probinfer.deploy.rejects import sift
 from probinfer.deploy.sources import Source
 from probinfer.deploy.tables import Types
@@ -61,7 +62,7 @@ class Job:
 
     def none(self) -> pa.Table:
         """The table of no rows: its columns, and an error where the call itself is wrong."""
-        columns = {name: pa.array([], kind or pa.string()) for name, kind in self.types.items()}
+        columns = {name: pa.nulls(0, kind or pa.string()) for name, kind in self.types.items()}
         return self._table(pa.RecordBatch.from_pydict(columns), 0)
 
     def predicted(self, chunk: Chunk) -> tuple[pa.Table, list[Fault]]:
@@ -95,7 +96,7 @@ class Job:
                 f"The column {twice[0]} to keep is called like one of the predictions; the output cannot have both. "
                 "Rename it in the input, or leave it out."
             )
-        return pa.table({**kept, **{name: pa.array(values) for name, values in made.items()}})
+        return pa.table({**kept, **{name: column_of(values) for name, values in made.items()}})
 
 
 def names_of_columns(what: str, names: Sequence[str]) -> tuple[str, ...]:

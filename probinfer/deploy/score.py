@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from probinfer.deploy.ahead import ahead
-from probinfer.deploy.chunk import Chunk, Fault, Position
+from probinfer.deploy.chunk import Position
 from probinfer.deploy.endpoints import check_sink, open_sink, open_source, path_text, refuse_inside, samefile
 from probinfer.deploy.job import Job, names_of_columns
 from probinfer.deploy.outputs import Output, Sink
@@ -75,7 +75,7 @@ def score(
 ) -> Score:
     """Predict every row of `input` with the predictor saved at `path`, and write the predictions to `output`.
 
-    Rows are read, predicted and written in pieces of at most `chunk_rows` rows, each step in a thread of its own, so
+    Rows are read, predicted and written in pieces of at most `chunk_rows` rows, each step in threads of its own, so
     memory does not grow with their number and nobody waits for a disk. Row order is kept.
 
     Args:
@@ -189,12 +189,9 @@ def _run(
         columns = _Columns(sink.schema, sink.typed)
         pace = _Pace(source.about_rows(), start.rows, line)
         position = committed = start
-        with (
-            ahead(source.chunks(job.types, chunk_rows, start, job.lenient)) as chunks,
-            ahead(_predictions(job, chunks)) as predictions,
-            ExitStack() as stack,
-        ):
-            stack.callback(source.stop)  # before the threads are waited for
+        chunks = source.chunks(job.types, chunk_rows, start, job.lenient)
+        with ahead(chunks, lambda chunk: (chunk, *job.predicted(chunk))) as predictions, ExitStack() as stack:
+            stack.callback(source.stop)  # before the thread that reads is waited for
             for chunk, table, faults in predictions:
                 if table.num_rows:
                     with _naming(sink):
@@ -243,11 +240,6 @@ def _naming(sink: Sink) -> Generator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(sink.label)
         raise
-
-
-def _predictions(job: Job, chunks: Iterator[Chunk]) -> Iterator[tuple[Chunk, pa.Table, list[Fault]]]:
-    for chunk in chunks:
-        yield (chunk, *job.predicted(chunk))
 
 
 def _counted(position: Position, refused: Rejects | None) -> Position:

@@ -9,6 +9,7 @@ is an array (rows, k), or the columns X[0], …, X[k-1] of a table. A dict of si
 
 import itertools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -294,9 +295,7 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
             f"{name} holds categories; pass their codes as in training, a value unseen there has none."
         )
     try:
-        array = np.asarray(
-            value.to_numpy(zero_copy_only=False) if is_of(value, "pyarrow", "Array", "ChunkedArray") else value
-        )
+        array = np.asarray(_of_arrow(value) if is_of(value, "pyarrow", "Array", "ChunkedArray") else value)
         array = stacked(array) if array.dtype.kind == "O" else array
     except (ValueError, TypeError):
         raise PredictionError(
@@ -320,6 +319,15 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
         example = f", for example {_example(value, array)!r}" if array.size else ""
         raise PredictionError(f"{name} holds {KINDS.get(array.dtype.kind, str(array.dtype))}{example}; wanted numbers.")
     return array
+
+
+def _of_arrow(column: Any) -> np.ndarray:
+    """A column of Arrow; of numbers without gaps a view, made without pandas, which `to_numpy` imports."""
+    types = sys.modules["pyarrow"].types
+    numbers = types.is_integer(column.type) or types.is_floating(column.type)
+    if numbers and not column.null_count and hasattr(column, "__dlpack__"):  # a column in several pieces has none
+        return np.from_dlpack(column)
+    return column.to_numpy(zero_copy_only=False)
 
 
 def _example(value: Any, array: np.ndarray) -> Any:

@@ -66,6 +66,20 @@ def read(path):
     return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_no_library_that_is_not_needed_is_imported(predictor, table, tmp_path, ending):
+    """Each of these takes as long as to predict some hundred thousand rows."""
+    source = write(table, tmp_path / f"in{ending}")
+    script = f"""
+        import sys
+        from probinfer.deploy.score import score
+        score({str(predictor)!r}, {str(source)!r}, {str(tmp_path / f"out{ending}")!r}, keep=["name"], progress=False)
+        print([name for name in ("pandas", "xarray", "arviz", "numpyro", "duckdb") if name in sys.modules])
+    """
+    found = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("source", [".csv", ".parquet"])
 @pytest.mark.parametrize("target", [".csv", ".parquet"])
 def test_scores_are_the_predictions_whatever_the_format_and_chunk(predictor, table, tmp_path, source, target):

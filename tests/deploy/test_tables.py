@@ -619,7 +619,7 @@ def test_folders_that_hold_no_table(quick, tmp_path):
 
 
 def test_reading_predicting_and_writing_overlap():
-    """Three steps that wait for one another: in turns they would never end."""
+    """Steps that wait for one another: in turns they would never end."""
     gates = [threading.Event() for _ in range(3)]
 
     def numbers():
@@ -628,28 +628,54 @@ def test_reading_predicting_and_writing_overlap():
         gates[1].set()
         yield 1
 
-    def worked(items):
-        for item in items:
-            if item == 0:
-                gates[0].set()
-                assert gates[1].wait(30)
-            yield item
+    def worked(item):
+        gates[item].set()
+        if item == 0:
+            assert gates[1].wait(30)
+            assert gates[2].wait(30)  # until the second is being worked on, too
+        else:
+            gates[2].set()
+        return item
 
-    with ahead(numbers()) as read_ahead, ahead(worked(read_ahead)) as results:
+    with ahead(numbers(), worked) as results:
         assert list(results) == [0, 1]
 
 
-def test_an_error_ahead_is_raised_where_its_item_would_have_come():
+def test_what_is_done_is_handed_on_while_the_next_is_not_there():
+    """As in a pipe, whose other end asks again only once it has its answer."""
+    answered = threading.Event()
+
+    def numbers():
+        yield 1
+        assert answered.wait(30)
+        yield 2
+
+    with ahead(numbers(), float) as results:
+        assert next(results) == 1.0
+        answered.set()
+        assert list(results) == [2.0]
+
+
+@pytest.mark.parametrize("reading", [True, False])
+def test_an_error_ahead_is_raised_where_its_item_would_have_come(reading):
     closed = threading.Event()
 
     def numbers():
         try:
             yield 1
-            raise ValueError("here")
+            if reading:
+                raise ValueError("here")
+            yield 2
+            yield 3
         finally:
             closed.set()
 
-    with ahead(numbers()) as items:
+    def worked(item):
+        if item == 2:
+            raise ValueError("here")
+        return item
+
+    with ahead(numbers(), worked) as items:
         assert next(items) == 1
         with pytest.raises(ValueError, match="here"):
             next(items)
@@ -664,10 +690,10 @@ def test_leaving_early_stops_the_work():
             made.append(number)
             yield number
 
-    with ahead(numbers(), depth=2) as items:
+    with ahead(numbers(), float) as items:
         assert next(items) == 0
-    assert len(made) <= 5
-    assert threading.active_count() < 50
+    assert len(made) <= 7
+    assert not any("probinfer-ahead" in thread.name for thread in threading.enumerate())
 
 
 def test_progress_says_rows_speed_and_time_left(quick, tmp_path, monkeypatch):
