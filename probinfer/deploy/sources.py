@@ -3,6 +3,7 @@
 import copy
 import itertools
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from probinfer.deploy.tables import (
 )
 from probinfer.errors import DataError
 
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # 007 is no number but a name
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _READ = 2**20  # bytes asked of a pipe at a time; it gives what it has
 _LOOK = 0.2  # seconds after which a wait for a pipe looks whether anyone still wants it
@@ -109,7 +111,7 @@ class Folder:
     """All files of one format in a folder and its subfolders, in the order of their paths.
 
     Names that begin with a dot or an underscore are passed over. A subfolder called `name=value` gives its rows the
-    column `name`, as Hive and Spark write them.
+    column `name`, as Hive and Spark write them: of whole numbers, where all its values are some.
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,6 +124,8 @@ class Folder:
         if len(formats) != 1:
             came = f"files of the formats {', '.join(formats)}" if formats else "no files of a known format"
             raise DataError(f"{path} holds {came}; wanted files of one: {', '.join(sorted(set(SUFFIXES.values())))}.")
+        given = [(name, value) for file in self.files for name, value in self._given(file).items() if value is not None]
+        self._text = {name for name, value in given if not _WHOLE.fullmatch(value)}
 
     def only(self, file: Path) -> "Folder":
         """One file of it, with the columns that its subfolders give."""
@@ -177,7 +181,8 @@ class Folder:
             raise DataError(f"{file} lacks {', '.join(absent)}, which other files of {self.path} have.")
         for chunk in read_chunks(file, own, rows, lenient=lenient, own=shared and _only(shared, own)):
             columns = dict(zip(chunk.rows.schema.names, chunk.rows.columns, strict=True))
-            columns |= {n: _constant(n, v, types[n], chunk.rows.num_rows, file) for n, v in given.items()}
+            kinds = {name: types[name] or (pa.string() if name in self._text else pa.int64()) for name in given}
+            columns |= {n: _constant(n, v, kinds[n], chunk.rows.num_rows, file) for n, v in given.items()}
             yield replace(chunk, rows=pa.record_batch({name: columns[name] for name in types})) if types else chunk
 
     def stop(self) -> None:
@@ -196,9 +201,9 @@ def _moved(chunk: Chunk, by: int, file: Path) -> Chunk:
     return replace(chunk, first=chunk.first + by, faults=faults)
 
 
-def _constant(name: str, value: str | None, kind: pa.DataType | None, rows: int, file: Path) -> pa.Array:
+def _constant(name: str, value: str | None, kind: pa.DataType, rows: int, file: Path) -> pa.Array:
     try:
-        return pa.repeat(pa.scalar(value, pa.string()).cast(kind or pa.string()), rows)
+        return pa.repeat(pa.scalar(value, pa.string()).cast(kind), rows)
     except pa.ArrowInvalid:
         raise DataError(f"{file} is in a folder that says {name}={value}; wanted a number.") from None
 

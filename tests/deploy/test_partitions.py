@@ -2,13 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
 import probinfer as pi
 from probinfer import cli
-from probinfer.deploy import part_file
+from probinfer.deploy import part_file, sources
 from probinfer.deploy import score as scoring
 from probinfer.deploy.parts import Parts
 from probinfer.deploy.score import score
@@ -64,6 +65,19 @@ def test_what_is_written_is_read_as_input(table, quick, tmp_path):
     assert found["group"].tolist() == [f"group={group}" for group in table["group"]]
     expected = LOADED(quick).predict({"x": table["x"].to_numpy(), "group": table["group"].to_numpy()})
     np.testing.assert_allclose(found["mean"], expected.mean)
+
+
+def test_whole_numbers_in_the_names_of_folders_are_numbers(quick, tmp_path):
+    """As other libraries read them; where one value is none, all of them are text, and so is what begins with zeros."""
+    for number, (year, shop, week) in enumerate([("2025", "007", "1"), ("-3", "8", "x"), (sources.NO_VALUE, "9", "2")]):
+        place = tmp_path / "in" / f"year={year}" / f"shop={shop}" / f"week={week}"
+        place.mkdir(parents=True)
+        rows(4).assign(id=number).to_parquet(place / "a.parquet")
+    score(quick, tmp_path / "in", tmp_path / "out.parquet", keep=["id", "year", "shop", "week"])
+    found = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    assert found.schema.types[1:4] == [pa.int64(), pa.string(), pa.string()]
+    kept = sorted({(row["id"], row["year"], row["shop"], row["week"]) for row in found.to_pylist()})
+    assert kept == [(0, 2025, "007", "1"), (1, -3, "8", "x"), (2, None, "9", "2")]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
