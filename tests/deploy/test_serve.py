@@ -891,7 +891,7 @@ def test_a_connection_that_breaks_takes_no_other_answer_with_it(folder, monkeypa
         assert client.get("/v2/health/ready").status_code == 200
 
 
-def test_an_idle_connection_is_closed_and_one_that_is_used_or_waits_is_not(folder, monkeypatch):
+def test_an_idle_connection_is_closed_and_one_that_is_used_or_waits_is_not(folder, shared, monkeypatch):
     made = GuardedProtocol.connection_made
 
     def impatient(self, transport):
@@ -920,7 +920,7 @@ def test_requests_of_one_call_may_each_name_their_own_outputs(folder, shared, li
     asked = [[names[i % 7], *([names[(i + 3) % 7]] if i % 3 else [])] for i in range(24)]
     x = np.linspace(-2, 2, 24)
     expected = line.predict({"x": x})
-    with running(settings(folder, max_batch=64, max_wait_ms=200.0)) as (client, _), ThreadPoolExecutor(24) as pool:
+    with running(settings(folder, max_batch=8, max_wait_ms=200.0)) as (client, _), ThreadPoolExecutor(24) as pool:
 
         def one(number):
             body = {"records": [{"x": x[number]}] * (1 + number % 3), "outputs": asked[number]}

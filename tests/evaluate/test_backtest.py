@@ -104,6 +104,7 @@ def test_of_a_calibrated_forecaster_intervals_are_calibrated_and_the_rest_is_the
         pi.backtest(calibrated, Y[60:], 3)
 
 
+@pytest.mark.long
 def test_counts_and_classes(monkeypatch):
     monkeypatch.setattr("probinfer.predict.particle_motion.FUTURES", 400)
     rng = np.random.default_rng(22)

@@ -197,6 +197,7 @@ def nested_posterior(recentre):
     return infer(nested, {"region": region, "y": y}, pi.NUTS(draws=2000, recentre=recentre, target_accept=0.95))
 
 
+@pytest.mark.long
 def test_a_nested_hierarchy_of_other_laws_has_the_same_posterior():
     """Against long runs of the model as it is, with the error of both."""
     moved, plain = (nested_posterior(recentre).tree["posterior"] for recentre in (True, False))
@@ -287,7 +288,7 @@ def one_way(seed, groups, rows, sd):
     }
 
 
-@pytest.mark.parametrize(("groups", "rows"), [(4, 75), (8, 200)])
+@pytest.mark.parametrize(("groups", "rows"), [(4, 75), pytest.param(8, 200, marks=pytest.mark.long)])
 def test_groups_of_a_formula_are_good_where_rows_tell_their_effects(groups, rows):
     """Their effects are in units of their sd as the formula writes them, and are drawn as they are. Three runs in four
     at least."""

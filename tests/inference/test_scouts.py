@@ -141,9 +141,7 @@ def few_groups(seed):
     return pi.infer(pi.formula("y ~ x + (x | g)"), data, pi.NUTS(), seed=seed, progress=False).tree.attrs
 
 
-@pytest.mark.parametrize(
-    "seed", [5, 9, *(pytest.param(seed, marks=pytest.mark.long) for seed in (0, 1, 2, 3, 4, 6, 7))]
-)
+@pytest.mark.parametrize("seed", [9, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(8))])
 def test_a_scout_on_its_way_home_is_no_alarm(seed):
     assert "elsewhere" not in few_groups(seed)
 

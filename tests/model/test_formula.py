@@ -524,7 +524,9 @@ def test_ordered_classes_have_thresholds():
     assert list(bound.coords["grade_threshold"]) == ["low|mid", "mid|high"]
 
 
-@pytest.mark.parametrize("kind", ["pandas", "polars", "polars, labels that no row has"])
+@pytest.mark.parametrize(
+    "kind", ["pandas", pytest.param("polars", marks=pytest.mark.long), "polars, labels that no row has"]
+)
 def test_the_order_of_ordered_categories_is_that_of_the_classes(kind):
     grades = GRADES["grade"] if kind == "pandas" or "," not in kind else ["none", *GRADES["grade"]]
     column = pd.Categorical(FRAME.grade, categories=grades, ordered=True)

@@ -97,13 +97,15 @@ def test_the_density_is_that_of_the_model_less_the_jacobian(model):
     moved = Recentred(plain)
     z, centring = points_of(plain)
     moved = moved.centred(centring)
+    inputs = moved.inputs
 
+    @jax.jit
     def to_model(z):
-        return moved._move(z, jnp.zeros_like(z), jnp.ones_like(z), moved.inputs).to
+        return moved._move(z, jnp.zeros_like(z), jnp.ones_like(z), inputs).to
 
     with plain.precision():
         x = np.stack([np.asarray(to_model(jnp.asarray(point))) for point in z])
-        jacobians = np.stack([np.asarray(jax.jacfwd(to_model)(jnp.asarray(point))) for point in z])
+        jacobians = np.stack([np.asarray(jax.jit(jax.jacfwd(to_model))(jnp.asarray(point))) for point in z])
     assert np.abs(x - z).max() > 0.01
     determinants = np.linalg.slogdet(jacobians)[1]
     there, slopes = density(plain, x)

@@ -112,7 +112,7 @@ def test_a_narrow_prior_of_the_users_says_where_to_begin():
     assert UNITS not in trace["sigma"]["infer"]  # its bounds say it
 
 
-CASES = [("y ~ x", (1e-12, 0.0)), ("y ~ x + (1 | g)", (1.0, 1e9))]
+CASES = [("y ~ x + (1 | g)", (1.0, 1e9))]
 MORE = [(text, move) for text in ("y ~ x", "y ~ x + (1 | g)") for move in ODD if (text, move) not in CASES]
 
 

@@ -53,7 +53,7 @@ def line_rows(count, seed):
     return {"x": x}, rng.normal(x, 0.5 + np.abs(x))
 
 
-@pytest.mark.parametrize("level", [0.5, 0.9])
+@pytest.mark.parametrize("level", [pytest.param(0.5, marks=pytest.mark.long), 0.9])
 def test_a_wrong_model_covers_once_calibrated(line, level):
     (rows, y), (new, outcomes) = line_rows(399, 1), line_rows(2000, 2)
     low, high = band(2000, 399, level)

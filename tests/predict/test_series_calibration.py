@@ -206,6 +206,7 @@ def few(monkeypatch):
     monkeypatch.setattr("probinfer.predict.particle_motion.FUTURES", 400)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("few")
 def test_counts_cover_at_least():
     """They vary far more than the model says."""
