@@ -297,7 +297,7 @@ def test_calibrating_by_the_folds_covers_fresh_rows(crossed, tmp_path):
 
     grouped.save(tmp_path / "predictor")
     loaded = pi.load_predictor(tmp_path / "predictor").predict({"x": x[:9]}, groups=side[:9])
-    np.testing.assert_array_equal(loaded.upper, prediction.upper[:9])
+    np.testing.assert_allclose(loaded.upper, prediction.upper[:9], rtol=1e-12)  # of a smaller block: to rounding
     assert loaded.guarantee == grouped.predict({"x": x[:9]}, groups=side[:9]).guarantee
 
 
