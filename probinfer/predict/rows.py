@@ -322,10 +322,11 @@ def _plain(name: str, value: Any, first_row: int) -> np.ndarray:
 
 
 def _of_arrow(column: Any) -> np.ndarray:
-    """A column of Arrow; of numbers without gaps a view, made without pandas, which `to_numpy` imports."""
+    """A column of Arrow; of numbers without gaps in one piece a view, made without pandas, which `to_numpy` imports."""
+    column = column.chunk(0) if getattr(column, "num_chunks", 0) == 1 else column
     types = sys.modules["pyarrow"].types
     numbers = types.is_integer(column.type) or types.is_floating(column.type)
-    if numbers and not column.null_count and hasattr(column, "__dlpack__"):  # a column in several pieces has none
+    if numbers and not column.null_count and hasattr(column, "__dlpack__"):
         return np.from_dlpack(column)
     return column.to_numpy(zero_copy_only=False)
 
