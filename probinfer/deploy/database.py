@@ -180,6 +180,8 @@ class _Adbc:
                 raise DataError(text) from None
             raise ConnectionError(text) from None
         except manager.Error as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):  # it could not give up what it did when Ctrl-C came
+                raise KeyboardInterrupt from None
             raise DataError(f"{self.address.shown}: {self.address.hide(_first(error))}") from None
 
     def mark(self, place: int, kind: str | None = None) -> str:
@@ -246,7 +248,10 @@ class _Adbc:
 
     def close(self) -> None:
         with self._said():
-            self._connection.close()
+            try:
+                self._connection.close()
+            except RuntimeError:  # Ctrl-C came between the making of a cursor and its use: it is open, and stays so
+                self._connection.rollback()
 
 
 class _Duck:
@@ -267,6 +272,10 @@ class _Duck:
             raise ConnectionError(f"{self.address.shown}: {_first(error)}") from None
         except self._duckdb.Error as error:
             raise DataError(f"{self.address.shown}: {_first(error)}") from None
+        except RuntimeError as error:
+            if str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from None  # DuckDB looks for signals while it works, and puts this in their place
 
     def mark(self, place: int, kind: str | None = None) -> str:
         return "?"
