@@ -60,10 +60,13 @@ def ahead[T, R](items: Iterator[T], work: Callable[[T], R]) -> Generator[Iterato
 
     workers = ThreadPoolExecutor(_WORKERS, "probinfer-ahead")
     thread = threading.Thread(target=make, name="probinfer-ahead", daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield taken()
     finally:
         stop.set()
-        thread.join()
-        workers.shutdown(cancel_futures=True)
+        workers.shutdown(wait=False, cancel_futures=True)  # what nobody will ask for is not begun
+        try:
+            thread.join()
+        finally:  # Ctrl-C may come again while the reader is waited for
+            workers.shutdown()

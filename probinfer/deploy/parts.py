@@ -145,9 +145,11 @@ class Parts:
 
     def abandon(self) -> None:
         """Remove the part being written; all of them, if they are not to last."""
-        if self._file is not None:
-            self._file.abandon()
-        with contextlib.suppress(OSError):
-            self._journal.close()
-        if not self.lasting:
-            shutil.rmtree(self.work, ignore_errors=True)
+        try:
+            if self._file is not None:
+                self._file.abandon()
+        finally:  # Ctrl-C may come again meanwhile
+            with contextlib.suppress(OSError):
+                self._journal.close()
+            if not self.lasting:
+                shutil.rmtree(self.work, ignore_errors=True)

@@ -696,6 +696,44 @@ def test_leaving_early_stops_the_work():
     assert not any("probinfer-ahead" in thread.name for thread in threading.enumerate())
 
 
+def test_ctrl_c_while_the_reader_is_waited_for_leaves_no_threads_behind(monkeypatch):
+    """A second Ctrl-C: the first one brought us to where it is waited for."""
+    join, came = threading.Thread.join, []
+
+    def interrupted(thread, timeout=None):
+        if thread.name == "probinfer-ahead" and not came:
+            came.append(thread)
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    def left_early():
+        with ahead(iter(range(100)), float) as items:
+            next(items)
+            monkeypatch.setattr(threading.Thread, "join", interrupted)
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        left_early()
+    join(came[0], 30)
+    assert not any("probinfer-ahead" in thread.name for thread in threading.enumerate())
+    assert raised.tb is not None  # whose frames would hold the threads
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a/"])
+def test_ctrl_c_while_a_run_is_given_up_leaves_no_partial_file(quick, tmp_path, monkeypatch, name):
+    """A second Ctrl-C, while a format's writer puts what it holds into the file that is to be removed."""
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    table = rows(COUNT)
+    table.loc[500, "x"] = np.inf
+    source = write(table, tmp_path / "in.parquet")
+    monkeypatch.setattr(Writer, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score(quick, source, f"{tmp_path}/{name}", chunk_rows=100)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+
+
 def test_progress_says_rows_speed_and_time_left(quick, tmp_path, monkeypatch):
     from probinfer.inference import progress
 
