@@ -696,6 +696,20 @@ def test_leaving_early_stops_the_work():
     assert not any("probinfer-ahead" in thread.name for thread in threading.enumerate())
 
 
+def test_ctrl_c_never_comes_where_a_lock_of_pythons_is_taken(monkeypatch):
+    """It may come between the taking of a `Condition` and the block that gives it back; the threads that read and
+    predict would then wait for it without end."""
+    enter = threading.Condition.__enter__
+
+    def entered(condition):
+        assert threading.current_thread() is not threading.main_thread()
+        return enter(condition)
+
+    with ahead(iter(range(100)), float) as items, monkeypatch.context() as patched:
+        patched.setattr(threading.Condition, "__enter__", entered)
+        assert list(items) == list(range(100))
+
+
 def test_ctrl_c_while_the_reader_is_waited_for_leaves_no_threads_behind(monkeypatch):
     """A second Ctrl-C: the first one brought us to where it is waited for."""
     join, came = threading.Thread.join, []
