@@ -129,6 +129,7 @@ class Parts:
             os.replace(joined, self.path)
             sync_folder(self.path.absolute().parent)
             self._journal.close()
+            (self.work / _JOURNAL).unlink()  # first: killed in the midst, the next run would miss the parts it names
             shutil.rmtree(self.work)
             return
         self._journal.close()
