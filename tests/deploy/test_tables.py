@@ -23,6 +23,7 @@ from probinfer import cli
 from probinfer.deploy import score as scoring
 from probinfer.deploy import tables
 from probinfer.deploy.ahead import ahead
+from probinfer.deploy.columns import column_of
 from probinfer.deploy.csv_types import csv_types
 from probinfer.deploy.outputs import Writer
 from probinfer.deploy.score import score
@@ -694,6 +695,27 @@ def test_leaving_early_stops_the_work():
         assert next(items) == 0
     assert len(made) <= 7
     assert not any("probinfer-ahead" in thread.name for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(20) % 3 == 0,
+        (np.arange(20) % 3 == 0)[::-3],
+        np.zeros(0, bool),
+        np.arange(12.0).reshape(6, 2)[:, 1],
+        np.arange(6)[::-1],
+        np.array([1.0, np.nan, -0.0], ">f8"),
+        np.array(["a", None, "b"], object),
+        np.array(["a", "bc"]),
+    ],
+)
+def test_columns_are_what_arrow_makes_of_arrays(values):
+    column = column_of(values)
+    column.validate(full=True)
+    expected = pa.array(values.tolist(), None if len(values) else pa.bool_())
+    assert column.type == expected.type
+    assert str(column) == str(expected)  # where no number is equal to itself
 
 
 def test_ctrl_c_never_comes_where_a_lock_of_pythons_is_taken(monkeypatch):
