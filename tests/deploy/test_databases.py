@@ -533,10 +533,11 @@ def test_a_run_over_a_query_of_files_that_changed_is_not_gone_on_with(quick, tmp
 
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="a signal would end the tests")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("scheme", ["sqlite", "duckdb"])
-def test_a_signal_while_rows_are_inserted_is_no_error_of_the_database(tmp_path, scheme, sent):
+@pytest.mark.parametrize("scheme", ["sqlite", "duckdb", "postgresql"])
+def test_a_signal_while_rows_are_inserted_is_no_error_of_the_database(tmp_path, request, scheme, sent):
     """Drivers put something of their own in the place of what Python's handler raises."""
-    address = Address(f"{scheme}:///{tmp_path / 'a.db'}")
+    server = scheme == "postgresql"
+    address = Address(request.getfixturevalue("postgres").url if server else f"{scheme}:///{tmp_path / 'a.db'}")
     numbers = pa.table({name: np.arange(300_000.0) for name in "abc"})
     database, before = connect(address), signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.1, os.kill, (os.getpid(), sent))
@@ -544,7 +545,7 @@ def test_a_signal_while_rows_are_inserted_is_no_error_of_the_database(tmp_path, 
     def insert():
         timer.start()
         for place in range(1000):
-            database.append("p", numbers, place == 0)
+            database.append("signalled", numbers, place == 0)
 
     try:
         with pytest.raises(KeyboardInterrupt) as raised, cli._ending_in_order():
@@ -554,7 +555,7 @@ def test_a_signal_while_rows_are_inserted_is_no_error_of_the_database(tmp_path, 
     assert (type(raised.value) is cli._Terminated) == (sent is signal.SIGTERM)
     database.close()
     again = connect(address)
-    assert not again.has_table("p")
+    assert not again.has_table("signalled")
     again.close()
 
 
