@@ -724,7 +724,7 @@ def test_ctrl_c_never_comes_where_a_lock_of_pythons_is_taken(monkeypatch):
     enter = threading.Condition.__enter__
 
     def entered(condition):
-        assert threading.current_thread() is not threading.main_thread()
+        assert threading.get_ident() != threading.main_thread().ident
         return enter(condition)
 
     with ahead(iter(range(100)), float) as items, monkeypatch.context() as patched:
