@@ -323,7 +323,10 @@ def _ending_in_order() -> Generator[None]:
     process of a container would not even be ended by it."""
     import signal
 
+    came: list[int] = []
+
     def end(number: int, frame: object) -> None:
+        came.append(number)
         raise _Terminated
 
     if threading.current_thread() is not threading.main_thread():
@@ -332,6 +335,10 @@ def _ending_in_order() -> Generator[None]:
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except KeyboardInterrupt:
+        if came:  # a database's driver may have put its own error in the place of ours
+            raise _Terminated from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -10,5 +10,6 @@ def column_of(values: np.ndarray) -> pa.Array:
     kind = values.dtype.kind
     if kind not in "biuf":
         return pa.array(values)
-    packed = np.packbits(values, bitorder="little") if kind == "b" else np.ascontiguousarray(values)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(packed)])
+    native = values.dtype.newbyteorder("=")
+    packed = np.packbits(values, bitorder="little") if kind == "b" else np.ascontiguousarray(values, native)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(native), len(values), [None, pa.py_buffer(packed)])

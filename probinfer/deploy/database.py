@@ -3,10 +3,13 @@
 Drivers are imported where they are used; each needs the extra `sql`.
 """
 
+import _thread
 import contextlib
 import importlib
+import queue
 import re
-from collections.abc import Generator, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -204,14 +207,17 @@ class _Adbc:
 
     def schema(self, query: str) -> pa.Schema:
         with self._said(), self._connection.cursor() as cursor:
-            cursor.execute(query)
+            _apart(cursor, lambda: cursor.execute(query))
             with cursor.fetch_record_batch() as reader:
                 return reader.schema
 
     def run(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._said(), self._connection.cursor() as cursor:
+        def rows() -> list[tuple[Any, ...]]:
             cursor.execute(statement, tuple(parameters) or None)
             return cursor.fetchall() if cursor.description else []
+
+        with self._said(), self._connection.cursor() as cursor:
+            return _apart(cursor, rows)
 
     def has_table(self, name: str) -> bool:
         if self._sqlite:
@@ -224,7 +230,8 @@ class _Adbc:
         rows = uuids_as_text(rows) if self._sqlite else rows
         try:
             with self._said(), self._connection.cursor() as cursor:
-                cursor.adbc_ingest(table, rows, mode="create" if create else "append", **options)
+                mode = "create" if create else "append"
+                _apart(cursor, lambda: cursor.adbc_ingest(table, rows, mode=mode, **options))
         except DataError as error:
             if create:
                 raise
@@ -246,7 +253,40 @@ class _Adbc:
 
     def close(self) -> None:
         with self._said():
-            self._connection.close()
+            try:
+                self._connection.close()
+            except RuntimeError:  # Ctrl-C came between the making of a cursor and its use: it is open, and stays so
+                self._connection.rollback()
+
+
+def _apart[T](cursor: Any, work: Callable[[], T]) -> T:
+    """`work` with a cursor, in a thread. In the main one ADBC puts a handler in the place of Python's, by which Ctrl-C
+    is lost or an error of the database; here it has the work given up, or waits for it where the driver cannot."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    results: list[T] = []
+    errors: list[BaseException] = []
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()  # no lock of it is left taken by Ctrl-C
+
+    def worked() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        for _ in range(2):  # Ctrl-C may come when the first is taken
+            done.put(None)
+
+    try:
+        _thread.start_new_thread(worked, ())  # `Thread.start` waits, and may leave a lock taken
+        done.get()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            cursor.adbc_cancel()
+        done.get()
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 class _Duck:
@@ -267,6 +307,10 @@ class _Duck:
             raise ConnectionError(f"{self.address.shown}: {_first(error)}") from None
         except self._duckdb.Error as error:
             raise DataError(f"{self.address.shown}: {_first(error)}") from None
+        except RuntimeError as error:
+            if str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from None  # DuckDB looks for signals while it works, and puts this in their place
 
     def mark(self, place: int, kind: str | None = None) -> str:
         return "?"

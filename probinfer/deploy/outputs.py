@@ -198,11 +198,13 @@ class Output:
 
     def abandon(self) -> None:
         """Remove what there is."""
-        with contextlib.suppress(Exception):  # the error that brought us here is the one to tell
-            self._writer.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self.partial.unlink(missing_ok=True)
+        try:
+            with contextlib.suppress(Exception):  # the error that brought us here is the one to tell
+                self._writer.close()
+        finally:  # Ctrl-C may come again meanwhile
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self.partial.unlink(missing_ok=True)
 
 
 class StandardOutput:

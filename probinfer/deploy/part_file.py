@@ -75,11 +75,13 @@ class PartFile:
     def abandon(self) -> None:
         """Remove what there is."""
         for place, (file, writer) in self._open.items():
-            with contextlib.suppress(Exception):  # the error that brought us here is the one to tell
-                writer.close()
-            with contextlib.suppress(OSError):
-                file.close()
-            (self._folder / place / f"{self._name}.partial").unlink(missing_ok=True)
+            try:
+                with contextlib.suppress(Exception):  # the error that brought us here is the one to tell
+                    writer.close()
+            finally:  # Ctrl-C may come again meanwhile
+                with contextlib.suppress(OSError):
+                    file.close()
+                (self._folder / place / f"{self._name}.partial").unlink(missing_ok=True)
         self._open = {}
 
 

@@ -129,6 +129,7 @@ class Parts:
             os.replace(joined, self.path)
             sync_folder(self.path.absolute().parent)
             self._journal.close()
+            (self.work / _JOURNAL).unlink()  # first: killed in the midst, the next run would miss the parts it names
             shutil.rmtree(self.work)
             return
         self._journal.close()
@@ -145,9 +146,11 @@ class Parts:
 
     def abandon(self) -> None:
         """Remove the part being written; all of them, if they are not to last."""
-        if self._file is not None:
-            self._file.abandon()
-        with contextlib.suppress(OSError):
-            self._journal.close()
-        if not self.lasting:
-            shutil.rmtree(self.work, ignore_errors=True)
+        try:
+            if self._file is not None:
+                self._file.abandon()
+        finally:  # Ctrl-C may come again meanwhile
+            with contextlib.suppress(OSError):
+                self._journal.close()
+            if not self.lasting:
+                shutil.rmtree(self.work, ignore_errors=True)

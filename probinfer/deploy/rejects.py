@@ -85,7 +85,9 @@ class Rejects:
 
     def abandon(self) -> None:
         """The run failed: remove the file, unless it is to last."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        if not self._lasting:
-            self.partial.unlink(missing_ok=True)
+        try:
+            with contextlib.suppress(OSError):
+                self._file.close()
+        finally:
+            if not self._lasting:
+                self.partial.unlink(missing_ok=True)

@@ -224,9 +224,11 @@ def _run(
         if refused is not None and not sink.lasting:
             refused.finish()
     except BaseException:
-        if refused is not None:
-            refused.abandon()
-        sink.abandon()
+        try:
+            if refused is not None:
+                refused.abandon()
+        finally:  # Ctrl-C may come again meanwhile
+            sink.abandon()
         raise
     return start, position
 

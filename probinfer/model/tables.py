@@ -49,9 +49,11 @@ def is_arrow(rows: Any) -> bool:
 
 
 def is_of(value: Any, module: str, *types: str) -> bool:
-    """Whether a value is of one of a library's types, without importing it: who passes one has imported it."""
+    """Whether a value is of one of a library's types, without importing it: who passes one has imported it. While
+    another thread is still importing it, its types may not be there yet, and so no values of them."""
     library = sys.modules.get(module)
-    return library is not None and isinstance(value, tuple(getattr(library, name) for name in types))
+    found = [getattr(library, name, None) for name in types]
+    return isinstance(value, tuple(each for each in found if each is not None))
 
 
 def stacked(array: np.ndarray) -> np.ndarray:

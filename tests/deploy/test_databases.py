@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -527,3 +529,45 @@ def test_a_run_over_a_query_of_files_that_changed_is_not_gone_on_with(quick, tmp
     write(rows(60), source)
     with pytest.raises(pi.DataError, match="there already"):  # of another run, as far as anybody can tell
         score(quick, source, f"sqlite:///{tmp_path}/out.db", table="scores", **call)
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="a signal would end the tests")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("scheme", ["sqlite", "duckdb", "postgresql"])
+def test_a_signal_while_rows_are_inserted_is_no_error_of_the_database(tmp_path, request, scheme, sent):
+    """Drivers put something of their own in the place of what Python's handler raises."""
+    server = scheme == "postgresql"
+    address = Address(request.getfixturevalue("postgres").url if server else f"{scheme}:///{tmp_path / 'a.db'}")
+    numbers = pa.table({name: np.arange(300_000.0) for name in "abc"})
+    database, before = connect(address), signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), sent))
+
+    def insert():
+        timer.start()
+        for place in range(1000):
+            database.append("signalled", numbers, place == 0)
+
+    try:
+        with pytest.raises(KeyboardInterrupt) as raised, cli._ending_in_order():
+            insert()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (type(raised.value) is cli._Terminated) == (sent is signal.SIGTERM)
+    database.close()
+    again = connect(address)
+    assert not again.has_table("signalled")
+    again.close()
+
+
+def test_a_cursor_that_is_left_open_does_not_keep_the_file(tmp_path):
+    """As where Ctrl-C comes between the making of a cursor and its use."""
+    address, numbers = Address(f"sqlite:///{tmp_path / 'a.db'}"), pa.table({"a": [1.0]})
+    database = connect(address)
+    database.append("p", numbers, True)
+    left = database._connection.cursor()
+    database.close()
+    other = connect(address)
+    assert not other.has_table("p")
+    other.append("p", numbers, True)  # would wait for the file
+    other.close()
+    left.close()

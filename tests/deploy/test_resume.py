@@ -172,6 +172,24 @@ def test_a_part_that_is_gone_is_said(quick, tmp_path):
         score(quick, source, tmp_path / "out.csv", resume=True)
 
 
+def test_a_run_that_dies_while_it_removes_its_parts_can_be_repeated(quick, tmp_path, monkeypatch):
+    table = rows(COUNT)
+    source, target = write(table, tmp_path / "in.csv"), tmp_path / "out.parquet"
+
+    def removed(folder):
+        next(folder.glob("part-*")).unlink()
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", removed)
+        with pytest.raises(Died):
+            score(quick, source, target, keep=["id", "name"], chunk_rows=50, resume=True)
+    for _ in range(2):
+        assert_predicted(quick, read(target), table)
+        score(quick, source, target, keep=["id", "name"], chunk_rows=50, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.parquet"]
+
+
 def test_rejects_that_are_gone_are_said(quick, tmp_path):
     source = write(rows(COUNT).assign(group=np.arange(COUNT) % 5), tmp_path / "in.parquet")
     interrupted(quick, source, tmp_path / "out.csv", rejects=tmp_path / "bad")

@@ -23,6 +23,7 @@ from probinfer import cli
 from probinfer.deploy import score as scoring
 from probinfer.deploy import tables
 from probinfer.deploy.ahead import ahead
+from probinfer.deploy.columns import column_of
 from probinfer.deploy.csv_types import csv_types
 from probinfer.deploy.outputs import Writer
 from probinfer.deploy.score import score
@@ -694,6 +695,79 @@ def test_leaving_early_stops_the_work():
         assert next(items) == 0
     assert len(made) <= 7
     assert not any("probinfer-ahead" in thread.name for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(20) % 3 == 0,
+        (np.arange(20) % 3 == 0)[::-3],
+        np.zeros(0, bool),
+        np.arange(12.0).reshape(6, 2)[:, 1],
+        np.arange(6)[::-1],
+        np.array([1.0, np.nan, -0.0], ">f8"),
+        np.array(["a", None, "b"], object),
+        np.array(["a", "bc"]),
+    ],
+)
+def test_columns_are_what_arrow_makes_of_arrays(values):
+    column = column_of(values)
+    column.validate(full=True)
+    expected = pa.array(values.tolist(), None if len(values) else pa.bool_())
+    assert column.type == expected.type
+    assert str(column) == str(expected)  # where no number is equal to itself
+
+
+def test_ctrl_c_never_comes_where_a_lock_of_pythons_is_taken(monkeypatch):
+    """It may come between the taking of a `Condition` and the block that gives it back; the threads that read and
+    predict would then wait for it without end."""
+    enter = threading.Condition.__enter__
+
+    def entered(condition):
+        assert threading.get_ident() != threading.main_thread().ident
+        return enter(condition)
+
+    with ahead(iter(range(100)), float) as items, monkeypatch.context() as patched:
+        patched.setattr(threading.Condition, "__enter__", entered)
+        assert list(items) == list(range(100))
+
+
+def test_ctrl_c_while_the_reader_is_waited_for_leaves_no_threads_behind(monkeypatch):
+    """A second Ctrl-C: the first one brought us to where it is waited for."""
+    join, came = threading.Thread.join, []
+
+    def interrupted(thread, timeout=None):
+        if thread.name == "probinfer-ahead" and not came:
+            came.append(thread)
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    def left_early():
+        with ahead(iter(range(100)), float) as items:
+            next(items)
+            monkeypatch.setattr(threading.Thread, "join", interrupted)
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        left_early()
+    join(came[0], 30)
+    assert not any("probinfer-ahead" in thread.name for thread in threading.enumerate())
+    assert raised.tb is not None  # whose frames would hold the threads
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a/"])
+def test_ctrl_c_while_a_run_is_given_up_leaves_no_partial_file(quick, tmp_path, monkeypatch, name):
+    """A second Ctrl-C, while a format's writer puts what it holds into the file that is to be removed."""
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    table = rows(COUNT)
+    table.loc[500, "x"] = np.inf
+    source = write(table, tmp_path / "in.parquet")
+    monkeypatch.setattr(Writer, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score(quick, source, f"{tmp_path}/{name}", chunk_rows=100)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
 
 def test_progress_says_rows_speed_and_time_left(quick, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Rows in: what is read as it is, and what is refused with the row and the reason. No model is run here."""
 
+import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -221,3 +223,12 @@ def test_lists_take_the_short_way_to_the_same_columns(low, monkeypatch):
         for name, values in expected.items():
             assert columns[name].dtype == values.dtype
             np.testing.assert_array_equal(columns[name], values)
+
+
+def test_a_library_that_another_thread_is_importing_is_in_nobodys_way(monkeypatch):
+    """It is known by its name before it has its types."""
+    monkeypatch.setitem(sys.modules, "pandas", types.ModuleType("pandas"))
+    table = pa.table({"x": [0.5], "g": [1], "V": [[1.0, 2.0, 3.0]], "on": [True]})
+    columns, count = read_rows(table, PROGRAM)
+    assert count == 1
+    assert columns["x"].tolist() == [0.5]
