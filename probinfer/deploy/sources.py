@@ -172,6 +172,7 @@ class Folder:
 
     def _of_file(self, file: Path, types: Types, rows: int, lenient: bool, shared: Types | None) -> Iterator[Chunk]:
         given = {name: value for name, value in self._given(file).items() if name in types}
+        kinds = {name: types[name] or (pa.string() if name in self._text else pa.int64()) for name in given}
         own = {name: kind for name, kind in types.items() if name not in given}
         names = column_names(file)
         if names is None:
@@ -181,7 +182,6 @@ class Folder:
             raise DataError(f"{file} lacks {', '.join(absent)}, which other files of {self.path} have.")
         for chunk in read_chunks(file, own, rows, lenient=lenient, own=shared and _only(shared, own)):
             columns = dict(zip(chunk.rows.schema.names, chunk.rows.columns, strict=True))
-            kinds = {name: types[name] or (pa.string() if name in self._text else pa.int64()) for name in given}
             columns |= {n: _constant(n, v, kinds[n], chunk.rows.num_rows, file) for n, v in given.items()}
             yield replace(chunk, rows=pa.record_batch({name: columns[name] for name in types})) if types else chunk
 
